@@ -1,0 +1,46 @@
+# Everything runs in .venv, made from the lock. `make bench` and `make test` need nothing but Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup check lint test bench microbench clean lock
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The quick half of the tests, for between edits.
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q tests -m "not ray" -x
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Three times: as it runs, with every index checked, and (all but the system calls) as plain Python.
+test: setup
+	$(BIN)/python -m pytest tests
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q tests -m "not ray"
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q tests/kernels tests/plane/test_fib.py -m "not syscalls"
+
+bench: setup
+	$(BIN)/plane bench run configs/quickstart.yaml --out results
+
+microbench: setup
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave --benchmark-columns=median,iqr,ops,rounds --benchmark-group-by=group
+
+# The lock: exact versions with hashes, for every platform and Python that pyproject.toml allows.
+lock:
+	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet pyproject.toml --output-file requirements.txt
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,125 @@
+"""The address plan: which address everything has on one machine (the ``loopback`` CNI).
+
+All of 127.0.0.0/8 is local on Linux without set-up and without root, so each pod has an address and real sockets.
+The last octets are those that kubeadm and kind users know; the table is in ``docs/addresses.md``. An *instance*
+(0 to 5) moves the whole plan aside, so that several planes live on one machine.
+"""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from plane.errors import PlaneError
+
+INSTANCES = 6
+SHIFT_WHERE_UNPRIVILEGED = 8000
+
+
+def ip_to_int(text: str) -> int:
+    """Dotted IPv4 text to its integer in host order."""
+    return int(ipaddress.IPv4Address(text))
+
+
+def int_to_ip(number: int) -> str:
+    """An integer in host order to dotted IPv4 text."""
+    return str(ipaddress.IPv4Address(int(number)))
+
+
+@dataclass(frozen=True)
+class AddressPlan:
+    """Ranges of one plane; ``port_offset`` is added to ports that this process may not bind."""
+
+    instance: int = 0
+    port_offset: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.instance < INSTANCES:
+            raise PlaneError(f"--instance {self.instance}: choose 0 to {INSTANCES - 1}")
+
+    @property
+    def nodes(self) -> ipaddress.IPv4Network:
+        return ipaddress.IPv4Network(f"127.{18 + self.instance}.0.0/24")
+
+    @property
+    def pods(self) -> ipaddress.IPv4Network:
+        return ipaddress.IPv4Network(f"127.{244 + self.instance}.0.0/16")
+
+    @property
+    def cluster_ips(self) -> ipaddress.IPv4Network:
+        return ipaddress.IPv4Network(f"127.{96 + 16 * self.instance}.0.0/12")
+
+    @property
+    def vips(self) -> ipaddress.IPv4Network:
+        return ipaddress.IPv4Network(f"127.{200 + self.instance}.0.0/16")
+
+    def node(self, number: int) -> str:
+        """Address of node ``number``, counted from 1."""
+        return str(self.nodes[number])
+
+    def pods_of(self, number: int) -> ipaddress.IPv4Network:
+        """The /24 that node ``number`` gives its pods addresses from."""
+        return ipaddress.IPv4Network(f"127.{244 + self.instance}.{number}.0/24")
+
+    def node_of(self, pod_ip: str) -> int:
+        """Number of the node whose pod range holds the address, 0 where it is no pod address of this plan."""
+        address = ipaddress.IPv4Address(pod_ip)
+        return address.packed[2] if address in self.pods else 0
+
+    def vip(self, number: int) -> str:
+        """Address ``number`` of the LoadBalancer pool, counted from 1; 1 is the Ingress."""
+        return str(self.vips[number])
+
+    def free_pod_ip(self, node: int, taken: Container[str]) -> str:
+        """First free address of a node, from .2 on (.1 is the bridge in other clusters).
+
+        Raises PlaneError where the range is exhausted.
+        """
+        span = self.pods_of(node)
+        return _first_free((str(span[i]) for i in range(2, 255)), taken, f"pod addresses of node {node} ({span})")
+
+    def free_cluster_ip(self, taken: Container[str]) -> str:
+        """First free address after the static band, which is left for ``spec.clusterIP`` (KEP-3070).
+
+        Raises PlaneError where the range is exhausted.
+        """
+        span = self.cluster_ips
+        band = static_band(span.num_addresses)
+        free = (str(span[i]) for i in (*range(band + 1, span.num_addresses - 1), *range(1, band + 1)))
+        return _first_free(free, taken, f"ClusterIPs ({span})")
+
+    def bound_port(self, port: int) -> int:
+        """The port a socket is bound to for a manifest's ``port``: shifted where it needs a privilege we lack."""
+        return port + self.port_offset if port < unprivileged_port_start() else port
+
+
+def static_band(size: int) -> int:
+    """How many addresses at the low end of a Service range are given only by hand (KEP-3070)."""
+    return min(max(16, size // 16), 256)
+
+
+def unprivileged_port_start() -> int:
+    return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+
+
+def needed_port_offset(plan: AddressPlan) -> int:
+    """0 where this process may bind ports below 1024, else how far to shift them."""
+    if unprivileged_port_start() <= 1 or os.geteuid() == 0:
+        return 0
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((plan.vip(254), 1))
+        except PermissionError:
+            return SHIFT_WHERE_UNPRIVILEGED
+        except OSError:
+            return 0
+    return 0
+
+
+def _first_free(candidates: Iterator[str], taken: Container[str], what: str) -> str:
+    for candidate in candidates:
+        if candidate not in taken:
+            return candidate
+    raise PlaneError(f"no address left: {what} are all in use; delete some objects or add nodes")

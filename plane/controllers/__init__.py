@@ -1,0 +1,39 @@
+"""The controllers: what follows from what was asked for. Pure: Snapshot → Snapshot.
+
+Law: ``reconcile`` is called after every change and brings in all that follows from it in one pass, in the order in
+which things depend on each other. It reads no clock and draws no random number: ``now`` is an argument and names and
+uids are digests, so the same Snapshot always gives the same result. A pass that changes nothing returns the same
+objects, so that a caller can tell what changed by comparing.
+
+A pod that must go is marked with ``deletionTimestamp`` and stays in the Snapshot, draining, until its node says that it
+is gone.
+"""
+
+from plane.addresses import AddressPlan
+from plane.controllers import addressing, deployments, endpointslices, lifecycle, scheduling
+from plane.controllers.lifecycle import Pass
+from plane.model import Snapshot
+
+STEPS = (
+    lifecycle.namespaces,
+    lifecycle.orphans,
+    addressing.cluster_ips,
+    deployments.roll,
+    lifecycle.orphans,
+    deployments.scale,
+    scheduling.schedule,
+    endpointslices.endpoint_slices,
+    addressing.backend_ids,
+    deployments.statuses,
+)
+
+
+def reconcile(snapshot: Snapshot, plan: AddressPlan, now: str) -> Snapshot:
+    """The Snapshot with everything in it that follows from the objects in it; ``now`` is RFC 3339.
+
+    Raises PlaneError where a range of addresses is exhausted.
+    """
+    given = Pass(plan, now)
+    for step in STEPS:
+        snapshot = step(snapshot, given)
+    return snapshot

@@ -1,0 +1,261 @@
+"""Deployments and ReplicaSets: how many pods of which template there are. Pure.
+
+A Deployment owns one ReplicaSet for each template it had. ``roll`` moves replicas from the old ones to the new one
+within ``maxSurge`` and ``maxUnavailable``; ``scale`` gives each ReplicaSet its pods; ``statuses`` counts. Rules and
+names are those of https://kubernetes.io/docs/concepts/workloads/controllers/deployment/.
+"""
+
+import hashlib
+import json
+import math
+
+from plane.controllers.endpointslices import is_finished, is_ready
+from plane.controllers.lifecycle import Pass, digest_uid, removed
+from plane.model import Object, Snapshot
+
+# Letters of generated names: no vowels and no look-alikes, so that no word and no misreading comes out of a digest.
+ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+HASH_LABEL = "pod-template-hash"
+REVISION = "deployment.kubernetes.io/revision"
+DEFAULT_HISTORY = 10
+
+
+def roll(snapshot: Snapshot, given: Pass) -> Snapshot:
+    """Each Deployment's ReplicaSets with the replica counts that this moment allows."""
+    owned = _owned(snapshot, "ReplicaSet")
+    pods = _owned(snapshot, "Pod")
+    for deployment in snapshot.all("Deployment"):
+        sets = owned.get(deployment["metadata"]["uid"], [])
+        current = next((row for row in sets if _template_hash(row) == template_hash(deployment)), None)
+        if current is None:
+            current = _new_set(snapshot, deployment, sets, given.now)
+            sets = [*sets, current]
+        counts = _allowed(deployment, current, sets, pods)
+        put = []
+        for row in sets:
+            wanted = {**row, "spec": {**row["spec"], "replicas": counts[_uid(row)]}}
+            if row is current and _revision(row) < max(map(_revision, sets)):  # rolled back to a template it had
+                annotations = {**row["metadata"]["annotations"], REVISION: str(max(map(_revision, sets)) + 1)}
+                wanted["metadata"] = {**row["metadata"], "annotations": annotations}
+            put.append(wanted)
+        empty = [row for row in sets if row is not current and not counts[_uid(row)] and not pods.get(_uid(row))]
+        empty.sort(key=_revision)
+        history = deployment["spec"].get("revisionHistoryLimit", DEFAULT_HISTORY)
+        snapshot = removed(snapshot.changed(put), empty[: max(0, len(empty) - history)], given.now)
+    return snapshot
+
+
+def scale(snapshot: Snapshot, given: Pass) -> Snapshot:
+    """Each ReplicaSet with as many pods as it wants: made, or on their way out, the least useful first."""
+    owned = _owned(snapshot, "Pod")
+    for row in snapshot.all("ReplicaSet"):
+        pods = [pod for pod in owned.get(_uid(row), []) if _counts(pod)]
+        wanted = row["spec"].get("replicas", 1)
+        if len(pods) < wanted:
+            made = [_new_pod(snapshot, row, index, given.now) for index in range(wanted - len(pods))]
+            snapshot = snapshot.changed(made)
+        elif len(pods) > wanted:
+            crowd: dict[str, int] = {}
+            for pod in pods:
+                name = pod["spec"].get("nodeName", "")
+                crowd[name] = crowd.get(name, 0) + 1
+            pods.sort(key=lambda pod: _worth(pod, crowd))
+            snapshot = removed(snapshot, pods[: len(pods) - wanted], given.now)
+    return snapshot
+
+
+def statuses(snapshot: Snapshot, given: Pass) -> Snapshot:
+    """``status`` of ReplicaSets and Deployments, counted from their pods."""
+    owned = _owned(snapshot, "Pod")
+    put = []
+    for row in snapshot.all("ReplicaSet"):
+        pods = [pod for pod in owned.get(_uid(row), []) if _counts(pod)]
+        ready = sum(map(is_ready, pods))
+        put.append(_with_status(row, {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}))
+    snapshot = snapshot.changed(put)
+    sets = _owned(snapshot, "ReplicaSet")
+    put = []
+    for deployment in snapshot.all("Deployment"):
+        rows = sets.get(_uid(deployment), [])
+        updated = [row for row in rows if _template_hash(row) == template_hash(deployment)]
+        ready = sum(row["status"]["readyReplicas"] for row in rows)
+        wanted = deployment["spec"].get("replicas", 1)
+        status = {
+            "replicas": sum(row["status"]["replicas"] for row in rows),
+            "updatedReplicas": sum(row["status"]["replicas"] for row in updated),
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+            "unavailableReplicas": max(0, wanted - ready),
+        }
+        put.append(_with_status(deployment, status))
+    return snapshot.changed(put)
+
+
+def template_hash(deployment: Object) -> str:
+    """The digest of a pod template that names its ReplicaSet."""
+    text = json.dumps(deployment["spec"]["template"], sort_keys=True)
+    return generated(10, text)
+
+
+def generated(length: int, *parts: object) -> str:
+    """A name's random-looking end, made from a digest of the parts."""
+    number = int.from_bytes(hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=12).digest())
+    letters = []
+    for _ in range(length):
+        number, index = divmod(number, len(ALPHABET))
+        letters.append(ALPHABET[index])
+    return "".join(letters)
+
+
+def rolling_bounds(deployment: Object) -> tuple[int, int]:
+    """(maxSurge, maxUnavailable) as counts: percentages of ``replicas``, rounded up and down; never both 0."""
+    wanted = deployment["spec"].get("replicas", 1)
+    strategy = deployment["spec"].get("strategy") or {}
+    rolling = strategy.get("rollingUpdate") or {}
+
+    def count(value: int | str, rounding: object) -> int:
+        if isinstance(value, str):
+            share = wanted * int(value.rstrip("%")) / 100
+            return math.ceil(share) if rounding is math.ceil else math.floor(share)
+        return value
+
+    surge = count(rolling.get("maxSurge", "25%"), math.ceil)
+    unavailable = count(rolling.get("maxUnavailable", "25%"), math.floor)
+    return surge, unavailable if surge or unavailable else 1
+
+
+def _allowed(deployment: Object, current: Object, sets: list[Object], pods: dict[str, list[Object]]) -> dict[str, int]:
+    """Replicas that each ReplicaSet may have now, by uid (the Deployment controller's rolling update)."""
+    wanted = deployment["spec"].get("replicas", 1)
+    old = sorted((row for row in sets if row is not current), key=_revision)
+    counts = {_uid(row): int(row["spec"].get("replicas", 0)) for row in sets}
+    mine = {uid: [pod for pod in pods.get(uid, []) if _counts(pod)] for uid in counts}
+    if (deployment["spec"].get("strategy") or {}).get("type") == "Recreate":
+        for row in old:
+            counts[_uid(row)] = 0
+        counts[_uid(current)] = 0 if any(pods.get(_uid(row)) for row in old) else wanted
+        return counts
+    surge, unavailable = rolling_bounds(deployment)
+    total = sum(counts.values())
+    if not any(counts[_uid(row)] for row in old):
+        counts[_uid(current)] = wanted
+        return counts
+    if counts[_uid(current)] < wanted:
+        counts[_uid(current)] += max(0, min(wanted - counts[_uid(current)], wanted + surge - total))
+    else:
+        counts[_uid(current)] = wanted
+    # Old pods may go as far as enough ready ones remain; those that are not ready serve nobody and go first.
+    spare = sum(sum(map(is_ready, rows)) for rows in mine.values()) - (wanted - unavailable)
+    for row in old:
+        idle = counts[_uid(row)] - sum(map(is_ready, mine[_uid(row)]))
+        counts[_uid(row)] -= max(0, min(idle, counts[_uid(row)]))
+    for row in old:
+        step = max(0, min(spare, counts[_uid(row)]))
+        counts[_uid(row)] -= step
+        spare -= step
+    return counts
+
+
+def _owned(snapshot: Snapshot, kind: str) -> dict[str, list[Object]]:
+    """uid of a controlling owner → objects of a kind that it owns."""
+    found: dict[str, list[Object]] = {}
+    for obj in snapshot.all(kind):
+        for owner in obj["metadata"].get("ownerReferences") or ():
+            if owner.get("controller"):
+                found.setdefault(owner["uid"], []).append(obj)
+    return found
+
+
+def _uid(obj: Object) -> str:
+    return str(obj["metadata"]["uid"])
+
+
+def _template_hash(replica_set: Object) -> str | None:
+    return (replica_set["metadata"].get("labels") or {}).get(HASH_LABEL)
+
+
+def _revision(replica_set: Object) -> int:
+    return int((replica_set["metadata"].get("annotations") or {}).get(REVISION, 0))
+
+
+def _counts(pod: Object) -> bool:
+    """Whether a pod stands for a replica: it is not on its way out and not finished."""
+    return "deletionTimestamp" not in pod["metadata"] and not is_finished(pod)
+
+
+def _worth(pod: Object, crowd: dict[str, int]) -> tuple[bool, bool, int, float, str]:
+    """Order in which a ReplicaSet gives up pods: unplaced, not ready, cheap to delete, on crowded nodes, the newest.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
+    """
+    metadata = pod["metadata"]
+    cost = (metadata.get("annotations") or {}).get("controller.kubernetes.io/pod-deletion-cost", "0")
+    node = pod["spec"].get("nodeName", "")
+    return bool(node), is_ready(pod), int(cost), -crowd[node], metadata["name"]
+
+
+def _owner(obj: Object) -> list[Object]:
+    return [
+        {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "name": obj["metadata"]["name"],
+            "uid": _uid(obj),
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+
+
+def _new_set(snapshot: Snapshot, deployment: Object, sets: list[Object], now: str) -> Object:
+    metadata, spec, digest = deployment["metadata"], deployment["spec"], template_hash(deployment)
+    name = f"{metadata['name']}-{digest}"
+    template = spec["template"]
+    labels = {**((template.get("metadata") or {}).get("labels") or {}), HASH_LABEL: digest}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "annotations": {REVISION: str(max(map(_revision, sets), default=0) + 1)},
+            "ownerReferences": _owner(deployment),
+            "uid": digest_uid("ReplicaSet", _uid(deployment), digest, snapshot.generation),
+            "creationTimestamp": now,
+        },
+        "spec": {
+            "replicas": 0,
+            "selector": {
+                **spec["selector"],
+                "matchLabels": {**(spec["selector"].get("matchLabels") or {}), HASH_LABEL: digest},
+            },
+            "template": {**template, "metadata": {**(template.get("metadata") or {}), "labels": labels}},
+        },
+    }
+
+
+def _new_pod(snapshot: Snapshot, replica_set: Object, index: int, now: str) -> Object:
+    template, uid = replica_set["spec"]["template"], _uid(replica_set)
+    metadata = template.get("metadata") or {}
+    kept = {name: metadata[name] for name in ("labels", "annotations") if metadata.get(name)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{replica_set['metadata']['name']}-{generated(5, uid, snapshot.generation, index)}",
+            "namespace": replica_set["metadata"]["namespace"],
+            **kept,
+            "ownerReferences": _owner(replica_set),
+            "uid": digest_uid("Pod", uid, snapshot.generation, index),
+            "creationTimestamp": now,
+        },
+        "spec": template["spec"],
+        "status": {"phase": "Pending"},
+    }
+
+
+def _with_status(obj: Object, counts: dict[str, int]) -> Object:
+    status = {name: count for name, count in counts.items() if count or name == "replicas" or name == "readyReplicas"}
+    status["observedGeneration"] = obj["metadata"].get("generation", 1)
+    return obj if obj.get("status") == status else {**obj, "status": status}

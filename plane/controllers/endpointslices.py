@@ -1,0 +1,143 @@
+"""The EndpointSlice controller: a Service's selector and its pods → EndpointSlices. Pure.
+
+A slice holds endpoints that have the same ports, as Kubernetes' own controller makes them, because a named
+``targetPort`` may mean another number in another pod; a slice holds at most ``SLICE_SIZE`` endpoints.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from plane.addresses import AddressPlan
+from plane.controllers.lifecycle import Pass, digest_uid
+from plane.model import SERVICE_LABEL, Object, Service, ServicePort, Snapshot, key_of
+
+MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
+MANAGER = "endpointslice-controller.k8s.io"
+SLICE_SIZE = 100
+
+# (name, protocol, number) of each port, in the order of the Service.
+Ports = tuple[tuple[str, str, int], ...]
+
+
+def endpoint_slices(snapshot: Snapshot, given: Pass) -> Snapshot:
+    """Slices as selectors call for them; one that is equal to what is there already is left as it is."""
+    wanted, stale = _slices(snapshot, given.plan)
+    put = []
+    for obj in wanted:
+        key = key_of(obj)
+        before = snapshot.get(*key)
+        if before is None:
+            made = {
+                "uid": digest_uid(*key, obj["metadata"]["ownerReferences"][0]["uid"], snapshot.generation),
+                "creationTimestamp": given.now,
+            }
+            put.append({**obj, "metadata": {**obj["metadata"], **made}})
+        elif before["endpoints"] != obj["endpoints"] or before["ports"] != obj["ports"]:
+            put.append({**before, "endpoints": obj["endpoints"], "ports": obj["ports"]})
+    return snapshot.changed(put, map(key_of, stale))
+
+
+def _slices(snapshot: Snapshot, plan: AddressPlan) -> tuple[list[Object], list[Object]]:
+    """The slices that selectors call for, and those in the Snapshot that no selector calls for any more."""
+    pods_by_namespace: dict[str, list[Object]] = {}
+    for pod in snapshot.all("Pod"):
+        pods_by_namespace.setdefault(pod["metadata"]["namespace"], []).append(pod)
+    wanted = [
+        obj
+        for service_obj in snapshot.all("Service")
+        if service_obj["spec"].get("selector") and service_obj["spec"].get("type") != "ExternalName"
+        for obj in _slices_of(service_obj, pods_by_namespace.get(service_obj["metadata"]["namespace"], ()), plan)
+    ]
+    names = {key_of(obj) for obj in wanted}
+    stale = [
+        obj
+        for obj in snapshot.all("EndpointSlice")
+        if (obj["metadata"].get("labels") or {}).get(MANAGED_LABEL) == MANAGER and key_of(obj) not in names
+    ]
+    return wanted, stale
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether the pod's Ready condition is true."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(row["type"] == "Ready" and row["status"] == "True" for row in conditions)
+
+
+def is_finished(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def selects(selector: Iterable[tuple[str, str]], obj: Object) -> bool:
+    labels = obj["metadata"].get("labels") or {}
+    return all(labels.get(name) == value for name, value in selector)
+
+
+def target_port(port: ServicePort, pod: Object) -> int | None:
+    """The number a Service port has in this pod; None where no container has a port of that name and protocol."""
+    if isinstance(port.target_port, int):
+        return port.target_port
+    for container in pod["spec"].get("containers") or ():
+        for row in container.get("ports") or ():
+            if row.get("name") == port.target_port and row.get("protocol", "TCP") == port.protocol:
+                return int(row["containerPort"])
+    return None
+
+
+def _slices_of(service_obj: Object, pods: Iterable[Object], plan: AddressPlan) -> Iterator[Object]:
+    service = Service.of(service_obj)
+    selector = tuple(service.selector.items())
+    groups: dict[Ports, list[Object]] = {}
+    for pod in pods:
+        if not selects(selector, pod) or is_finished(pod) or not (pod.get("status") or {}).get("podIP"):
+            continue
+        resolved = [(port, target_port(port, pod)) for port in service.ports]
+        ports = tuple(
+            (port.name, port.protocol, plan.bound_port(number)) for port, number in resolved if number is not None
+        )
+        groups.setdefault(ports, []).append(pod)
+    for ports, members in sorted(groups.items()):
+        for start in range(0, len(members), SLICE_SIZE):
+            yield _slice(service_obj, service, ports, start // SLICE_SIZE, members[start : start + SLICE_SIZE])
+
+
+def _slice(service_obj: Object, service: Service, ports: Ports, part: int, pods: list[Object]) -> Object:
+    uid = service_obj["metadata"].get("uid", "")
+    suffix = hashlib.blake2b(f"{uid}{ports}{part}".encode(), digest_size=3).hexdigest()[:5]
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{service.name}-{suffix}",
+            "namespace": service.namespace,
+            "labels": {SERVICE_LABEL: service.name, MANAGED_LABEL: MANAGER},
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Service", "name": service.name, "uid": uid, "controller": True}
+            ],
+        },
+        "addressType": "IPv4",
+        "endpoints": [_endpoint(pod, service.publish_not_ready) for pod in pods],
+        "ports": [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in ports],
+    }
+
+
+def _endpoint(pod: Object, publish_not_ready: bool) -> Object:
+    metadata, terminating = pod["metadata"], "deletionTimestamp" in pod["metadata"]
+    serving = is_ready(pod)
+    endpoint: Object = {
+        "addresses": [pod["status"]["podIP"]],
+        "conditions": {
+            "ready": publish_not_ready or (serving and not terminating),
+            "serving": serving,
+            "terminating": terminating,
+        },
+        "nodeName": pod["spec"]["nodeName"],
+        "targetRef": {
+            "kind": "Pod",
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata.get("uid", ""),
+        },
+    }
+    if pod["spec"].get("hostname"):
+        endpoint["hostname"] = pod["spec"]["hostname"]
+    return endpoint

@@ -1,0 +1,85 @@
+"""Pods onto nodes, and an address for each. Pure."""
+
+from plane.controllers.lifecycle import Pass
+from plane.errors import PlaneError
+from plane.model import Object, Snapshot
+
+
+def schedule(snapshot: Snapshot, given: Pass) -> Snapshot:
+    """Pods without a node go to the ready node that has the fewest; each gets an address of its node's range."""
+    ready = {obj["metadata"]["name"]: obj for obj in snapshot.all("Node") if node_is_ready(obj)}
+    load = dict.fromkeys(ready, 0)
+    taken: set[str] = set()
+    for pod in snapshot.all("Pod"):
+        taken.add((pod.get("status") or {}).get("podIP", ""))
+        if pod["spec"].get("nodeName") in load:
+            load[pod["spec"]["nodeName"]] += 1
+    put = []
+    for pod in snapshot.all("Pod"):
+        if (pod.get("status") or {}).get("podIP") or "deletionTimestamp" in pod["metadata"]:
+            continue
+        name = pod["spec"].get("nodeName") or _choose(pod, ready, load)
+        node = snapshot.get("Node", "", name) if name else None
+        if node is None:
+            put.append(_unschedulable(pod, given.now))
+            continue
+        try:
+            address = given.plan.free_pod_ip(node_number(node), taken)
+        except PlaneError:  # the node is full: for this pass it takes no more, and the pod waits for room
+            ready.pop(name, None)
+            put.append(_unschedulable(pod, given.now))
+            continue
+        taken.add(address)
+        load[name] = load.get(name, 0) + 1
+        put.append(_placed(pod, node, address, given.now))
+    return snapshot.changed(put)
+
+
+def node_number(node: Object) -> int:
+    """N of a node's address 127.x.0.N."""
+    return int(node_address(node).rpartition(".")[2])
+
+
+def node_address(node: Object) -> str:
+    return str(next(row["address"] for row in node["status"]["addresses"] if row["type"] == "InternalIP"))
+
+
+def node_is_ready(node: Object) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(row["type"] == "Ready" and row["status"] == "True" for row in conditions)
+
+
+def _choose(pod: Object, ready: dict[str, Object], load: dict[str, int]) -> str:
+    wanted = (pod["spec"].get("nodeSelector") or {}).items()
+    fitting = [name for name, node in ready.items() if wanted <= (node["metadata"].get("labels") or {}).items()]
+    return min(fitting, key=lambda name: (load[name], node_number(ready[name])), default="")
+
+
+def condition(kind: str, *, met: bool, now: str, reason: str = "", message: str = "") -> Object:
+    row = {"type": kind, "status": "True" if met else "False", "lastTransitionTime": now}
+    return {**row, **({"reason": reason} if reason else {}), **({"message": message} if message else {})}
+
+
+def _placed(pod: Object, node: Object, address: str, now: str) -> Object:
+    status = {
+        "phase": "Pending",
+        "hostIP": node_address(node),
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "conditions": [condition("PodScheduled", met=True, now=now), condition("Ready", met=False, now=now)],
+    }
+    return {**pod, "spec": {**pod["spec"], "nodeName": node["metadata"]["name"]}, "status": status}
+
+
+def _unschedulable(pod: Object, now: str) -> Object:
+    before = (pod.get("status") or {}).get("conditions") or ()
+    if any(row.get("reason") == "Unschedulable" for row in before):
+        return pod
+    why = condition(
+        "PodScheduled",
+        met=False,
+        now=now,
+        reason="Unschedulable",
+        message="no ready node matches spec.nodeName or spec.nodeSelector and has a free pod address",
+    )
+    return {**pod, "status": {"phase": "Pending", "conditions": [why]}}

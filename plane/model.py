@@ -1,0 +1,197 @@
+"""Services, endpoints, pods and ingresses as the compilers read them, and the Snapshot they are read from.
+
+Law: a Snapshot is a value. It holds Kubernetes objects as JSON (``Object``), none of which is ever changed once it is
+in there; what a Snapshot means is read through the frozen dataclasses below. Everything that follows from the objects
+(pods of a Deployment, endpoints of a Service) is itself an object in the Snapshot, put there by ``controllers``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+Object = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """What names an object; ``namespace`` is empty for kinds that live outside namespaces."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def key_of(obj: Object) -> Key:
+    metadata = obj.get("metadata") or {}
+    return Key(obj.get("kind", ""), metadata.get("namespace", ""), metadata.get("name", ""))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All objects at one generation, and the stable ids of all backends.
+
+    objects   kind → (namespace, name) → object
+    backends  (ip, port, protocol) → backend id (≥ 1); ids of endpoints that are gone may be given again
+    """
+
+    generation: int = 0
+    objects: Mapping[str, Mapping[tuple[str, str], Object]] = field(default_factory=dict)
+    backends: Mapping[tuple[str, int, str], int] = field(default_factory=dict)
+
+    def all(self, kind: str) -> Iterator[Object]:
+        """Objects of a kind in order of namespace and name."""
+        rows = self.objects.get(kind, {})
+        return (rows[name] for name in sorted(rows))
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        return self.objects.get(kind, {}).get((namespace, name))
+
+    def changed(self, put: Iterable[Object] = (), drop: Iterable[Key] = ()) -> "Snapshot":
+        """A Snapshot with some objects replaced or added and others left out; the same generation."""
+        kinds: dict[str, dict[tuple[str, str], Object]] = {}
+
+        def rows(kind: str) -> dict[tuple[str, str], Object]:
+            if kind not in kinds:
+                kinds[kind] = dict(self.objects.get(kind, {}))
+            return kinds[kind]
+
+        for obj in put:
+            key = key_of(obj)
+            rows(key.kind)[key.namespace, key.name] = obj
+        for key in drop:
+            rows(key.kind).pop((key.namespace, key.name), None)
+        return replace(self, objects={**self.objects, **kinds}) if kinds else self
+
+
+@dataclass(frozen=True)
+class ServicePort:
+    name: str
+    protocol: str
+    port: int
+    target_port: int | str
+
+
+@dataclass(frozen=True)
+class Service:
+    """A Service as the compilers need it; ``cluster_ip`` is empty for headless and ExternalName ones."""
+
+    namespace: str
+    name: str
+    type: str
+    cluster_ip: str
+    ports: tuple[ServicePort, ...]
+    selector: Mapping[str, str]
+    publish_not_ready: bool
+    annotations: Mapping[str, str]
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @classmethod
+    def of(cls, obj: Object) -> "Service":
+        spec = obj["spec"]
+        cluster_ip = spec.get("clusterIP") or ""
+        return cls(
+            namespace=obj["metadata"].get("namespace", "default"),
+            name=obj["metadata"]["name"],
+            type=spec.get("type", "ClusterIP"),
+            cluster_ip="" if cluster_ip == "None" else cluster_ip,
+            ports=tuple(
+                ServicePort(
+                    name=port.get("name", ""),
+                    protocol=port.get("protocol", "TCP"),
+                    port=port["port"],
+                    target_port=port.get("targetPort", port["port"]),
+                )
+                for port in spec.get("ports") or ()
+            ),
+            selector=spec.get("selector") or {},
+            publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
+            annotations=obj["metadata"].get("annotations") or {},
+        )
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One address of one port of a Service, with its conditions already defaulted as the API defines."""
+
+    ip: str
+    port: int
+    protocol: str
+    port_name: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    node: str  # name of the Node, empty if unknown
+    pod: str  # name of the Pod, empty if unknown
+    weight: int = 1
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        return self.ip, self.port, self.protocol
+
+
+def endpoints_of(obj: Object) -> Iterator[Endpoint]:
+    """Every endpoint of an EndpointSlice, one for each address and port.
+
+    Conditions may be null: ready null counts as ready, serving null follows ready, terminating null is false
+    (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
+    """
+    for row in obj.get("endpoints") or ():
+        conditions = row.get("conditions") or {}
+        ready = conditions.get("ready")
+        serving = conditions.get("serving")
+        ready = True if ready is None else ready
+        target = row.get("targetRef") or {}
+        for port in obj.get("ports") or ():
+            if port.get("port") is None:
+                continue
+            for address in row["addresses"]:
+                yield Endpoint(
+                    ip=address,
+                    port=port["port"],
+                    protocol=port.get("protocol") or "TCP",
+                    port_name=port.get("name") or "",
+                    ready=ready,
+                    serving=ready if serving is None else serving,
+                    terminating=bool(conditions.get("terminating")),
+                    node=row.get("nodeName") or "",
+                    pod=target.get("name", "") if target.get("kind") == "Pod" else "",
+                )
+
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+
+
+def slices_by_service(snapshot: Snapshot) -> dict[tuple[str, str], list[Object]]:
+    """(namespace, Service name) → its EndpointSlices, by their ``kubernetes.io/service-name`` label."""
+    found: dict[tuple[str, str], list[Object]] = {}
+    for obj in snapshot.all("EndpointSlice"):
+        metadata = obj["metadata"]
+        service = (metadata.get("labels") or {}).get(SERVICE_LABEL)
+        if service:
+            found.setdefault((metadata.get("namespace", "default"), service), []).append(obj)
+    return found
+
+
+def service_endpoints(service: Service, slices: Iterable[Object]) -> dict[str, list[Endpoint]]:
+    """Port name → endpoints of a Service, merged over its slices; the same address in two slices counts once."""
+    merged: dict[str, dict[tuple[str, int, str], Endpoint]] = {port.name: {} for port in service.ports}
+    for obj in slices:
+        for endpoint in endpoints_of(obj):
+            if endpoint.port_name in merged:
+                merged[endpoint.port_name].setdefault(endpoint.key, endpoint)
+    return {name: sorted(rows.values(), key=lambda row: row.key) for name, rows in merged.items()}
+
+
+def eligible(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """Those that a new connection may go to: the ready ones; with none ready, those serving while they terminate.
+
+    kube-proxy's ``CategorizeEndpoints`` for cluster-wide traffic policy.
+    """
+    rows = list(endpoints)
+    ready = [row for row in rows if row.ready and not row.terminating]
+    return ready or [row for row in rows if row.serving and row.terminating]

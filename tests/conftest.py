@@ -1,0 +1,14 @@
+"""Fixtures that every room's tests share."""
+
+import os
+
+import pytest
+
+from plane.addresses import AddressPlan, needed_port_offset
+
+
+@pytest.fixture(scope="session")
+def plan() -> AddressPlan:
+    """An address plan away from the one that a plane on this machine uses."""
+    instance = int(os.environ.get("TRAFFICPLANE_TEST_INSTANCE", "5"))
+    return AddressPlan(instance, needed_port_offset(AddressPlan(instance)))

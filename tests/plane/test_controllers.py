@@ -1,0 +1,323 @@
+"""Controllers: what follows from Deployments, Services and nodes, pass by pass, without a clock and without sockets."""
+
+import pytest
+
+from plane.addresses import AddressPlan
+from plane.controllers import reconcile
+from plane.controllers.deployments import rolling_bounds
+from plane.controllers.endpointslices import is_ready
+from plane.controllers.lifecycle import removed
+from plane.errors import PlaneError
+from plane.model import Key, Object, Snapshot, endpoints_of, key_of
+
+NOW = "2026-01-01T00:00:00Z"
+PLAN = AddressPlan(0)
+
+
+def node(number: int, *, ready: bool = True) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": f"node-{number}", "uid": f"n{number}", "labels": {"zone": "ab"[number % 2]}},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": PLAN.node(number)}],
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        },
+    }
+
+
+def deployment(name: str = "web", replicas: int = 3, image: str = "v1", **spec: object) -> Object:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default", "uid": f"d-{name}"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    "containers": [{"name": "c", "image": image, "ports": [{"name": "http", "containerPort": 8080}]}]
+                },
+            },
+            **spec,
+        },
+    }
+
+
+def service(name: str = "web", target: int | str = 8080, **spec: object) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "uid": f"s-{name}"},
+        "spec": {
+            "selector": {"app": name},
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": target}],
+            **spec,
+        },
+    }
+
+
+def cluster(*objects: Object, nodes: int = 3) -> Snapshot:
+    return reconcile(Snapshot(generation=1).changed([*map(node, range(1, nodes + 1)), *objects]), PLAN, NOW)
+
+
+def again(snapshot: Snapshot) -> Snapshot:
+    return reconcile(Snapshot(snapshot.generation + 1, snapshot.objects, snapshot.backends), PLAN, NOW)
+
+
+def with_ready(snapshot: Snapshot, *, ready: bool = True, image: str | None = None) -> Snapshot:
+    """Every pod (of an image) reported ready by its node, or not."""
+    rows = [{"type": "Ready", "status": "True" if ready else "False"}]
+    put = [
+        {**pod, "status": {**pod["status"], "phase": "Running", "conditions": rows}}
+        for pod in snapshot.all("Pod")
+        if image in (None, pod["spec"]["containers"][0]["image"])
+    ]
+    return again(snapshot.changed(put))
+
+
+def gone(snapshot: Snapshot) -> Snapshot:
+    """Every terminating pod reported gone by its node."""
+    return again(snapshot.changed(drop=[key_of(pod) for pod in snapshot.all("Pod") if terminating(pod)]))
+
+
+def terminating(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def live(snapshot: Snapshot, image: str | None = None) -> list[Object]:
+    return [
+        pod
+        for pod in snapshot.all("Pod")
+        if not terminating(pod) and image in (None, pod["spec"]["containers"][0]["image"])
+    ]
+
+
+def test_a_deployment_has_its_pods_spread_over_the_nodes_each_with_an_address_of_its_node():
+    snapshot = cluster(deployment(replicas=6))
+    pods = list(snapshot.all("Pod"))
+    assert [sorted(pod["spec"]["nodeName"] for pod in pods).count(f"node-{n}") for n in (1, 2, 3)] == [2, 2, 2]
+    for pod in pods:
+        number = int(pod["spec"]["nodeName"][-1])
+        assert pod["status"]["podIP"].startswith(f"127.244.{number}.")
+        assert pod["status"]["hostIP"] == f"127.18.0.{number}"
+    assert len({pod["status"]["podIP"] for pod in pods}) == 6
+
+
+def test_a_pass_over_a_settled_snapshot_changes_nothing():
+    snapshot = with_ready(cluster(deployment(), service()))
+    assert again(snapshot).objects == snapshot.objects
+    assert again(snapshot).backends == snapshot.backends
+
+
+def test_reconciling_twice_from_the_same_snapshot_gives_the_same_names_and_uids():
+    assert cluster(deployment(), service()).objects == cluster(deployment(), service()).objects
+
+
+def test_scaling_down_gives_up_pods_that_are_not_ready_first():
+    snapshot = with_ready(cluster(deployment(replicas=3)))
+    lame = live(snapshot)[1]
+    snapshot = again(snapshot.changed([{**lame, "status": {**lame["status"], "conditions": []}}]))
+    snapshot = again(snapshot.changed([deployment(replicas=2)]))
+    assert [pod["metadata"]["name"] for pod in snapshot.all("Pod") if terminating(pod)] == [lame["metadata"]["name"]]
+    assert live(gone(snapshot)) == live(snapshot)
+
+
+def test_a_pod_on_its_way_out_is_replaced_at_once_and_keeps_its_address_until_it_is_gone():
+    snapshot = with_ready(cluster(deployment(replicas=1), service()))
+    [old] = live(snapshot)
+    snapshot = again(removed(snapshot, [old], NOW))
+    [new] = live(snapshot)
+    assert new["status"]["podIP"] != old["status"]["podIP"]
+    assert snapshot.get(*key_of(old))["metadata"]["deletionGracePeriodSeconds"] == 30
+    assert [key_of(pod) for pod in gone(snapshot).all("Pod")] == [key_of(new)]
+
+
+def test_a_second_deletion_may_only_shorten_the_grace_period():
+    snapshot = cluster(deployment(replicas=1))
+    [pod] = live(snapshot)
+    for grace, expected in ((10, 10), (20, 10), (5, 5)):
+        snapshot = removed(snapshot, [snapshot.get(*key_of(pod))], NOW, grace)
+        assert snapshot.get(*key_of(pod))["metadata"]["deletionGracePeriodSeconds"] == expected
+    assert snapshot.get(*key_of(pod))["metadata"]["deletionTimestamp"] == "2026-01-01T00:00:10Z"
+
+
+def test_deleting_a_deployment_takes_its_replicaset_and_drains_its_pods():
+    snapshot = with_ready(cluster(deployment()))
+    snapshot = again(snapshot.changed(drop=[Key("Deployment", "default", "web")]))
+    assert not list(snapshot.all("ReplicaSet"))
+    assert all(map(terminating, snapshot.all("Pod")))
+    assert len(list(snapshot.all("Pod"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("replicas", "rolling", "expected"),
+    [
+        (3, {}, (1, 0)),
+        (4, {}, (1, 1)),
+        (10, {"maxSurge": "25%", "maxUnavailable": "25%"}, (3, 2)),
+        (1, {"maxSurge": 0, "maxUnavailable": "25%"}, (0, 1)),
+        (5, {"maxSurge": 2, "maxUnavailable": 0}, (2, 0)),
+    ],
+)
+def test_rolling_bounds_round_surge_up_and_unavailable_down(replicas, rolling, expected):
+    spec = {"strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
+    assert rolling_bounds(deployment(replicas=replicas, **spec)) == expected
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 10])
+def test_a_rolling_update_never_leaves_its_bounds(replicas):
+    snapshot = with_ready(cluster(deployment(replicas=replicas), nodes=3))
+    surge, unavailable = rolling_bounds(deployment(replicas=replicas))
+    snapshot = again(snapshot.changed([deployment(replicas=replicas, image="v2")]))
+    for _ in range(4 * replicas + 4):
+        assert len(live(snapshot)) <= replicas + surge
+        assert sum(map(is_ready, live(snapshot))) >= replicas - unavailable
+        if len(live(snapshot, "v2")) == replicas and not live(snapshot, "v1"):
+            break
+        snapshot = gone(with_ready(snapshot, image="v2"))
+    assert len(live(snapshot, "v2")) == replicas
+    assert not live(snapshot, "v1")
+
+
+def test_a_rolling_update_to_pods_that_never_get_ready_keeps_the_old_ones():
+    snapshot = with_ready(cluster(deployment(replicas=3)))
+    snapshot = again(snapshot.changed([deployment(replicas=3, image="broken")]))
+    for _ in range(5):
+        snapshot = gone(again(snapshot))
+    assert len(live(snapshot, "v1")) == 3
+    assert len(live(snapshot, "broken")) == 1
+
+
+def test_recreate_ends_every_old_pod_before_the_first_new_one():
+    spec = {"strategy": {"type": "Recreate"}}
+    snapshot = with_ready(cluster(deployment(**spec)))
+    snapshot = again(snapshot.changed([deployment(image="v2", **spec)]))
+    assert not live(snapshot)
+    assert len(live(gone(snapshot), "v2")) == 3
+
+
+def test_going_back_to_a_template_reuses_its_replicaset_as_the_newest_revision():
+    snapshot = with_ready(cluster(deployment(replicas=1)))
+    [first] = snapshot.all("ReplicaSet")
+    for image in ("v2", "v1"):
+        snapshot = again(snapshot.changed([deployment(replicas=1, image=image)]))
+        for _ in range(4):
+            snapshot = gone(with_ready(snapshot))
+    sets = {row["metadata"]["name"]: row for row in snapshot.all("ReplicaSet")}
+    assert len(sets) == 2
+    again_first = sets[first["metadata"]["name"]]
+    assert again_first["spec"]["replicas"] == 1
+    assert again_first["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "3"
+
+
+def test_endpoints_follow_readiness_and_termination():
+    snapshot = cluster(deployment(replicas=2), service())
+    [row] = snapshot.all("EndpointSlice")
+    assert row["metadata"]["labels"]["kubernetes.io/service-name"] == "web"
+    assert row["ports"] == [{"name": "http", "protocol": "TCP", "port": 8080}]
+    assert [endpoint.ready for endpoint in endpoints_of(row)] == [False, False]
+    snapshot = with_ready(snapshot)
+    [row] = snapshot.all("EndpointSlice")
+    assert [endpoint.ready for endpoint in endpoints_of(row)] == [True, True]
+    leaving = live(snapshot)[0]
+    snapshot = again(removed(snapshot, [leaving], NOW))
+    [row] = snapshot.all("EndpointSlice")
+    [endpoint] = [endpoint for endpoint in endpoints_of(row) if endpoint.ip == leaving["status"]["podIP"]]
+    assert (endpoint.ready, endpoint.serving, endpoint.terminating) == (False, True, True)
+
+
+def test_publish_not_ready_addresses_makes_endpoints_ready_before_their_pods_are():
+    [row] = cluster(deployment(), service(publishNotReadyAddresses=True)).all("EndpointSlice")
+    assert [(endpoint.ready, endpoint.serving) for endpoint in endpoints_of(row)] == [(True, False)] * 3
+
+
+def test_a_target_port_by_name_is_resolved_in_each_pod():
+    other = deployment("web2")
+    other["spec"]["template"]["metadata"]["labels"]["app"] = "web"
+    other["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] = 9090
+    snapshot = cluster(
+        deployment(replicas=1), {**other, "spec": {**other["spec"], "replicas": 1}}, service(target="http")
+    )
+    ports = sorted(row["ports"][0]["port"] for row in snapshot.all("EndpointSlice"))
+    assert ports == [8080, 9090]
+
+
+def test_hand_written_endpoint_slices_are_left_alone():
+    mine = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "mine", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["127.0.0.9"]}],
+        "ports": [{"name": "http", "port": 9}],
+    }
+    snapshot = again(cluster(service(selector=None), mine))
+    assert list(snapshot.all("EndpointSlice")) == [mine]
+    assert snapshot.backends == {("127.0.0.9", 9, "TCP"): 1}
+
+
+def test_cluster_ips_come_after_the_static_band_and_are_kept():
+    asked = service("asked", clusterIP="127.96.0.77")
+    snapshot = cluster(service("a"), asked, service("none", clusterIP="None"))
+    addresses = {obj["metadata"]["name"]: obj["spec"]["clusterIP"] for obj in snapshot.all("Service")}
+    assert addresses == {"a": "127.96.1.1", "asked": "127.96.0.77", "none": "None"}
+    more = again(snapshot.changed([service("b")]))
+    assert more.get("Service", "default", "b")["spec"]["clusterIP"] == "127.96.1.2"
+    assert more.get("Service", "default", "a") == snapshot.get("Service", "default", "a")
+
+
+def test_backend_ids_are_stable_and_given_again_only_once_their_endpoint_is_gone():
+    snapshot = with_ready(cluster(deployment(replicas=3), service()))
+    before = dict(snapshot.backends)
+    assert sorted(before.values()) == [1, 2, 3]
+    snapshot = again(snapshot.changed([deployment(replicas=2)]))
+    assert snapshot.backends == before
+    snapshot = again(gone(snapshot))
+    kept = snapshot.backends
+    assert kept.items() < before.items()
+    snapshot = again(snapshot.changed([deployment(replicas=4)]))
+    assert kept.items() < snapshot.backends.items()
+    assert sorted(snapshot.backends.values()) == [1, 2, 3, 4]
+
+
+def test_pods_wait_while_no_node_fits_and_go_when_one_does():
+    snapshot = cluster(deployment(replicas=1), nodes=0)
+    [pod] = snapshot.all("Pod")
+    assert pod["status"]["conditions"][0]["reason"] == "Unschedulable"
+    [pod] = again(snapshot.changed([node(2)])).all("Pod")
+    assert pod["spec"]["nodeName"] == "node-2"
+
+
+def test_a_node_selector_is_honoured():
+    pinned = deployment(replicas=4)
+    pinned["spec"]["template"]["spec"]["nodeSelector"] = {"zone": "a"}
+    assert {pod["spec"]["nodeName"] for pod in cluster(pinned).all("Pod")} == {"node-2"}
+
+
+def test_pods_do_not_go_to_a_node_that_is_not_ready():
+    snapshot = reconcile(Snapshot().changed([node(1), node(2, ready=False), deployment(replicas=4)]), PLAN, NOW)
+    assert {pod["spec"]["nodeName"] for pod in snapshot.all("Pod")} == {"node-1"}
+
+
+def test_a_full_node_takes_no_more_and_the_rest_waits():
+    snapshot = cluster(deployment(replicas=260), nodes=1)
+    placed = [pod for pod in snapshot.all("Pod") if pod["spec"].get("nodeName")]
+    assert len(placed) == 253
+    assert len(list(snapshot.all("Pod"))) == 260
+
+
+def test_an_exhausted_range_is_an_error_that_names_it():
+    with pytest.raises(PlaneError, match=r"pod addresses of node 1 \(127\.244\.1\.0/24\) are all in use"):
+        PLAN.free_pod_ip(1, {f"127.244.1.{n}" for n in range(256)})
+
+
+def test_a_deleted_namespace_takes_everything_in_it_and_then_goes():
+    snapshot = with_ready(cluster(deployment(), service()))
+    default = snapshot.get("Namespace", "", "default")
+    marked = {**default, "metadata": {**default["metadata"], "name": "default", "deletionTimestamp": NOW}}
+    snapshot = again(snapshot.changed([marked]))
+    assert not list(snapshot.all("Service"))
+    assert all(map(terminating, snapshot.all("Pod")))
+    assert snapshot.get("Namespace", "", "default") is not None
