@@ -2,9 +2,14 @@
 
 import os
 
+import hypothesis
 import pytest
 
 from plane.addresses import AddressPlan, needed_port_offset
+
+# The first example of a kernel may compile it: no time limit for a single example.
+hypothesis.settings.register_profile("kernels", deadline=None)
+hypothesis.settings.load_profile("kernels")
 
 
 @pytest.fixture(scope="session")

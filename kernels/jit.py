@@ -1,0 +1,62 @@
+"""How compiled functions in ``lb`` are compiled.
+
+Law: a kernel is compiled at its first call and never at import. It holds no GIL, keeps its machine code on disk,
+divides as NumPy does, so that no exception can leave it, and is inlined into kernels that call it. It has no access to
+Numba's run time for memory: one that allocates an array does not compile, and passing arrays about counts no
+references, which would cost ten times what deciding about a flow does. Integers that wrap are ``uint64`` throughout,
+because Numba and NumPy both turn ``uint64 + int64`` into a float.
+
+With ``NUMBA_DISABLE_JIT=1`` all of it is plain Python; hashes wrap around just as they do in machine code, and NumPy is
+told that this is no mistake.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+INTERPRETED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
+
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "forceinline": True,
+    "_nrt": False,
+}
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile ``function`` for each set of types that it is called with."""
+    if INTERPRETED:
+        return np.errstate(over="ignore")(function)
+    compiled: Callable[..., Any] = numba.njit(**_OPTIONS)(function)
+    return compiled
+
+
+@intrinsic
+def _prefetch(context, array, index):
+    """Bring the cache line in which ``array[index]`` begins close to the core, to be written soon."""
+
+    def code(context, builder, signature, arguments):
+        held = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(held.data, [arguments[1]])
+        address = builder.bitcast(address, cgutils.voidptr_t)
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(call, [address, flag(1), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), code
+
+
+def _nothing(array, index):
+    """What interpreted code does for a prefetch."""
+
+
+prefetch: Callable[..., None] = _nothing if INTERPRETED else _prefetch

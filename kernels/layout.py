@@ -1,0 +1,334 @@
+"""The bytes, defined once: every structured dtype, every integer code, every tuple of arrays.
+
+Law: row 0 of every table means *none*, so an index of 0 is the answer "nothing found" and needs no flag.
+IPv4 addresses are ``uint32`` in host order (``127.0.0.1`` is ``0x7f000001``), ports ``uint16`` in host order, times
+``int64`` nanoseconds of the monotonic clock. A table that has been published is read-only (``freeze``): Numba compiles
+a read-only array as another type, so a process that saw both would compile everything twice.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Protocols, by their IANA numbers.
+TCP = 6
+UDP = 17
+
+# What became of a flow. A verdict carries one of these; ``OUTCOMES`` gives the word people see and the counter's name.
+NONE = 0
+NEW = 1
+TRACKED = 2
+NO_FRONTEND = 3
+NO_ENDPOINT = 4
+DENIED = 5
+PUNT = 6
+OUTCOMES = ("NONE", "NEW", "TRACKED", "NO_FRONTEND", "NO_ENDPOINT", "DENIED", "PUNT")
+
+# How a frontend picks a backend for a new flow.
+RANDOM = 0
+ROUNDROBIN = 1
+MAGLEV = 2
+ALGORITHMS = ("random", "roundrobin", "maglev")
+
+# State of a backend. A draining backend is in no member list and no ring; the flows it has go on.
+GONE = 0
+READY = 1
+DRAINING = 2
+BACKEND_STATES = ("GONE", "READY", "DRAINING")
+
+FRONTEND = np.dtype(
+    [
+        ("ip", "u4"),
+        ("port", "u2"),
+        ("proto", "u1"),
+        ("algorithm", "u1"),
+        ("first_member", "u4"),  # members[first_member : first_member + members]
+        ("members", "u4"),
+        ("first_slot", "u4"),  # rings[first_slot : first_slot + slots]; slots is 0 where nothing hashes
+        ("slots", "u4"),
+        ("service", "u4"),  # row in the compiler's list of Service names, for people
+    ],
+    align=True,
+)
+
+BACKEND = np.dtype(
+    [
+        ("ip", "u4"),
+        ("port", "u2"),
+        ("weight", "u2"),
+        ("node", "u2"),  # N of the node's address, 0 for an address that is no pod of ours
+        ("proto", "u1"),
+        ("state", "u1"),
+    ],
+    align=True,
+)
+
+
+class Fib(NamedTuple):
+    """What is looked up to steer a flow: the compiled form of one Snapshot, read-only.
+
+    generation      int, the Snapshot it was compiled from
+    frontends       FRONTEND[F+1]
+    frontend_index  uint32[power of two ≥ 2·F]: open addressing by hash of (ip, port, proto), frontend rows; 0 ends
+    backends        BACKEND[B+1], the row is the backend's stable id
+    members         uint32[...]: backend ids, one run for each frontend
+    rings           uint32[...]: Maglev slots holding backend ids, runs may be shared by frontends of equal members
+    """
+
+    generation: int
+    frontends: np.ndarray
+    frontend_index: np.ndarray
+    backends: np.ndarray
+    members: np.ndarray
+    rings: np.ndarray
+
+
+class Flows(NamedTuple):
+    """A batch of 5-tuples, as columns of equal length."""
+
+    src_ip: np.ndarray  # uint32
+    dst_ip: np.ndarray  # uint32
+    src_port: np.ndarray  # uint16
+    dst_port: np.ndarray  # uint16
+    proto: np.ndarray  # uint8
+
+
+class Verdicts(NamedTuple):
+    """What ``forward`` decided for each flow of a batch; the caller owns the columns."""
+
+    outcome: np.ndarray  # uint8, one of OUTCOMES
+    frontend: np.ndarray  # uint32
+    backend: np.ndarray  # uint32
+
+
+# One tracked flow: 24 bytes. ``key`` is the 64-bit flow hash and never 0 in a used entry; ``endpoint`` is a fingerprint
+# of the backend's address, so that an id which is given to another endpoint is not taken for the one it stood for.
+TRACK = np.dtype([("key", "u8"), ("expires_ns", "i8"), ("backend", "u4"), ("endpoint", "u4")], align=True)
+
+
+class Conntrack(NamedTuple):
+    """Which backend a live flow has. One for each thread, never shared: no kernel locks.
+
+    entries  TRACK[power of two], or of 0: a table that holds nothing
+    counts   int64[3]: entries held (live ones, and expired ones that have not been swept yet), inserts refused for want
+             of room, where the sweep of expired entries goes on
+    """
+
+    entries: np.ndarray
+    counts: np.ndarray
+
+
+class Steering(NamedTuple):
+    """What one forwarding thread remembers between batches; it owns and writes all of it.
+
+    conntrack  Conntrack
+    turns      uint32[frontends]: the next member in turn of a round-robin frontend
+    outcomes   int64[len(OUTCOMES)]: how often each outcome was given
+    idle_ns    int64[1]: how long a tracked flow is remembered after its last packet or batch
+    """
+
+    conntrack: Conntrack
+    turns: np.ndarray
+    outcomes: np.ndarray
+    idle_ns: np.ndarray
+
+
+# Ingress tables. A host owns a run of paths in match order; a path leads to a target; a target is a run of endpoints.
+EXACT = 0
+PREFIX = 1
+PATH_KINDS = ("Exact", "Prefix")
+
+HOST = np.dtype(
+    [
+        ("name", "u4"),  # offset in Routes.text, lower case; a wildcard's name is what follows "*", ".foo.com"
+        ("name_length", "u2"),  # 0: the rules for any host
+        ("wildcard", "u1"),
+        ("spare", "u1"),
+        ("first_path", "u4"),
+        ("paths", "u4"),
+        ("default", "u4"),  # target of a path miss under this host, of a host miss in row 0; 0: there is none
+        ("origin", "u4"),  # row of Routes.origins: which Ingress gave the default
+    ],
+    align=True,
+)
+
+PATH = np.dtype(
+    [
+        ("text", "u4"),  # offset in Routes.text; a Prefix is kept without its trailing slash
+        ("text_length", "u2"),
+        ("kind", "u1"),
+        ("slash", "u1"),  # the manifest's Prefix ended in "/": it wins over its twin without
+        ("target", "u4"),
+        ("origin", "u4"),  # row of Routes.origins: which Ingress, rule and path said so
+    ],
+    align=True,
+)
+
+TARGET = np.dtype(
+    [
+        ("first_endpoint", "u4"),  # endpoints[first_endpoint : first_endpoint + endpoints]
+        ("endpoints", "u4"),
+        ("service", "u4"),  # row of Routes.services
+        ("algorithm", "u1"),
+        ("spare", "u1"),
+        ("status", "u2"),  # answered when there is no endpoint
+    ],
+    align=True,
+)
+
+
+def freeze(array: np.ndarray) -> np.ndarray:
+    """The same array, read-only from here on."""
+    array.setflags(write=False)
+    return array
+
+
+# The relay: what one thread holds for the TCP connections it carries (``kernels.net.relay``).
+
+# State of a connection. Only an OPEN one moves bytes.
+FREE = 0  # the row is in the list of free rows
+CONNECTING = 1  # the client is accepted, the upstream has not answered yet
+OPEN = 2
+CONNECTION_STATES = ("FREE", "CONNECTING", "OPEN")
+
+# State of one direction of a connection. Both ENDED: the connection is closed.
+FLOWING = 0
+ENDING = 1  # the source has sent its FIN, the buffer is not empty yet
+ENDED = 2  # the sink has got its FIN
+STREAM_STATES = ("FLOWING", "ENDING", "ENDED")
+
+# How a connection ended. All but CLOSED are passed on as a reset to whoever is still there.
+CLOSED = 1  # both sides sent their FIN
+CLIENT_RESET = 2
+UPSTREAM_RESET = 3
+REFUSED = 4  # the upstream could not be connected to
+TIMEOUT = 5  # the upstream did not answer in time
+STOPPED = 6  # the relay stopped and its grace was over
+ENDS = ("NONE", "CLOSED", "CLIENT_RESET", "UPSTREAM_RESET", "REFUSED", "TIMEOUT", "STOPPED")
+
+CONNECTION = np.dtype(
+    [
+        ("opened_ns", "i8"),
+        ("client_ip", "u4"),
+        ("frontend_ip", "u4"),
+        ("client_port", "u2"),
+        ("frontend_port", "u2"),
+        ("backend", "u4"),
+        ("serial", "u4"),  # counts the uses of the row: an event that carries another serial is stale
+        ("state", "u1"),  # one of CONNECTION_STATES
+        ("queued", "u1"),  # the row is in Relay.ready, whatever its state
+        ("spare", "u2"),
+    ],
+    align=True,
+)
+
+# One direction of a connection: streams[2·row] goes from client to upstream, streams[2·row + 1] back.
+# readable and writable are what edge-triggered epoll reported and no system call has contradicted since.
+STREAM = np.dtype(
+    [
+        ("source", "i4"),  # file descriptor read from
+        ("sink", "i4"),  # file descriptor written to
+        ("start", "i4"),  # buffers[stream, start:end] is read and not yet written
+        ("end", "i4"),
+        ("state", "u1"),  # one of STREAM_STATES
+        ("readable", "u1"),
+        ("writable", "u1"),
+        ("hangup", "u1"),  # the source's FIN is here: read on to the end, no further edge will come
+        ("failed", "u1"),  # the source is reset: what the sink does not take now is lost
+        ("spare", "u1", (3,)),
+    ],
+    align=True,
+)
+
+LISTENER = np.dtype(
+    [
+        ("ip", "u4"),  # of the frontend
+        ("port", "u2"),  # of the frontend; the socket may be bound to a shifted one
+        ("queued", "u1"),  # the row is in Relay.backlog
+        ("spare", "u1"),
+        ("fd", "i4"),  # -1: the row is free
+        ("serial", "u4"),
+    ],
+    align=True,
+)
+
+# One row for each connection that was accepted and decided on, in the order of decision.
+RECORD = np.dtype(
+    [
+        ("opened_ns", "i8"),  # the ``now_ns`` that ``forward`` was given
+        ("generation", "i8"),
+        ("client_ip", "u4"),
+        ("frontend_ip", "u4"),
+        ("backend_ip", "u4"),
+        ("backend", "u4"),
+        ("client_port", "u2"),
+        ("frontend_port", "u2"),
+        ("backend_port", "u2"),
+        ("outcome", "u1"),  # one of OUTCOMES
+        ("spare", "u1"),
+    ],
+    align=True,
+)
+
+# The scalars of one relay; there is one row of it.
+LOOP = np.dtype(
+    [
+        ("paused_until_ns", "i8"),  # no accepting before: the table or the descriptors had run out
+        ("next_scan_ns", "i8"),  # when connects are next checked for having taken too long
+        ("connect_timeout_ns", "i8"),
+        ("recorded", "i8"),  # records written, ever; row of the next one is recorded % len(records)
+        ("epoll", "i4"),
+        ("socket", "i4"),  # a fresh upstream socket held for the next connection, -1 for none
+        ("free", "i4"),  # Relay.free[:free] are the free rows
+        ("connecting", "i4"),  # connections in state CONNECTING
+        ("node_ip", "u4"),
+        ("spare", "i4"),
+    ],
+    align=True,
+)
+
+
+class Ring(NamedTuple):
+    """A queue of row numbers, none of them twice, so that as many slots as rows are enough.
+
+    slots  uint32[power of two]
+    ends   int64[2]: how many were ever taken out, how many were ever put in
+    """
+
+    slots: np.ndarray
+    ends: np.ndarray
+
+
+class Relay(NamedTuple):
+    """Everything one relay thread writes, apart from Steering. Row 0 of connections and listeners is none.
+
+    loop         LOOP[1]
+    connections  CONNECTION[C+1]
+    streams      STREAM[2·(C+1)]
+    buffers      uint8[2·(C+1), bytes of a buffer]
+    free         uint32[C]: stack of free connection rows
+    ready        Ring of connection rows that had more to move when their turn was over
+    listeners    LISTENER[L+1]
+    backlog      Ring of listener rows that may have connections to accept
+    flows        Flows of one batch of accepted connections
+    verdicts     Verdicts on them
+    sockets      int32[batch, 2]: their client and upstream descriptors
+    records      RECORD[...], written round and round
+    ends         int64[len(ENDS)]: how often connections ended so
+    exchange     the memory that system calls read and write, ``kernels.net.syscalls.Exchange``
+    """
+
+    loop: np.ndarray
+    connections: np.ndarray
+    streams: np.ndarray
+    buffers: np.ndarray
+    free: np.ndarray
+    ready: Ring
+    listeners: np.ndarray
+    backlog: Ring
+    flows: Flows
+    verdicts: Verdicts
+    sockets: np.ndarray
+    records: np.ndarray
+    ends: np.ndarray
+    exchange: tuple

@@ -1,0 +1,51 @@
+"""Which frontend a destination is: a hash table from (VIP, port, protocol) to a row of ``Fib.frontends``.
+
+Law: open addressing with linear probing, at most half full, built once and never changed; 0 ends a search, because
+row 0 is no frontend.
+"""
+
+import numpy as np
+
+from kernels.jit import kernel
+from kernels.layout import freeze
+from kernels.lb.hashing import frontend_hash
+
+
+def build_index(frontends: np.ndarray) -> np.ndarray:
+    """The read-only index of FRONTEND[F+1], whose row 0 is none: uint32[power of two ≥ 2·F].
+
+    Of two rows with the same address, port and protocol the first is found.
+    """
+    rows = max(len(frontends) - 1, 1)
+    index = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
+    _place(freeze(frontends), index)
+    return freeze(index)
+
+
+@kernel
+def _place(frontends, index):
+    mask = np.uint64(index.size - 1)
+    for row in range(1, frontends.size):
+        frontend = frontends[row]
+        at = frontend_hash(frontend["ip"], frontend["port"], frontend["proto"]) & mask
+        while index[at] != 0:  # ends: the index is at most half full
+            at = (at + np.uint64(1)) & mask
+        index[at] = row
+
+
+@kernel
+def find_frontend(fib, ip, port, proto):
+    """The row of the frontend with this address, port and protocol, int64; 0 where there is none."""
+    index = fib.frontend_index
+    frontends = fib.frontends
+    mask = np.uint64(index.size - 1)
+    at = frontend_hash(ip, port, proto) & mask
+    for _ in range(index.size):
+        row = index[at]
+        if row == 0 or row >= frontends.size:
+            return np.int64(0)
+        frontend = frontends[row]
+        if frontend["ip"] == ip and frontend["port"] == port and frontend["proto"] == proto:
+            return np.int64(row)
+        at = (at + np.uint64(1)) & mask
+    return np.int64(0)

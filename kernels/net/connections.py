@@ -1,0 +1,176 @@
+"""Connections of the relay: opened towards a backend, carried in turns, ended by FIN or by reset.
+
+Law: a connection ends in ``end`` and nowhere else; it closes both sockets, forgets the flow and frees the row. The two
+sides' sockets stand in the connection's streams: 2·row reads from the client, 2·row + 1 from the upstream.
+"""
+
+import numpy as np
+
+from kernels.jit import kernel
+from kernels.layout import (
+    CLIENT_RESET,
+    CLOSED,
+    CONNECTING,
+    ENDED,
+    FREE,
+    OPEN,
+    REFUSED,
+    TCP,
+    TIMEOUT,
+    UPSTREAM_RESET,
+)
+from kernels.lb import conntrack
+from kernels.lb.hashing import flow_hash
+from kernels.net import ring, streams, syscalls
+
+STREAM_KEY = 1 << 31  # an event's key: this bit and the index of the stream that its descriptor is the source of
+CLIENT, UPSTREAM = 0, 1
+WATCHED = (
+    syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
+)  # once, for good: no call ever re-arms
+
+
+@kernel
+def connect(steering, relay, row, backend):
+    """Start to connect a row whose record, streams and serial are filled in; it is CONNECTING or ended afterwards.
+
+    The upstream socket gets the client's own address where this machine has it, else the node's.
+    """
+    loop = relay.loop[0]
+    connection = relay.connections[row]
+    connection.state = CONNECTING
+    loop.connecting += 1
+    upstream = relay.streams[2 * row].sink
+    port = np.int64(backend.port)
+    source = _bind_source(relay, upstream, connection.client_ip)
+    syscalls.set_option(relay.exchange, upstream, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
+    answer = syscalls.connect(relay.exchange, upstream, backend.ip, port)
+    started = answer == 0 or answer == -syscalls.EINPROGRESS
+    if started and source == backend.ip:
+        started = not _meets_itself(relay, upstream, port)
+    if not started or _watch(relay, row, CLIENT) < 0 or _watch(relay, row, UPSTREAM) < 0:
+        end(steering, relay, row, REFUSED)
+
+
+@kernel
+def _bind_source(relay, upstream, client_ip):
+    """Bind to the client's address, or else the node's; the port is chosen by connect(2). Returns the address."""
+    exchange = relay.exchange
+    syscalls.set_option(exchange, upstream, syscalls.IPPROTO_IP, syscalls.IP_BIND_ADDRESS_NO_PORT, 1)
+    if syscalls.bind(exchange, upstream, client_ip, 0) == 0:
+        return client_ip
+    node_ip = relay.loop[0].node_ip
+    return node_ip if syscalls.bind(exchange, upstream, node_ip, 0) == 0 else np.uint32(0)
+
+
+@kernel
+def _meets_itself(relay, upstream, port):
+    """A pod that reaches itself through its Service: with nobody listening, TCP connects a socket to itself."""
+    if syscalls.own_address(relay.exchange, upstream) < 0:
+        return True
+    return syscalls.swap16(relay.exchange.address[0].port) == port
+
+
+@kernel
+def _watch(relay, row, side):
+    index = 2 * row + side
+    return syscalls.watch(
+        relay.exchange,
+        relay.loop[0].epoll,
+        relay.streams[index].source,
+        WATCHED,
+        STREAM_KEY | index,
+        relay.connections[row].serial,
+    )
+
+
+@kernel
+def on_event(steering, relay, index, serial, events):
+    """Note what an event says of the source of stream ``index``, which is the other stream's sink, and act on it."""
+    if index >= relay.streams.size or relay.connections[index >> 1].serial != serial:
+        return
+    row = index >> 1
+    incoming = relay.streams[index]
+    over = events & (syscalls.EPOLLHUP | syscalls.EPOLLERR)
+    if over or events & (syscalls.EPOLLIN | syscalls.EPOLLRDHUP):
+        incoming.readable = 1
+    if over or events & syscalls.EPOLLRDHUP:
+        incoming.hangup = 1
+    if over or events & syscalls.EPOLLOUT:
+        relay.streams[index ^ 1].writable = 1
+    if events & syscalls.EPOLLERR:
+        incoming.failed = 1
+    connection = relay.connections[row]
+    if connection.state == CONNECTING:
+        if events & syscalls.EPOLLERR:
+            end(steering, relay, row, REFUSED if index & 1 == UPSTREAM else CLIENT_RESET)
+        elif index & 1 == UPSTREAM:
+            connection.state = OPEN
+            relay.loop[0].connecting -= 1
+    if connection.state == OPEN:
+        carry(steering, relay, row)
+
+
+@kernel
+def carry(steering, relay, row):
+    """Give both streams of an open connection a turn; end it when both have ended or one has failed."""
+    unfinished = False
+    for index in range(2 * row, 2 * row + 2):
+        result = streams.turn(relay.streams, relay.buffers, index)
+        if result == streams.SOURCE_FAILED or result == streams.SINK_FAILED:
+            at_source = result == streams.SOURCE_FAILED
+            if not at_source:  # what the reset side had sent before is delivered still
+                streams.turn(relay.streams, relay.buffers, index ^ 1)
+            end(steering, relay, row, CLIENT_RESET if at_source == (index & 1 == CLIENT) else UPSTREAM_RESET)
+            return
+        unfinished |= result == streams.UNFINISHED
+    if relay.streams[2 * row].state == ENDED and relay.streams[2 * row + 1].state == ENDED:
+        end(steering, relay, row, CLOSED)
+    elif unfinished and not relay.connections[row].queued:
+        relay.connections[row].queued = 1
+        ring.put(relay.ready, row)
+
+
+@kernel
+def carry_on(steering, relay):
+    """Give those whose last turn was over before they were done another one."""
+    for _ in range(ring.size(relay.ready)):
+        row = ring.take(relay.ready)
+        connection = relay.connections[row]
+        connection.queued = 0
+        if connection.state == OPEN:
+            carry(steering, relay, row)
+
+
+@kernel
+def end_overdue(steering, relay, now_ns):
+    """End the connections whose upstream has not answered within the connect timeout."""
+    opened_before_ns = now_ns - relay.loop[0].connect_timeout_ns
+    for row in range(1, relay.connections.size):
+        connection = relay.connections[row]
+        if connection.state == CONNECTING and connection.opened_ns < opened_before_ns:
+            end(steering, relay, row, TIMEOUT)
+
+
+@kernel
+def end(steering, relay, row, how):
+    """Close a connection's sockets, unless CLOSED by reset, forget its flow and free its row."""
+    connection = relay.connections[row]
+    loop = relay.loop[0]
+    for side in range(2):
+        source = relay.streams[2 * row + side].source
+        if how != CLOSED:
+            syscalls.reset_on_close(relay.exchange, source)
+        syscalls.close(source)
+    key = flow_hash(
+        connection.client_ip, connection.frontend_ip, connection.client_port, connection.frontend_port, np.uint8(TCP)
+    )
+    conntrack.remove(steering.conntrack, key)
+    if connection.state == CONNECTING:
+        loop.connecting -= 1
+    connection.state = FREE
+    connection.serial += 1
+    relay.free[loop.free] = row
+    loop.free += 1
+    loop.paused_until_ns = 0
+    relay.ends[how] += 1

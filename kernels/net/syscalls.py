@@ -1,0 +1,236 @@
+"""System calls from compiled code: libc through ``numba.types.ExternalFunction``, which caches on disk.
+
+Law: every function here is one call, returns what libc returned, and ``-errno`` where that was -1, as the kernel itself
+does. Nothing else in ``kernels`` touches the operating system. With Numba's JIT switched off an ``ExternalFunction``
+is no function, so this is the only file that cannot run interpreted.
+
+Addresses and ports are in host order on our side; both machines that are supported (x86-64, aarch64) are
+little-endian, so turning them round for the network is unconditional.
+"""
+
+import errno
+import platform
+import select
+import socket
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.jit import kernel
+
+EAGAIN, EINTR, EINPROGRESS = errno.EAGAIN, errno.EINTR, errno.EINPROGRESS
+EMFILE, ENFILE, ENOBUFS, ENOMEM = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
+EBADF, EINVAL = errno.EBADF, errno.EINVAL
+
+EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
+EPOLLRDHUP, EPOLLET = select.EPOLLRDHUP, int(select.EPOLLET)
+
+AF_INET = int(socket.AF_INET)
+STREAM_SOCKET = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+NONBLOCKING = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+SOL_SOCKET, SO_LINGER = socket.SOL_SOCKET, socket.SO_LINGER
+IPPROTO_TCP, TCP_NODELAY = int(socket.IPPROTO_TCP), socket.TCP_NODELAY
+IPPROTO_IP = int(socket.IPPROTO_IP)
+IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; the socket module has no name for it before Python 3.12
+MSG_NOSIGNAL = int(socket.MSG_NOSIGNAL)
+SHUT_WR = socket.SHUT_WR
+EPOLL_CTL_ADD = 1
+CLOCK_MONOTONIC = 1
+
+SOCKADDR = np.dtype([("family", "u2"), ("port", "u2"), ("ip", "u4"), ("zero", "u8")])
+SOCKADDR_BYTES = 16
+
+# struct epoll_event: packed on x86-64 only (<linux/eventpoll.h>). Its 64 bits of data are ours: a key and a serial.
+_PACKED = platform.machine() in ("x86_64", "AMD64")
+EPOLL_EVENT = np.dtype(
+    [("events", "u4"), *([] if _PACKED else [("spare", "u4")]), ("key", "u4"), ("serial", "u4")],
+)
+EVENTS = 256
+
+
+class Exchange(NamedTuple):
+    """The memory through which one thread passes arguments to system calls and gets answers.
+
+    events   EPOLL_EVENT[EVENTS], filled by ``wait``
+    event    EPOLL_EVENT[1], read by ``watch``
+    address  SOCKADDR[1]
+    length   uint32[1]
+    option   int32[2]
+    time     int64[2]: seconds and nanoseconds
+    """
+
+    events: np.ndarray
+    event: np.ndarray
+    address: np.ndarray
+    length: np.ndarray
+    option: np.ndarray
+    time: np.ndarray
+
+
+def create_exchange() -> Exchange:
+    return Exchange(
+        events=np.zeros(EVENTS, EPOLL_EVENT),
+        event=np.zeros(1, EPOLL_EVENT),
+        address=np.zeros(1, SOCKADDR),
+        length=np.zeros(1, np.uint32),
+        option=np.zeros(2, np.int32),
+        time=np.zeros(2, np.int64),
+    )
+
+
+def _libc(name: str, signature: Any) -> Any:
+    return types.ExternalFunction(name, signature)
+
+
+_int: Any = types.intc
+_long: Any = types.intp
+_size: Any = types.uintp
+_address: Any = types.uintp
+_errno_location = _libc("__errno_location", types.CPointer(types.intc)())
+_clock_gettime = _libc("clock_gettime", _int(_int, _address))
+_socket = _libc("socket", _int(_int, _int, _int))
+_accept4 = _libc("accept4", _int(_int, _address, _address, _int))
+_bind = _libc("bind", _int(_int, _address, types.uint32))
+_connect = _libc("connect", _int(_int, _address, types.uint32))
+_getsockname = _libc("getsockname", _int(_int, _address, _address))
+_setsockopt = _libc("setsockopt", _int(_int, _int, _int, _address, types.uint32))
+_recv = _libc("recv", _long(_int, _address, _size, _int))
+_send = _libc("send", _long(_int, _address, _size, _int))
+_shutdown = _libc("shutdown", _int(_int, _int))
+_close = _libc("close", _int(_int))
+_epoll_ctl = _libc("epoll_ctl", _int(_int, _int, _int, _address))
+_epoll_wait = _libc("epoll_wait", _int(_int, _address, _int, _int))
+
+
+@intrinsic
+def _load(typing_context, pointer):
+    """The C int that a pointer points at."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(arguments[0])
+
+    return types.intc(pointer), generate
+
+
+@kernel
+def _answer(returned):
+    """What a call returned, or ``-errno``. To be asked before anything else is called."""
+    if returned != -1:
+        return np.int64(returned)
+    return np.int64(-_load(_errno_location()))  # type: ignore[call-arg]  # an intrinsic's context is implied
+
+
+@kernel
+def swap16(number):
+    """A port in the other byte order."""
+    return np.uint16(((number & 0xFF) << 8) | ((number >> 8) & 0xFF))
+
+
+@kernel
+def swap32(number):
+    """An IPv4 address in the other byte order."""
+    low = ((number & 0xFF) << 24) | ((number & 0xFF00) << 8)
+    return np.uint32(low | ((number >> 8) & 0xFF00) | ((number >> 24) & 0xFF))
+
+
+@kernel
+def monotonic_ns(exchange):
+    """CLOCK_MONOTONIC in ns, the clock of Python's ``time.monotonic_ns``."""
+    _clock_gettime(CLOCK_MONOTONIC, exchange.time.ctypes.data)
+    return exchange.time[0] * 1_000_000_000 + exchange.time[1]
+
+
+@kernel
+def stream_socket():
+    """A new nonblocking IPv4 TCP socket, closed on exec."""
+    return _answer(_socket(AF_INET, STREAM_SOCKET, 0))
+
+
+@kernel
+def accept(exchange, fd):
+    """The next connection of a listener, nonblocking; the peer is left in ``exchange.address``."""
+    exchange.length[0] = SOCKADDR_BYTES
+    return _answer(_accept4(fd, exchange.address.ctypes.data, exchange.length.ctypes.data, NONBLOCKING))
+
+
+@kernel
+def _put_address(exchange, ip, port):
+    address = exchange.address[0]
+    address.family = AF_INET
+    address.port = swap16(port)
+    address.ip = swap32(ip)
+
+
+@kernel
+def bind(exchange, fd, ip, port):
+    _put_address(exchange, ip, port)
+    return _answer(_bind(fd, exchange.address.ctypes.data, SOCKADDR_BYTES))
+
+
+@kernel
+def connect(exchange, fd, ip, port):
+    _put_address(exchange, ip, port)
+    return _answer(_connect(fd, exchange.address.ctypes.data, SOCKADDR_BYTES))
+
+
+@kernel
+def own_address(exchange, fd):
+    """``getsockname``: the socket's own address is left in ``exchange.address``."""
+    exchange.length[0] = SOCKADDR_BYTES
+    return _answer(_getsockname(fd, exchange.address.ctypes.data, exchange.length.ctypes.data))
+
+
+@kernel
+def set_option(exchange, fd, level, option, value):
+    """Set an integer socket option."""
+    exchange.option[0] = value
+    return _answer(_setsockopt(fd, level, option, exchange.option.ctypes.data, 4))
+
+
+@kernel
+def reset_on_close(exchange, fd):
+    """``SO_LINGER`` with a time of 0: ``close`` throws away what is unsent and sends RST."""
+    exchange.option[0] = 1
+    exchange.option[1] = 0
+    return _answer(_setsockopt(fd, SOL_SOCKET, SO_LINGER, exchange.option.ctypes.data, 8))
+
+
+@kernel
+def receive(fd, buffer):
+    """``recv`` into a slice of uint8."""
+    return _answer(_recv(fd, buffer.ctypes.data, buffer.size, 0))
+
+
+@kernel
+def transmit(fd, buffer):
+    """``send`` a slice of uint8; a broken pipe is an error and no signal."""
+    return _answer(_send(fd, buffer.ctypes.data, buffer.size, MSG_NOSIGNAL))
+
+
+@kernel
+def end_sending(fd):
+    """``shutdown(SHUT_WR)``: FIN after what is in the socket's buffer."""
+    return _answer(_shutdown(fd, SHUT_WR))
+
+
+@kernel
+def close(fd):
+    return _answer(_close(fd))
+
+
+@kernel
+def watch(exchange, epoll, fd, events, key, serial):
+    """Add a descriptor to an epoll set; its events will carry ``key`` and ``serial``."""
+    event = exchange.event[0]
+    event.events = events
+    event.key = key
+    event.serial = serial
+    return _answer(_epoll_ctl(epoll, EPOLL_CTL_ADD, fd, exchange.event.ctypes.data))
+
+
+@kernel
+def wait(exchange, epoll, timeout_ms):
+    """Wait for events for at most so long; they are left in ``exchange.events``."""
+    return _answer(_epoll_wait(epoll, exchange.events.ctypes.data, EVENTS, timeout_ms))

@@ -1,0 +1,99 @@
+"""Compile the data path once, before the processes start that run it.
+
+Law: processes that fill one cache at the same time can spoil it for each other, so only the holder of the lock
+compiles, and a mark is left once all is there. The calls below have the types that are used live, a read-only Fib first
+of all: to Numba a writable array is another type and another compilation.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kernels import cache
+from kernels.jit import INTERPRETED
+from kernels.layout import MAGLEV, TCP, Fib, Flows, Verdicts, freeze
+from kernels.lb import conntrack, forward, frontends, hashing, maglev
+
+MARK = "warm"
+UNUSED_FOR_S = 30 * 24 * 3600  # other versions' code is thrown away after a month
+
+
+def is_warm() -> bool:
+    """Whether all that will be called is compiled already; with the JIT off there is nothing to compile."""
+    return INTERPRETED or (cache.directory() / MARK).exists()
+
+
+def warm(progress: Callable[[str], None] | None = None) -> None:
+    """Have everything compiled, and loaded into this process.
+
+    Takes half a minute at most the first time, and part of a second afterwards. ``progress`` is called with a line to
+    show before each part, the first time only. Several processes may call it at the same time; one of them compiles.
+    """
+    if INTERPRETED:
+        return
+    if not is_warm():
+        with _alone(cache.directory()):
+            if not is_warm():
+                for what, call in PARTS.items():
+                    if progress:
+                        progress(f"compiling for this machine, once: {what}")
+                    call()
+                (cache.directory() / MARK).touch()
+                _throw_away_unused(cache.directory())
+                return
+    (cache.directory() / MARK).touch()
+    for call in PARTS.values():
+        call()
+
+
+def _load_balancer() -> None:
+    """One flow through everything in ``lb`` that Python calls."""
+    one = np.ones(1, np.uint32)
+    flows = Flows(one, one, one.astype(np.uint16), one.astype(np.uint16), np.full(1, TCP, np.uint8))
+    hashing.flow_hashes(flows, np.empty(1, np.uint64))
+    nothing = forward.empty_fib()
+    seeds = np.empty(1, np.uint64)
+    hashing.endpoint_seeds(nothing.backends, seeds)
+    ring = maglev.build(seeds, np.ones(1, np.uint16), maglev.PRIMES[0])
+    maglev.steer(freeze(ring), flows, np.empty(1, np.uint32))
+    table = np.zeros(2, nothing.frontends.dtype)
+    table[1] = (1, 1, TCP, MAGLEV, 0, 0, 0, 0, 0)
+    fib = Fib(0, freeze(table), frontends.build_index(table), nothing.backends, nothing.members, nothing.rings)
+    frontends.find_frontend(fib, 1, 1, TCP)
+    steering = forward.create_steering(fib, 1)
+    forward.forward(fib, steering, flows, 0, Verdicts(np.empty(1, np.uint8), one.copy(), one.copy()))
+    conntrack.remove(steering.conntrack, np.uint64(1))
+
+
+def _relay() -> None:
+    from kernels.net import relay  # here, because nothing else in this file needs compiled system calls
+
+    relay.warm()
+
+
+PARTS: dict[str, Callable[[], None]] = {"load balancing": _load_balancer, "connection relay": _relay}
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the lock of a cache directory, which is made; the lock goes when its holder does, whatever becomes of it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _throw_away_unused(directory: Path) -> None:
+    """Remove the neighbours of ``directory`` that nobody has warmed up for a month."""
+    for mark in directory.parent.glob(f"*/{MARK}"):
+        if mark.parent != directory and mark.stat().st_mtime < time.time() - UNUSED_FOR_S:
+            shutil.rmtree(mark.parent, ignore_errors=True)

@@ -1,0 +1,262 @@
+"""forward: verdicts equal to the twin's, whatever the tables, the flows and the changes between batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.layout import (
+    DRAINING,
+    GONE,
+    MAGLEV,
+    NEW,
+    NO_ENDPOINT,
+    NO_FRONTEND,
+    OUTCOMES,
+    RANDOM,
+    READY,
+    ROUNDROBIN,
+    TCP,
+    TRACKED,
+    UDP,
+    Fib,
+    Flows,
+    Steering,
+    Verdicts,
+    freeze,
+)
+from kernels.lb import conntrack
+from kernels.lb.forward import IDLE_NS, create_steering, empty_fib, forward
+from tests import reference
+from tests.batches import (
+    POD,
+    VIP,
+    Backend,
+    Frontend,
+    fib_of,
+    flows_of,
+    one_service,
+    random_flows,
+    rows_of,
+    verdicts_for,
+)
+
+ALGORITHMS = [pytest.param(number, id=name) for number, name in ((RANDOM, "random"), (ROUNDROBIN, "roundrobin"))]
+ALGORITHMS.append(pytest.param(MAGLEV, id="maglev"))
+
+
+def decide(fib: Fib, steering: Steering, flows: Flows, now_ns: int = 0) -> Verdicts:
+    verdicts = verdicts_for(len(flows.proto))
+    forward(fib, steering, flows, now_ns, verdicts)
+    return verdicts
+
+
+def names(verdicts: Verdicts) -> list[str]:
+    return [OUTCOMES[outcome] for outcome in verdicts.outcome]
+
+
+def some(flows: Flows, chosen: slice) -> Flows:
+    return Flows(*(column[chosen] for column in flows))
+
+
+# Few addresses, so that frontends are hit, flows come back and an id stands for another endpoint in the next Fib.
+frontend_keys = st.tuples(st.integers(VIP, VIP + 2), st.sampled_from([80, 443]), st.sampled_from([TCP, UDP]))
+flow_rows = st.tuples(
+    st.integers(POD, POD + 3), st.integers(VIP, VIP + 2), st.integers(40000, 40002), st.sampled_from([80, 443])
+)
+flows_strategy = st.lists(st.builds(lambda row, proto: (*row, proto), flow_rows, st.sampled_from([TCP, UDP])))
+backend_rows = st.builds(
+    Backend,
+    st.integers(POD, POD + 4),
+    st.sampled_from([8080, 9090]),
+    st.sampled_from([GONE, READY, READY, DRAINING]),
+    st.integers(0, 3),
+)
+
+
+@st.composite
+def fibs(draw: st.DrawFn) -> Fib:
+    backends = draw(st.dictionaries(st.integers(1, 6), backend_rows, max_size=6))
+    members = st.lists(st.sampled_from(sorted(backends)), unique=True) if backends else st.just([])
+    keys = draw(st.lists(frontend_keys, unique=True, max_size=5))
+    return fib_of([Frontend(*key, draw(st.integers(0, 2)), draw(members)) for key in keys], backends)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(fibs(), flows_strategy, st.integers(0, 60)), min_size=1, max_size=5), st.booleans())
+def test_verdicts_equal_the_twins_through_changes_of_the_fib(
+    steps: list[tuple[Fib, list[reference.Flow], int]], remembers: bool
+) -> None:
+    steering = create_steering(steps[0][0], 256 if remembers else 0)
+    steering.idle_ns[0] = 50
+    twin = reference.Steering([0] * len(steering.turns), 50, remembers=remembers)
+    counted = [0] * len(OUTCOMES)
+    now_ns = 0
+    for fib, rows, passed_ns in steps:
+        now_ns += passed_ns
+        verdicts = decide(fib, steering, flows_of(rows), now_ns)
+        expected = reference.forward(fib, twin, rows, now_ns)
+        assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
+        for outcome, _, _ in expected:
+            counted[outcome] += 1
+    assert steering.outcomes.tolist() == counted
+    assert steering.turns.tolist() == twin.turns
+    assert steering.conntrack.counts[conntrack.REFUSED] == 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_large_batch_equals_the_twin(algorithm: int) -> None:
+    fib, flows = one_service(algorithm, 7), random_flows(600)
+    steering = create_steering(fib, 600)
+    verdicts = decide(fib, steering, flows, 12345)
+    expected = reference.forward(fib, reference.Steering([0, 0], IDLE_NS), rows_of(flows), 12345)
+    assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_verdicts_do_not_depend_on_how_flows_are_batched(algorithm: int) -> None:
+    fib, flows = one_service(algorithm, 5), random_flows(100)
+    whole, parts = create_steering(fib, 100), create_steering(fib, 100)
+    expected = decide(fib, whole, flows, 7)
+    for start, end in ((0, 1), (1, 14), (14, 14), (14, 100)):
+        verdicts = decide(fib, parts, some(flows, slice(start, end)), 7)
+        assert verdicts.backend.tolist() == expected.backend[start:end].tolist()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_run_replayed_at_its_times_gives_equal_verdicts(algorithm: int) -> None:
+    fib, flows = one_service(algorithm, 5), random_flows(60)
+    runs = []
+    for _ in range(2):
+        steering = create_steering(fib, 100)
+        runs.append([decide(fib, steering, some(flows, slice(i, i + 1)), i * 1000).backend[0] for i in range(60)])
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_known_flow_keeps_its_backend(algorithm: int) -> None:
+    fib, flows = one_service(algorithm, 5), random_flows(50)
+    steering = create_steering(fib, 50)
+    first = decide(fib, steering, flows, 0)
+    again = decide(fib, steering, flows, 1)
+    assert set(names(first)) == {"NEW"}
+    assert set(names(again)) == {"TRACKED"}
+    assert again.backend.tolist() == first.backend.tolist()
+
+
+def test_round_robin_goes_round() -> None:
+    fib = one_service(ROUNDROBIN, 3)
+    verdicts = decide(fib, create_steering(fib, 0), random_flows(7))
+    assert verdicts.backend.tolist() == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_random_is_even_over_members_and_draws_again_for_the_next_connection() -> None:
+    fib, flows = one_service(RANDOM, 4), random_flows(2000)
+    steering = create_steering(fib, 0)
+    first, second = (decide(fib, steering, flows, now_ns).backend for now_ns in (1, 2))
+    assert (np.bincount(first)[1:] > 400).all()
+    assert 0.2 < (first == second).mean() < 0.3
+
+
+def test_maglev_gives_a_flow_the_same_backend_on_every_node_without_conntrack() -> None:
+    fib, flows = one_service(MAGLEV, 4), random_flows(500)
+    first, second = (decide(fib, create_steering(fib, 0), flows, now_ns).backend for now_ns in (1, 2))
+    assert first.tolist() == second.tolist()
+    assert len(set(first.tolist())) == 4
+
+
+def service_over(backends: dict[int, Backend], members: list[int]) -> Fib:
+    return fib_of([Frontend(VIP, 80, TCP, ROUNDROBIN, members)], backends)
+
+
+def test_flows_of_a_draining_backend_go_on_and_new_ones_do_not_come() -> None:
+    steering = create_steering(service_over({1: Backend(POD)}, [1]), 16)
+    flows = random_flows(2)
+    decide(service_over({1: Backend(POD)}, [1]), steering, some(flows, slice(0, 1)))
+    drained = service_over({1: Backend(POD, state=DRAINING), 2: Backend(POD + 1)}, [2])
+    verdicts = decide(drained, steering, flows)
+    assert verdicts.outcome.tolist() == [TRACKED, NEW]
+    assert verdicts.backend.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param({1: Backend(POD, state=GONE), 2: Backend(POD + 1)}, id="backend gone"),
+        pytest.param({1: Backend(POD + 9), 2: Backend(POD + 1)}, id="id given to another endpoint"),
+        pytest.param({1: Backend(POD, port=9090), 2: Backend(POD + 1)}, id="id given to another port"),
+    ],
+)
+def test_a_flow_whose_endpoint_is_gone_is_picked_again(after: dict[int, Backend]) -> None:
+    before = service_over({1: Backend(POD)}, [1])
+    steering = create_steering(before, 16)
+    flow = random_flows(1)
+    assert decide(before, steering, flow).backend.tolist() == [1]
+    again = decide(service_over(after, [2]), steering, flow)
+    assert (names(again), again.backend.tolist()) == (["NEW"], [2])
+    assert names(decide(service_over(after, [2]), steering, flow)) == ["TRACKED"]
+
+
+def test_a_flow_whose_backend_row_no_longer_exists_is_picked_again() -> None:
+    before = service_over({1: Backend(POD), 5: Backend(POD + 5)}, [5])
+    steering = create_steering(before, 16)
+    flow = random_flows(1)
+    assert decide(before, steering, flow).backend.tolist() == [5]
+    assert decide(service_over({1: Backend(POD)}, [1]), steering, flow).backend.tolist() == [1]
+
+
+def test_a_known_flow_is_forgotten_after_its_idle_time() -> None:
+    fib = one_service(ROUNDROBIN, 2)
+    steering = create_steering(fib, 16)
+    steering.idle_ns[0] = 100
+    flow = random_flows(1)
+    seen = [names(decide(fib, steering, flow, now_ns))[0] for now_ns in (0, 99, 198, 298)]
+    assert seen == ["NEW", "TRACKED", "TRACKED", "NEW"]
+
+
+def test_no_frontend_and_no_endpoint_are_told_apart() -> None:
+    fib = fib_of([Frontend(VIP, 80, TCP, algorithm, []) for algorithm in (RANDOM,)], {})
+    rows = [(POD, VIP, 40000, 80, TCP), (POD, VIP, 40000, 81, TCP), (POD, VIP, 40000, 80, UDP)]
+    verdicts = decide(fib, create_steering(fib, 16), flows_of(rows))
+    assert verdicts.outcome.tolist() == [NO_ENDPOINT, NO_FRONTEND, NO_FRONTEND]
+    assert verdicts.frontend.tolist() == [1, 0, 0]
+    assert verdicts.backend.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_service_without_endpoints_refuses_and_recovers(algorithm: int) -> None:
+    nobody = fib_of([Frontend(VIP, 80, TCP, algorithm, [])], {})
+    steering = create_steering(nobody, 16)
+    flow = random_flows(1)
+    assert names(decide(nobody, steering, flow)) == ["NO_ENDPOINT"]
+    assert names(decide(one_service(algorithm, 1), steering, flow)) == ["NEW"]
+
+
+def test_flows_are_served_though_conntrack_is_full() -> None:
+    fib, flows = one_service(MAGLEV, 3), random_flows(50)
+    steering = create_steering(fib, 4)
+    verdicts = decide(fib, steering, flows)
+    assert set(names(verdicts)) == {"NEW"}
+    assert steering.conntrack.counts.tolist()[:2] == [6, 44]
+    assert decide(fib, steering, flows).backend.tolist() == verdicts.backend.tolist()
+
+
+def test_a_fib_with_runs_beyond_its_tables_gives_no_endpoint_and_reads_nothing_else() -> None:
+    for algorithm in (RANDOM, ROUNDROBIN, MAGLEV):
+        fib = one_service(algorithm, 3)
+        table = fib.frontends.copy()
+        table["first_member"], table["first_slot"] = 1 << 31, 1 << 31
+        broken = fib._replace(frontends=freeze(table))
+        assert set(names(decide(broken, create_steering(fib, 16), random_flows(20)))) == {"NO_ENDPOINT"}
+
+
+def test_the_empty_fib_has_no_frontend_for_anything() -> None:
+    fib = empty_fib()
+    assert set(names(decide(fib, create_steering(fib, 16), random_flows(5)))) == {"NO_FRONTEND"}
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    fib = one_service(RANDOM, 1)
+    steering = create_steering(fib, 16)
+    decide(fib, steering, flows_of([]))
+    assert steering.outcomes.sum() == 0

@@ -1,0 +1,54 @@
+"""The frontend index: finds what is there and nothing else."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.layout import FRONTEND
+from kernels.lb import forward, frontends
+from tests import reference
+
+# Few values each, so that rows share two of three and probes meet.
+addresses = st.tuples(st.integers(1, 6), st.integers(80, 83), st.sampled_from([6, 17]))
+
+
+def table_of(rows: list[tuple[int, int, int]]) -> np.ndarray:
+    table = np.zeros(len(rows) + 1, FRONTEND)
+    for number, row in enumerate(rows, start=1):
+        table[number]["ip"], table[number]["port"], table[number]["proto"] = row
+    return table
+
+
+@settings(deadline=None)
+@given(st.lists(addresses, max_size=40), st.lists(addresses, min_size=1, max_size=10))
+def test_lookup_equals_a_linear_search(rows: list[tuple[int, int, int]], asked: list[tuple[int, int, int]]) -> None:
+    table = table_of(rows)
+    fib = forward.empty_fib()._replace(frontends=table, frontend_index=frontends.build_index(table))
+    for address in asked + rows:
+        assert int(frontends.find_frontend(fib, *address)) == reference.find_frontend(fib, *address)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(addresses, max_size=40, unique=True))
+def test_index_is_a_power_of_two_and_at_most_half_full(rows: list[tuple[int, int, int]]) -> None:
+    index = frontends.build_index(table_of(rows))
+    assert index.dtype == np.uint32
+    assert index.size & (index.size - 1) == 0
+    assert index.size >= max(2 * len(rows), 2)
+    assert sorted(index[index > 0]) == list(range(1, len(rows) + 1))
+    assert not index.flags.writeable
+
+
+def test_ten_thousand_frontends_are_each_found() -> None:
+    count = 10_000
+    table = np.zeros(count + 1, FRONTEND)
+    table["ip"][1:] = 0x7F600101 + np.arange(count, dtype=np.uint32)
+    table["port"], table["proto"] = 443, 6
+    fib = forward.empty_fib()._replace(frontends=table, frontend_index=frontends.build_index(table))
+    found = [int(frontends.find_frontend(fib, 0x7F600101 + i, 443, 6)) for i in range(0, count, 37)]
+    assert found == [i + 1 for i in range(0, count, 37)]
+    assert int(frontends.find_frontend(fib, 0x7F600101, 80, 6)) == 0
+
+
+def test_empty_fib_has_no_frontend() -> None:
+    assert int(frontends.find_frontend(forward.empty_fib(), 1, 80, 6)) == 0

@@ -1,0 +1,120 @@
+"""Maglev rings: equal to the paper's pseudocode slot for slot, fair by weight, stable under change."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.jit import INTERPRETED
+from kernels.lb import hashing, maglev
+from tests import reference
+from tests.batches import random_flows, rows_of
+
+SIZES = maglev.PRIMES[:3] if INTERPRETED else maglev.PRIMES
+
+
+def seeds_of(count: int, *, first: int = 0x7FF40102) -> np.ndarray:
+    return np.array([hashing.endpoint_seed(first + i, 8080, 6) for i in range(count)], np.uint64)
+
+
+def shares(ring: np.ndarray, count: int) -> np.ndarray:
+    return np.bincount(ring, minlength=count) / len(ring)
+
+
+@st.composite
+def endpoints(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    seeds = draw(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=12, unique=True))
+    weight = st.one_of(st.integers(0, 4), st.sampled_from([100, 256, 65535]))
+    return seeds, draw(st.lists(weight, min_size=len(seeds), max_size=len(seeds)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(endpoints(), st.sampled_from(maglev.PRIMES[:2]))
+def test_ring_equals_twin_slot_for_slot(given_endpoints: tuple[list[int], list[int]], size: int) -> None:
+    seeds, weights = given_endpoints
+    ring = maglev.build(np.array(seeds, np.uint64), np.array(weights, np.uint16), size)
+    assert ring.dtype == np.uint32
+    assert ring.tolist() == reference.maglev(seeds, weights, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ring_of_each_size_equals_twin(size: int) -> None:
+    seeds, weights = seeds_of(7), np.array([1, 2, 3, 1, 0, 1, 9], np.uint16)
+    assert maglev.build(seeds, weights, size).tolist() == reference.maglev(seeds.tolist(), weights.tolist(), size)
+
+
+@settings(deadline=None, max_examples=40)
+@given(endpoints(), st.randoms(use_true_random=False))
+def test_ring_does_not_depend_on_the_order_of_endpoints(given_endpoints, random) -> None:
+    seeds, weights = (np.array(column, kind) for column, kind in zip(given_endpoints, ("u8", "u2"), strict=True))
+    order = np.array(random.sample(range(len(seeds)), len(seeds)))
+    ring = maglev.build(seeds, weights, 251)
+    shuffled = maglev.build(seeds[order], weights[order], 251)
+    assert seeds[ring].tolist() == seeds[order][shuffled].tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(endpoints())
+def test_shares_of_slots_are_shares_of_weight(given_endpoints: tuple[list[int], list[int]]) -> None:
+    seeds, weights = (np.array(column, kind) for column, kind in zip(given_endpoints, ("u8", "u2"), strict=True))
+    ring = maglev.build(seeds, weights, 251)
+    if not weights.any():
+        assert ring.size == 0
+        return
+    wanted = weights / weights.sum()
+    missed = np.bincount(ring, minlength=len(seeds)) - 251 * wanted
+    # Each rounds by half a slot, the last round may break off, and what all have rounded away is shared by weight.
+    assert (np.abs(missed) <= 1.5 + len(seeds) * wanted).all()
+
+
+@pytest.mark.parametrize("weights", [(2, 1, 1), (1, 1, 1), (10, 1), (65535, 1, 0), (3, 5, 7, 11)])
+def test_weighted_shares_are_within_one_percent(weights: tuple[int, ...]) -> None:
+    ring = maglev.build(seeds_of(len(weights)), np.array(weights, np.uint16), 1021)
+    assert np.abs(shares(ring, len(weights)) - np.array(weights) / sum(weights)).max() < 0.01
+
+
+@pytest.mark.skipif(INTERPRETED, reason="a million slots are too many for interpreted code")
+def test_busiest_of_a_hundred_endpoints_has_one_percent_more_than_the_mean() -> None:
+    ring = maglev.build(seeds_of(100), np.ones(100, np.uint16), maglev.table_size(100))
+    assert shares(ring, 100).max() * 100 < 1.011
+
+
+def test_removing_an_endpoint_moves_little_more_than_its_own_share() -> None:
+    seeds, weights = seeds_of(10), np.ones(10, np.uint16)
+    before = maglev.build(seeds, weights, 1021)
+    weights[3] = 0
+    after = maglev.build(seeds, weights, 1021)
+    moved = before != after
+    assert (before[moved] == 3).sum() == (before == 3).sum()
+    assert 0.09 < moved.mean() < 0.2
+
+
+def test_no_endpoints_give_no_ring() -> None:
+    assert maglev.build(np.zeros(0, np.uint64), np.zeros(0, np.uint16), 251).size == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 250, 65537])
+def test_a_size_that_is_not_offered_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=str(size)):
+        maglev.build(seeds_of(1), np.ones(1, np.uint16), size)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "size"), [(0, 251), (1, 251), (2, 251), (3, 509), (100, 16381), (1310, 131071), (1 << 20, 131071)]
+)
+def test_table_has_a_hundred_slots_for_each_endpoint_where_it_can(endpoints: int, size: int) -> None:
+    assert maglev.table_size(endpoints) == size
+
+
+def test_sizes_are_prime() -> None:
+    assert all(size % factor for size in maglev.PRIMES for factor in range(2, int(size**0.5) + 1))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1 << 32), st.integers(1, 300))
+def test_steer_equals_twin(seed: int, slots: int) -> None:
+    flows = random_flows(50, seed=seed)
+    ring = np.arange(1000, 1000 + slots, dtype=np.uint32)
+    out = np.zeros(50, np.uint32)
+    maglev.steer(ring, flows, out)
+    assert out.tolist() == reference.steer(ring.tolist(), rows_of(flows))

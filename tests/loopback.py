@@ -1,0 +1,153 @@
+"""Fibs written by hand and pods on real sockets, for tests of what carries traffic."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from kernels.layout import BACKEND, FRONTEND, READY, ROUNDROBIN, TCP, Fib, freeze
+from kernels.lb.frontends import build_index
+from plane.addresses import AddressPlan, ip_to_int
+
+Address = tuple[str, int]
+PATIENCE_S = 10.0
+
+
+def make_fib(
+    generation: int, frontends: Mapping[Address, Sequence[Address]], algorithm: int = ROUNDROBIN, node: int = 1
+) -> Fib:
+    """A Fib of TCP frontends, each with its endpoints; ids go by first mention, all endpoints are pods of ``node``."""
+    ids: dict[Address, int] = {}
+    rows = np.zeros(len(frontends) + 1, FRONTEND)
+    members: list[int] = []
+    for row, ((ip, port), endpoints) in zip(rows[1:], frontends.items(), strict=True):
+        row["ip"], row["port"], row["proto"], row["algorithm"] = ip_to_int(ip), port, TCP, algorithm
+        row["first_member"], row["members"] = len(members), len(endpoints)
+        members += [ids.setdefault(endpoint, len(ids) + 1) for endpoint in endpoints]
+    backends = np.zeros(len(ids) + 1, BACKEND)
+    for (ip, port), number in ids.items():
+        backends[number] = (ip_to_int(ip), port, 1, node, TCP, READY)
+    nothing = freeze(np.zeros(0, np.uint32))
+    return Fib(
+        generation, freeze(rows), build_index(rows), freeze(backends), freeze(np.array(members, np.uint32)), nothing
+    )
+
+
+class Pod:
+    """A listening socket whose connections are each given to ``serve`` on a thread of its own.
+
+    peers  addresses that connections came from, in order
+    """
+
+    def __init__(self, address: Address, serve: Callable[[socket.socket], None], backlog: int = 512):
+        self.address = address
+        self.peers: list[Address] = []
+        self._serve = serve
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(address, backlog=backlog)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._threads: list[threading.Thread] = []
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, peer = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(PATIENCE_S)
+            self.peers.append(peer)
+            self._open.add(connection)
+            thread = threading.Thread(target=self._run, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            self._serve(connection)
+        self._open.discard(connection)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+
+    def __enter__(self) -> "Pod":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def echo(connection: socket.socket) -> None:
+    """Send back what comes until the other side ends."""
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+def saying(word: bytes) -> Callable[[socket.socket], None]:
+    """A pod that answers each request of up to 64 bytes with ``word``."""
+
+    def serve(connection: socket.socket) -> None:
+        while connection.recv(64):
+            connection.sendall(word)
+
+    return serve
+
+
+def dial(address: Address, source: str = "") -> socket.socket:
+    """A client's connection, from ``source`` where one is given."""
+    return socket.create_connection(address, PATIENCE_S, (source, 0) if source else None)
+
+
+def receive(connection: socket.socket, count: int) -> bytes:
+    """Exactly ``count`` bytes, fewer only where the other side ended first."""
+    parts: list[bytes] = []
+    while count and (part := connection.recv(min(count, 1 << 16))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def ask(address: Address, request: bytes = b"?", length: int = 1, source: str = "") -> bytes:
+    """One request on a connection of its own."""
+    with dial(address, source) as connection:
+        connection.sendall(request)
+        return receive(connection, length)
+
+
+def reset(connection: socket.socket) -> None:
+    """Close by RST."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    connection.close()
+
+
+def eventually(what: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """Return once ``what()`` is true; fail after a deadline."""
+    deadline = time.monotonic() + patience_s
+    while not what():
+        assert time.monotonic() < deadline, f"not within {patience_s} s: {what}"
+        time.sleep(0.002)
+
+
+def open_descriptors() -> list[str]:
+    """What this process's descriptors stand for, apart from the one this takes to find out."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return sorted(name for name in found if not name.startswith("/proc/"))
+
+
+def addresses(plan: AddressPlan, port: int) -> Iterator[Address]:
+    """Addresses for the pods of node 1, one after the other, all with one port."""
+    return ((str(ip), port) for ip in list(plan.pods_of(1).hosts())[1:])

@@ -1,0 +1,302 @@
+"""fib.compile: what Services and EndpointSlices mean, in integers."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels.jit import INTERPRETED
+from kernels.layout import DRAINING, GONE, MAGLEV, RANDOM, READY, ROUNDROBIN, TCP, UDP, Fib
+from kernels.lb import frontends, hashing, maglev
+from plane import fib
+from plane.addresses import int_to_ip, ip_to_int
+from plane.model import SERVICE_LABEL, Object, Snapshot, endpoints_of
+
+HTTP = {"name": "http", "port": 80, "protocol": "TCP"}
+
+
+def service(
+    name: str, cluster_ip: str, ports: tuple[Object, ...] = (HTTP,), algorithm: str = "", **spec: Any
+) -> Object:
+    annotations = {fib.ALGORITHM_ANNOTATION: algorithm} if algorithm else {}
+    return {
+        "kind": "Service",
+        "metadata": {"namespace": "default", "name": name, "annotations": annotations},
+        "spec": {"clusterIP": cluster_ip, "ports": list(ports), **spec},
+    }
+
+
+def endpoint(
+    address: str, *, ready: bool | None = True, serving: bool | None = None, terminating: bool = False
+) -> Object:
+    conditions = {"ready": ready, "serving": serving, "terminating": terminating}
+    return {"addresses": [address], "conditions": conditions}
+
+
+def slice_of(name: str, *endpoints: Object, port: int = 8080, port_name: str = "http", part: int = 0) -> Object:
+    return {
+        "kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": f"{name}-{part}", "labels": {SERVICE_LABEL: name}},
+        "endpoints": list(endpoints),
+        "ports": [{"name": port_name, "port": port, "protocol": "UDP" if port_name == "dns" else "TCP"}],
+    }
+
+
+def snapshot_of(*objects: Object, generation: int = 1) -> Snapshot:
+    """A Snapshot whose backends have ids as the controllers give them: from 1, in order of the slices."""
+    keys = {row.key: None for obj in objects if obj["kind"] == "EndpointSlice" for row in endpoints_of(obj)}
+    ids = {key: number for number, key in enumerate(keys, start=1)}
+    return replace(Snapshot(generation).changed(objects), backends=ids)
+
+
+def row_of(table: Fib, ip: str, port: int = 80, proto: int = TCP) -> np.void:
+    number = int(frontends.find_frontend(table, ip_to_int(ip), port, proto))
+    assert number, f"no frontend {ip}:{port}"
+    return table.frontends[number]
+
+
+def members_of(table: Fib, ip: str, port: int = 80, proto: int = TCP) -> list[str]:
+    row = row_of(table, ip, port, proto)
+    numbers = table.members[int(row["first_member"]) :][: int(row["members"])]
+    return [f"{int_to_ip(table.backends[n]['ip'])}:{table.backends[n]['port']}" for n in numbers]
+
+
+def ring_of(table: Fib, ip: str) -> np.ndarray:
+    row = row_of(table, ip)
+    return table.rings[int(row["first_slot"]) :][: int(row["slots"])]
+
+
+def test_dump_of_a_small_plane_reads_as_expected() -> None:
+    dns = ({"name": "http", "port": 8000}, {"name": "dns", "port": 53, "protocol": "UDP"})
+    pod = {
+        "kind": "Pod",
+        "metadata": {"namespace": "default", "name": "web-0"},
+        "status": {"podIP": "127.244.1.2", "hostIP": "127.18.0.1"},
+    }
+    table = fib.compile(
+        snapshot_of(
+            service("web", "127.96.1.1", algorithm="maglev"),
+            service("names", "127.96.0.10", dns, algorithm="roundrobin"),
+            slice_of("web", endpoint("127.244.1.2"), endpoint("127.244.2.2"), endpoint("127.244.3.2", ready=False)),
+            slice_of("names", endpoint("127.244.1.3"), port=5353, port_name="dns"),
+            pod,
+        )
+    )
+    assert fib.dump(table) == (
+        "127.96.0.10:53/UDP roundrobin service 1\n"
+        "  -> 4 127.244.1.3:5353/UDP\n"
+        "127.96.0.10:8000/TCP roundrobin service 1\n"
+        "127.96.1.1:80/TCP maglev service 2\n"
+        "  -> 1 127.244.1.2:8080/TCP 125/251 slots\n"
+        "  -> 2 127.244.2.2:8080/TCP 126/251 slots\n"
+        "backend 1 127.244.1.2:8080/TCP ready weight 1 node 1\n"
+        "backend 2 127.244.2.2:8080/TCP ready weight 1 node 0\n"
+        "backend 3 127.244.3.2:8080/TCP draining weight 0 node 0\n"
+        "backend 4 127.244.1.3:5353/UDP ready weight 1 node 0\n"
+    )
+
+
+def test_an_empty_snapshot_compiles_to_an_empty_fib() -> None:
+    table = fib.compile(Snapshot(7))
+    assert table.generation == 7
+    assert [len(array) for array in table[1:]] == [1, 2, 1, 0, 0]
+    assert fib.dump(table) == ""
+
+
+def test_every_table_is_read_only() -> None:
+    table = fib.compile(
+        snapshot_of(service("web", "127.96.1.1", algorithm="maglev"), slice_of("web", endpoint("127.244.1.2")))
+    )
+    assert not any(array.flags.writeable for array in table[1:])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "algorithm"),
+    [("", RANDOM), ("random", RANDOM), ("roundrobin", ROUNDROBIN), ("maglev", MAGLEV), ("fastest", RANDOM)],
+)
+def test_annotation_chooses_the_algorithm_and_random_is_the_default(annotation: str, algorithm: int) -> None:
+    table = fib.compile(snapshot_of(service("web", "127.96.1.1", algorithm=annotation)))
+    assert row_of(table, "127.96.1.1")["algorithm"] == algorithm
+
+
+@pytest.mark.parametrize(
+    "obj",
+    [
+        pytest.param(service("web", "None"), id="headless"),
+        pytest.param(service("web", "", type="ExternalName"), id="ExternalName"),
+        pytest.param(service("web", "fd00::1"), id="IPv6"),
+        pytest.param(service("web", "127.96.1.1", ({**HTTP, "protocol": "SCTP"},)), id="SCTP"),
+    ],
+)
+def test_services_that_are_not_carried_have_no_frontend(obj: Object) -> None:
+    table = fib.compile(snapshot_of(obj, slice_of("web", endpoint("127.244.1.2"))))
+    assert len(table.frontends) == 1
+
+
+def test_each_port_has_a_frontend_with_the_endpoints_of_that_port() -> None:
+    ports = (HTTP, {"name": "admin", "port": 9000})
+    table = fib.compile(
+        snapshot_of(
+            service("web", "127.96.1.1", ports),
+            slice_of("web", endpoint("127.244.1.2"), endpoint("127.244.1.3")),
+            slice_of("web", endpoint("127.244.1.2"), port=9999, port_name="admin", part=1),
+        )
+    )
+    assert members_of(table, "127.96.1.1", 80) == ["127.244.1.2:8080", "127.244.1.3:8080"]
+    assert members_of(table, "127.96.1.1", 9000) == ["127.244.1.2:9999"]
+
+
+def test_an_address_in_two_slices_counts_once() -> None:
+    table = fib.compile(
+        snapshot_of(
+            service("web", "127.96.1.1"),
+            slice_of("web", endpoint("127.244.1.2")),
+            slice_of("web", endpoint("127.244.1.2"), endpoint("127.244.1.3"), part=1),
+        )
+    )
+    assert members_of(table, "127.96.1.1") == ["127.244.1.2:8080", "127.244.1.3:8080"]
+
+
+STATES = {
+    "ready": (endpoint("127.244.1.9"), True),
+    "ready unknown": (endpoint("127.244.1.9", ready=None), True),
+    "not ready": (endpoint("127.244.1.9", ready=False), False),
+    "terminating": (endpoint("127.244.1.9", ready=False, serving=True, terminating=True), False),
+}
+
+
+@pytest.mark.parametrize(("row", "member"), STATES.values(), ids=STATES.keys())
+def test_an_endpoint_is_a_member_if_ready_and_drains_if_not(row: Object, member: bool) -> None:
+    snapshot = snapshot_of(service("web", "127.96.1.1"), slice_of("web", endpoint("127.244.1.2"), row))
+    table = fib.compile(snapshot)
+    assert ("127.244.1.9:8080" in members_of(table, "127.96.1.1")) == member
+    assert table.backends[2]["state"] == (READY if member else DRAINING)
+
+
+def test_with_none_ready_those_that_serve_while_terminating_are_used() -> None:
+    table = fib.compile(
+        snapshot_of(
+            service("web", "127.96.1.1"),
+            slice_of(
+                "web",
+                endpoint("127.244.1.2", ready=False, serving=True, terminating=True),
+                endpoint("127.244.1.3", ready=False, serving=False, terminating=True),
+            ),
+        )
+    )
+    assert members_of(table, "127.96.1.1") == ["127.244.1.2:8080"]
+    assert table.backends["state"].tolist() == [GONE, READY, DRAINING]
+
+
+def test_a_backend_keeps_its_id_and_ids_without_endpoint_are_gone() -> None:
+    snapshot = snapshot_of(service("web", "127.96.1.1"), slice_of("web", endpoint("127.244.1.2")))
+    table = fib.compile(replace(snapshot, backends={("127.244.1.2", 8080, "TCP"): 4}))
+    assert table.backends["state"].tolist() == [GONE, GONE, GONE, GONE, READY]
+    assert table.members.tolist() == [4]
+
+
+def test_an_endpoint_that_two_services_share_is_ready_if_either_uses_it() -> None:
+    ready, unready = endpoint("127.244.1.2"), endpoint("127.244.1.2", ready=False)
+    table = fib.compile(
+        snapshot_of(
+            service("a", "127.96.1.1"), service("b", "127.96.1.2"), slice_of("a", ready), slice_of("b", unready)
+        )
+    )
+    assert table.backends[1]["state"] == READY
+    assert members_of(table, "127.96.1.2") == []
+
+
+def test_an_ipv6_endpoint_is_no_member() -> None:
+    table = fib.compile(
+        snapshot_of(service("web", "127.96.1.1"), slice_of("web", endpoint("127.244.1.2"), endpoint("fd00::2")))
+    )
+    assert members_of(table, "127.96.1.1") == ["127.244.1.2:8080"]
+
+
+def test_only_frontends_that_hash_have_a_ring() -> None:
+    table = fib.compile(
+        snapshot_of(
+            service("a", "127.96.1.1"),
+            service("b", "127.96.1.2", algorithm="maglev"),
+            slice_of("a", endpoint("127.244.1.2")),
+        )
+    )
+    assert table.rings.size == 0
+
+
+def test_frontends_with_equal_members_share_one_ring() -> None:
+    ports = (HTTP, {"name": "http2", "port": 81})
+    shared = slice_of("a", endpoint("127.244.1.2"), endpoint("127.244.1.3"))
+    shared["ports"].append({"name": "http2", "port": 8080, "protocol": "TCP"})
+    table = fib.compile(
+        snapshot_of(
+            service("a", "127.96.1.1", ports, algorithm="maglev"),
+            service("b", "127.96.1.2", algorithm="maglev"),
+            service("c", "127.96.1.3", algorithm="maglev"),
+            shared,
+            slice_of("b", endpoint("127.244.1.3"), endpoint("127.244.1.2")),
+            slice_of("c", endpoint("127.244.1.2")),
+        )
+    )
+    first_slots = [row_of(table, ip, port)["first_slot"] for ip, port in (("127.96.1.1", 81), ("127.96.1.2", 80))]
+    assert first_slots == [row_of(table, "127.96.1.1")["first_slot"]] * 2
+    assert table.rings.size == 2 * 251
+    assert set(ring_of(table, "127.96.1.3").tolist()) == {1}
+
+
+def test_ring_follows_from_addresses_and_not_from_ids() -> None:
+    snapshot = snapshot_of(
+        service("web", "127.96.1.1", algorithm="maglev"),
+        slice_of("web", *(endpoint(f"127.244.1.{host}") for host in range(2, 7))),
+    )
+    other = replace(snapshot, backends={key: 40 - number for key, number in snapshot.backends.items()})
+    addresses = [table.backends["ip"][ring_of(table, "127.96.1.1")] for table in map(fib.compile, (snapshot, other))]
+    assert addresses[0].tolist() == addresses[1].tolist()
+    seeds = np.array([hashing.endpoint_seed(ip_to_int(f"127.244.1.{host}"), 8080, TCP) for host in range(2, 7)])
+    direct = maglev.build(seeds.astype(np.uint64), np.ones(5, np.uint16), maglev.table_size(5))
+    assert addresses[0].tolist() == (ip_to_int("127.244.1.2") + direct).tolist()
+
+
+def test_equal_snapshots_compile_to_equal_bytes_and_generation_makes_no_difference() -> None:
+    objects = (service("web", "127.96.1.1", algorithm="maglev"), slice_of("web", endpoint("127.244.1.2")))
+    one, two = fib.compile(snapshot_of(*objects)), fib.compile(snapshot_of(*reversed(objects), generation=9))
+    assert fib.equal(one, two)
+    assert fib.dump(one) == fib.dump(two)
+    assert not fib.equal(one, fib.compile(snapshot_of(*objects, service("b", "127.96.1.2"))))
+
+
+def test_service_rows_name_their_services() -> None:
+    snapshot = snapshot_of(service("b", "127.96.1.2"), service("a", "127.96.1.1"), service("headless", "None"))
+    names = fib.service_names(snapshot)
+    assert names == ("", "default/a", "default/b", "default/headless")
+    assert names[row_of(fib.compile(snapshot), "127.96.1.2")["service"]] == "default/b"
+
+
+def test_udp_and_tcp_on_one_port_are_two_frontends() -> None:
+    ports = ({"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53})
+    table = fib.compile(
+        snapshot_of(
+            service("names", "127.96.0.10", ports),
+            slice_of("names", endpoint("127.244.1.2"), port=5353, port_name="dns"),
+        )
+    )
+    assert members_of(table, "127.96.0.10", 53, UDP) == ["127.244.1.2:5353"]
+    assert members_of(table, "127.96.0.10", 53, TCP) == []
+
+
+@pytest.mark.skipif(INTERPRETED, reason="a matter of speed")
+def test_ten_thousand_services_compile_in_a_few_seconds() -> None:
+    objects = []
+    for number in range(10_000):
+        name, address = f"s{number:05}", int_to_ip(ip_to_int("127.96.1.1") + number)
+        rows = [endpoint(int_to_ip(ip_to_int("127.244.0.2") + 3 * number + i)) for i in range(3)]
+        objects += [service(name, address, algorithm="maglev"), slice_of(name, *rows)]
+    snapshot = snapshot_of(*objects)
+    fib.compile(Snapshot())
+    started = time.perf_counter()
+    table = fib.compile(snapshot)
+    assert time.perf_counter() - started < 10
+    assert len(table.frontends) == 10_001
+    assert table.rings.size == 10_000 * 509

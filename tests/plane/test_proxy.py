@@ -1,0 +1,625 @@
+"""The Service proxy on real sockets: what a client and a pod see through it."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kernels.layout import RANDOM, RECORD
+from kernels.net import relay as kernel
+from plane.addresses import AddressPlan, int_to_ip, unprivileged_port_start
+from plane.errors import PlaneError
+from plane.proxy import Proxy
+from tests.loopback import (
+    PATIENCE_S,
+    Address,
+    Pod,
+    ask,
+    dial,
+    echo,
+    eventually,
+    make_fib,
+    open_descriptors,
+    receive,
+    reset,
+    saying,
+)
+
+pytestmark = pytest.mark.syscalls
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def proxy(plan: AddressPlan) -> Iterator[Proxy]:
+    proxy = Proxy(plan, 1, connections=512)
+    proxy.start()
+    yield proxy
+    proxy.stop(0)
+
+
+_hosts = itertools.count(20)
+
+
+@pytest.fixture
+def vip(plan: AddressPlan) -> Address:
+    """A ClusterIP that no other test uses."""
+    return str(plan.cluster_ips[256 + next(_hosts)]), 8080
+
+
+def pod_address(plan: AddressPlan, number: int, port: int = 8080) -> Address:
+    return str(plan.pods_of(1)[1 + number]), port
+
+
+def client_ip(plan: AddressPlan) -> str:
+    return str(plan.pods_of(2)[7])
+
+
+def test_bytes_go_through_both_ways(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            for size in (1, 100, 32768, 100_000):
+                client.sendall(bytes(size))
+                assert receive(client, size) == bytes(size)
+
+
+def test_pod_sees_the_clients_own_address(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        assert ask(vip, source=client_ip(plan)) == b"?"
+        assert [ip for ip, _ in pod.peers] == [client_ip(plan)]
+
+
+def test_pod_reaches_itself_through_its_service(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        assert ask(vip, source=pod.address[0]) == b"?"
+        assert pod.peers[0][0] == pod.address[0]
+
+
+def test_round_robin_spreads_connections_evenly(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with (
+        Pod(pod_address(plan, 1), saying(b"1")) as one,
+        Pod(pod_address(plan, 2), saying(b"2")) as two,
+        Pod(pod_address(plan, 3), saying(b"3")) as three,
+    ):
+        proxy.install(make_fib(1, {vip: [one.address, two.address, three.address]}))
+        assert Counter(ask(vip) for _ in range(30)) == {b"1": 10, b"2": 10, b"3": 10}
+
+
+def test_random_reaches_every_backend(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), saying(b"1")) as one, Pod(pod_address(plan, 2), saying(b"2")) as two:
+        proxy.install(make_fib(1, {vip: [one.address, two.address]}, RANDOM))
+        assert {ask(vip) for _ in range(64)} == {b"1", b"2"}
+
+
+def test_round_robin_keeps_its_turn_over_an_install(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), saying(b"1")) as one, Pod(pod_address(plan, 2), saying(b"2")) as two:
+        answers = []
+        other = (vip[0], 8081)
+        for generation in range(1, 9):
+            frontends = {vip: [one.address, two.address], other: [one.address]}
+            ordered = frontends if generation % 2 else dict(reversed(frontends.items()))
+            proxy.install(make_fib(generation, ordered))
+            answers.append(ask(vip))
+        assert answers == [b"1", b"2"] * 4
+
+
+def test_client_that_has_sent_its_end_still_gets_the_answer(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    def measure(connection: socket.socket) -> None:
+        size = 0
+        while data := connection.recv(65536):
+            size += len(data)
+        connection.sendall(b"%d" % size)
+
+    with Pod(pod_address(plan, 1), measure) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            client.sendall(bytes(200_000))
+            client.shutdown(socket.SHUT_WR)
+            assert receive(client, 100) == b"200000"
+
+
+def test_pod_that_has_sent_its_end_still_gets_requests(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    got: list[bytes] = []
+
+    def greet_and_listen(connection: socket.socket) -> None:
+        connection.sendall(b"hello")
+        connection.shutdown(socket.SHUT_WR)
+        got.append(receive(connection, 1000))
+
+    with Pod(pod_address(plan, 1), greet_and_listen) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            assert receive(client, 100) == b"hello"
+            client.sendall(b"after your end")
+        eventually(lambda: got)
+        assert got == [b"after your end"]
+        eventually(lambda: proxy.ends()["CLOSED"] == 1)
+
+
+def test_reset_by_the_client_reaches_the_pod_as_reset(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    ended: list[str] = []
+
+    def wait_for_end(connection: socket.socket) -> None:
+        try:
+            ended.append(repr(receive(connection, 1000)))
+        except ConnectionResetError:
+            ended.append("reset")
+
+    with Pod(pod_address(plan, 1), wait_for_end) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        client = dial(vip)
+        client.sendall(b"half a requ")
+        eventually(lambda: pod.peers)
+        reset(client)
+        eventually(lambda: ended)
+        assert ended == ["reset"]
+        assert proxy.ends()["CLIENT_RESET"] == 1
+
+
+def test_reset_by_the_pod_reaches_the_client_after_what_was_sent_before(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    def answer_and_break(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"half an answ")
+        connection.recv(1)
+        reset(connection)
+
+    with Pod(pod_address(plan, 1), answer_and_break) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            client.sendall(b"?")
+            assert receive(client, 12) == b"half an answ"
+            client.sendall(b"!")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert proxy.ends()["UPSTREAM_RESET"] == 1
+
+
+def test_64_mib_arrive_whole_both_ways_and_wait_for_a_slow_reader(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    block = os.urandom(MIB)
+    wanted = hashlib.sha256(block * 64).digest()
+    sent = 0
+
+    def send(client: socket.socket) -> None:
+        nonlocal sent
+        for _ in range(64):
+            client.sendall(block)
+            sent += MIB
+        client.shutdown(socket.SHUT_WR)
+
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            sender = threading.Thread(target=send, args=(client,))
+            sender.start()
+            stands_still(lambda: sent)
+            assert sent < 64 * MIB
+            digest = hashlib.sha256()
+            while data := client.recv(65536):
+                digest.update(data)
+            sender.join()
+    assert digest.digest() == wanted
+
+
+def stands_still(number: object, for_s: float = 0.3) -> None:
+    """Return once ``number()`` has been the same for so long."""
+    deadline = time.monotonic() + PATIENCE_S
+    before, since = number(), time.monotonic()
+    while time.monotonic() - since < for_s:
+        assert time.monotonic() < deadline
+        if number() != before:
+            before, since = number(), time.monotonic()
+        time.sleep(0.01)
+
+
+def test_bulk_transfer_does_not_hold_up_others(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    def flood(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(bytes(MIB))
+
+    bulk = (vip[0], 8081)
+    with Pod(pod_address(plan, 1), flood) as flooding, Pod(pod_address(plan, 2), echo) as answering:
+        proxy.install(make_fib(1, {bulk: [flooding.address], vip: [answering.address]}))
+        with dial(bulk) as greedy, dial(vip) as client:
+            drain = threading.Thread(target=read_until_shut, args=(greedy,))
+            drain.start()
+            begun = time.monotonic()
+            for _ in range(50):
+                client.sendall(b"?")
+                assert client.recv(1) == b"?"
+            assert time.monotonic() - begun < 5
+            greedy.shutdown(socket.SHUT_RDWR)
+            drain.join()
+
+
+def read_until_shut(connection: socket.socket) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while connection.recv(MIB):
+            pass
+
+
+def assert_reset_at_once(address: Address, source: str = "") -> None:
+    begun = time.monotonic()
+    with pytest.raises((ConnectionResetError, ConnectionRefusedError)), dial(address, source) as client:
+        client.recv(1)
+    assert time.monotonic() - begun < 1
+
+
+def test_frontend_without_endpoint_resets_at_once(proxy: Proxy, vip: Address) -> None:
+    proxy.install(make_fib(1, {vip: []}))
+    assert_reset_at_once(vip)
+    assert proxy.outcomes()["NO_ENDPOINT"] == 1
+    assert proxy.live() == 0
+
+
+def test_frontend_that_is_gone_refuses(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            client.sendall(b"?")
+            assert client.recv(1) == b"?"
+            proxy.install(make_fib(2, {}))
+            with pytest.raises(ConnectionRefusedError):
+                dial(vip)
+            client.sendall(b"!")
+            assert client.recv(1) == b"!", "a connection outlives its frontend"
+
+
+def test_dead_backend_resets_at_once(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    proxy.install(make_fib(1, {vip: [pod_address(plan, 1)]}))
+    assert_reset_at_once(vip)
+    eventually(lambda: proxy.ends()["REFUSED"] == 1)
+
+
+def test_pod_that_is_dead_and_dials_itself_is_refused(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    proxy.install(make_fib(1, {vip: [pod_address(plan, 1)]}))
+    assert_reset_at_once(vip, source=pod_address(plan, 1)[0])
+
+
+def test_backend_that_does_not_answer_resets_after_the_timeout(plan: AddressPlan, vip: Address) -> None:
+    proxy = Proxy(plan, 1, connect_timeout_s=0.3)
+    proxy.start()
+    address = pod_address(plan, 1)
+    try:
+        with socket.create_server(address, backlog=0) as full, socket.socket() as first, socket.socket() as second:
+            for filler in (first, second):  # a queue of 0 holds one; from then on Linux drops what asks to connect
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            proxy.install(make_fib(1, {vip: [address]}))
+            begun = time.monotonic()
+            with dial(vip) as client, pytest.raises(ConnectionResetError):
+                client.recv(1)
+            assert 0.25 < time.monotonic() - begun < 2
+            assert proxy.ends()["TIMEOUT"] == 1
+    finally:
+        proxy.stop(0)
+
+
+def test_200_connections_at_once(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        clients = [dial(vip) for _ in range(200)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%03d" % number)
+        assert [receive(client, 3) for client in clients] == [b"%03d" % number for number in range(200)]
+        assert proxy.live() == 200
+        for client in clients:
+            client.close()
+        eventually(lambda: proxy.live() == 0)
+        assert proxy.ends()["CLOSED"] == 200
+
+
+def test_no_request_fails_while_fibs_are_swapped(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), saying(b"1")) as one, Pod(pod_address(plan, 2), saying(b"2")) as two:
+        proxy.install(make_fib(1, {vip: [one.address]}))
+        stop = threading.Event()
+
+        def keep_asking() -> list[bytes]:
+            answers = []
+            while not stop.is_set():
+                answers.append(ask(vip))
+            return answers
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(keep_asking) for _ in range(4)]
+            for generation in range(2, 102):
+                other = (vip[0], 9000 + generation)
+                pods = [one.address] if generation % 2 else [one.address, two.address]
+                assert proxy.install(make_fib(generation, {other: pods, vip: pods})) == generation
+            stop.set()
+            answers = [answer for future in asking for answer in future.result()]
+        assert set(answers) == {b"1", b"2"}
+        assert proxy.outcomes()["NEW"] == len(answers)
+
+
+def test_older_generation_is_refused(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        assert proxy.install(make_fib(7, {vip: [pod.address]})) == 7
+        assert proxy.install(make_fib(6, {})) == 7
+        assert ask(vip) == b"?"
+
+
+def test_installs_from_many_threads_end_with_the_newest(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod, ThreadPoolExecutor(8) as pool:
+        fibs = [make_fib(generation, {vip: [pod.address]}) for generation in range(1, 41)]
+        in_force = list(pool.map(proxy.install, reversed(fibs)))
+        assert all(now >= asked for now, asked in zip(in_force, range(40, 0, -1), strict=True))
+        assert proxy.generation == 40
+        assert ask(vip) == b"?"
+
+
+def test_port_that_is_taken_is_named_and_nothing_changes(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    other = (vip[0], 8081)
+    with Pod(pod_address(plan, 1), echo) as pod, socket.create_server(other):
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with pytest.raises(PlaneError, match=rf"{vip[0]}:8081: Address already in use; .*--instance"):
+            proxy.install(make_fib(2, {vip: [], other: [], (vip[0], 8082): []}))
+        assert proxy.generation == 1
+        assert ask(vip) == b"?"
+        with pytest.raises(ConnectionRefusedError):
+            dial((vip[0], 8082))
+
+
+def test_ports_are_shifted_by_the_plans_offset(plan: AddressPlan, vip: Address) -> None:
+    if unprivileged_port_start() <= 80:
+        pytest.skip("no port needs a privilege here")
+    proxy = Proxy(AddressPlan(plan.instance, 8000), 1)
+    proxy.start()
+    try:
+        with Pod(pod_address(plan, 1, 8080), echo) as pod:
+            proxy.install(make_fib(1, {(vip[0], 80): [pod.address]}))
+            assert ask((vip[0], 8080)) == b"?"
+            assert proxy.recorded()["frontend_port"].tolist() == [80]
+        with pytest.raises(PlaneError, match=r"ports 80 and 8080 .* both be bound to 8080.*--port-offset"):
+            proxy.install(make_fib(2, {(vip[0], 80): [], (vip[0], 8080): []}))
+    finally:
+        proxy.stop(0)
+
+
+def test_connections_beyond_the_table_wait_for_their_turn(plan: AddressPlan, vip: Address) -> None:
+    proxy = Proxy(plan, 1, connections=4)
+    proxy.start()
+    try:
+        with Pod(pod_address(plan, 1), echo) as pod:
+            proxy.install(make_fib(1, {vip: [pod.address]}))
+            serve_in_turn([dial(vip) for _ in range(12)], at_once=4)
+            eventually(lambda: proxy.ends()["CLOSED"] == 12)
+    finally:
+        proxy.stop(0)
+
+
+def serve_in_turn(clients: list[socket.socket], at_once: int) -> None:
+    """All ask, only the first ``at_once`` are answered, and each of the others as soon as one before it has ended."""
+    for client in clients:
+        client.sendall(b"?")
+    for client in clients[:at_once]:
+        assert client.recv(1) == b"?"
+    for client in clients[at_once:]:
+        client.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(PATIENCE_S)
+        clients[clients.index(client) - at_once].close()
+        assert client.recv(1) == b"?"
+    for client in clients:
+        client.close()
+
+
+FEW_DESCRIPTORS = """
+import os, resource, sys
+from tests.loopback import eventually, make_fib
+from plane.addresses import AddressPlan
+from plane.proxy import Proxy
+
+proxy = Proxy(AddressPlan(int(sys.argv[1])), 1)
+proxy.start()
+proxy.install(make_fib(1, {(sys.argv[2], 8080): [(sys.argv[3], 8080)]}))
+limit = room = 0
+while room < 9:
+    try:
+        os.fstat(limit)
+    except OSError:
+        room += 1
+    limit += 1
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+print("ready", flush=True)
+sys.stdin.read()
+eventually(lambda: proxy.live() == 0)
+print(proxy.ends())
+proxy.stop(0)
+"""
+
+
+def test_running_out_of_descriptors_pauses_accepting_and_recovers(plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        command = [sys.executable, "-c", FEW_DESCRIPTORS, str(plan.instance), vip[0], pod.address[0]]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            serve_in_turn([dial(vip) for _ in range(12)], at_once=4)
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
+        assert "'CLOSED': 12" in output
+
+
+def test_records_say_who_was_sent_where(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    empty = (vip[0], 8081)
+    begun_ns = time.monotonic_ns()
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(3, {vip: [pod.address], empty: []}))
+        with dial(vip, client_ip(plan)) as client:
+            client_port = client.getsockname()[1]
+            client.sendall(b"?")
+            client.recv(1)
+        assert_reset_at_once(empty)
+    rows = proxy.recorded()
+    assert set(rows) == set(RECORD.names or ()) - {"spare"}
+    assert [int_to_ip(ip) for ip in rows["frontend_ip"]] == [vip[0], vip[0]]
+    assert rows["frontend_port"].tolist() == [8080, 8081]
+    assert int_to_ip(rows["client_ip"][0]) == client_ip(plan)
+    assert rows["client_port"][0] == client_port
+    assert (int_to_ip(rows["backend_ip"][0]), rows["backend_port"][0], rows["backend"][0]) == (*pod.address, 1)
+    assert (rows["backend_ip"][1], rows["backend_port"][1], rows["backend"][1]) == (0, 0, 0)
+    assert rows["outcome"].tolist() == [1, 4]
+    assert rows["generation"].tolist() == [3, 3]
+    assert begun_ns < rows["opened_ns"][0] <= rows["opened_ns"][1] < time.monotonic_ns()
+
+
+def test_records_are_the_last_ones_in_order(plan: AddressPlan, vip: Address) -> None:
+    proxy = Proxy(plan, 1, records=8)
+    proxy.start()
+    try:
+        proxy.install(make_fib(1, {vip: []}))
+        for _ in range(11):
+            assert_reset_at_once(vip)
+        opened = proxy.recorded()["opened_ns"].tolist()
+        assert len(opened) == 8
+        assert opened == sorted(opened)
+    finally:
+        proxy.stop(0)
+
+
+def test_stop_lets_connections_end(plan: AddressPlan, vip: Address) -> None:
+    proxy = Proxy(plan, 1)
+    proxy.start()
+    with Pod(pod_address(plan, 1), echo) as pod, dial_after(proxy, make_fib(1, {vip: [pod.address]}), vip) as client:
+        stopping = threading.Thread(target=proxy.stop, args=(PATIENCE_S,))
+        stopping.start()
+        eventually(lambda: refuses(vip))
+        client.sendall(b"last words")
+        assert receive(client, 10) == b"last words"
+        client.close()
+        stopping.join(PATIENCE_S / 2)
+        assert not stopping.is_alive()
+    assert sum(proxy.ends().values()) == proxy.ends()["CLOSED"]
+
+
+def dial_after(proxy: Proxy, fib: object, address: Address) -> socket.socket:
+    """A connection that has been served once."""
+    proxy.install(fib)  # type: ignore[arg-type]
+    client = dial(address)
+    client.sendall(b"?")
+    assert client.recv(1) == b"?"
+    return client
+
+
+def refuses(address: Address) -> bool:
+    try:
+        dial(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_stop_resets_what_is_left_after_its_grace_and_leaves_nothing(plan: AddressPlan, vip: Address) -> None:
+    before = open_descriptors()
+    proxy = Proxy(plan, 1)
+    proxy.start()
+    with Pod(pod_address(plan, 1), echo) as pod:
+        with dial_after(proxy, make_fib(1, {vip: [pod.address]}), vip) as client:
+            proxy.stop(0.05)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert proxy.live() == 0
+        assert proxy.ends()["STOPPED"] == 1
+        with pytest.raises(PlaneError, match="not running"):
+            proxy.install(make_fib(2, {}))
+    assert open_descriptors() == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("relay")]
+
+
+def test_waiting_connections_are_served_before_their_listener_closes(plan: AddressPlan, vip: Address) -> None:
+    proxy = Proxy(plan, 1)
+    proxy.start()
+    try:
+        with Pod(pod_address(plan, 1), echo) as pod:
+            for generation in range(1, 41, 2):
+                proxy.install(make_fib(generation, {vip: [pod.address]}))
+                with dial(vip) as client:
+                    proxy.install(make_fib(generation + 1, {}))
+                    client.sendall(b"?")
+                    assert client.recv(1) == b"?"
+    finally:
+        proxy.stop(0)
+
+
+def test_whatever_clients_and_pods_do_nothing_is_left(plan: AddressPlan, vip: Address) -> None:
+    def whim(connection: socket.socket) -> None:
+        """End in one of four ways, which the first byte says."""
+        way = connection.recv(1)
+        connection.sendall(bytes(50_000))
+        if way == b"r":
+            reset(connection)
+        elif way == b"h":
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(100_000)
+        elif way == b"e":
+            receive(connection, 1 << 30)
+
+    def visit(number: int) -> None:
+        with contextlib.suppress(ConnectionError), dial(vip) as client:
+            client.sendall(b"rhec"[number % 4 : number % 4 + 1] + bytes(number % 7 * 5000))
+            if number % 3 == 0:
+                receive(client, number % 5 * 10_000)
+            if number % 5 == 0:
+                client.shutdown(socket.SHUT_WR)
+            if number % 11 == 0:
+                reset(client)
+
+    before = open_descriptors()
+    proxy = Proxy(plan, 1, connections=16)
+    proxy.start()
+    with Pod(pod_address(plan, 1), whim) as pod, ThreadPoolExecutor(32) as pool:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        list(pool.map(visit, range(420)))
+        eventually(lambda: proxy.live() == 0)
+        assert sum(proxy.ends().values()) == proxy.outcomes()["NEW"] + proxy.outcomes()["TRACKED"] == 420
+    proxy.stop(0)
+    relay, conntrack = proxy._in_force.relay, proxy._in_force.steering.conntrack
+    assert sorted(relay.free) == list(range(1, 17))
+    assert not relay.connections["state"].any()
+    assert relay.loop[0]["connecting"] == 0
+    assert conntrack.counts[0] == 0
+    assert open_descriptors() == before
+
+
+def test_a_relay_that_fails_says_so_and_lets_go(plan: AddressPlan, vip: Address) -> None:
+    proxy = Proxy(plan, 1)
+    proxy.start()
+    proxy.install(make_fib(1, {vip: []}))
+    proxy._in_force.relay.loop[0]["epoll"] = -1
+    with pytest.raises(PlaneError, match=r"has failed: .*Bad file descriptor"):
+        eventually(lambda: proxy.live())
+    assert refuses(vip)
+    proxy.stop(0)
+
+
+def test_warming_up_compiles_all_that_is_called_live(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    kernel.warm()
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        assert ask(vip) == b"?"
+        proxy.install(make_fib(2, {}))
+        proxy.stop(0)
+    for entry in (kernel.breath, kernel.attend, kernel.watch, kernel.end_all):
+        assert len(entry.signatures) == 1, entry
