@@ -21,6 +21,11 @@ class Kind:
         return self.kind.lower()
 
     @property
+    def qualified(self) -> str:
+        """``service``, ``deployment.apps``: how kubectl writes the kind before a name."""
+        return f"{self.singular}.{self.group}" if self.group else self.singular
+
+    @property
     def group(self) -> str:
         """API group, empty for the core group."""
         return self.api_version.rpartition("/")[0]
@@ -33,6 +38,11 @@ class Kind:
     def root(self) -> str:
         """The API path this kind's group hangs from: ``/api/v1`` or ``/apis/GROUP/VERSION``."""
         return f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+
+    def path(self, namespace: str | None = None, name: str = "") -> str:
+        """The API path of a list or of an object; without a namespace, that of all of them."""
+        parts = [self.root, *(("namespaces", namespace) if self.namespaced and namespace else ()), self.plural]
+        return "/".join([*parts, *([name] if name else [])])
 
 
 KINDS: dict[str, Kind] = {

@@ -1,0 +1,359 @@
+"""Warnings: what is in a Snapshot that will not do what its author may expect.
+
+Law: nothing is ignored in silence. A field that the plane does not act on is a row of a table below, and a row goes
+when the plane acts on the field. A warning is one line: object, field, what happens instead or what to do.
+"""
+
+import base64
+import binascii
+from collections.abc import Container, Iterator
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from plane.model import SERVICE_LABEL, Object, Service, Snapshot, key_of, slices_by_service
+from plane.validation.findings import Place
+from plane.validation.ingresses import CLASS_ANNOTATION
+from plane.validation.metadata import APP_ANNOTATION
+
+
+class Row(NamedTuple):
+    """A field that is not acted on: its path (``[*]``: every item), which values (none: any), and what happens."""
+
+    field: str
+    values: tuple[object, ...]
+    consequence: str
+
+
+SERVICE_FIELDS = (
+    Row("spec.type", ("NodePort",), "the ClusterIP is served, the node port is not yet"),
+    Row("spec.type", ("LoadBalancer",), "the ClusterIP is served, node port and load balancer are not yet"),
+    Row("spec.type", ("ExternalName",), "not served yet, there is no DNS"),
+    Row("spec.ports[*].protocol", ("UDP",), "pods answer on UDP, the ClusterIP does not relay it yet"),
+    Row("spec.externalIPs", (), "not served yet, the ClusterIP is"),
+    Row("spec.sessionAffinity", ("ClientIP",), "not honoured yet, each connection is balanced anew"),
+    Row("spec.internalTrafficPolicy", ("Local",), "not honoured yet, endpoints of all nodes are used"),
+    Row("spec.externalTrafficPolicy", ("Local",), "not honoured yet, endpoints of all nodes are used"),
+    Row("spec.trafficDistribution", (), "not honoured yet, endpoints of all nodes are used"),
+    Row("spec.loadBalancerSourceRanges", (), "not honoured yet"),
+)
+DEPLOYMENT_FIELDS = ("paused", "minReadySeconds")
+# Below a pod's spec. What concerns pulling images is not here: the plane pulls none and says so for each image.
+POD_FIELDS = (
+    "volumes",
+    "initContainers",
+    "ephemeralContainers",
+    "containers[*].command",
+    "containers[*].workingDir",
+    "containers[*].envFrom",
+    "containers[*].env[*].valueFrom.configMapKeyRef",
+    "containers[*].env[*].valueFrom.secretKeyRef",
+    "containers[*].env[*].valueFrom.fileKeyRef",
+    "containers[*].ports[*].hostPort",
+    "containers[*].volumeMounts",
+    "containers[*].volumeDevices",
+    "containers[*].resources.limits",
+    "containers[*].resources.requests",
+    "containers[*].resources.claims",
+    "containers[*].lifecycle",
+    "containers[*].livenessProbe",
+    "containers[*].startupProbe",
+    "containers[*].readinessProbe.exec",
+    "containers[*].readinessProbe.grpc",
+    "containers[*].securityContext",
+    "securityContext",
+    "resources",
+    "affinity",
+    "tolerations",
+    "topologySpreadConstraints",
+    "readinessGates",
+    "activeDeadlineSeconds",
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "hostAliases",
+    "hostname",
+    "subdomain",
+    "dnsConfig",
+    "priorityClassName",
+    "runtimeClassName",
+)
+# Annotations by which ingress controllers are told what the Ingress API has no field for.
+DIALECTS = (
+    "nginx.ingress.kubernetes.io/",
+    "traefik.ingress.kubernetes.io/",
+    "konghq.com/",
+    "haproxy.org/",
+    "haproxy-ingress.github.io/",
+)
+# Controllers (``spec.controller`` of an IngressClass) that the plane stands in for.
+CONTROLLERS = ("k8s.io/ingress-nginx", "traefik.io/ingress-controller", "ingress-controllers.konghq.com/kong")
+DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
+
+
+def advise(snapshot: Snapshot) -> list[str]:
+    """All warnings about the objects of a Snapshot, in order of kind and name.
+
+    Objects that a controller made are left out: their owner is warned about.
+    """
+    return list(_warnings(snapshot))
+
+
+def _warnings(snapshot: Snapshot) -> Iterator[str]:
+    templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
+    for obj in snapshot.all("Service"):
+        yield from _service(obj, templates, with_slices)
+    yield from _slices(snapshot)
+    for kind in ("Deployment", "ReplicaSet", "Pod"):
+        for obj in _roots(snapshot, kind):
+            yield from _pods(obj)
+    for obj in snapshot.all("Ingress"):
+        yield from _ingress(obj, snapshot)
+    yield from _conflicts(snapshot)
+
+
+def _said(obj: Object, field: str, what: str) -> str:
+    return f"{key_of(obj)}: {field}: {what}" if field else f"{key_of(obj)}: {what}"
+
+
+def _found(place: Place, path: str) -> Iterator[Place]:
+    """The places that a path of a table leads to, where there is anything."""
+    step, _, rest = path.partition(".")
+    place = place.at(step.removesuffix("[*]"))
+    for row in place.rows() if step.endswith("[*]") else (place,):
+        if rest:
+            yield from _found(row, rest)
+        elif row.value:
+            yield row
+
+
+def _roots(snapshot: Snapshot, kind: str) -> Iterator[Object]:
+    """The objects of a kind that no controller made."""
+    for obj in snapshot.all(kind):
+        if not any(owner.get("controller") for owner in obj["metadata"].get("ownerReferences") or ()):
+            yield obj
+
+
+class _Template(NamedTuple):
+    """Pods that there will be: their labels, and the names of their containers' ports."""
+
+    labels: dict[str, str]
+    ports: set[tuple[str, str]]  # (name, protocol)
+
+
+class _Templates:
+    """All Pods and pod templates, to be found by a label."""
+
+    def __init__(self, snapshot: Snapshot):
+        self._by_label: dict[tuple[str, str, str], list[_Template]] = {}
+        self._values: dict[tuple[str, str], set[str]] = {}
+        for kind in ("Deployment", "ReplicaSet", "Pod"):
+            for obj in _roots(snapshot, kind):
+                self._add(
+                    obj["metadata"].get("namespace", "default"), obj if kind == "Pod" else obj["spec"]["template"]
+                )
+
+    def _add(self, namespace: str, pod: Object) -> None:
+        ports = {
+            (port["name"], port.get("protocol") or "TCP")
+            for container in pod["spec"].get("containers") or ()
+            for port in container.get("ports") or ()
+            if port.get("name")
+        }
+        labels = (pod.get("metadata") or {}).get("labels") or {}
+        for key, value in labels.items():
+            self._by_label.setdefault((namespace, key, value), []).append(_Template(labels, ports))
+            self._values.setdefault((namespace, key), set()).add(value)
+
+    def chosen(self, service: Service) -> list[_Template]:
+        """Those that a Service with a selector selects."""
+        key, value = next(iter(service.selector.items()))
+        rows = self._by_label.get((service.namespace, key, value), ())
+        return [row for row in rows if service.selector.items() <= row.labels.items()]
+
+    def near(self, service: Service) -> list[str]:
+        """Labels there are under the keys of a Service's selector, those like the ones it wants first."""
+        return [
+            f"{key}={value}"
+            for key, wanted in service.selector.items()
+            for value in get_close_matches(wanted, self._values.get((service.namespace, key), ()), cutoff=0)
+        ]
+
+
+def _service(obj: Object, templates: _Templates, with_slices: Container[tuple[str, str]]) -> Iterator[str]:
+    service = Service.of(obj)
+    for row in SERVICE_FIELDS:
+        for place in _found(Place("", obj), row.field):
+            if not row.values or place.value in row.values:
+                shown = f" {place.value}" if isinstance(place.value, str) else ""
+                yield _said(obj, f"{place.path}{shown}", row.consequence)
+    yield from _dialect(obj)
+    if service.type == "ExternalName":
+        return
+    if not service.selector:
+        if (service.namespace, service.name) not in with_slices:
+            yield _said(
+                obj, "", f"no spec.selector and no EndpointSlice with label {SERVICE_LABEL}: it has no endpoint"
+            )
+        return
+    chosen = templates.chosen(service)
+    if not chosen:
+        yield _said(obj, "spec.selector", _unmatched(service, templates))
+        return
+    for index, port in enumerate(service.ports):
+        named = (str(port.target_port), port.protocol)
+        if isinstance(port.target_port, str) and not any(named in row.ports for row in chosen):
+            names = sorted({name for row in chosen for name, _ in row.ports})
+            hint = f"; they have {', '.join(names)}" if names else "; give one a port of that name"
+            what = f'no container of its pods has a {port.protocol} port named "{port.target_port}"{hint}'
+            yield _said(obj, f"spec.ports[{index}].targetPort", what)
+
+
+def _unmatched(service: Service, templates: _Templates) -> str:
+    wanted = ",".join(f"{key}={value}" for key, value in service.selector.items())
+    near = templates.near(service)
+    hint = f"; pods there have {', '.join(near)}" if near else ""
+    return f"no pod in namespace {service.namespace} has {wanted}: it has no endpoint{hint}"
+
+
+def _slices(snapshot: Snapshot) -> Iterator[str]:
+    for obj in snapshot.all("EndpointSlice"):
+        metadata = obj["metadata"]
+        namespace, name = metadata.get("namespace", "default"), (metadata.get("labels") or {}).get(SERVICE_LABEL)
+        field = f"metadata.labels[{SERVICE_LABEL}]"
+        if not name:
+            yield _said(obj, field, "is missing, so its endpoints belong to no Service; add it")
+        elif not snapshot.get("Service", namespace, name):
+            yield _said(obj, field, f'there is no Service "{name}" in namespace {namespace}')
+
+
+def _pods(obj: Object) -> Iterator[str]:
+    """Warnings about a Pod, or about a workload's pod template."""
+    from plane.pods import images  # above this room in the house, and only a list of names is needed of it
+
+    pod = Place("", obj) if obj["kind"] == "Pod" else Place("", obj).at("spec", "template")
+    spec = pod.at("spec")
+    own = ((Place("", obj).at("spec"), name) for name in DEPLOYMENT_FIELDS if obj["kind"] == "Deployment")
+    fields = [
+        place.path for base, name in (*own, *((spec, name) for name in POD_FIELDS)) for place in _found(base, name)
+    ]
+    if fields:
+        yield _said(obj, "", f"not acted on: {', '.join(fields)}")
+    is_app = pod.at("metadata", "annotations").at(APP_ANNOTATION).given
+    for container in spec.at("containers").rows():
+        image = container.at("image")
+        if not is_app and not images.known(image.text()):
+            yield _said(obj, image.path, f"the plane does not run {image.text()}, it runs an echo server in its place")
+        names = {port.at("name").value for port in container.at("ports").rows()}
+        for port in (container.at("readinessProbe", kind, "port") for kind in ("httpGet", "tcpSocket")):
+            if isinstance(port.value, str) and port.value not in names:
+                yield _said(obj, port.path, f'the container has no port named "{port.value}", so it never gets ready')
+
+
+def _dialect(obj: Object) -> Iterator[str]:
+    annotations = obj["metadata"].get("annotations") or {}
+    found = sorted(name for name in annotations if name.startswith(DIALECTS))
+    if found:
+        yield _said(obj, "metadata.annotations", f"not acted on yet: {', '.join(found)}")
+
+
+def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
+    yield from _dialect(obj)
+    unserved = _unserved_class(obj, snapshot)
+    if unserved:
+        yield unserved
+        return
+    spec = Place("", obj).at("spec")
+    for place in (*_found(spec, "defaultBackend"), *_found(spec, "rules[*].http.paths[*].backend")):
+        yield from _backend(obj, place.at("service"), snapshot)
+    for secret in _found(spec, "tls[*].secretName"):
+        trouble = _certificate_trouble(snapshot.get("Secret", obj["metadata"]["namespace"], secret.value))
+        if trouble:
+            what = f'Secret "{secret.value}" {trouble}; HTTPS for these hosts gets the default certificate'
+            yield _said(obj, secret.path, what)
+
+
+def _backend(obj: Object, backend: Place, snapshot: Snapshot) -> Iterator[str]:
+    namespace, name = obj["metadata"]["namespace"], backend.at("name").text()
+    found = snapshot.get("Service", namespace, name)
+    if found is None:
+        what = f'there is no Service "{name}" in namespace {namespace}; requests get 503'
+        yield _said(obj, backend.at("name").path, what)
+        return
+    port = backend.at("port", "name") if backend.at("port", "name").given else backend.at("port", "number")
+    ports = Service.of(found).ports
+    if any(port.value in (row.name, row.port) for row in ports):
+        return
+    there = ", ".join(f"{row.port} ({row.name})" if row.name else str(row.port) for row in ports) or "none"
+    target = next((row for row in ports if port.value == row.target_port), None)
+    hint = f"; {port.value} is its targetPort, write {target.port}" if target else ""
+    yield _said(obj, port.path, f'Service "{name}" has no port {port.value}, it has {there}; requests get 503{hint}')
+
+
+def _certificate_trouble(secret: Object | None) -> str:
+    """Why a Secret gives no certificate, empty where it does."""
+    if secret is None:
+        return "does not exist"
+    for key, mark in (("tls.crt", b"-----BEGIN CERTIFICATE-----"), ("tls.key", b"PRIVATE KEY-----")):
+        text = (secret.get("data") or {}).get(key)
+        if not text:
+            return f"has no {key}"
+        try:
+            if mark not in base64.b64decode(text):
+                return f"has a {key} that is no PEM"
+        except binascii.Error:
+            return f"has a {key} that is no base64"
+    return ""
+
+
+def _unserved_class(obj: Object, snapshot: Snapshot) -> str:
+    """The warning about an Ingress that nobody serves, empty where the plane does.
+
+    A class that no IngressClass describes is served: manifests seldom bring the class along, their cluster has it.
+    """
+    annotation = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
+    name = annotation or obj["spec"].get("ingressClassName") or ""
+    field = f"metadata.annotations[{CLASS_ANNOTATION}]" if annotation else "spec.ingressClassName"
+    if not name:
+        defaults = [row["metadata"]["name"] for row in snapshot.all("IngressClass") if _is_default(row)]
+        if len(defaults) > 1:
+            return _said(obj, field, f"is missing and {', '.join(defaults)} are default classes; it is not served")
+        name = defaults[0] if defaults else ""
+    found = snapshot.get("IngressClass", "", name) or {}
+    controller = (found.get("spec") or {}).get("controller")
+    if controller and controller not in CONTROLLERS:
+        return _said(
+            obj, field, f'class "{name}" is of controller {controller}, which is none of ours; it is not served'
+        )
+    return ""
+
+
+def _is_default(ingress_class: Object) -> bool:
+    return (ingress_class["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
+
+
+def _conflicts(snapshot: Snapshot) -> Iterator[str]:
+    """Rules for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
+    taken: dict[tuple[str, str, str], str] = {}
+    served = [obj for obj in snapshot.all("Ingress") if not _unserved_class(obj, snapshot)]
+    served.sort(key=lambda obj: (obj["metadata"].get("creationTimestamp", ""), *key_of(obj)))
+    for obj in served:
+        for slot, field in _slots(obj):
+            if slot in taken:
+                host, kind, path = slot
+                what = f"{kind} {host or 'any host'}{path}" if path else "the default backend"
+                yield _said(
+                    obj, field, f"{what} is also in {taken[slot]}, which wins as the older or the first by name"
+                )
+            else:
+                taken[slot] = f"{key_of(obj)} {field}"
+
+
+def _slots(obj: Object) -> Iterator[tuple[tuple[str, str, str], str]]:
+    """(host, pathType, path) of each rule of an Ingress, and its field; the default backend has no path."""
+    spec = Place("", obj).at("spec")
+    if spec.at("defaultBackend").given:
+        yield ("", "", ""), spec.at("defaultBackend").path
+    for rule in spec.at("rules").rows():
+        for row in rule.at("http", "paths").rows():
+            kind = "Exact" if row.at("pathType").value == "Exact" else "Prefix"
+            yield (rule.at("host").text().lower(), kind, row.at("path").text("/")), row.path

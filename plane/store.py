@@ -1,0 +1,336 @@
+"""The store: every object, its history as events, and the one way in.
+
+Law: a write is a transaction. Its objects are defaulted and checked, the controllers bring in all that follows, and
+the result becomes generation n+1 whole, or the write is refused whole with everything that is wrong with it. An object
+that a transaction changed carries the generation as its ``resourceVersion``.
+
+A Store belongs to one asyncio loop. Its methods do not wait, so each is atomic there; only ``watch`` is asynchronous.
+"""
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from json import dumps, loads
+from typing import NamedTuple
+
+from plane.addresses import AddressPlan
+from plane.controllers import reconcile
+from plane.controllers.lifecycle import removed
+from plane.defaults import defaulted
+from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError, Problem
+from plane.kinds import KINDS
+from plane.merge import merge_applied, merge_patch
+from plane.model import Key, Object, Snapshot, key_of
+from plane.validation import check
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+HISTORY = 10_000
+# Set by the store and by controllers; a write through the API leaves them as they are.
+SYSTEM_METADATA = (
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "selfLink",
+)
+# Fields that cannot change once they are set: (kind, path below spec).
+IMMUTABLE = (("Service", "clusterIP"), ("Deployment", "selector"), ("ReplicaSet", "selector"), ("Pod", "nodeName"))
+
+
+class ExpiredError(Exception):
+    """A watch from a resourceVersion that is no longer remembered: HTTP 410, list again."""
+
+
+class Event(NamedTuple):
+    """One change of one object: ``type`` is ADDED, MODIFIED or DELETED."""
+
+    generation: int
+    type: str
+    object: Object
+
+
+def utc_now() -> str:
+    """The time as Kubernetes writes it: RFC 3339, in seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Store:
+    """All objects of one plane. ``clock`` gives the time as Kubernetes writes it."""
+
+    def __init__(self, plan: AddressPlan, clock: Callable[[], str] = utc_now):
+        self.plan = plan
+        self._clock = clock
+        self._snapshot = Snapshot()
+        self._history: deque[Event] = deque(maxlen=HISTORY)
+        self._forgotten = 0  # generation of the newest event that has left the history
+        self._changed = asyncio.Event()
+        self._commit(self._snapshot)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    async def changed_since(self, generation: int) -> Snapshot:
+        """The current Snapshot as soon as it is newer than ``generation``."""
+        while self._snapshot.generation <= generation:
+            await self._changed.wait()
+        return self._snapshot
+
+    def get(self, key: Key) -> Object:
+        """The object; raises NotFoundError."""
+        found = self._snapshot.get(*key)
+        if found is None:
+            raise NotFoundError(f'{KINDS[key.kind].plural} "{key.name}" not found')
+        return found
+
+    def create(self, obj: Object) -> Object:
+        """A new object. Raises ConflictError where the name is taken, ManifestError where it is invalid."""
+        obj = _named(obj)
+        key = key_of(obj)
+        if self._snapshot.get(*key):
+            raise ConflictError(f'{KINDS[key.kind].plural} "{key.name}" already exists')
+        self._write([self._admitted(obj, None)])
+        return self.get(key)
+
+    def replace(self, obj: Object, *, status: bool = False) -> Object:
+        """An object as given; with ``status`` only its status. Raises NotFoundError, ConflictError and ManifestError.
+
+        A ``metadata.resourceVersion`` in the object must be the current one (optimistic concurrency).
+        """
+        key = key_of(obj)
+        before = self.get(key)
+        version = (obj.get("metadata") or {}).get("resourceVersion")
+        if version and version != before["metadata"]["resourceVersion"]:
+            raise ConflictError(
+                f'{KINDS[key.kind].plural} "{key.name}": the object has been modified '
+                f"(resourceVersion {before['metadata']['resourceVersion']}, yours is {version}); "
+                "read it again and apply your change to that"
+            )
+        if status:
+            after = {**before, "status": obj.get("status", {})}
+        else:
+            after = self._admitted(obj, before)
+        self._write([after])
+        return self.get(key)
+
+    def merge_patch(self, key: Key, patch: Object, *, status: bool = False) -> Object:
+        """The object with a merge patch (RFC 7386) applied; with ``status`` only the patch's status counts."""
+        before = self.get(key)
+        patch = {"status": patch.get("status", {})} if status else patch
+        after = merge_patch(before, patch)
+        if key_of(after) != key:
+            raise ManifestError([_problem(key, "metadata", "a patch cannot change kind, namespace or name")])
+        return self.replace(after, status=status)
+
+    def delete(self, key: Key, grace_s: int | None = None) -> Object:
+        """Deletes an object, and what it owns after it; a pod on a node terminates first. Raises NotFoundError."""
+        before = self.get(key)
+        if key.kind == "Namespace":
+            marked = {**before["metadata"], "deletionTimestamp": self._clock()}
+            self._write([{**before, "metadata": marked, "status": {"phase": "Terminating"}}])
+        else:
+            self._commit(removed(self._snapshot, [before], self._clock(), grace_s))
+        return self._snapshot.get(*key) or before
+
+    def apply(self, objects: Sequence[Object], *, dry_run: bool = False) -> list[tuple[str, Object]]:
+        """Creates or updates all of the objects, or none: (created | configured | unchanged, object) for each.
+
+        Fields that the last applied manifest had and this one has not are removed; others are kept (``merge_applied``).
+        Raises ManifestError with every problem of every object.
+        """
+        problems: list[Problem] = []
+        admitted: list[Object] = []
+        for obj in objects:
+            before = self._snapshot.get(*key_of(obj))
+            try:
+                admitted.append(self._admitted(_applied(obj, before), before))
+            except ManifestError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise ManifestError(problems)
+        befores = [self._snapshot.get(*key_of(obj)) for obj in admitted]
+        verbs = [
+            "created" if before is None else "unchanged" if _same(before, obj) else "configured"
+            for before, obj in zip(befores, admitted, strict=True)
+        ]
+        self._write(admitted, dry_run=dry_run)
+        return [
+            (verb, obj if dry_run else self._snapshot.get(*key_of(obj)) or obj)
+            for verb, obj in zip(verbs, admitted, strict=True)
+        ]
+
+    def update(self, put: Iterable[Object] = (), drop: Iterable[Key] = ()) -> None:
+        """What controllers outside ``reconcile`` know: statuses that nodes report, nodes that come and go."""
+        self._commit(self._snapshot.changed(put, drop))
+
+    async def watch(
+        self, kind: str, namespace: str | None = None, since: int | None = None
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """(ADDED | MODIFIED | DELETED, object) for each change after generation ``since``, without end.
+
+        ``since`` None begins with every object there is as ADDED. Raises ExpiredError where ``since`` is too old.
+        """
+        if since is None:
+            since = self._snapshot.generation
+            for obj in list(self._snapshot.all(kind)):
+                if namespace in (None, obj["metadata"].get("namespace")):
+                    yield "ADDED", obj
+        while True:
+            if since < self._forgotten:
+                raise ExpiredError(f"resourceVersion {since} is too old; the oldest remembered is {self._forgotten}")
+            news = []
+            for event in reversed(self._history):
+                if event.generation <= since:
+                    break
+                news.append(event)
+            since = self._snapshot.generation
+            for event in reversed(news):
+                key = key_of(event.object)
+                if key.kind == kind and namespace in (None, key.namespace):
+                    yield event.type, event.object
+            await self.changed_since(since)
+
+    def _admitted(self, obj: Object, before: Object | None) -> Object:
+        """An object from outside, defaulted, checked, and with what only the system sets. Raises ManifestError."""
+        key = key_of(obj)
+        problems = check(obj)
+        if problems:
+            raise ManifestError(problems)
+        old = (before or {}).get("metadata") or {}
+        mine = {name: value for name, value in obj["metadata"].items() if name not in SYSTEM_METADATA}
+        system = {name: old[name] for name in SYSTEM_METADATA if name in old} or {
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": self._clock(),
+        }
+        obj = defaulted({**obj, "metadata": {**mine, **system}})
+        obj.pop("status", None)
+        if before and "status" in before:
+            obj["status"] = before["status"]
+        if before and key.kind == "Service" and not obj["spec"].get("clusterIP"):
+            kept = ("clusterIP", "clusterIPs")
+            obj["spec"] = {**obj["spec"], **{name: before["spec"][name] for name in kept if name in before["spec"]}}
+        problems = [
+            _problem(key, f"spec.{field}", f"cannot be changed from {before['spec'][field]!r}; delete the object first")
+            for kind, field in IMMUTABLE
+            if kind == key.kind and before and field in before["spec"]
+            if obj["spec"].get(field) != before["spec"][field]
+        ]
+        if problems:
+            raise ManifestError(problems)
+        return obj
+
+    def _write(self, put: Iterable[Object], *, dry_run: bool = False) -> None:
+        put = list(put)
+        after = self._snapshot.changed(put)
+        problems = list(self._address_problems(after, {key_of(obj) for obj in put}))
+        if problems:
+            raise ManifestError(problems)
+        self._commit(after, dry_run=dry_run)
+
+    def _address_problems(self, after: Snapshot, written: set[Key]) -> Iterable[Problem]:
+        """ClusterIPs asked for by the objects being written that are outside the range or taken."""
+        if not any(key.kind == "Service" for key in written):
+            return
+        owners: dict[str, Key] = {}
+        for obj in sorted(after.all("Service"), key=lambda obj: key_of(obj) in written):
+            address, key = obj["spec"].get("clusterIP"), key_of(obj)
+            if not address or address == "None":
+                continue
+            span = self.plan.cluster_ips
+            if key in written and IPv4Address(address) not in span:
+                reason = f"{address} is not in this plane's range {span}; choose one of it, or leave the field out"
+                yield _problem(key, "spec.clusterIP", reason)
+            elif address in owners:
+                reason = f"{address} is already that of {owners[address]}; choose another, or leave the field out"
+                yield _problem(key, "spec.clusterIP", reason)
+            else:
+                owners[address] = key
+
+    def _commit(self, wanted: Snapshot, *, dry_run: bool = False) -> None:
+        """Reconciles, stamps what changed with the new generation, and tells those who watch."""
+        before = self._snapshot
+        try:
+            after = reconcile(wanted, self.plan, self._clock())
+        except PlaneError as error:
+            raise ManifestError([Problem("", 0, "", "", str(error))]) from error
+        if dry_run:
+            return
+        generation = before.generation + 1
+        events = []
+        stamped: dict[str, dict[tuple[str, str], Object]] = {}
+        for kind in {*before.objects, *after.objects}:
+            old, new = before.objects.get(kind, {}), after.objects.get(kind, {})
+            if old is new:
+                continue
+            rows = stamped[kind] = dict(new)
+            for name, obj in new.items():
+                was = old.get(name)
+                if was is obj:
+                    continue
+                if was is not None and was == obj:
+                    rows[name] = was
+                    continue
+                rows[name] = _stamped(was, obj, generation)
+                events.append(Event(generation, "MODIFIED" if was else "ADDED", rows[name]))
+            for name in old.keys() - new.keys():
+                gone = old[name]
+                gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(generation)}}
+                events.append(Event(generation, "DELETED", gone))
+        if not events and after.backends == before.backends:
+            return
+        self._snapshot = replace(after, generation=generation, objects={**after.objects, **stamped})
+        overflow = len(self._history) + len(events) - HISTORY
+        if overflow > 0:
+            self._forgotten = [*self._history, *events][overflow - 1].generation
+        self._history.extend(events)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _stamped(before: Object | None, obj: Object, generation: int) -> Object:
+    """The object with its new resourceVersion; ``metadata.generation`` counts changes of its spec."""
+    count = (before or {}).get("metadata", {}).get("generation", 0)
+    if before is None or before.get("spec") != obj.get("spec"):
+        count += 1
+    return {**obj, "metadata": {**obj["metadata"], "generation": count, "resourceVersion": str(generation)}}
+
+
+def _named(obj: Object) -> Object:
+    """The object with a name made from ``generateName`` where it has no name."""
+    metadata = obj.get("metadata") or {}
+    if metadata.get("name") or not metadata.get("generateName"):
+        return obj
+    return {**obj, "metadata": {**metadata, "name": metadata["generateName"] + uuid.uuid4().hex[:5]}}
+
+
+def _applied(obj: Object, before: Object | None) -> Object:
+    """The manifest merged into the live object, and remembered in the annotation that kubectl uses too."""
+    manifest = {name: value for name, value in obj.items() if name != "status"}
+    metadata = manifest.get("metadata") or {}
+    annotations = {name: value for name, value in (metadata.get("annotations") or {}).items() if name != LAST_APPLIED}
+    remembered = dumps({**manifest, "metadata": {**metadata, "annotations": annotations}}, sort_keys=True)
+    merged = manifest
+    if before is not None:
+        last = (before["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+        merged = merge_applied(loads(last) if last else None, manifest, before)
+    annotations = {**(merged["metadata"].get("annotations") or {}), LAST_APPLIED: remembered}
+    return {**merged, "metadata": {**merged["metadata"], "annotations": annotations}}
+
+
+def _same(before: Object, after: Object) -> bool:
+    return before == {**after, "metadata": {**after["metadata"], **_system(before)}}
+
+
+def _system(obj: Object) -> Object:
+    return {name: obj["metadata"][name] for name in SYSTEM_METADATA if name in obj["metadata"]}
+
+
+def _problem(key: Key, field: str, reason: str) -> Problem:
+    return Problem("", 0, str(key), field, reason)
