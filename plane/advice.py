@@ -8,11 +8,13 @@ import base64
 import binascii
 from collections.abc import Container, Iterator
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
 from plane.model import SERVICE_LABEL, Object, Service, Snapshot, key_of, slices_by_service
+from plane.pods import images
+from plane.routes import find_port, matched
 from plane.validation.findings import Place
-from plane.validation.ingresses import CLASS_ANNOTATION
 from plane.validation.metadata import APP_ANNOTATION
 
 
@@ -71,7 +73,6 @@ POD_FIELDS = (
     "hostPID",
     "hostIPC",
     "hostAliases",
-    "hostname",
     "subdomain",
     "dnsConfig",
     "priorityClassName",
@@ -85,9 +86,6 @@ DIALECTS = (
     "haproxy.org/",
     "haproxy-ingress.github.io/",
 )
-# Controllers (``spec.controller`` of an IngressClass) that the plane stands in for.
-CONTROLLERS = ("k8s.io/ingress-nginx", "traefik.io/ingress-controller", "ingress-controllers.konghq.com/kong")
-DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
 
 
 def advise(snapshot: Snapshot) -> list[str]:
@@ -228,8 +226,6 @@ def _slices(snapshot: Snapshot) -> Iterator[str]:
 
 def _pods(obj: Object) -> Iterator[str]:
     """Warnings about a Pod, or about a workload's pod template."""
-    from plane.pods import images  # above this room in the house, and only a list of names is needed of it
-
     pod = Place("", obj) if obj["kind"] == "Pod" else Place("", obj).at("spec", "template")
     spec = pod.at("spec")
     own = ((Place("", obj).at("spec"), name) for name in DEPLOYMENT_FIELDS if obj["kind"] == "Deployment")
@@ -239,9 +235,9 @@ def _pods(obj: Object) -> Iterator[str]:
     if fields:
         yield _said(obj, "", f"not acted on: {', '.join(fields)}")
     is_app = pod.at("metadata", "annotations").at(APP_ANNOTATION).given
-    for container in spec.at("containers").rows():
+    for number, container in enumerate(spec.at("containers").rows()):
         image = container.at("image")
-        if not is_app and not images.known(image.text()):
+        if not (is_app and number == 0) and not images.known(image.text()):
             yield _said(obj, image.path, f"the plane does not run {image.text()}, it runs an echo server in its place")
         names = {port.at("name").value for port in container.at("ports").rows()}
         for port in (container.at("readinessProbe", kind, "port") for kind in ("httpGet", "tcpSocket")):
@@ -258,9 +254,11 @@ def _dialect(obj: Object) -> Iterator[str]:
 
 def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
     yield from _dialect(obj)
-    unserved = _unserved_class(obj, snapshot)
+    unserved = unserved_because(obj, snapshot)
     if unserved:
-        yield unserved
+        named = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
+        field = f"metadata.annotations[{CLASS_ANNOTATION}]" if named else "spec.ingressClassName"
+        yield _said(obj, field, f"not served: {unserved}")
         return
     spec = Place("", obj).at("spec")
     for place in (*_found(spec, "defaultBackend"), *_found(spec, "rules[*].http.paths[*].backend")):
@@ -274,19 +272,18 @@ def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
 
 def _backend(obj: Object, backend: Place, snapshot: Snapshot) -> Iterator[str]:
     namespace, name = obj["metadata"]["namespace"], backend.at("name").text()
-    found = snapshot.get("Service", namespace, name)
-    if found is None:
+    service, found = find_port(snapshot, namespace, backend.value)
+    if service is None:
         what = f'there is no Service "{name}" in namespace {namespace}; requests get 503'
         yield _said(obj, backend.at("name").path, what)
-        return
-    port = backend.at("port", "name") if backend.at("port", "name").given else backend.at("port", "number")
-    ports = Service.of(found).ports
-    if any(port.value in (row.name, row.port) for row in ports):
-        return
-    there = ", ".join(f"{row.port} ({row.name})" if row.name else str(row.port) for row in ports) or "none"
-    target = next((row for row in ports if port.value == row.target_port), None)
-    hint = f"; {port.value} is its targetPort, write {target.port}" if target else ""
-    yield _said(obj, port.path, f'Service "{name}" has no port {port.value}, it has {there}; requests get 503{hint}')
+    elif found is None:
+        port = backend.at("port", "name") if backend.at("port", "name").given else backend.at("port", "number")
+        rows = [row for row in service.ports if row.protocol == "TCP"]
+        there = ", ".join(f"{row.port} ({row.name})" if row.name else str(row.port) for row in rows) or "none"
+        target = next((row for row in rows if port.value == row.target_port), None)
+        hint = f"; {port.value} is its targetPort, write {target.port}" if target else ""
+        what = f'Service "{name}" has no TCP port {port.value}, it has {there}; requests get 503{hint}'
+        yield _said(obj, port.path, what)
 
 
 def _certificate_trouble(secret: Object | None) -> str:
@@ -305,55 +302,27 @@ def _certificate_trouble(secret: Object | None) -> str:
     return ""
 
 
-def _unserved_class(obj: Object, snapshot: Snapshot) -> str:
-    """The warning about an Ingress that nobody serves, empty where the plane does.
-
-    A class that no IngressClass describes is served: manifests seldom bring the class along, their cluster has it.
-    """
-    annotation = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
-    name = annotation or obj["spec"].get("ingressClassName") or ""
-    field = f"metadata.annotations[{CLASS_ANNOTATION}]" if annotation else "spec.ingressClassName"
-    if not name:
-        defaults = [row["metadata"]["name"] for row in snapshot.all("IngressClass") if _is_default(row)]
-        if len(defaults) > 1:
-            return _said(obj, field, f"is missing and {', '.join(defaults)} are default classes; it is not served")
-        name = defaults[0] if defaults else ""
-    found = snapshot.get("IngressClass", "", name) or {}
-    controller = (found.get("spec") or {}).get("controller")
-    if controller and controller not in CONTROLLERS:
-        return _said(
-            obj, field, f'class "{name}" is of controller {controller}, which is none of ours; it is not served'
-        )
-    return ""
-
-
-def _is_default(ingress_class: Object) -> bool:
-    return (ingress_class["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
-
-
 def _conflicts(snapshot: Snapshot) -> Iterator[str]:
     """Rules for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
-    taken: dict[tuple[str, str, str], str] = {}
-    served = [obj for obj in snapshot.all("Ingress") if not _unserved_class(obj, snapshot)]
-    served.sort(key=lambda obj: (obj["metadata"].get("creationTimestamp", ""), *key_of(obj)))
-    for obj in served:
-        for slot, field in _slots(obj):
-            if slot in taken:
-                host, kind, path = slot
-                what = f"{kind} {host or 'any host'}{path}" if path else "the default backend"
-                yield _said(
-                    obj, field, f"{what} is also in {taken[slot]}, which wins as the older or the first by name"
-                )
-            else:
-                taken[slot] = f"{key_of(obj)} {field}"
+    taken: dict[tuple[Any, ...], str] = {}
+    for obj in served(snapshot):
+        for slot, place in _slots(obj):
+            if slot not in taken:
+                taken[slot] = f"{key_of(obj)} {place.path}"
+                continue
+            what = "the default backend"
+            if slot:
+                what = f"{place.at('pathType').text()} {slot[0] or 'any host'}{place.at('path').text('/')}"
+            yield _said(
+                obj, place.path, f"{what} is also in {taken[slot]}, which wins as the older or the first by name"
+            )
 
 
-def _slots(obj: Object) -> Iterator[tuple[tuple[str, str, str], str]]:
-    """(host, pathType, path) of each rule of an Ingress, and its field; the default backend has no path."""
+def _slots(obj: Object) -> Iterator[tuple[tuple[Any, ...], Place]]:
+    """(host, what its path matches) of each rule of an Ingress, and its place; nothing for the default backend."""
     spec = Place("", obj).at("spec")
-    if spec.at("defaultBackend").given:
-        yield ("", "", ""), spec.at("defaultBackend").path
+    if spec.at("defaultBackend").given and not spec.at("rules").given:
+        yield (), spec.at("defaultBackend")
     for rule in spec.at("rules").rows():
         for row in rule.at("http", "paths").rows():
-            kind = "Exact" if row.at("pathType").value == "Exact" else "Prefix"
-            yield (rule.at("host").text().lower(), kind, row.at("path").text("/")), row.path
+            yield (rule.at("host").text().lower(), *matched(row.value)), row

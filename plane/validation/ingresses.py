@@ -4,12 +4,12 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from plane.ingressclass import CLASS_ANNOTATION
 from plane.validation import names
 from plane.validation.findings import Finding, Place, shown
 from plane.validation.metadata import name_at
 
 PATH_TYPES = ("Exact", "Prefix", "ImplementationSpecific")
-CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 FORBIDDEN_IN_PATH = ("//", "/./", "/../", "%2f", "%2F")
 FORBIDDEN_AT_END = ("/..", "/.")
 
@@ -39,7 +39,7 @@ def ingress(obj: Place) -> Iterator[Finding]:
     name, annotation = spec.at("ingressClassName"), obj.at("metadata", "annotations").at(CLASS_ANNOTATION)
     yield from name_at(name, names.subdomain)
     if name.given and annotation.given:
-        yield annotation.wrong("cannot go together with spec.ingressClassName; keep one of them")
+        yield annotation.refused("cannot go together with spec.ingressClassName; keep one of them")
 
 
 def ingress_class(obj: Place) -> Iterator[Finding]:

@@ -1,0 +1,35 @@
+"""One load in a process of its own: what the runner makes an actor of.
+
+It is apart from the runner so that such a process imports the driver and nothing of the plane. One thread runs the
+load, others answer meanwhile.
+"""
+
+import gc
+
+import uvloop
+
+from harness.drivers.stream import Progress, Stream, Task
+from harness.recorder import Recorded
+
+
+class LoadProcess:
+    """A load that waits for its start."""
+
+    def __init__(self, task: Task):
+        self._stream = Stream(task)
+
+    def ready(self) -> None:
+        """Returns once the process is there and has nothing else to do."""
+        # What is there by now stays as long as the process: no collection during the run need look at it.
+        gc.collect()
+        gc.freeze()
+
+    def run(self, epoch_ns: int) -> Recorded:
+        """Runs the load in this thread; see ``Stream.run``."""
+        return uvloop.run(self._stream.run(epoch_ns))
+
+    def progress(self) -> Progress:
+        return self._stream.progress()
+
+    def stop(self) -> None:
+        self._stream.stop()

@@ -1,0 +1,151 @@
+"""One load from its first request to its last: what an actor of the runner, or a test, runs.
+
+Law: ``run`` ends by itself. Its last request is due before the duration is over, and none outlives its timeout.
+"""
+
+import asyncio
+import resource
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from harness import arrivals
+from harness.drivers.http import Client, Destination
+from harness.drivers.pace import ClosedLoop, OpenLoop
+from harness.recorder import Recorded, Recorder
+from harness.workload import Workload
+
+# Descriptors a process needs beside the connections of its load.
+_OTHER_DESCRIPTORS = 256
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a driver needs to know of a load; times in ns from the start of the run.
+
+    ``rate`` makes an open loop of at most ``connections`` connections, None a closed loop of exactly as many.
+    """
+
+    destination: Destination
+    workload: Workload
+    rate: Fraction | None
+    connections: int
+    start_ns: int
+    duration_ns: int
+    timeout_ns: int
+    id_key: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a load is: requests that were due, that ended, and that ended badly."""
+
+    scheduled: int = 0
+    done: int = 0
+    errors: int = 0
+
+
+class Stream:
+    """A load that runs in the event loop of whoever awaits ``run``; ``progress`` and ``stop`` are for any thread."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self._started = threading.Lock()
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Client | None = None
+
+    async def run(self, epoch_ns: int) -> Recorded:
+        """Runs the load, whose times count from ``epoch_ns`` of the monotonic clock, and returns all its rows.
+
+        Raises whatever an error of the driver itself was; what the subject does wrong is in the rows.
+        """
+        task = self._task
+        start_ns = epoch_ns + task.start_ns
+        allow_descriptors(task.connections + _OTHER_DESCRIPTORS)
+        due = start_ns + arrivals.constant(task.rate, task.duration_ns) if task.rate else None
+        record = Recorder(due)
+        self._under_way = 0
+        self._all_sent = False
+        self._over = asyncio.Event()
+        self._broken: BaseException | None = None
+        client = Client(
+            task.destination,
+            task.workload,
+            record,
+            id_key=task.id_key,
+            timeout_ns=task.timeout_ns,
+            max_connections=task.connections,
+            ended=self._ended,
+        )
+        self._send_row = client.send
+        self._pace: OpenLoop | ClosedLoop
+        if task.rate:
+            self._pace = OpenLoop(record, self._send, self._sent)
+        else:
+            end_ns = start_ns + task.duration_ns
+            self._pace = ClosedLoop(
+                record, self._send, self._sent, connections=task.connections, start_ns=start_ns, end_ns=end_ns
+            )
+        self._client = client
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._failed)
+        try:
+            with self._started:
+                self._loop = loop
+                if not self._stopped:
+                    self._pace.start()
+            if not self._stopped:
+                await self._over.wait()
+        finally:
+            with self._started:
+                self._loop = None
+            self._pace.stop()
+            client.close()
+            loop.set_exception_handler(None)
+        if self._broken is not None:
+            raise self._broken
+        return record.recorded()
+
+    def progress(self) -> Progress:
+        if self._client is None:
+            return Progress()
+        return Progress(self._pace.sent, self._client.done, self._client.errors)
+
+    def stop(self) -> None:
+        """Ends the load soon: what is under way is interrupted, what is not due yet is no row."""
+        with self._started:
+            self._stopped = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._over.set)
+
+    def _send(self, row: int) -> None:
+        self._under_way += 1
+        self._send_row(row)
+
+    def _ended(self, row: int, answered: bool) -> None:
+        self._under_way -= 1
+        self._pace.ended(row, answered)
+        if self._all_sent and not self._under_way:
+            self._over.set()
+
+    def _sent(self) -> None:
+        self._all_sent = True
+        if not self._under_way:
+            self._over.set()
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError):  # a connection that broke in an unusual way: its row says so
+            return
+        self._broken = error or RuntimeError(context["message"])
+        self._over.set()
+
+
+def allow_descriptors(number: int) -> None:
+    """Raises this process's soft limit of open files as far as that many need and the hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

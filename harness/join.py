@@ -1,0 +1,156 @@
+"""Which way each request went: the client's rows joined with what the plane recorded.
+
+Law: a join is by identity, never by nearness. A request through the Ingress is found by its 64-bit id. A connection
+through a relay is found by its 4-tuple; where a client port was used more than once, by the first time it was accepted
+after the client began to connect. A request that the plane has no record of stays without a route.
+
+All addresses are ``uint32`` in host order, all times int64 ns of the machine's monotonic clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness import workload
+from harness.recorder import Recorded
+from harness.records import Names, Route
+from plane.addresses import ip_to_int
+
+# Columns of equal length by name, and lists of the names that some of them index.
+Columns = Mapping[str, Any]
+# Pod address → (namespace/name, node).
+Pods = Mapping[str, tuple[str, str]]
+
+# A relay reads the clock once for a batch of connections, some of which may have begun meanwhile: it may stamp a
+# connection so much earlier than it began, a thread's wait for the processor included. The kernel gives a client port
+# out again only when it has been through the others, which takes far longer.
+STAMP_EARLY_NS = 50_000_000
+
+
+def join(
+    recorded: Recorded,
+    *,
+    id_key: int,
+    frontend: tuple[int, int],
+    service: str,
+    ingress: Sequence[Columns],
+    connections: Sequence[Columns],
+    pods: Pods,
+) -> Route:
+    """The route of every request of a load.
+
+    frontend     (address, port) that the load's connections were made to, the port as manifests name it
+    service      namespace/name of the Service whose frontend that is, empty where it is none
+    ingress      of each ingress: request_id uint64, route int32 (index of the list ``routes``), service int32 (of
+                 the list ``services``), pod_ip uint32 (0 none), generation int64; negative indices are none
+    connections  of each relay: columns by the fields of ``kernels.layout.RECORD``
+    """
+    rows = len(recorded.requests["intended_ns"])
+    found = _Found(rows)
+    _by_connection(found, recorded, frontend, service, connections)
+    ids = workload.request_ids(id_key, rows)
+    for columns in ingress:
+        _by_request_id(found, ids, columns)
+    if not found.anything:
+        # No ingress and no relay was on the way: the address is a pod's own, or nobody's here.
+        found.pod_ip[recorded.requests["connection"] >= 0] = frontend[0]
+    return found.route(pods)
+
+
+class _Found:
+    """What is known of each row so far."""
+
+    def __init__(self, rows: int):
+        self.route_index = np.full(rows, -1, np.int32)
+        self.service_index = np.full(rows, -1, np.int32)
+        self.pod_ip = np.zeros(rows, np.uint32)
+        self.generation = np.full(rows, -1, np.int64)
+        self.routes: list[str] = []
+        self.services: list[str] = []
+
+    @property
+    def anything(self) -> bool:
+        return bool((self.generation >= 0).any())
+
+    def route(self, pods: Pods) -> Route:
+        listed = sorted((ip_to_int(ip), pod, node) for ip, (pod, node) in pods.items())
+        known = np.array([ip for ip, _, _ in listed], np.uint32)
+        place = np.searchsorted(known, self.pod_ip).astype(np.int32)
+        here = place < len(known)
+        here[here] = known[place[here]] == self.pod_ip[here]
+        index = np.where(here, place, np.int32(-1))
+        return Route(
+            route=Names(self.route_index, self.routes),
+            service=Names(self.service_index, self.services),
+            pod=Names(index, [pod for _, pod, _ in listed]),
+            node=Names(index, [node for _, _, node in listed]),
+            generation=self.generation,
+        )
+
+
+def _by_request_id(found: _Found, ids: np.ndarray, columns: Columns) -> None:
+    """Fills the rows that an ingress recorded; of several records of one id the last counts: the attempt answered."""
+    recorded = np.asarray(columns["request_id"], np.uint64)
+    if not recorded.size:
+        return
+    order = np.argsort(recorded, kind="stable")
+    last = np.searchsorted(recorded[order], ids, side="right") - 1
+    record = order[last]
+    rows = np.flatnonzero((last >= 0) & (recorded[record] == ids))
+    record = record[rows]
+    for index, name, texts in (
+        (found.route_index, "route", found.routes),
+        (found.service_index, "service", found.services),
+    ):
+        number = np.asarray(columns[name])[record]
+        index[rows] = np.where(number >= 0, number + len(texts), -1)
+        texts.extend(columns[f"{name}s"])
+    found.pod_ip[rows] = columns["pod_ip"][record]
+    found.generation[rows] = columns["generation"][record]
+
+
+def _by_connection(
+    found: _Found, recorded: Recorded, frontend: tuple[int, int], service: str, relays: Sequence[Columns]
+) -> None:
+    """Fills the rows whose connection a relay recorded."""
+    accepted = _accepted(recorded.connections, frontend, relays)
+    connection = recorded.requests["connection"]
+    generation, pod_ip = (column[connection] for column in accepted)
+    rows = np.flatnonzero((connection >= 0) & (generation >= 0))
+    if rows.size:
+        found.services.append(service)
+        found.service_index[rows] = 0 if service else -1
+        found.generation[rows] = generation[rows]
+        found.pod_ip[rows] = pod_ip[rows]
+
+
+def _accepted(
+    opened: Mapping[str, np.ndarray], frontend: tuple[int, int], relays: Sequence[Columns]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Generation int64 (negative none) and backend address uint32 for each of a load's connections.
+
+    The client's and the relays' rows are sorted together by 4-tuple and time; a connection's own record is then the row
+    right after it, and where that is another connection of the client it was never accepted.
+    """
+    clients = len(opened["began_ns"])
+    generation = np.full(clients + 1, -1, np.int64)  # the last item is where a connection of NEVER leads
+    pod_ip = np.zeros(clients + 1, np.uint32)
+    there = [
+        {name: column[here] for name, column in columns.items()}
+        for columns in relays
+        for here in [(columns["frontend_ip"] == frontend[0]) & (columns["frontend_port"] == frontend[1])]
+    ]
+    if not there or not clients:
+        return generation, pod_ip
+    theirs = {name: np.concatenate([columns[name] for columns in there]) for name in there[0]}
+    ports = np.concatenate([opened["client_port"], theirs["client_port"]]).astype(np.uint64)
+    key = np.concatenate([opened["client_ip"], theirs["client_ip"]]).astype(np.uint64) << np.uint64(16) | ports
+    time = np.concatenate([opened["began_ns"] - STAMP_EARLY_NS, theirs["opened_ns"]])
+    order = np.lexsort((time, key))
+    own, after = order[:-1], order[1:]
+    matched = (own < clients) & (after >= clients) & (key[own] == key[after])
+    own, after = own[matched], after[matched] - clients
+    generation[own] = theirs["generation"][after]
+    pod_ip[own] = theirs["backend_ip"][after]
+    return generation, pod_ip

@@ -1,0 +1,163 @@
+"""The file a run leaves: one row for each scheduled request, documented, with where it came from in its metadata.
+
+Law: the file explains itself. Units are in the metadata of the fields, provenance in the metadata of the schema, names
+are dictionaries that are complete before the first row is written (the IPC file format cannot replace one). Nothing is
+computed here but differences to the run's epoch; whatever judges the rows is in ``report``. ``docs/records.md`` is the
+same table for people. ``VERSION`` changes when a column changes its meaning, not when one is added.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from harness import workload
+from harness.recorder import ERRORS, NEVER, Recorded
+
+VERSION = "requests/1"
+PREFIX = "trafficplane."
+FILE = "requests.arrow"
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+
+def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning})
+
+
+# Units are UCUM's, as in OpenTelemetry: ns, By (bytes), 1 (a number or a name).
+SCHEMA = pa.schema(
+    [
+        _column("request_id", pa.uint64(), "1", "sent as X-Request-ID in 16 hex digits; unique in the run"),
+        _column("load", _NAME, "1", "name of the load"),
+        _column("intended_ns", pa.int64(), "ns", "when the request was due"),
+        _column("sent_ns", pa.int64(), "ns", "when it was last handed to the kernel; null: never", nullable=True),
+        _column("first_byte_ns", pa.int64(), "ns", "when the first byte of the answer was read", nullable=True),
+        _column("done_ns", pa.int64(), "ns", "when the answer was there in full; null: never", nullable=True),
+        _column("status", pa.uint16(), "1", "HTTP status of the answer", nullable=True),
+        _column("bytes_in", pa.int64(), "By", "bytes of the answer, head and body, as far as they came"),
+        _column("bytes_out", pa.int64(), "By", "bytes of the request, head and body, over all attempts"),
+        _column("error", _NAME, "1", "why there is no whole answer; null: there is one", nullable=True),
+        _column("route", _NAME, "1", "Ingress, rule and path that matched", nullable=True),
+        _column("service", _NAME, "1", "namespace/name of the Service", nullable=True),
+        _column("pod", _NAME, "1", "namespace/name of the pod that was chosen", nullable=True),
+        _column("node", _NAME, "1", "node of that pod", nullable=True),
+        _column("generation", pa.int64(), "1", "generation of the tables that chose the pod", nullable=True),
+        _column("connection_id", pa.int32(), "1", "number of the connection within its load", nullable=True),
+        _column("attempts", pa.uint8(), "1", "how often the request was sent"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """A column of names: ``texts``, and for each row the index int32 of its text, negative where there is none."""
+
+    index: np.ndarray
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which way each request of a load went through the plane; ``generation`` int64, negative where unknown."""
+
+    route: Names
+    service: Names
+    pod: Names
+    node: Names
+    generation: np.ndarray
+
+    @classmethod
+    def unknown(cls, rows: int) -> "Route":
+        none = Names(np.full(rows, -1, np.int32))
+        return cls(none, none, none, none, np.full(rows, -1, np.int64))
+
+
+@dataclass(frozen=True)
+class LoadRows:
+    """All there is to write of one load: ``request_bytes`` is the size of its request."""
+
+    load: str
+    recorded: Recorded
+    route: Route
+    id_key: int
+    request_bytes: int
+
+
+def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, str]) -> pa.Table:
+    """The rows of all loads under ``SCHEMA``, times counted from the epoch; one chunk for each load, in their order."""
+    schema = SCHEMA.with_metadata({PREFIX + key: text for key, text in {"schema": VERSION, **provenance}.items()})
+    texts = {
+        "load": [rows.load for rows in loads],
+        "error": list(ERRORS[1:]),
+        **{
+            name: sorted({text for rows in loads for text in getattr(rows.route, name).texts})
+            for name in ("route", "service", "pod", "node")
+        },
+    }
+    dictionaries = {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    return pa.Table.from_batches([_batch(schema, rows, epoch_ns, dictionaries) for rows in loads], schema)
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Writes an Arrow IPC file, zstd; it has its name once it is whole."""
+    unfinished = path.with_name(path.name + ".part")
+    with (
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer,
+    ):
+        writer.write_table(table)
+    os.replace(unfinished, path)
+
+
+def read(path: Path) -> pa.Table:
+    """The rows of a run, from its file or from the folder that holds it. Raises OSError and pa.ArrowInvalid."""
+    with pa.memory_map(str(path / FILE if path.is_dir() else path)) as source, pa.ipc.open_file(source) as reader:
+        return reader.read_all()
+
+
+def provenance_of(table: pa.Table) -> dict[str, str]:
+    """The metadata of a run's schema, without the prefix."""
+    metadata = table.schema.metadata or {}
+    return {
+        key.decode().removeprefix(PREFIX): text.decode()
+        for key, text in metadata.items()
+        if key.startswith(PREFIX.encode())
+    }
+
+
+def _batch(schema: pa.Schema, rows: LoadRows, epoch_ns: int, dictionaries: Mapping[str, pa.Array]) -> pa.RecordBatch:
+    requests = rows.recorded.requests
+    number = len(requests["intended_ns"])
+    error = requests["error"].astype(np.int32) - 1
+    columns = {
+        "request_id": pa.array(workload.request_ids(rows.id_key, number)),
+        "load": _names(Names(np.zeros(number, np.int32), [rows.load]), dictionaries["load"]),
+        "status": _unless(requests["status"], requests["status"] == 0),
+        "bytes_in": pa.array(requests["bytes_in"]),
+        "bytes_out": pa.array(requests["attempts"].astype(np.int64) * rows.request_bytes),
+        "error": _names(Names(error, ERRORS[1:]), dictionaries["error"]),
+        "generation": _unless(rows.route.generation, rows.route.generation < 0),
+        "connection_id": _unless(requests["connection"], requests["connection"] == NEVER),
+        "attempts": pa.array(requests["attempts"]),
+    }
+    for name in ("intended_ns", "sent_ns", "first_byte_ns", "done_ns"):
+        columns[name] = _unless(requests[name] - epoch_ns, requests[name] == NEVER)
+    for name in ("route", "service", "pod", "node"):
+        columns[name] = _names(getattr(rows.route, name), dictionaries[name])
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _unless(values: np.ndarray, null: np.ndarray) -> pa.Array:
+    return pa.array(values, mask=null)
+
+
+def _names(names: Names, dictionary: pa.Array) -> pa.DictionaryArray:
+    """The column over the run's dictionary instead of its own texts."""
+    place = {text: index for index, text in enumerate(dictionary.to_pylist())}
+    # The last item is where an index of -1 leads.
+    translated = np.array([*(place[text] for text in names.texts), -1], np.int32)[names.index]
+    return pa.DictionaryArray.from_arrays(_unless(translated, translated < 0), dictionary)

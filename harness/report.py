@@ -1,0 +1,109 @@
+"""What a run's rows say: a summary computed from the Arrow file alone, the day it was written or years later.
+
+Law: every number comes from rows, none from a bucket or a sample. A latency is ``done_ns - intended_ns``. Percentiles
+are nearest-rank (the ⌈p·n⌉-th smallest of n) over all *scheduled* requests, and a request without a whole answer ranks
+after all that have one: where the rank falls on such a request the percentile is *never* (None), not a smaller number.
+An error is a request without a whole answer, or one answered with a status of 400 or more. Requests that the end of an
+interrupted run cut off are counted as such, and in nothing else: nobody knows what would have become of them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness import scenario
+from harness.objectives import Judgement, judge
+from harness.recorder import ERROR_STATUS, ERRORS, INTERRUPTED
+from harness.records import provenance_of
+from harness.units import NS_PER_S
+
+UNKNOWN_POD = ""
+RANKS = {
+    "p50": Fraction(50, 100),
+    "p90": Fraction(90, 100),
+    "p99": Fraction(99, 100),
+    "p99.9": Fraction(999, 1000),
+    "max": Fraction(1),
+}
+
+
+def summarise(table: pa.Table) -> dict[str, Any]:
+    """The summary of a run, as ``summary.json`` holds it (docs/records.md). Raises ValueError where it is no run."""
+    facts = provenance_of(table)
+    if "loads" not in facts:
+        raise ValueError("the file was not written by this harness: its schema has no trafficplane metadata")
+    asked = scenario.parse(facts["scenario"], "the scenario of the run")
+    interrupted = facts["interrupted"] == "true"
+    loads: list[dict[str, Any]] = []
+    pods: list[dict[str, Any]] = []
+    judgements: list[Judgement] = []
+    for load, description in zip(asked.spec.loads, json.loads(facts["loads"]), strict=True):
+        rows = table.filter(pc.equal(table["load"], load.name))
+        cut_off = pc.fill_null(pc.equal(rows["error"], ERRORS[INTERRUPTED]), False)
+        rows = rows.filter(pc.invert(cut_off))
+        loads.append({**_load(rows, description, interrupted), "cut_off": pc.sum(cut_off).as_py() or 0})
+        pods += _pods(rows, load.name)
+        judgements += judge(loads[-1], asked.objectives(load))
+    return {
+        "run": facts["run"],
+        "scenario": asked.name,
+        "started": facts["started"],
+        "interrupted": interrupted,
+        "loads": loads,
+        "pods": pods,
+        "objectives": [asdict(judgement) for judgement in judgements],
+        "met": all(judgement.met for judgement in judgements),
+    }
+
+
+def percentiles(latencies_ns: np.ndarray, scheduled: int) -> dict[str, int | None]:
+    """Nearest-rank percentiles of ``scheduled`` requests, of which those answered took ``latencies_ns`` int64[n]."""
+    ordered = np.sort(latencies_ns)
+    ranks = {name: -(-share.numerator * scheduled // share.denominator) for name, share in RANKS.items()}
+    return {name: int(ordered[rank - 1]) if 0 < rank <= len(ordered) else None for name, rank in ranks.items()}
+
+
+def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> dict[str, Any]:
+    intended = rows["intended_ns"].to_numpy()
+    done = rows["done_ns"]
+    answered = np.asarray(pc.is_valid(done))
+    done_ns = done.drop_null().to_numpy()
+    kinds = Counter(rows["error"].drop_null().to_pylist())
+    status = Counter(rows["status"].filter(pc.is_valid(done)).to_pylist())
+    kinds.update({f"status {code}": count for code, count in status.items() if code >= ERROR_STATUS})
+    start_ns, duration_ns = description["start_ns"], description["duration_ns"]
+    # From the start of the load to its last answer, and not less than it was meant to last.
+    last_ns = max((int(column.max()) for column in (intended, done_ns) if len(column)), default=start_ns)
+    span_ns = max(last_ns - start_ns, 1 if interrupted else duration_ns)
+    offered = None
+    if description["rate"] is not None:
+        offered = len(rows) * NS_PER_S / (span_ns if interrupted else duration_ns)
+    return {
+        "name": description["name"],
+        "arrivals": description["arrivals"],
+        "scheduled": len(rows),
+        "answered": len(done_ns),
+        "offered_rate": offered,
+        "achieved_rate": len(done_ns) * NS_PER_S / span_ns,
+        "errors": sum(kinds.values()),
+        "errors_by_kind": dict(sorted(kinds.items())),
+        "sent_again": int(np.sum(rows["attempts"].to_numpy() > 1)),
+        "latency_ns": percentiles(done_ns - intended[answered], len(rows)),
+    }
+
+
+def _pods(rows: pa.Table, load: str) -> list[dict[str, Any]]:
+    """Answered requests of a load by pod; those of which no pod is known come last, under the empty name."""
+    answered = rows.filter(pc.is_valid(rows["done_ns"]))
+    counted = Counter(zip(answered["pod"].to_pylist(), answered["node"].to_pylist(), strict=True))
+    return [
+        {"load": load, "pod": pod or UNKNOWN_POD, "node": node or "", "answered": count}
+        for (pod, node), count in sorted(counted.items(), key=lambda item: (item[0][0] is None, str(item[0])))
+    ]

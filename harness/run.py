@@ -1,0 +1,297 @@
+"""A scenario from its file to its results: plane up, loads on, rows written. The only file of the harness with Ray.
+
+Law: each load has a process of its own, a Ray actor around the ordinary ``Stream``, and all begin at one agreed instant
+of the machine's monotonic clock; the actors are on the driver's machine, because the plane's addresses and that clock
+are. Ray carries orders and results, never a request. A run that is interrupted (SIGINT, SIGTERM) is a run: what was
+measured so far is written like any other.
+"""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
+
+from harness import provenance, records, report, targets
+from harness.drivers.process import LoadProcess
+from harness.drivers.stream import Task
+from harness.join import join
+from harness.progress import shown
+from harness.recorder import Recorded
+from harness.records import LoadRows
+from harness.scenario import Load, Scenario, read
+from harness.targets import Resolved, Surroundings
+from harness.units import NS_PER_S, format_rate
+from harness.workload import id_key
+from plane import manifests, offline
+from plane.addresses import AddressPlan
+from plane.cluster import Cluster, running, start_ray
+from plane.errors import PlaneError
+from plane.model import Object
+from plane.up import checked, warn
+
+READY_TIMEOUT_S = 120.0
+POLL_S = 0.2
+# From the order to start to the first request: longer than it takes to tell every actor.
+LEAD_NS = NS_PER_S // 2
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Where a run happens and where its results go; the plane's options are those of ``plane up``."""
+
+    out: Path
+    instance: int = 0
+    port_offset: int | None = None
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that is over: the folder that holds its files, and its summary."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+
+def run(file: Path, surface: Surface, console: Console) -> Result:
+    """Runs the scenario in a file; what is said meanwhile goes to ``console``.
+
+    Raises ScenarioError and ManifestError before anything has started, PlaneError, and KeyboardInterrupt where it was
+    interrupted before the first request.
+    """
+    scenario, text = read(file)
+    objects: list[Object] = []
+    if scenario.spec.manifests:
+        loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
+        loaded = checked(loaded, surface.instance)
+        for warning in loaded.warnings:
+            warn(console, warning)
+        objects = [manifest.object for manifest in loaded.objects]
+        # Where the loads would go is known from the manifests alone: what leads nowhere is found before anything runs.
+        plan = AddressPlan(surface.instance)
+        settled = offline.settled([*objects, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan)
+        targets.resolve(scenario, str(file), Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
+    else:
+        targets.resolve(scenario, str(file), None)
+    try:
+        return asyncio.run(_run(scenario, text, str(file), objects, surface, console))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _run(
+    scenario: Scenario, text: str, file: str, objects: list[Object], surface: Surface, console: Console
+) -> Result:
+    stop = asyncio.Event()
+    cancel = _canceller()
+    async with AsyncExitStack() as stack:
+        _on_signals(cancel)
+        cluster = None
+        if objects:
+            cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console))
+        else:
+            await stack.enter_async_context(_ray_alone(surface))
+        # Ray puts a handler of its own in the place of SIGTERM's when it starts: ours once more.
+        _on_signals(cancel)
+        resolved = targets.resolve(scenario, file, _surroundings(cluster) if cluster else None)
+        tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
+        actors = await stack.enter_async_context(_actors(scenario, tasks))
+        _on_signals(stop.set)
+        started = datetime.now(UTC)
+        epoch_ns = time.monotonic_ns() + LEAD_NS
+        measured = await _measure(scenario.spec.loads, actors, epoch_ns, stop, console)
+        rows = await _joined(scenario, tasks, resolved, measured, cluster)
+        facts = {
+            "run": provenance.run_id(started),
+            "started": started.isoformat(timespec="milliseconds"),
+            "epoch_monotonic_ns": str(epoch_ns),
+            "interrupted": str(stop.is_set()).lower(),
+            "loads": json.dumps([_described(*each) for each in zip(scenario.spec.loads, tasks, strict=True)]),
+            **provenance.of_machine(),
+            **provenance.of_input(text, objects),
+        }
+        return _written(records.tabulate(rows, epoch_ns, facts), surface.out / scenario.name / facts["run"])
+
+
+@asynccontextmanager
+async def _plane(
+    scenario: Scenario, objects: list[Object], surface: Surface, console: Console
+) -> AsyncIterator[Cluster]:
+    """A plane that runs the manifests, and the pods that loads come from, all of it ready."""
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    async with running(
+        nodes=scenario.spec.nodes,
+        instance=surface.instance,
+        port_offset=surface.port_offset,
+        ray_address=surface.ray_address,
+        recording=True,
+        progress=say,
+    ) as cluster:
+        await cluster.apply([*objects, *targets.client_pods(scenario)])
+        say("waiting for the pods")
+        await cluster.ready(READY_TIMEOUT_S)
+        yield cluster
+
+
+@asynccontextmanager
+async def _ray_alone(surface: Surface) -> AsyncIterator[None]:
+    mine = await asyncio.to_thread(start_ray, surface.ray_address)
+    try:
+        yield
+    finally:
+        if mine:
+            await asyncio.to_thread(ray.shutdown)
+
+
+@asynccontextmanager
+async def _actors(scenario: Scenario, tasks: Sequence[Task]) -> AsyncIterator[list[Any]]:
+    """An actor for each load, all of them there."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # Threads: one runs the load, the others answer while it does.
+    options = {"num_cpus": 0, "max_concurrency": 3, "scheduling_strategy": here}
+    actor_class: Any = ray.remote(LoadProcess)
+    actors = [actor_class.options(**options).remote(task) for task in tasks]
+    try:
+        for load, actor in zip(scenario.spec.loads, actors, strict=True):
+            try:
+                await actor.ready.remote()
+            except RayError as error:
+                raise PlaneError(f"load {load.name} does not start: {error}") from error
+        yield actors
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+async def _measure(
+    loads: Sequence[Load], actors: Sequence[Any], epoch_ns: int, stop: asyncio.Event, console: Console
+) -> list[Recorded]:
+    """Runs all loads from the epoch on and returns their rows; ends them early once ``stop`` is set."""
+    runs = [asyncio.ensure_future(_of(actor.run.remote(epoch_ns))) for actor in actors]
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        with shown(loads, console) as show:
+            while pending := [run for run in runs if not run.done()]:
+                await asyncio.wait([*pending, stopping], timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+                if stop.is_set():
+                    await asyncio.gather(*(_of(actor.stop.remote()) for actor in actors))
+                    break
+                elapsed_s = (time.monotonic_ns() - epoch_ns) / NS_PER_S
+                show(elapsed_s, await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors)))
+        return await asyncio.gather(*runs)
+    except RayError as error:
+        raise PlaneError(f"a load broke off: {error}") from error
+    finally:
+        stopping.cancel()
+
+
+async def _of(reference: Any) -> Any:
+    """What a call of an actor returns, as a coroutine."""
+    return await reference
+
+
+async def _joined(
+    scenario: Scenario,
+    tasks: Sequence[Task],
+    resolved: Sequence[Resolved],
+    measured: Sequence[Recorded],
+    cluster: Cluster | None,
+) -> list[LoadRows]:
+    ingress = await cluster.ingress_records() if cluster else []
+    connections = await cluster.connections() if cluster else []
+    pods = cluster.pods_seen() if cluster else {}
+    return [
+        LoadRows(
+            load.name,
+            recorded,
+            join(
+                recorded,
+                id_key=task.id_key,
+                frontend=target.frontend,
+                service=target.service,
+                ingress=ingress,
+                connections=connections,
+                pods=pods,
+            ),
+            task.id_key,
+            task.workload.size,
+        )
+        for load, task, target, recorded in zip(scenario.spec.loads, tasks, resolved, measured, strict=True)
+    ]
+
+
+def _task(scenario: Scenario, place: int, target: Resolved) -> Task:
+    load = scenario.spec.loads[place]
+    return Task(
+        target.destination,
+        target.workload,
+        load.arrivals.rate,
+        load.arrivals.connections or load.arrivals.max_connections,
+        load.start,
+        load.duration,
+        scenario.timeout_ns(load),
+        id_key(scenario.spec.seed, place),
+    )
+
+
+def _described(load: Load, task: Task) -> dict[str, Any]:
+    """What a load was, for whoever reads its rows without the scenario at hand."""
+    if task.rate is None:
+        arrivals = f"{task.connections} connection" + ("s" if task.connections > 1 else "")
+    else:
+        arrivals = format_rate(float(task.rate))
+    return {
+        "name": load.name,
+        "arrivals": arrivals,
+        "rate": None if task.rate is None else float(task.rate),
+        "connections": task.connections,
+        "start_ns": task.start_ns,
+        "duration_ns": task.duration_ns,
+        "timeout_ns": task.timeout_ns,
+        "method": task.workload.method,
+        "host": task.workload.host,
+        "path": task.workload.path,
+        "address": f"{task.destination.ip}:{task.destination.port}",
+        "source": task.destination.source_ip,
+    }
+
+
+def _surroundings(cluster: Cluster) -> Surroundings:
+    address, http_port, _ = cluster.ingress_address
+    return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port))
+
+
+def _written(table: Any, folder: Path) -> Result:
+    folder.mkdir(parents=True)
+    records.write(table, folder / records.FILE)
+    summary = report.summarise(table)
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    return Result(folder, summary)
+
+
+def _canceller() -> Callable[[], object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancel
+
+
+def _on_signals(act: Callable[[], object]) -> None:
+    """SIGINT and SIGTERM do that from here on."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, act)

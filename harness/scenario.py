@@ -1,0 +1,290 @@
+"""A scenario: what runs, what load it gets and what must hold. The schema is the classes below, and nothing else.
+
+Law: strict and whole. An unknown field, a wrong unit, a number written as text is an error, and a ``ScenarioError``
+carries every error of the file at once, each with its field path and the remedy. Names are Kubernetes' own camelCase;
+``docs/scenario.md`` shows every field. What a scenario *means* on a running plane (which address a target has) is not
+decided here but in ``targets``.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Field, InstanceOf, ValidationError
+
+from harness import units
+from harness.schema import Contradiction, Part, at, field_path, read_by
+from plane import documents
+from plane.errors import ManifestError, Problem
+
+# A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
+ROWS_AT_MOST = 50_000_000
+# Headers that the driver writes itself, because a wrong one would change what is measured.
+OWN_HEADERS = ("connection", "content-length", "transfer-encoding", "x-request-id")
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?\.?")
+
+
+class ScenarioError(ManifestError):
+    """Everything that is wrong with a scenario, all of it at once; a command that meets one exits with 2."""
+
+
+def _label(value: Any) -> str:
+    if not isinstance(value, str) or not _LABEL.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no name: write 1 to 63 of a-z, 0-9 and '-', beginning and ending with a-z or 0-9"
+        )
+    return value
+
+
+def _url(value: Any) -> SplitResult:
+    example = "write one as http://example.com/path"
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError(f"{value!r} is no URL: {example}")
+    url = urlsplit(value)
+    if url.scheme != "http":
+        raise ValueError(f"{value!r}: loads speak plain HTTP, {example}")
+    if not url.hostname or not _HOST.fullmatch(url.hostname) or url.username is not None or url.fragment:
+        raise ValueError(f"{value!r} needs an IPv4 address or a name, and neither user nor fragment: {example}")
+    try:
+        given = url.port
+    except ValueError:
+        given = 0
+    if given == 0:
+        raise ValueError(f"{value!r}: a port is 1 to 65535")
+    return url
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"/[!-~]*", value) or "#" in value:
+        raise ValueError(f"{value!r} is no path: it begins with '/' and is percent-encoded, as /hostname?full=1")
+    return value
+
+
+def _method(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Z]+", value) or value in ("CONNECT", "TRACE"):
+        raise ValueError(f"{value!r} is no method for a load: write GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS")
+    return value
+
+
+def _headers(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("headers are a mapping of names to text, as {Accept: application/json}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is no header name")
+        if name.lower() in OWN_HEADERS:
+            raise ValueError(f"{name} is set by the load itself: leave it out")
+        if not isinstance(text, str) or not re.fullmatch(r"[\t -~]*", text):
+            raise ValueError(f"{name}: {text!r} is no header text: put printable ASCII into quotes")
+    return value
+
+
+Label = Annotated[str, read_by(_label)]
+Duration = Annotated[int, read_by(units.duration)]
+Pause = Annotated[int, read_by(units.pause)]
+Latency = Annotated[int, read_by(units.latency)]
+Rate = Annotated[InstanceOf[Fraction], read_by(units.rate)]
+Share = Annotated[int | InstanceOf[Fraction], read_by(units.share)]
+Url = Annotated[InstanceOf[SplitResult], read_by(_url)]
+
+
+class Metadata(Part):
+    """``name`` names the folder of the results."""
+
+    name: Label
+
+
+class Target(Part):
+    """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``."""
+
+    one_of: ClassVar = ("url", "service")
+    url: Url | None = None
+    service: Label | None = None
+    namespace: Label = "default"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    path: Annotated[str, read_by(_path)] = "/"
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "url" in given:
+            for name in given.keys() & {"namespace", "port", "path"}:
+                yield (name,), "goes with service; a url has it in itself"
+
+
+class Arrivals(Part):
+    """When requests are due: at a constant ``rate`` (open loop), or when the one before is answered (closed loop)."""
+
+    one_of: ClassVar = ("rate", "connections")
+    rate: Rate | None = None
+    connections: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    max_connections: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "rate" not in given and "maxConnections" in given:
+            yield ("maxConnections",), "goes with rate; a closed loop has exactly its connections"
+
+
+class Origin(Part):
+    """Where a load comes from: the address of a client pod on node ``node``, counted from 1."""
+
+    node: Annotated[int, Field(ge=1)]
+
+
+class Objectives(Part):
+    """What must hold for a load. Latencies are exact percentiles over all scheduled requests."""
+
+    errors: Share | None = None
+    p50: Latency | None = None
+    p90: Latency | None = None
+    p99: Latency | None = None
+    p99_9: Latency | None = Field(default=None, alias="p99.9")
+    max: Latency | None = None
+
+    def over(self, general: "Objectives") -> "Objectives":
+        """These, and of the ``general`` ones those that are not set here."""
+        return general.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+
+class Load(Part):
+    """One stream of requests, all alike."""
+
+    name: Label
+    target: Target
+    method: Annotated[str, read_by(_method)] = "GET"
+    headers: Annotated[dict[str, str], read_by(_headers)] = Field(default_factory=dict)
+    body: str = ""
+    arrivals: Arrivals
+    start: Pause = 0
+    duration: Duration
+    timeout: Duration | None = None
+    keep_alive: bool = True
+    origin: Origin | None = Field(default=None, alias="from")
+    objectives: Objectives = Objectives()
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        try:
+            requests = (
+                units.rate(at(given, "arrivals", "rate")) * units.duration(given.get("duration")) / units.NS_PER_S
+            )
+        except ValueError:
+            return
+        if requests > ROWS_AT_MOST:
+            reason = (
+                f"makes {int(requests):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them"
+            )
+            yield ("arrivals", "rate"), reason
+
+
+class Spec(Part):
+    """The whole of a scenario."""
+
+    manifests: list[str] = Field(default_factory=list)
+    nodes: Annotated[int, Field(ge=1, le=250)] = 3
+    loads: Annotated[list[Load], Field(min_length=1)]
+    timeout: Duration = 10 * units.NS_PER_S
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    objectives: Objectives = Objectives()
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        plane = bool(given.get("manifests"))
+        if not plane and "nodes" in given:
+            yield ("nodes",), "goes with manifests: without them no plane is started"
+        nodes = given.get("nodes", cls.model_fields["nodes"].default)
+        seen: set[str] = set()
+        loads = given.get("loads")
+        for place, load in enumerate(loads if isinstance(loads, list) else ()):
+            name = at(load, "name")
+            if isinstance(name, str):
+                if name in seen:
+                    yield ("loads", place, "name"), f"{name!r} is the name of another load; names are unique"
+                seen.add(name)
+            node = at(load, "from", "node")
+            if isinstance(node, int) and isinstance(nodes, int) and node > nodes:
+                yield ("loads", place, "from", "node"), f"there are {nodes} nodes, counted from 1"
+            if not plane and at(load, "target", "service"):
+                yield ("loads", place, "target", "service"), "needs manifests; without a plane write a url"
+            if not plane and at(load, "from"):
+                yield ("loads", place, "from"), "needs manifests: without a plane there are no pods"
+
+
+class Scenario(Part):
+    """A file that ``plane bench run`` takes. ``file`` and ``text`` are where it was read from and what was there."""
+
+    api_version: Literal["trafficplane.dev/v1alpha1"]
+    kind: Literal["Scenario"]
+    metadata: Metadata
+    spec: Spec
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    def objectives(self, load: Load) -> Objectives:
+        """What must hold for a load: its own objectives, and the scenario's where it has none of its own."""
+        return load.objectives.over(self.spec.objectives)
+
+    def timeout_ns(self, load: Load) -> int:
+        return self.spec.timeout if load.timeout is None else load.timeout
+
+
+def read(path: Path) -> tuple[Scenario, str]:
+    """The scenario in a file, and the file's text. Raises ScenarioError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"is not UTF-8: {error}"
+        raise ScenarioError([Problem(str(path), 0, "Scenario", "", f"cannot be read: {reason}")]) from None
+    scenario = parse(text, str(path))
+    missing = [
+        Problem(str(path), 1, _named(scenario.name), f"spec.manifests[{place}]", f"there is no {path.parent / name}")
+        for place, name in enumerate(scenario.spec.manifests)
+        if not (path.parent / name).exists()
+    ]
+    if missing:
+        raise ScenarioError(missing)
+    return scenario, text
+
+
+def parse(text: str, file: str = "") -> Scenario:
+    """The scenario that the text is; ``file`` is for messages. Raises ScenarioError with everything that is wrong."""
+    found = list(documents.parse(text))
+    faults = [(document.number, fault) for document in found for fault in document.faults]
+    if faults:
+        raise ScenarioError(
+            Problem(f"{file}:{fault.line}:{fault.column}" if fault.line else file, number, "Scenario", "", fault.reason)
+            for number, fault in faults
+        )
+    values = [document.value for document in found if document.value is not None]
+    if len(values) != 1:
+        reason = f"holds {len(values)} YAML documents; a scenario is exactly one"
+        raise ScenarioError([Problem(file, 0, "Scenario", "", reason)])
+    name = values[0].get("metadata") if isinstance(values[0], dict) else None
+    named = _named(name.get("name") if isinstance(name, dict) else None)
+    try:
+        return Scenario.model_validate(values[0])
+    except ValidationError as error:
+        problems = [Problem(file, 1, named, field_path(row["loc"]), row["msg"]) for row in error.errors()]
+        raise ScenarioError(problems) from None
+
+
+def is_address(host: str) -> bool:
+    """Whether the host of a URL is an IPv4 address."""
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _named(name: Any) -> str:
+    return f"Scenario {name}" if isinstance(name, str) else "Scenario"

@@ -1,0 +1,83 @@
+"""A summary as tables for a terminal or a job's log."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.objectives import PERCENTILES, latency_text
+from harness.units import format_rate
+
+# What a log has room for: rich takes 80 columns where there is no terminal, which breaks the rows.
+WIDTH_WITHOUT_TERMINAL = 140
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that does not break rows where there is no terminal."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = max(made.width, WIDTH_WITHOUT_TERMINAL)
+    return made
+
+
+def tables(summary: Mapping[str, Any]) -> RenderableType:
+    """The summary of ``report.summarise``: loads, requests by pod, objectives."""
+    parts: list[RenderableType] = [_loads(summary)]
+    if any(row["pod"] for row in summary["pods"]):
+        parts += ["", _pods(summary)]
+    if summary["objectives"]:
+        parts += ["", _objectives(summary)]
+    if summary["interrupted"]:
+        cut_off = sum(load["cut_off"] for load in summary["loads"])
+        reason = f"interrupted: this was measured until then; {cut_off:,} requests under way were cut off"
+        parts += ["", Text(reason, style="yellow")]
+    return Group(*parts)
+
+
+def _table(title: str, *texts: str, numbers: tuple[str, ...] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name in texts:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _loads(summary: Mapping[str, Any]) -> Table:
+    columns = ("requests", "offered", "achieved", "errors", *PERCENTILES)
+    table = _table(f"{summary['scenario']}  {summary['run']}", "load", "arrivals", numbers=columns)
+    for load in summary["loads"]:
+        errors = ", ".join(f"{count:,} {kind}" for kind, count in load["errors_by_kind"].items())
+        table.add_row(
+            load["name"],
+            load["arrivals"],
+            f"{load['scheduled']:,}",
+            "" if load["offered_rate"] is None else format_rate(load["offered_rate"]),
+            format_rate(load["achieved_rate"]),
+            Text(errors or "0", style="red" if errors else ""),
+            *(latency_text(load["latency_ns"][name]) for name in PERCENTILES),
+        )
+    return table
+
+
+def _pods(summary: Mapping[str, Any]) -> Table:
+    loads = [load["name"] for load in summary["loads"]]
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for row in summary["pods"]:
+        counts.setdefault((row["pod"], row["node"]), {})[row["load"]] = row["answered"]
+    table = _table("answered requests by pod", "pod", "node", numbers=(*loads, "all"))
+    for (pod, node), by_load in sorted(counts.items(), key=lambda item: (not item[0][0], item[0])):
+        cells = (f"{by_load.get(load, 0):,}" for load in loads)
+        table.add_row(pod or "(unknown)", node, *cells, f"{sum(by_load.values()):,}")
+    return table
+
+
+def _objectives(summary: Mapping[str, Any]) -> Table:
+    table = _table("objectives", "load", "objective", numbers=("limit", "measured"))
+    table.add_column("", no_wrap=True)
+    for row in summary["objectives"]:
+        verdict = Text("met", style="green") if row["met"] else Text("missed", style="bold red")
+        table.add_row(row["load"], row["objective"], row["limit"], row["actual"], verdict)
+    return table

@@ -1,0 +1,201 @@
+"""Where the loads of a scenario go on a plane that runs, and from which addresses.
+
+Law: a target is resolved once, before the first request, against one Snapshot; what cannot be resolved is an error of
+the scenario, with the field's path. A name that a resolver outside of the plane must know is asked for here, too, so
+that a load never waits for DNS.
+"""
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult
+
+from harness.drivers.http import Destination
+from harness.scenario import Load, Scenario, ScenarioError, is_address
+from harness.workload import Workload
+from plane.addresses import AddressPlan, ip_to_int
+from plane.errors import Problem
+from plane.model import Object, Service, Snapshot
+from plane.statuses import node_name
+
+CLIENT_IMAGE = "registry.k8s.io/pause:3.10"
+HTTP_PORT = 80
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is there for targets to be: a plane's Snapshot, plan and Ingress (address, port of HTTP); or no plane."""
+
+    snapshot: Snapshot
+    plan: AddressPlan
+    ingress: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A load's target, found.
+
+    destination  where to connect, from where
+    frontend     (address in host order, port as manifests name it) that the plane's records call it by
+    service      namespace/name of the Service that was dialled, empty where it was none
+    """
+
+    destination: Destination
+    workload: Workload
+    frontend: tuple[int, int]
+    service: str = ""
+
+
+class _UnresolvedError(Exception):
+    """(field below the load, reason)"""
+
+
+def client_pods(scenario: Scenario) -> list[Object]:
+    """The pods whose addresses loads come from: one for each load that dials a Service or names a node.
+
+    They are real pods, so that their addresses are reserved and known to the plane; they run nothing.
+    """
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": client_name(load), "namespace": load.target.namespace},
+            "spec": {
+                "containers": [{"name": "client", "image": CLIENT_IMAGE}],
+                **({"nodeName": node_name(load.origin.node)} if load.origin else {}),
+            },
+        }
+        for load in scenario.spec.loads
+        if has_client(load)
+    ]
+
+
+def client_name(load: Load) -> str:
+    return f"{load.name}-client"
+
+
+def has_client(load: Load) -> bool:
+    return load.target.service is not None or load.origin is not None
+
+
+def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[Resolved]:
+    """The target of every load, in order. Raises ScenarioError with all that lead nowhere."""
+    resolved, problems = [], []
+    for place, load in enumerate(scenario.spec.loads):
+        try:
+            resolved.append(_resolve(load, around))
+        except _UnresolvedError as error:
+            field, reason = error.args
+            path = f"spec.loads[{place}].{field}"
+            problems.append(Problem(file, 1, f"Scenario {scenario.name}", path, reason))
+    if problems:
+        raise ScenarioError(problems)
+    return resolved
+
+
+def _resolve(load: Load, around: Surroundings | None) -> Resolved:
+    source = _source(load, around)
+    url = load.target.url
+    if url is None:
+        assert around is not None  # the schema lets a service be named only with manifests
+        service = _service(around.snapshot, load.target.namespace, load.target.service or "", "target.service")
+        port = _port(service, load.target.port)
+        host = f"{service.name}.{service.namespace}.svc.cluster.local" + (f":{port}" if port != HTTP_PORT else "")
+        return _to_service(load, service, port, around, host, load.target.path, source)
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    host = url.hostname or ""
+    port = url.port or HTTP_PORT
+    if is_address(host):
+        return _to_address(load, host, port, url, path, source)
+    if around is not None:
+        dialled = _service_of_name(around.snapshot, host)
+        if dialled is not None:
+            return _to_service(load, dialled, _port(dialled, port, "target.url"), around, url.netloc, path, source)
+        if _has_rules_for(around.snapshot, host):
+            return _to_ingress(load, around, url, path, source)
+    try:
+        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+    except OSError:
+        if around is not None and _takes_any_host(around.snapshot):
+            return _to_ingress(load, around, url, path, source)
+        where = "no Ingress has this host, no Service this name, and" if around else "there are no manifests, and"
+        raise _UnresolvedError("target.url", f"{host}: {where} the system does not know it") from None
+    return _to_address(load, str(found), port, url, path, source)
+
+
+def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, source: str | None) -> Resolved:
+    ip, port = around.ingress
+    return Resolved(Destination(ip, port, source), _workload(load, url.netloc, path), (ip_to_int(ip), port))
+
+
+def _to_address(load: Load, ip: str, port: int, url: SplitResult, path: str, source: str | None) -> Resolved:
+    return Resolved(Destination(ip, port, source), _workload(load, url.netloc, path), (ip_to_int(ip), port))
+
+
+def _to_service(
+    load: Load, service: Service, port: int, around: Surroundings, host: str, path: str, source: str | None
+) -> Resolved:
+    destination = Destination(service.cluster_ip, around.plan.bound_port(port), source)
+    return Resolved(destination, _workload(load, host, path), (ip_to_int(service.cluster_ip), port), service.full_name)
+
+
+def _workload(load: Load, host: str, path: str) -> Workload:
+    return Workload(host, path, load.method, load.headers, load.body, load.keep_alive)
+
+
+def _source(load: Load, around: Surroundings | None) -> str | None:
+    """Address of the load's client pod, None where it has none."""
+    if around is None or not has_client(load):
+        return None
+    pod = around.snapshot.get("Pod", load.target.namespace, client_name(load)) or {}
+    address = (pod.get("status") or {}).get("podIP")
+    if not address:
+        raise _UnresolvedError("from", f"the client pod {load.target.namespace}/{client_name(load)} has no address")
+    return str(address)
+
+
+def _service(snapshot: Snapshot, namespace: str, name: str, field: str) -> Service:
+    obj = snapshot.get("Service", namespace, name)
+    if obj is None:
+        there = ", ".join(Service.of(other).full_name for other in snapshot.all("Service")) or "none"
+        raise _UnresolvedError(field, f"there is no Service {namespace}/{name}; there are: {there}")
+    service = Service.of(obj)
+    if not service.cluster_ip:
+        raise _UnresolvedError(field, f"Service {service.full_name} has no ClusterIP to dial; give it one")
+    return service
+
+
+def _port(service: Service, wanted: int | None, field: str = "target.port") -> int:
+    ports: Sequence[int] = [port.port for port in service.ports if port.protocol == "TCP"]
+    listed = ", ".join(map(str, ports)) or "none"
+    if wanted is None and len(ports) != 1:
+        raise _UnresolvedError(field, f"say which of the TCP ports of Service {service.full_name}: {listed}")
+    if wanted is not None and wanted not in ports:
+        raise _UnresolvedError(field, f"Service {service.full_name} has no TCP port {wanted}; its ports are {listed}")
+    return ports[0] if wanted is None else wanted
+
+
+def _service_of_name(snapshot: Snapshot, host: str) -> Service | None:
+    """The Service that a name of the cluster's DNS means: ``<svc>.<ns>.svc`` or ``<svc>.<ns>.svc.cluster.local``."""
+    labels = host.rstrip(".").lower().removesuffix(".cluster.local").split(".")
+    if len(labels) != 3 or labels[2] != "svc":
+        return None
+    return _service(snapshot, labels[1], labels[0], "target.url")
+
+
+def _ingress_specs(snapshot: Snapshot) -> Iterator[Object]:
+    return (obj.get("spec") or {} for obj in snapshot.all("Ingress"))
+
+
+def _has_rules_for(snapshot: Snapshot, host: str) -> bool:
+    """Whether an Ingress has a rule for that host, by its own name or by a wildcard, which stands for one label."""
+    host = host.rstrip(".").lower()
+    names = {(rule.get("host") or "").lower() for spec in _ingress_specs(snapshot) for rule in spec.get("rules") or ()}
+    return host in names or f"*.{host.partition('.')[2]}" in names
+
+
+def _takes_any_host(snapshot: Snapshot) -> bool:
+    return any(
+        spec.get("defaultBackend") or any(not rule.get("host") for rule in spec.get("rules") or ())
+        for spec in _ingress_specs(snapshot)
+    )

@@ -1,0 +1,63 @@
+"""What a load sends: one HTTP/1.1 request, rendered once, of which only the request id differs from row to row.
+
+Law: a row of a run is one logical request, and its 64-bit id is unique in the run. It travels as ``X-Request-ID`` in 16
+hex digits, so that whatever the subject records can be joined to the row. A request that is sent again after a
+kept-alive connection turned out closed keeps its id.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# RFC 9110 9.2.2. Only these are sent again when a kept-alive connection was closed before any byte of an answer.
+IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+# Methods whose request states a length even without a body (RFC 9110 8.6).
+WITH_LENGTH = ("POST", "PUT", "PATCH")
+ROW_BITS = 40
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One request. ``path`` is the request target with its query, ``host`` the text of the Host header."""
+
+    host: str
+    path: str = "/"
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+    keep_alive: bool = True
+
+    @property
+    def idempotent(self) -> bool:
+        return self.method in IDEMPOTENT
+
+    @property
+    def size(self) -> int:
+        """Bytes of one request on the wire, head and body."""
+        head, tail = self.render()
+        return len(head) + 16 + len(tail)
+
+    def render(self) -> tuple[bytes, bytes]:
+        """What comes before and after the 16 hex digits of the request id."""
+        body = self.body.encode()
+        names = {name.lower() for name in self.headers}
+        lines = [f"{self.method} {self.path} HTTP/1.1"]
+        lines += [f"Host: {self.host}"] if "host" not in names else []
+        lines += ["User-Agent: trafficplane"] if "user-agent" not in names else []
+        lines += ["Accept: */*"] if "accept" not in names else []
+        lines += [f"{name}: {text}" for name, text in self.headers.items()]
+        lines += [f"Content-Length: {len(body)}"] if body or self.method in WITH_LENGTH else []
+        lines += ["Connection: close"] if not self.keep_alive else []
+        return "\r\n".join([*lines, "X-Request-ID: "]).encode(), b"\r\n\r\n" + body
+
+
+def id_key(seed: int, load: int) -> int:
+    """The key whose exclusive-or with a row number is that row's id: unique over the loads of a run, new by seed."""
+    mixed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    return int(mixed) ^ (load << ROW_BITS)
+
+
+def request_ids(key: int, rows: int) -> np.ndarray:
+    """The ids uint64[rows] of a load's rows."""
+    return np.arange(rows, dtype=np.uint64) ^ np.uint64(key)

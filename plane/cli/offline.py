@@ -1,0 +1,121 @@
+"""Commands that need no running plane: ``up`` starts one, ``explain`` and ``validate`` read manifests, ``version``."""
+
+import json
+
+import click
+
+from plane.cli.arguments import Command, files_option, manifest_paths, paths_argument
+
+
+@click.command(cls=Command)
+@files_option
+@paths_argument
+@click.option("--nodes", type=click.IntRange(1, 250), default=3, show_default=True, metavar="N", help="Nodes to run.")
+@click.option(
+    "--ingresses", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Ingress processes to run."
+)
+@click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
+@click.option(
+    "--port-offset",
+    type=click.IntRange(0, 64511),
+    metavar="N",
+    help="Added to ports below 1024; without it, only where they need a privilege.",
+)
+@click.option(
+    "--instance",
+    type=click.IntRange(0, 5),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Which of the six address plans, so that several planes run on one machine.",
+)
+@click.option("--address", envvar="RAY_ADDRESS", metavar="RAY", help="Join this Ray cluster instead of starting one.")
+def up(
+    paths: tuple[str, ...],
+    more_paths: tuple[str, ...],
+    nodes: int,
+    ingresses: int,
+    ready_file: str | None,
+    port_offset: int | None,
+    instance: int,
+    address: str | None,
+) -> int:
+    """Run a plane in the foreground, until Ctrl-C."""
+    from plane.up import run  # Ray takes seconds to import
+
+    return run(
+        manifest_paths(paths, more_paths, required=False),
+        nodes=nodes,
+        ingresses=ingresses,
+        instance=instance,
+        port_offset=port_offset,
+        ray_address=address,
+        ready_file=ready_file,
+    )
+
+
+@click.command(cls=Command)
+@click.argument("url")
+@files_option
+@paths_argument
+@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
+@click.option("--method", default="GET", show_default=True, metavar="M", help="Method of the request.")
+@click.option("--from-ip", metavar="IP", help="Address the request comes from.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="Another form than text.")
+def explain(
+    url: str,
+    paths: tuple[str, ...],
+    more_paths: tuple[str, ...],
+    headers: tuple[str, ...],
+    method: str,
+    from_ip: str | None,
+    output: str | None,
+) -> int:
+    """Say where a request to URL would go and why, from manifests alone: no plane, no cluster."""
+    from plane import explain as explaining
+    from plane import offline
+
+    snapshot = offline.snapshot(manifest_paths(paths, more_paths))
+    found = explaining.explain(snapshot, url, method=method, headers=_headers(headers), from_ip=from_ip)
+    click.echo(found if output is None else json.dumps(found, indent=2))
+    return 0
+
+
+def _headers(given: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Headers as (name, value). Raises UsageError."""
+    found = []
+    for text in given:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise click.UsageError(f"-H {text!r} is no header; write 'Name: value'")
+        found.append((name.strip(), value.strip()))
+    return found
+
+
+@click.command(cls=Command)
+@files_option
+@paths_argument
+@click.option("-n", "--namespace", default="default", metavar="NS", help="Namespace of objects that name none.")
+def validate(paths: tuple[str, ...], more_paths: tuple[str, ...], namespace: str) -> int:
+    """Check manifests as `plane up` and `plane apply` would: exit code 0, or 2 with everything that is wrong."""
+    from plane.advice import advise
+    from plane.manifests import load, locate
+    from plane.offline import settled
+
+    loaded = load(manifest_paths(paths, more_paths), namespace=namespace)
+    with locate(loaded.objects):
+        snapshot = settled(row.object for row in loaded.objects)
+    for line in (*loaded.warnings, *advise(snapshot)):
+        click.echo(f"Warning: {line}", err=True)
+    count = len(loaded.objects)
+    click.echo(f"{count} object{'' if count == 1 else 's'} valid")
+    return 0
+
+
+@click.command(cls=Command)
+def version() -> int:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    click.echo(f"trafficplane {installed('trafficplane')}")
+    return 0

@@ -1,0 +1,258 @@
+"""Ray: where nodes and ingresses run as actors. The only file of the plane that knows Ray.
+
+Law: Ray places, publishes and supervises; it never carries a request. Compiled tables are put into the object store
+once and mapped read-only by every actor; an actor that dies shows as ``AgentLostError`` and is started again by the
+control plane. All actors run on the machine of the driver, because the loopback addresses are there.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+# Ray reads these when it is imported or started: no usage report, no warning about accelerators, no log tee.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kernels.layout import Fib, freeze
+from kernels.warm import warm
+from plane.addresses import AddressPlan, needed_port_offset, unprivileged_port_start
+from plane.control import AgentLostError, ControlPlane
+from plane.errors import PlaneError
+from plane.ingress.server import Ingress
+from plane.model import Object
+from plane.node import Node
+from plane.pods.status import PodStatus
+from plane.routes import Routes
+from plane.statuses import node_name
+
+OBJECT_STORE_BYTES = 256 * 2**20
+CALL_TIMEOUT_S = 30.0
+
+
+class NodeActor:
+    """One node: its relay, its pods."""
+
+    async def start(self, number: int, plan: AddressPlan) -> None:
+        await asyncio.to_thread(warm)
+        self.node = Node(node_name(number), number, plan)
+        await self.node.start()
+
+    async def install(self, fib: Fib) -> int:
+        return await self.node.install(_frozen(fib))
+
+    async def sync(self, pods: Sequence[Object]) -> None:
+        await self.node.sync(pods)
+
+    async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]:
+        return await self.node.statuses(seen, timeout_s)
+
+    async def connections(self) -> dict[str, Any]:
+        return await self.node.connections()
+
+    async def stop(self, grace_s: float) -> None:
+        await self.node.stop(grace_s)
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+class IngressActor:
+    """One ingress on the Ingress address, which several may share."""
+
+    async def start(self, plan: AddressPlan, recording: bool) -> None:
+        ports = plan.bound_port(80), plan.bound_port(443)
+        self.ingress = Ingress(plan.vip(1), *ports, recording=recording)
+        await self.ingress.start()
+
+    async def install(self, routes: Routes) -> int:
+        return await self.ingress.install(routes)
+
+    async def records(self) -> dict[str, Any]:
+        return await self.ingress.records()
+
+    async def stop(self, grace_s: float) -> None:
+        await self.ingress.stop(grace_s)
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+def _frozen(fib: Fib) -> Fib:
+    """The Fib with every array read-only, also those that came inside the message and not from shared memory."""
+    return Fib(fib.generation, *map(freeze, fib[1:]))
+
+
+class Agent:
+    """An actor seen as an ordinary asynchronous object: its errors are the plane's, its loss is AgentLostError."""
+
+    def __init__(self, handle: Any, name: str):
+        self._handle = handle
+        self._name = name
+
+    async def call(self, method: str, *arguments: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        """Calls the actor. Raises AgentLostError where it is dead or silent, else what the method raised."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await getattr(self._handle, method).remote(*arguments)
+        except (RayActorError, TimeoutError) as error:
+            self.kill()
+            raise AgentLostError(f"{self._name} does not answer: {error}") from error
+        except RayTaskError as error:
+            raise error.cause from error
+
+    async def install(self, tables: Any) -> int:
+        return int(await self.call("install", tables))
+
+    async def sync(self, pods: Sequence[Object]) -> None:
+        await self.call("sync", pods)
+
+    async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]:
+        seen, reports = await self.call("statuses", seen, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S)
+        return seen, reports
+
+    async def connections(self) -> dict[str, Any]:
+        return dict(await self.call("connections"))
+
+    async def records(self) -> dict[str, Any]:
+        return dict(await self.call("records"))
+
+    async def pid(self) -> int:
+        return int(await self.call("pid"))
+
+    async def stop(self, grace_s: float) -> None:
+        try:
+            await self.call("stop", grace_s, timeout_s=grace_s + CALL_TIMEOUT_S)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        ray.kill(self._handle)
+
+
+class RayFleet:
+    """Actors on this machine: ``plane.control.Fleet`` by Ray."""
+
+    def __init__(self, plan: AddressPlan, *, recording: bool):
+        self._plan = plan
+        self._recording = recording
+        here = ray.get_runtime_context().get_node_id()
+        # num_cpus=0: our actors share the machine, they do not book it. Many calls wait inside an actor (long polls).
+        self._options = {
+            "num_cpus": 0,
+            "max_concurrency": 64,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
+        }
+
+    async def start_node(self, number: int) -> Agent:
+        agent = Agent(ray.remote(NodeActor).options(**self._options).remote(), node_name(number))
+        await self._started(agent, agent.call("start", number, self._plan, timeout_s=120))
+        return agent
+
+    async def start_ingress(self, number: int) -> Agent:
+        agent = Agent(ray.remote(IngressActor).options(**self._options).remote(), f"ingress-{number}")
+        await self._started(agent, agent.call("start", self._plan, self._recording, timeout_s=120))
+        return agent
+
+    def share(self, tables: Any) -> Any:
+        return ray.put(tables)
+
+    async def _started(self, agent: Agent, start: Awaitable[Any]) -> None:
+        try:
+            await start
+        except BaseException:
+            agent.kill()
+            raise
+
+
+class Cluster(ControlPlane):
+    """A control plane whose agents are Ray actors. Use ``running``."""
+
+    def __init__(self, plan: AddressPlan, *, recording: bool):
+        super().__init__(plan, RayFleet(plan, recording=recording))
+
+    @property
+    def ingress_address(self) -> tuple[str, int, int]:
+        """(address, port of HTTP, port of HTTPS) of the Ingress."""
+        return self.plan.vip(1), self.plan.bound_port(80), self.plan.bound_port(443)
+
+    async def ingress_records(self) -> list[dict[str, Any]]:
+        """What each ingress recorded, request by request; an ingress that is down has nothing to say."""
+        return await self._gathered(member.agent.records() for member in self.ingresses.values() if member.agent)
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """What each node's relay recorded, connection by connection."""
+        return await self._gathered(member.agent.connections() for member in self.nodes.values() if member.agent)
+
+    async def _gathered(self, calls: Iterable[Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, AgentLostError):
+                raise result
+        return [result for result in results if not isinstance(result, BaseException)]
+
+
+@asynccontextmanager
+async def running(
+    *,
+    nodes: int = 3,
+    ingresses: int = 1,
+    instance: int = 0,
+    port_offset: int | None = None,
+    ray_address: str | None = None,
+    recording: bool = False,
+    grace_s: float = 5.0,
+    progress: Callable[[str], None] = lambda line: None,
+) -> AsyncIterator[Cluster]:
+    """A cluster that serves, for as long as the context lasts; afterwards nothing of it is left.
+
+    ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
+    ``port_offset`` None shifts privileged ports only where they cannot be bound. Raises PlaneError.
+    """
+    plan = AddressPlan(instance)
+    plan = AddressPlan(instance, needed_port_offset(plan) if port_offset is None else port_offset)
+    if plan.port_offset:
+        progress(f"ports below {unprivileged_port_start()} are shifted by {plan.port_offset}")
+    await asyncio.to_thread(warm, progress)
+    mine = await asyncio.to_thread(start_ray, ray_address)
+    try:
+        cluster = Cluster(plan, recording=recording)
+        progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
+        await cluster.start(nodes=nodes, ingresses=ingresses)
+        try:
+            yield cluster
+        finally:
+            await cluster.stop(grace_s)
+    finally:
+        if mine:
+            await asyncio.to_thread(ray.shutdown)
+
+
+def start_ray(address: str | None = None) -> bool:
+    """Connects to Ray, or starts one on this machine; whether it is ours to end. Raises PlaneError."""
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    joined = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if joined:
+            ray.init(address=joined, **quiet)
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"join Ray at {joined}" if joined else "start Ray on this machine"
+        raise PlaneError(f"cannot {where}: {error}") from error
+    return True

@@ -1,0 +1,432 @@
+"""The control plane: keeps what runs equal to what the store wants.
+
+Law: everything is driven by levels, not by edges. The publisher compiles the newest Snapshot; each agent (a node or an
+ingress) has a keeper that hands it the newest tables and waits for its acknowledgement; a node is told about its pods
+only from a Snapshot whose tables *every* live agent has acknowledged, so a pod never stops while somebody still sends
+to it. An agent that is lost is started again and brought to the newest state like a new one; the others go on.
+
+This file knows no Ray: a ``Fleet`` says where agents run.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kernels.layout import Fib
+from plane import fib, routes, statuses
+from plane.addresses import AddressPlan
+from plane.errors import PlaneError
+from plane.ingressclass import served
+from plane.model import Key, Object, Snapshot, key_of
+from plane.pods.status import PodStatus
+from plane.routes import Routes
+from plane.store import Store, utc_now
+
+STATUS_POLL_S = 20.0
+RESTART_DELAY_S = 0.5
+EVENTS_KEPT = 500
+
+
+class AgentLostError(Exception):
+    """The process of an agent is gone or does not answer."""
+
+
+class NodeAgent(Protocol):
+    """A node, wherever it runs (``plane.node.Node`` here, or an actor that holds one)."""
+
+    async def install(self, fib: Any) -> int: ...
+    async def sync(self, pods: Sequence[Object]) -> None: ...
+    async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
+    async def connections(self) -> dict[str, Any]: ...
+    async def stop(self, grace_s: float) -> None: ...
+
+
+class IngressAgent(Protocol):
+    """An ingress, wherever it runs."""
+
+    async def install(self, routes: Any) -> int: ...
+    async def records(self) -> dict[str, Any]: ...
+    async def stop(self, grace_s: float) -> None: ...
+
+
+class Fleet(Protocol):
+    """Where agents run. ``share`` turns compiled tables into what agents are handed, once for all of them."""
+
+    async def start_node(self, number: int) -> NodeAgent: ...
+    async def start_ingress(self, number: int) -> IngressAgent: ...
+    def share(self, tables: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Published:
+    """A Snapshot with its compiled tables, and the form of them that agents are handed."""
+
+    snapshot: Snapshot
+    fib: Fib
+    routes: Routes
+    shared_fib: Any
+    shared_routes: Any
+
+    @property
+    def generation(self) -> int:
+        return self.snapshot.generation
+
+
+@dataclass
+class Member:
+    """One agent as the control plane sees it. ``acknowledged`` is None while it does not serve."""
+
+    number: int
+    agent: Any = None
+    acknowledged: int | None = None
+    lives: int = 0
+    failure: str = ""
+    restarts: dict[str, int] = field(default_factory=dict)  # pod uid → restarts in earlier lives of the node
+
+
+class ControlPlane:
+    """Store, publisher and keepers of one plane. Use ``start``, then the store and ``apply``; ``stop`` ends all."""
+
+    def __init__(self, plan: AddressPlan, fleet: Fleet):
+        self.plan = plan
+        self.fleet = fleet
+        self.store = Store(plan)
+        self.nodes: dict[int, Member] = {}
+        self.ingresses: dict[int, Member] = {}
+        self._published: Published | None = None
+        self._settled: Snapshot = self.store.snapshot
+        self._progress = asyncio.Condition()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._crash: BaseException | None = None
+        self._seen_pods: dict[str, tuple[str, str]] = {}
+
+    async def start(self, *, nodes: int, ingresses: int = 1) -> None:
+        """Starts the agents and returns when all of them serve. Raises PlaneError where one cannot start."""
+        self._spawn(self._publish())
+        for number in range(1, nodes + 1):
+            self.nodes[number] = member = Member(number)
+            self._spawn(self._supervise(member, self._run_node))
+        for number in range(1, ingresses + 1):
+            self.ingresses[number] = member = Member(number)
+            self._spawn(self._supervise(member, self._run_ingress))
+        self._spawn(self._give_addresses())
+        await self._until(lambda: all(member.acknowledged is not None or member.failure for member in self._members()))
+        failures = [member.failure for member in self._members() if member.failure]
+        if failures:
+            await self.stop(grace_s=0)
+            raise PlaneError("\n".join(dict.fromkeys(failures)))
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Drains: ingresses first, then nodes with their pods."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for group in (self.ingresses, self.nodes):
+            agents = [member.agent for member in group.values() if member.agent is not None]
+            await asyncio.gather(*(agent.stop(grace_s) for agent in agents), return_exceptions=True)
+
+    async def apply(self, objects: Sequence[Object]) -> list[tuple[str, Object]]:
+        """Creates or updates all of the objects or none, and returns when every agent has the tables that follow."""
+        results = self.store.apply(objects)
+        await self.wait(self.store.snapshot.generation)
+        return results
+
+    async def wait(self, generation: int) -> None:
+        """Returns once every live agent has acknowledged the generation."""
+        await self._until(lambda: self._settled.generation >= generation)
+
+    async def ready(self, timeout_s: float = 60.0) -> None:
+        """Returns once every pod that should run is ready, its endpoints are in every table and Ingresses have
+        addresses. Raises PlaneError naming what is not ready in time, and why."""
+        waiting = ["the tables of the newest generation are not acknowledged"]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.wait(self.store.snapshot.generation)
+                while waiting := unready(self._settled):
+                    await self.wait(self._settled.generation + 1)
+        except TimeoutError:
+            listing = "\n".join(f"  {line}" for line in waiting)
+            raise PlaneError(f"not ready after {timeout_s:g} s:\n{listing}") from None
+
+    async def broken(self) -> None:
+        """Never returns. Raises PlaneError should the control plane break."""
+        await self._until(lambda: False)
+
+    def pods_seen(self) -> dict[str, tuple[str, str]]:
+        """Pod address → (namespace/name, node name), the last pod that had it, also of pods that have gone."""
+        return dict(self._seen_pods)
+
+    def event(self, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        """Records an Event about an object, as ``plane describe`` shows it."""
+        self.store.update([_event(obj, reason, message, warning=warning)], self._old_events())
+
+    def _members(self) -> list[Member]:
+        return [*self.nodes.values(), *self.ingresses.values()]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a loop of the control plane; one that fails stops nobody silently: whoever waits is told."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._crash = error
+                async with self._progress:
+                    self._progress.notify_all()
+
+        self._tasks.append(asyncio.create_task(guarded()))
+
+    async def _until(self, met: Callable[[], bool]) -> None:
+        """Waits for a condition on what agents have acknowledged. Raises PlaneError where the control plane broke."""
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._crash is not None or met())
+        if self._crash is not None:
+            raise PlaneError(f"the control plane stopped: {self._crash!r}") from self._crash
+
+    async def _publish(self) -> None:
+        """Compiles the newest Snapshot, again and again; tables that did not change stay the same objects."""
+        seen = -1
+        while True:
+            snapshot = await self.store.changed_since(seen)
+            seen = snapshot.generation
+            new_fib = await asyncio.to_thread(fib.compile, snapshot)
+            new_routes = await asyncio.to_thread(routes.compile, snapshot)
+            last = self._published
+            if last is not None and fib.equal(last.fib, new_fib):
+                new_fib, shared_fib = last.fib, last.shared_fib
+            else:
+                shared_fib = self.fleet.share(new_fib)
+            if last is not None and routes.equal(last.routes, new_routes):
+                new_routes, shared_routes = last.routes, last.shared_routes
+            else:
+                shared_routes = self.fleet.share(new_routes)
+            for pod in snapshot.all("Pod"):
+                if address := (pod.get("status") or {}).get("podIP"):
+                    metadata = pod["metadata"]
+                    self._seen_pods[address] = (
+                        f"{metadata['namespace']}/{metadata['name']}",
+                        pod["spec"].get("nodeName", ""),
+                    )
+            async with self._progress:
+                self._published = Published(snapshot, new_fib, new_routes, shared_fib, shared_routes)
+                self._settle()
+                self._progress.notify_all()
+
+    def _settle(self) -> None:
+        """Moves ``_settled`` to the published Snapshot once every live agent has it. Called under ``_progress``."""
+        published = self._published
+        live = [member.acknowledged for member in self._members() if member.acknowledged is not None]
+        if published and all(generation >= published.generation for generation in live):
+            self._settled = published.snapshot
+
+    async def _supervise(self, member: Member, run: Callable[[Member], Awaitable[None]]) -> None:
+        """Runs an agent; when it is lost, starts it again. A first start that fails is reported by ``start``."""
+        while True:
+            try:
+                await run(member)
+            except* (AgentLostError, PlaneError) as group:
+                if not member.lives:
+                    member.failure = str(group.exceptions[0])
+            member.agent = None
+            async with self._progress:
+                member.acknowledged = None
+                self._settle()
+                self._progress.notify_all()
+            if member.failure:
+                return
+            await asyncio.sleep(RESTART_DELAY_S)
+
+    async def _run_node(self, member: Member) -> None:
+        member.agent = agent = await self.fleet.start_node(member.number)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep(member, agent, lambda p: p.fib, lambda p: p.shared_fib, self._node_up))
+                group.create_task(self._place(member, agent))
+                group.create_task(self._listen(member, agent))
+        finally:
+            self._node_down(member)
+
+    async def _run_ingress(self, member: Member) -> None:
+        member.agent = agent = await self.fleet.start_ingress(member.number)
+        await self._keep(member, agent, lambda p: p.routes, lambda p: p.shared_routes)
+
+    async def _keep(
+        self,
+        member: Member,
+        agent: Any,
+        tables: Callable[[Published], Any],
+        shared: Callable[[Published], Any],
+        up: Callable[[Member], None] | None = None,
+    ) -> None:
+        """Hands an agent the newest tables as they are published, and notes its acknowledgement."""
+        installed = None
+        while True:
+            async with self._progress:
+                await self._progress.wait_for(
+                    lambda: self._published is not None and self._published.generation > (member.acknowledged or -1)
+                )
+                published = self._published
+            assert published is not None
+            if tables(published) is not installed:
+                await agent.install(shared(published))
+                installed = tables(published)
+            first = member.acknowledged is None
+            async with self._progress:
+                member.acknowledged = published.generation
+                self._settle()
+                self._progress.notify_all()
+            if first:
+                member.lives += 1
+                if up is not None:
+                    up(member)
+
+    async def _place(self, member: Member, agent: NodeAgent) -> None:
+        """Tells a node its pods, from settled Snapshots only."""
+        name, told, seen = statuses.node_name(member.number), None, -1
+        while True:
+            async with self._progress:
+                await self._progress.wait_for(
+                    lambda seen=seen: member.acknowledged is not None and self._settled.generation > seen  # type: ignore[misc]
+                )
+                snapshot = self._settled
+            seen = snapshot.generation
+            pods = [pod for pod in snapshot.all("Pod") if pod["spec"].get("nodeName") == name]
+            wanted = [(pod["metadata"]["uid"], pod["metadata"].get("deletionGracePeriodSeconds")) for pod in pods]
+            if wanted != told:
+                await agent.sync(pods)
+                told = wanted
+
+    async def _listen(self, member: Member, agent: NodeAgent) -> None:
+        """Brings what a node says of its pods into the store."""
+        seen = 0
+        while True:
+            seen, reports = await agent.statuses(seen, STATUS_POLL_S)
+            put, drop, now = [], [], utc_now()
+            for report in reports:
+                pod = self.store.snapshot.get("Pod", report.namespace, report.name)
+                if pod is None or pod["metadata"]["uid"] != report.uid:
+                    continue
+                if report.gone:
+                    drop.append(key_of(pod))
+                    continue
+                put.append(statuses.pod(pod, report, now, restarts=member.restarts.get(report.uid, 0)))
+                put.extend(_pod_events(pod, report))
+            self.store.update(put, [*drop, *self._old_events()])
+
+    def _node_up(self, member: Member) -> None:
+        before = self.store.snapshot.get("Node", "", statuses.node_name(member.number))
+        obj = statuses.node(member.number, self.plan, ready=True, now=utc_now(), before=before)
+        self.store.update([obj, _event(obj, "NodeReady", "the node has acknowledged its tables")])
+
+    def _node_down(self, member: Member) -> None:
+        """A lost node's pods serve nobody until it is back; those on their way out are gone."""
+        name, now = statuses.node_name(member.number), utc_now()
+        before = self.store.snapshot.get("Node", "", name)
+        if before is None:
+            return
+        put, drop = [statuses.node(member.number, self.plan, ready=False, now=now, before=before)], []
+        for pod in self.store.snapshot.all("Pod"):
+            if pod["spec"].get("nodeName") != name:
+                continue
+            if "deletionTimestamp" in pod["metadata"]:
+                drop.append(key_of(pod))
+                continue
+            containers = (pod.get("status") or {}).get("containerStatuses") or [{}]
+            member.restarts[pod["metadata"]["uid"]] = containers[0].get("restartCount", 0) + 1
+            put.append(statuses.pod_lost(pod, now))
+        put.append(_event(before, "NodeNotReady", "the node does not answer; it is started again", warning=True))
+        self.store.update(put, drop)
+
+    async def _give_addresses(self) -> None:
+        """Ingresses that are served say where, once they really are."""
+        seen = -1
+        ports = [{"port": self.plan.bound_port(port), "protocol": "TCP"} for port in (80, 443)]
+        status = {"loadBalancer": {"ingress": [{"ip": self.plan.vip(1), "ports": ports}]}}
+        while True:
+            async with self._progress:
+                await self._progress.wait_for(
+                    lambda seen=seen: (  # type: ignore[misc]
+                        self._settled.generation > seen
+                        and any(member.acknowledged is not None for member in self.ingresses.values())
+                    )
+                )
+                snapshot = self._settled
+            seen = snapshot.generation
+            put = []
+            for ingress in served(snapshot):
+                obj = self.store.snapshot.get(*key_of(ingress))
+                if obj is not None and obj.get("status") != status:
+                    put.append({**obj, "status": status})
+                    put.append(_event(obj, "Sync", f"served at {self.plan.vip(1)}"))
+            self.store.update(put, self._old_events())
+
+    def _old_events(self) -> list[Key]:
+        events = sorted(self.store.snapshot.all("Event"), key=lambda obj: int(obj["metadata"]["resourceVersion"]))
+        return [key_of(obj) for obj in events[: max(0, len(events) - EVENTS_KEPT)]]
+
+
+def unready(snapshot: Snapshot) -> list[str]:
+    """A line for each thing that should serve and does not yet."""
+    lines = []
+    for row in snapshot.all("ReplicaSet"):
+        wanted, there = row["spec"].get("replicas", 1), row["status"]["replicas"]
+        if there < wanted:
+            lines.append(f"{key_of(row)}: {there} of {wanted} pods exist")
+    for row in snapshot.all("Deployment"):
+        status, wanted = row.get("status") or {}, row["spec"].get("replicas", 1)
+        if status.get("updatedReplicas", 0) != wanted or status.get("replicas") != wanted:
+            lines.append(f"{key_of(row)}: {status.get('updatedReplicas', 0)} of {wanted} pods are up to date")
+    for pod in snapshot.all("Pod"):
+        status = pod.get("status") or {}
+        if "deletionTimestamp" in pod["metadata"] or status.get("phase") == "Succeeded" or statuses.ready(pod):
+            continue
+        rows = [row for row in status.get("conditions") or () if row["status"] == "False"]
+        why = " ".join(part for row in rows[-1:] for part in (row.get("reason", ""), row.get("message", "")) if part)
+        lines.append(f"{key_of(pod)}: {status.get('phase', 'Pending')} {why}".rstrip())
+    for obj in served(snapshot):
+        if not (obj.get("status") or {}).get("loadBalancer"):
+            lines.append(f"{key_of(obj)}: has no address yet")
+    return lines
+
+
+def _pod_events(pod: Object, report: PodStatus) -> list[Object]:
+    before = (pod.get("status") or {}).get("containerStatuses") or [{}]
+    was_running = "running" in (before[0].get("state") or {})
+    rows = [row for row in (pod.get("status") or {}).get("conditions") or () if row["type"] == "Ready"]
+    said = rows[0].get("message", "") if rows else ""
+    if report.phase == "Running" and not was_running:
+        return [_event(pod, "Started", f"started on {pod['spec']['nodeName']} at {pod['status']['podIP']}")]
+    if not report.ready and report.message and report.message != said:
+        return [_event(pod, report.reason or "Unhealthy", report.message, warning=True)]
+    return []
+
+
+def _event(obj: Object, reason: str, message: str, *, warning: bool = False) -> Object:
+    key, now = key_of(obj), utc_now()
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{key.name}.{uuid.uuid4().hex[:16]}",
+            "namespace": key.namespace or "default",
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": now,
+        },
+        "involvedObject": {
+            "apiVersion": obj["apiVersion"],
+            "kind": key.kind,
+            "namespace": key.namespace,
+            "name": key.name,
+            "uid": obj["metadata"].get("uid", ""),
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "source": {"component": "trafficplane"},
+    }

@@ -1,0 +1,1 @@
+"""HTTP and HTTPS in, straight to endpoints; ``README.md`` has the picture."""

@@ -1,0 +1,307 @@
+"""One request: from its head to the last byte of its answer.
+
+    head ─► fields ─► route ─► endpoint in turn ─► connection ─► answer ─► client
+             │ 4xx/501  │ 404       │ 503              │ 502, 504: another endpoint, if the request may be repeated
+
+Law: whatever happens, the client gets one answer or sees its connection close, the endpoint's connection is released or
+closed, and there is one record. A small answer, one that is here when its head is, leaves in a single write; a larger
+one is relayed piece by piece at the pace of the client, as a request's body is at the pace of the endpoint.
+"""
+
+import asyncio
+import time
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.http import HttpVersion10
+
+from plane.ingress import forwarding
+from plane.ingress.forwarding import RefusedError, RequestHead
+from plane.ingress.front import CLOSED, KEPT, Client, log
+from plane.ingress.records import Records
+from plane.ingress.table import Backend, Table, Target
+from plane.ingress.tunnel import Tunnel
+from plane.ingress.upstream import Connection, Pool, UnansweredError
+
+TRIES = 3
+CLIENT_LEFT = 499
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE = b"Connection: close"
+
+
+class Exchange:
+    """A request and what becomes of it."""
+
+    __slots__ = (
+        "_backend",
+        "_bodiless",
+        "_body",
+        "_connection",
+        "_head",
+        "_keep_alive",
+        "_pool",
+        "_request",
+        "_retries",
+        "_route",
+        "_sender",
+        "_status",
+        "_table",
+        "_target",
+        "_timeout_s",
+    )
+
+    def __init__(self, request: web.BaseRequest, table: Table, pool: Pool, *, keep_alive: bool, body_timeout_s: float):
+        self._request = request
+        self._table = table
+        self._pool = pool
+        self._timeout_s = body_timeout_s
+        self._keep_alive = keep_alive and request.keep_alive
+        self._bodiless = request.method == "HEAD"
+        self._head: RequestHead | None = None
+        self._body: bytes | None = b""  # None: it is still coming
+        self._sender: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._target: Target | None = None
+        self._backend: Backend | None = None
+        self._route = 0
+        self._retries = 0
+        self._status = CLIENT_LEFT
+
+    async def run(self) -> web.StreamResponse:
+        """Answers the request; what is left to say to aiohttp is whether the client's connection goes on."""
+        try:
+            head = self._head = RequestHead(self._request.raw_headers)
+            target, path = self._find_target(head)
+            connection = await self._ask(head, target, path)
+            if connection.switched:
+                return await self._tunnel(connection)
+            return await self._relay(connection)
+        except RefusedError as error:
+            return await self._refuse(error.status, str(error))
+        except UnansweredError as error:
+            where = "{}:{}".format(*self._backend.endpoint.address) if self._backend else ""
+            return await self._refuse(error.status, f"{where} {error}")
+        except ConnectionError:  # the client's
+            self._status = CLIENT_LEFT
+            return CLOSED
+        finally:
+            if self._sender is not None:
+                self._sender.cancel()
+            if self._connection is not None:
+                self._connection.abort()
+
+    def record(self, records: Records, received_ns: int) -> None:
+        head, backend, target = self._head, self._backend, self._target
+        records.add(
+            forwarding.request_number(head.request_id) if head else 0,
+            self._table.generation,
+            received_ns,
+            time.monotonic_ns(),
+            self._table.routes[self._route],
+            target.row if target else -1,
+            backend.number if backend else 0,
+            backend.ip if backend else 0,
+            backend.port if backend else 0,
+            self._status,
+            self._retries,
+        )
+
+    def _find_target(self, head: RequestHead) -> tuple[Target, str]:
+        """Where the request goes, and what is asked for there. Raises RefusedError."""
+        request, asked = self._request, self._request.raw_path
+        if request.method == "CONNECT":
+            raise RefusedError(405, "this is no forward proxy")
+        if head.chunked and request.version == HttpVersion10:
+            raise RefusedError(400, "HTTP/1.0 has no transfer codings")
+        if asked[0] != "/" and asked != "*":  # absolute form, whose host counts before Host (RFC 9112, 3.2.2)
+            url = urlsplit(asked)
+            head.host = url.netloc.rpartition("@")[2].encode("utf-8", "surrogateescape")
+            asked = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if "#" in asked:
+            asked = asked.partition("#")[0]
+        path = asked.partition("?")[0] if "?" in asked else asked
+        match = self._table.router.match(head.host.decode("latin-1"), path)
+        self._route = match.origin
+        if not match.target:
+            raise RefusedError(404, "no Ingress has a rule for this host and path")
+        self._target = self._table.targets[match.target]
+        return self._target, asked
+
+    async def _ask(self, head: RequestHead, target: Target, path: str) -> Connection:
+        """Send the request; returns with the head of an answer. Raises RefusedError, UnansweredError."""
+        request = self._request
+        if not head.request_id:
+            head.request_id = forwarding.new_request_id()
+        framing = self._frame(head)
+        client: Client = request.protocol  # type: ignore[assignment]
+        data = forwarding.request_bytes(request.method, path, head, client.forwarded, framing)
+        if self._body:
+            data += self._body
+        failed: list[Backend] = []
+        fresh, error = False, None
+        for self._retries in range(TRIES):
+            backend = target.next(failed)
+            if backend is None:
+                break
+            self._backend = backend
+            self._connection = None
+            try:
+                self._connection = connection = await self._pool.connection(backend.endpoint, fresh=fresh)
+                connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)
+                if self._body is None:
+                    self._sender = asyncio.create_task(self._send_body(connection, head))
+                await connection.head()
+                return connection
+            except UnansweredError as failure:
+                error = failure
+                repeatable = request.method in forwarding.IDEMPOTENT and self._sender is None
+                if not (error.unsent or (error.no_answer and repeatable)):
+                    raise
+                if self._connection is not None and self._connection.used:
+                    fresh = True  # it had gone stale: the endpoint may be fine, its other idle connections may not
+                else:
+                    failed.append(backend)
+        if error is None:
+            raise RefusedError(target.status, f"Service {target.service} has no ready endpoint")
+        raise error
+
+    def _frame(self, head: RequestHead) -> list[bytes]:
+        """Where the body ends, said anew; takes the body if all of it is here."""
+        content, framing = self._request.content, []
+        if head.is_websocket:
+            framing = [b"Connection: Upgrade", b"Upgrade: websocket"]
+        if not (head.length or head.chunked):
+            return framing
+        if content.is_eof():
+            self._body = content.read_nowait()
+            framing.append(b"Content-Length: %d" % len(self._body))
+        else:
+            self._body = None
+            framing.append(b"Content-Length: " + head.length if head.length else b"Transfer-Encoding: chunked")
+        if self._request.method in forwarding.BODILESS and head.length != b"0":
+            head.desync = True
+        if head.desync:
+            self._keep_alive = False
+            framing.append(CLOSE)
+        return framing
+
+    async def _send_body(self, connection: Connection, head: RequestHead) -> None:
+        """Relay the request's body as it comes."""
+        content = self._request.content
+        try:
+            if head.expects_continue:
+                await self._request.writer.write(CONTINUE)
+            while True:
+                connection.held_up += 1
+                async with asyncio.timeout(self._timeout_s):
+                    piece = await content.readany()
+                connection.held_up -= 1
+                if not piece:
+                    break
+                await connection.write(piece if head.length else _chunk(piece))
+            if not head.length:
+                await connection.write(_LAST_CHUNK)
+        except UnansweredError:
+            pass  # whoever waits for the answer hears of it too
+        except TimeoutError:
+            connection.fail(UnansweredError(408, "the request's body did not come in time"))
+        except (web.RequestPayloadError, ConnectionError):
+            connection.fail(UnansweredError(400, "the request's body is broken"))
+
+    async def _relay(self, connection: Connection) -> web.StreamResponse:
+        """Write the answer to the client. Raises ConnectionError where it has left."""
+        request = self._request
+        if self._sender is not None and not self._sender.done():
+            self._keep_alive = False  # the client may be sending on when the answer is over
+        old = request.version == HttpVersion10
+        whole, length = connection.complete, connection.length
+        chunked = not whole and length is None and not old
+        lines = [forwarding.status_line(connection.status, connection.reason), *connection.lines]
+        if not connection.dated:
+            lines.append(forwarding.date())
+        if not connection.served:
+            lines.append(forwarding.SERVER)
+        body = connection.taken()
+        if whole and not self._bodiless and connection.status not in _WITHOUT_BODY:
+            lines.append(b"Content-Length: %d" % len(body))
+        elif length is not None and connection.status != 204:
+            lines.append(b"Content-Length: %d" % length)
+        elif chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+        elif not whole:
+            self._keep_alive = False  # HTTP/1.0: the end of the connection is that of the body
+        if not self._keep_alive:
+            lines.append(CLOSE)
+        elif old:
+            lines.append(b"Connection: keep-alive")
+        lines += (b"", _chunk(body) if chunked and body else body)
+        await request.writer.write(b"\r\n".join(lines))
+        self._status = connection.status
+        if not whole and not await self._relay_rest(connection, chunked=chunked):
+            return CLOSED
+        if self._head and not self._head.desync and (self._sender is None or self._sender.done()):
+            connection.release()
+            self._connection = None
+        return KEPT if self._keep_alive else CLOSED
+
+    async def _relay_rest(self, connection: Connection, *, chunked: bool) -> bool:
+        """Relay what follows the first piece of a body; False where it broke off, which the client must notice."""
+        writer = self._request.writer
+        try:
+            while piece := await connection.read():
+                await writer.write(_chunk(piece) if chunked else piece)
+        except UnansweredError as error:
+            log.debug("an answer broke off: %s", error)
+            self._status = error.status
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            return False
+        if chunked:
+            await writer.write(_LAST_CHUNK)
+        return True
+
+    async def _tunnel(self, connection: Connection) -> web.StreamResponse:
+        """Pass the 101 on, then bytes both ways, until one side ends."""
+        self._status = connection.status
+        lines = (
+            forwarding.status_line(connection.status, connection.reason),
+            *connection.lines,
+            b"Connection: Upgrade",
+            b"Upgrade: websocket",
+            b"",
+            b"",
+        )
+        writer, client = self._request.writer, self._request.protocol
+        await writer.write(b"\r\n".join(lines))
+        client.set_parser(Tunnel(client, connection))  # type: ignore[arg-type]
+        try:
+            while piece := await connection.read():
+                await writer.write(piece)
+        except UnansweredError as error:
+            log.debug("a tunnel ended: %s", error)
+        return CLOSED
+
+    async def _refuse(self, status: int, reason: str) -> web.StreamResponse:
+        """An answer of ours. What is left of the request's body is not waited for."""
+        self._status = status
+        if not self._request.content.is_eof() or status in (400, 501):
+            self._keep_alive = False
+        if not self._keep_alive:
+            connection = [CLOSE]
+        else:
+            connection = [b"Connection: keep-alive"] if self._request.version == HttpVersion10 else []
+        answer = forwarding.own_answer(status, reason.strip(), bodiless=self._bodiless, connection=connection)
+        try:
+            await self._request.writer.write(answer)
+        except ConnectionError:
+            self._status = CLIENT_LEFT
+            return CLOSED
+        return KEPT if self._keep_alive else CLOSED
+
+
+_LAST_CHUNK = b"0\r\n\r\n"
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,0 +1,179 @@
+"""Which header fields go on, in either direction, and which are ours to write. Pure functions on bytes.
+
+Law: framing and the connection end here. Fields that speak of one hop are dropped and written anew, and so are the
+forwarding fields, which say what *we* saw (RFC 9110, 7.6; ingress-nginx's defaults); all others go on as they came, in
+their order. A request that two parsers could take differently is refused, or both its connections are closed after it.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+SERVER = b"Server: trafficplane"
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # a body is unusual and may be taken for the next request
+
+_DROP, _HOST, _CONNECTION, _LENGTH, _ENCODING, _TE, _UPGRADE, _EXPECT, _REQUEST_ID = range(1, 10)
+_REQUEST_FIELDS = {
+    b"host": _HOST,
+    b"connection": _CONNECTION,
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _ENCODING,
+    b"te": _TE,
+    b"upgrade": _UPGRADE,
+    b"expect": _EXPECT,
+    b"x-request-id": _REQUEST_ID,
+    b"keep-alive": _DROP,
+    b"proxy-connection": _DROP,
+    b"x-forwarded-for": _DROP,
+    b"x-forwarded-host": _DROP,
+    b"x-forwarded-port": _DROP,
+    b"x-forwarded-proto": _DROP,
+    b"x-real-ip": _DROP,
+}
+# Fields of an answer that do not simply go on; the values are asked for by name.
+ANSWER_FIELDS = frozenset(
+    {b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"upgrade", b"trailer"}
+)
+_DESYNC = frozenset({b"transfer_encoding", b"content_length"})
+
+
+class RefusedError(Exception):
+    """A request that is answered here and goes nowhere."""
+
+    def __init__(self, status: int, reason: str):
+        super().__init__(reason)
+        self.status = status
+
+
+class RequestHead:
+    """What the header of a request says, and ``lines``, those of its fields that go on."""
+
+    __slots__ = ("chunked", "desync", "expects_continue", "host", "length", "lines", "named", "request_id", "upgrade")
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]]):
+        """Raises RefusedError with 417 or 501."""
+        self.lines: list[bytes] = []
+        self.host = b""
+        self.length = b""
+        self.chunked = False
+        self.upgrade = b""
+        self.expects_continue = False
+        self.request_id = b""
+        self.named: set[bytes] = set()  # by Connection
+        self.desync = False  # another parser may see another end of this request: neither connection is used again
+        lines = self.lines
+        for name, value in fields:
+            key = name.lower()
+            rule = _REQUEST_FIELDS.get(key)
+            if rule is None:
+                # Who maps "-" to "_", as CGI does, would take it for a field that we drop or write. NGINX drops it too.
+                if b"_" not in key:
+                    lines.append(name + b": " + value)
+                elif key in _DESYNC:
+                    self.desync = True
+            elif rule == _HOST:
+                self.host = value
+            elif rule != _DROP:
+                self._note(rule, value)
+        if self.named:
+            self.lines = without(lines, self.named)
+
+    def _note(self, rule: int, value: bytes) -> None:
+        if rule == _CONNECTION:
+            self.named |= tokens(value)
+        elif rule == _LENGTH:
+            self.length = value
+        elif rule == _ENCODING:
+            if value.strip().lower() != b"chunked":
+                raise RefusedError(501, "the only transfer coding taken is chunked")
+            self.chunked = True
+        elif rule == _TE:
+            if b"trailers" in tokens(value):
+                self.lines.append(b"TE: trailers")
+        elif rule == _UPGRADE:
+            self.upgrade = value
+        elif rule == _REQUEST_ID:
+            self.request_id = value
+        else:
+            if value.strip().lower() != b"100-continue":
+                raise RefusedError(417, "the only expectation met is 100-continue")
+            self.expects_continue = True
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the client asks to go on as a WebSocket, the one upgrade that is passed on."""
+        return b"upgrade" in self.named and self.upgrade.strip().lower() == b"websocket"
+
+
+def tokens(value: bytes) -> set[bytes]:
+    """The members of a list field, lower case."""
+    return {token.strip().lower() for token in value.split(b",")}
+
+
+def without(lines: Sequence[bytes], names: set[bytes]) -> list[bytes]:
+    """The field lines whose name, in lower case, is not one of ``names``; TE stays, which Connection must name."""
+    return [line for line in lines if (name := line[: line.index(b":")].lower()) not in names or name == b"te"]
+
+
+def forwarded(peer: str, scheme: str, port: int) -> bytes:
+    """The forwarding fields that are the same for all requests of a client's connection."""
+    return (
+        f"X-Forwarded-For: {peer}\r\nX-Real-IP: {peer}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {port}"
+    ).encode()
+
+
+def new_request_id() -> bytes:
+    """16 hex digits."""
+    return b"%016x" % random.getrandbits(64)
+
+
+def request_number(request_id: bytes) -> int:
+    """The 64-bit number that a request id of 16 hex digits is, 0 for any other id."""
+    try:
+        return int(request_id, 16) if len(request_id) == 16 and request_id.isalnum() else 0
+    except ValueError:
+        return 0
+
+
+def request_bytes(method: str, target: str, head: RequestHead, hop: bytes, framing: Sequence[bytes]) -> bytes:
+    """The head of a request as it goes to an endpoint; ``hop`` is ``forwarded`` of the client's connection."""
+    line = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
+    host, number = head.host, head.request_id
+    ours = (line, b"Host: " + host, hop, b"X-Forwarded-Host: " + host, b"X-Request-ID: " + number)
+    return b"\r\n".join((*ours, *head.lines, *framing, b"", b""))
+
+
+@lru_cache(1024)
+def status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b" % (status, reason)
+
+
+def date() -> bytes:
+    """A Date field of now."""
+    return _date(int(time.time()))
+
+
+@lru_cache(1)
+def _date(second: int) -> bytes:
+    return b"Date: " + formatdate(second, usegmt=True).encode()
+
+
+def own_answer(status: int, reason: str, *, bodiless: bool, connection: Sequence[bytes]) -> bytes:
+    """An answer of ours, whole; to HEAD it is ``bodiless``."""
+    phrase = HTTPStatus(status).phrase
+    body = f"{status} {phrase}: {reason}\n".encode()
+    lines = (
+        status_line(status, phrase.encode()),
+        SERVER,
+        date(),
+        b"Content-Type: text/plain; charset=utf-8",
+        b"Content-Length: %d" % len(body),
+        *connection,
+        b"",
+        b"" if bodiless else body,
+    )
+    return b"\r\n".join(lines)

@@ -1,0 +1,88 @@
+"""The HTTP server towards clients: aiohttp's, without what a proxy has no use for.
+
+Law: aiohttp reads requests and paces bodies; answers are written as bytes to ``request.writer`` by whoever forwards.
+The handler then returns ``KEPT`` or ``CLOSED``, which tell aiohttp that all is sent and whether the connection goes on.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+
+from plane.ingress import forwarding
+
+log = logging.getLogger("trafficplane.ingress")
+LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
+UNKNOWN_CODING = "Request has invalid `Transfer-Encoding`"
+
+
+class Sent(web.StreamResponse):
+    """An answer that has been written already."""
+
+    def __init__(self, *, keep_alive: bool):
+        super().__init__()
+        self._keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+KEPT = Sent(keep_alive=True)
+CLOSED = Sent(keep_alive=False)
+
+
+class Client(web.RequestHandler):
+    """A client's connection. ``forwarded`` are the forwarding fields of all its requests, ``secure``: it is TLS."""
+
+    __slots__ = ("forwarded",)
+
+    forwarded: bytes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self.forwarded = forwarding.forwarded(peer[0] if peer else "unknown", scheme, own[1] if own else 0)
+        super().connection_made(transport)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP/1.1, which is nothing to log, or to a fault of ours, which is."""
+        if not isinstance(exc, HttpProcessingError):
+            log.error("a request failed in the ingress", exc_info=exc)
+            reason = "a fault of the ingress; its log says more"
+        else:
+            reason = (message or exc.message).splitlines()[0].rstrip(":")
+            status = 501 if reason == UNKNOWN_CODING else 400
+        answer = web.Response(status=status, text=f"{status}: {reason}\n", headers={"Server": "trafficplane"})
+        answer.force_close()
+        return answer
+
+
+class Front(web.Server):
+    """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves."""
+
+    def __init__(self, handler: Any, *, keep_alive_s: float):
+        super().__init__(handler, handler_cancellation=True)
+        self._keep_alive_s = keep_alive_s
+
+    def __call__(self) -> Client:
+        return Client(
+            self,
+            loop=self._loop,
+            access_log=None,  # type: ignore[arg-type]
+            auto_decompress=False,
+            keepalive_timeout=self._keep_alive_s,
+            lingering_time=LINGERING_S,
+            logger=log,
+        )

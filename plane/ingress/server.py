@@ -1,0 +1,162 @@
+"""The Ingress: HTTP and HTTPS in on one address, straight to the endpoints of the Routes in force.
+
+Law: an install is one assignment. A request keeps to the table that it began with, no connection is dropped, and only
+idle ones to endpoints that left are closed. The ports are taken at ``start`` and listened on from the first install, so
+that nobody is told 404 by an ingress that has not heard of its routes yet.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import time
+
+import numpy as np
+from aiohttp import web
+
+from plane.errors import PlaneError
+from plane.ingress.exchange import Exchange
+from plane.ingress.front import Front
+from plane.ingress.records import Records
+from plane.ingress.table import Table
+from plane.ingress.timeouts import Timeouts
+from plane.ingress.tls import Certificates
+from plane.ingress.upstream import Pool
+from plane.routes import Routes
+
+BACKLOG = 4096
+DEFAULT_TIMEOUTS = Timeouts()
+CANCELLING_S = 0.1  # for requests to notice that their grace is over
+
+
+class Ingress:
+    """One ingress; several, in processes of their own, may share an address.
+
+    address           IPv4 address to listen on
+    http_port         and ``https_port``: ports to listen on, 0 for any that is free
+    recording         keep a row for each request, for ``records``
+    """
+
+    def __init__(
+        self,
+        address: str,
+        http_port: int,
+        https_port: int,
+        *,
+        recording: bool = False,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    ):
+        self.address = address
+        self._ports = http_port, https_port
+        self._timeouts = timeouts
+        self._records = Records() if recording else None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._table: Table | None = None
+        self._installing = asyncio.Lock()
+        self._stopping = False
+        self._at_work = 0
+        self._done = asyncio.Event()  # set when the last request under way is done, once stopping
+
+    @property
+    def generation(self) -> int:
+        """Generation of the Routes in force, -1 before the first."""
+        return self._table.generation if self._table else -1
+
+    async def start(self) -> tuple[int, int]:
+        """Take the two ports and return them. Raises PlaneError where one cannot be had."""
+        try:
+            for port in self._ports:
+                self._sockets.append(_bound(self.address, port))
+        except PlaneError:
+            self._close_sockets()
+            raise
+        self._pool = Pool(self._timeouts)
+        self._certificates = Certificates()
+        self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s)
+        http_port, https_port = (row.getsockname()[1] for row in self._sockets)
+        return http_port, https_port
+
+    async def install(self, routes: Routes) -> int:
+        """Put Routes in force unless newer ones are; returns the generation in force."""
+        async with self._installing:
+            if routes.generation >= self.generation:
+                table = Table(routes, self._pool, self._records, self._table)
+                self._certificates.install(routes.certificates)
+                self._table = table
+                self._pool.keep(table.addresses)
+                if not self._servers and not self._stopping:
+                    await self._listen()
+        return self.generation
+
+    async def records(self) -> dict[str, np.ndarray | list[str]]:
+        """A row for each request answered so far, as columns of equal length (``plane.ingress.records.ROW``).
+
+        ``route`` and ``service`` are indices of the lists ``routes`` and ``services``. Without ``recording``: no rows.
+        """
+        return (self._records or Records()).columns()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more connections, let requests under way finish for so long, then close everything."""
+        self._stopping = True
+        for server in self._servers:
+            server.close()
+        self._close_sockets()
+        if self._at_work:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), grace_s)
+        await self._front.shutdown(CANCELLING_S)
+        self._pool.close()
+        for server in self._servers:
+            await server.wait_closed()
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number, row in enumerate(self._sockets):
+            secured = self._certificates.listening if number else None
+            self._servers.append(await loop.create_server(self._front, sock=row, backlog=BACKLOG, ssl=secured))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        received_ns = time.monotonic_ns()
+        assert self._table is not None
+        exchange = Exchange(
+            request, self._table, self._pool, keep_alive=not self._stopping, body_timeout_s=self._timeouts.body_s
+        )
+        self._at_work += 1
+        try:
+            return await exchange.run()
+        finally:
+            self._at_work -= 1
+            if self._stopping and not self._at_work:
+                self._done.set()
+            if self._records is not None:
+                exchange.record(self._records, received_ns)
+
+    def _close_sockets(self) -> None:
+        for row in self._sockets:
+            row.close()
+        self._sockets.clear()
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """A socket that has the port but does not listen. Raises PlaneError."""
+    row = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        row.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        row.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        row.setblocking(False)
+        row.bind((address, port))
+    except OSError as error:
+        row.close()
+        raise PlaneError(f"ingress: cannot listen on {address}:{port}: {_remedy(error)}") from error
+    return row
+
+
+def _remedy(error: OSError) -> str:
+    remedies = {
+        errno.EADDRINUSE: "another program has it; stop that, or choose another --instance or --port-offset",
+        errno.EACCES: "ports this low need a privilege; choose a --port-offset, such as 8000",
+        errno.EADDRNOTAVAIL: "this machine does not have the address",
+    }
+    return remedies.get(error.errno or 0, os.strerror(error.errno or 0))

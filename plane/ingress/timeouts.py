@@ -1,0 +1,14 @@
+"""How long an ingress waits for whom."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """In seconds; the defaults are ingress-nginx's."""
+
+    connect_s: float = 5.0  # for an endpoint to take a connection
+    read_s: float = 60.0  # for the next byte of an endpoint
+    idle_s: float = 60.0  # a connection to an endpoint is kept without a request
+    body_s: float = 60.0  # for the next byte of a request's body
+    keep_alive_s: float = 75.0  # a client's connection is kept without a request

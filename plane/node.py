@@ -1,0 +1,98 @@
+"""One node: the relay for ClusterIPs and the pods, as an ordinary asyncio object.
+
+Law: ``sync`` is told the whole of what is wanted and makes it so, however often it is told; it never waits for a pod to
+end gracefully. Whatever blocks (the relay is a thread) is called from another thread, so the loop that pods answer in
+never stands still.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from kernels.layout import Fib
+from plane.addresses import AddressPlan
+from plane.errors import PlaneError
+from plane.model import Object
+from plane.pods.pod import Pod, grace_of
+from plane.pods.probes import Prober
+from plane.pods.status import PodStatus
+from plane.proxy import Proxy
+
+
+class Node:
+    """Node ``number`` of a plan. All methods are for the loop it was started in."""
+
+    def __init__(self, name: str, number: int, plan: AddressPlan):
+        self.name = name
+        self._plan = plan
+        self._proxy = Proxy(plan, number)
+        self._prober = Prober(plan.node(number))
+        self._pods: dict[str, Pod] = {}  # by uid
+        self._version = 0
+        self._news = asyncio.Event()
+        self._syncing = asyncio.Lock()
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Raises PlaneError where the relay can't start."""
+        await asyncio.to_thread(self._proxy.start)
+        await self._prober.open()
+
+    async def install(self, fib: Fib) -> int:
+        """Puts a Fib in force; returns the generation in force then. Raises PlaneError where it can't listen."""
+        return await asyncio.to_thread(self._proxy.install, fib)
+
+    async def sync(self, pods: Sequence[Object]) -> None:
+        """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.
+
+        New ones are started, those with a ``deletionTimestamp`` begin to terminate, those that are missing are killed.
+        """
+        async with self._syncing:
+            if self._stopped:
+                raise PlaneError(f"{self.name}: stopped, so it takes no pods")
+            wanted = {obj["metadata"]["uid"]: obj for obj in pods}
+            missing = [self._pods.pop(uid) for uid in self._pods.keys() - wanted.keys()]
+            # First, since a new pod may have the address of one that is missing.
+            await asyncio.gather(*(pod.kill() for pod in missing))
+            new = [obj for uid, obj in wanted.items() if uid not in self._pods]
+            for obj in new:
+                pod = self._pods[obj["metadata"]["uid"]] = Pod(obj, self._plan, self._prober, self._changed)
+                pod.start()
+            for uid, obj in wanted.items():
+                if "deletionTimestamp" in obj["metadata"]:
+                    self._pods[uid].terminate(grace_of(obj))
+            if new or missing:
+                self._changed()
+
+    async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]:
+        """(version, all pods) as soon as the version is greater than ``seen``, or after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while self._version <= seen:
+            try:
+                await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                break
+        return self._version, [pod.status for pod in self._pods.values()]
+
+    async def connections(self) -> dict[str, np.ndarray]:
+        """The relay's connections as columns, ``Proxy.recorded``."""
+        return await asyncio.to_thread(self._proxy.recorded)
+
+    async def stop(self, grace_s: float) -> None:
+        """Drains pods and relay for so long at most, then ends all of it. Nothing listens any more when it returns."""
+        async with self._syncing:
+            self._stopped = True
+            relay = asyncio.create_task(asyncio.to_thread(self._proxy.stop, grace_s))
+            pods = list(self._pods.values())
+            for pod in pods:
+                pod.terminate(min(grace_s, pod.grace_s))
+            await asyncio.gather(relay, *(pod.gone() for pod in pods))
+            self._pods.clear()
+            await self._prober.close()
+
+    def _changed(self) -> None:
+        self._version += 1
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,81 @@
+"""Which rule takes a request: ``plane.routes.Routes`` as dictionaries. Pure.
+
+Law: all that is decided here is in the tables already, in order of matching; dictionaries only find it sooner.
+"""
+
+from typing import NamedTuple
+
+from kernels.layout import EXACT
+from plane.requestpath import host_of, normalised
+from plane.routes import Routes
+
+
+class Match(NamedTuple):
+    """What became of a request: rows of targets and origins, both 0 where no rule takes it."""
+
+    target: int
+    origin: int
+
+
+def names_for(host: str) -> tuple[str, ...]:
+    """Names that rules may have for a host, the one that counts first: its own, a wildcard for its first label, none."""
+    label, _, rest = host.partition(".")
+    return (host, f"*.{rest}", "") if label and rest else (host, "")
+
+
+class Router:
+    """Routes as dictionaries, for lookups from Python: built once for each install, then read only.
+
+    A lookup hashes a few strings: the Host header as it was sent, and the path for each length that a Prefix has.
+    """
+
+    # Host headers that were seen, so that none is taken apart twice; clients can make up many, so it has a bound.
+    SEEN = 4096
+
+    def __init__(self, routes: Routes):
+        self._none = _Paths(routes, 0, Match(0, 0))
+        self._hosts = {
+            routes.host_name(row): _Paths(routes, row, self._none.default) for row in range(1, len(routes.hosts))
+        }
+        self._seen: dict[str, _Paths] = {}
+
+    def match(self, host: str, path: str) -> Match:
+        """Where a request goes. ``host`` is its Host header, ``path`` as it was sent, without the query."""
+        paths = self._seen.get(host)
+        if paths is None:
+            if len(self._seen) >= self.SEEN:
+                self._seen.clear()
+            paths = self._seen[host] = self._paths(host_of(host))
+        return paths.match(path)
+
+    def _paths(self, host: str) -> "_Paths":
+        return next((self._hosts[name] for name in names_for(host) if name in self._hosts), self._none)
+
+
+class _Paths:
+    """The rules of one host."""
+
+    __slots__ = ("_exact", "_lengths", "_prefixes", "default")
+
+    def __init__(self, routes: Routes, row: int, default: Match):
+        host = routes.hosts[row]
+        self.default = Match(int(host["default"]), int(host["origin"])) if host["default"] else default
+        self._exact: dict[str, Match] = {}
+        self._prefixes: dict[str, Match] = {}
+        for number in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
+            path = routes.paths[number]
+            rules = self._exact if path["kind"] == EXACT else self._prefixes
+            text = routes.string(int(path["text"]), int(path["text_length"]))
+            rules.setdefault(text, Match(int(path["target"]), int(path["origin"])))
+        self._lengths = sorted({len(text) for text in self._prefixes}, reverse=True)
+
+    def match(self, path: str) -> Match:
+        if "//" in path or "/." in path or "%" in path or not path.isascii():
+            path = normalised(path)
+        if self._exact and path in self._exact:
+            return self._exact[path]
+        if path[:1] == "/":
+            for length in self._lengths:
+                if path[length : length + 1] in ("/", "") and path[:length] in self._prefixes:
+                    return self._prefixes[path[:length]]
+        return self.default

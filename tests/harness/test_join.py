@@ -1,0 +1,141 @@
+"""The join of a load's rows with what the plane recorded."""
+
+from typing import Any
+
+import numpy as np
+
+from harness.join import STAMP_EARLY_NS, join
+from harness.recorder import NEVER, Recorded
+from harness.records import Names, Route
+from harness.workload import id_key, request_ids
+from plane.addresses import ip_to_int
+
+KEY = id_key(seed=3, load=1)
+FRONTEND = (ip_to_int("127.96.0.10"), 80)
+PODS = {"127.244.1.2": ("default/a", "node-1"), "127.244.2.2": ("default/b", "node-2")}
+A, B = (ip_to_int(ip) for ip in PODS)
+
+
+def recorded(connection: list[int], began_ns: list[int], client_port: list[int]) -> Recorded:
+    rows = len(connection)
+    return Recorded(
+        {"intended_ns": np.zeros(rows, np.int64), "connection": np.array(connection, np.int32)},
+        {
+            "began_ns": np.array(began_ns, np.int64),
+            "client_ip": np.full(len(began_ns), ip_to_int("127.244.3.9"), np.uint32),
+            "client_port": np.array(client_port, np.uint16),
+        },
+    )
+
+
+def relay(*rows: tuple[int, int, int, int], frontend: tuple[int, int] = FRONTEND) -> dict[str, np.ndarray]:
+    """A relay's records: (opened_ns, client port, backend address, generation)."""
+    opened, ports, backends, generations = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    number = len(opened)
+    return {
+        "opened_ns": opened,
+        "client_ip": np.full(number, ip_to_int("127.244.3.9"), np.uint32),
+        "client_port": ports.astype(np.uint16),
+        "frontend_ip": np.full(number, frontend[0], np.uint32),
+        "frontend_port": np.full(number, frontend[1], np.uint16),
+        "backend_ip": backends.astype(np.uint32),
+        "generation": generations,
+    }
+
+
+def joined(rows: Recorded, **recorded_by_plane: Any) -> Route:
+    empty: dict[str, Any] = {"ingress": [], "connections": [], "pods": PODS}
+    return join(rows, id_key=KEY, frontend=FRONTEND, **{"service": "default/my-service", **empty, **recorded_by_plane})
+
+
+def texts(names: Names) -> list[str | None]:
+    return [names.texts[index] if index >= 0 else None for index in names.index]
+
+
+def test_requests_have_the_pod_of_their_connection() -> None:
+    rows = recorded([0, 1, 0, NEVER], began_ns=[100, 200], client_port=[5000, 5001])
+    route = joined(rows, connections=[relay((205, 5001, B, 7)), relay((105, 5000, A, 6))])
+    assert texts(route.pod) == ["default/a", "default/b", "default/a", None]
+    assert texts(route.node) == ["node-1", "node-2", "node-1", None]
+    assert texts(route.service) == ["default/my-service"] * 3 + [None]
+    assert texts(route.route) == [None] * 4
+    assert route.generation.tolist() == [6, 7, 6, -1]
+
+
+def test_a_port_that_is_used_again_is_told_by_the_time() -> None:
+    s = 1_000_000_000
+    rows = recorded([0, 1, 2], began_ns=[1 * s, 2 * s, 3 * s], client_port=[5000, 5000, 5000])
+    early = 3 * s - STAMP_EARLY_NS + 1
+    route = joined(rows, connections=[relay((s // 2, 5000, B, 1), (s + s // 2, 5000, A, 2), (early, 5000, B, 3))])
+    # The second connection was never accepted: the record after it is of the third.
+    assert texts(route.pod) == ["default/a", None, "default/b"]
+    assert route.generation.tolist() == [2, -1, 3]
+
+
+def test_connections_to_another_frontend_are_not_taken_for_ours() -> None:
+    rows = recorded([0], began_ns=[100], client_port=[5000])
+    other = relay((105, 5000, A, 6), frontend=(FRONTEND[0], 443))
+    route = joined(rows, connections=[other, relay((105, 5001, A, 6))])
+    assert texts(route.pod) == [None]
+
+
+def test_requests_through_an_ingress_are_found_by_their_id() -> None:
+    ids = request_ids(KEY, 4)
+    first = {
+        "request_id": np.array([ids[2], 999, ids[0]], np.uint64),
+        "route": np.array([1, 0, 0]),
+        "service": np.array([0, 0, -1]),
+        "pod_ip": np.array([B, A, 0], np.uint32),
+        "generation": np.array([4, 4, 5], np.int64),
+        "routes": ["x", "y"],
+        "services": ["default/s"],
+    }
+    second = {
+        "request_id": np.array([ids[3]], np.uint64),
+        "route": np.array([0]),
+        "service": np.array([0]),
+        "pod_ip": np.array([A], np.uint32),
+        "generation": np.array([6], np.int64),
+        "routes": ["x"],
+        "services": ["default/t"],
+    }
+    rows = recorded([0, 0, 0, 0], began_ns=[100], client_port=[5000])
+    route = joined(rows, ingress=[first, second], service="")
+    assert texts(route.route) == ["x", None, "y", "x"]
+    assert texts(route.service) == [None, None, "default/s", "default/t"]
+    assert texts(route.pod) == [None, None, "default/b", "default/a"]
+    assert route.generation.tolist() == [5, -1, 4, 6]
+
+
+def test_of_two_records_of_one_request_the_last_counts() -> None:
+    number = request_ids(KEY, 1)[0]
+    ingress = {
+        "request_id": np.array([number, number], np.uint64),
+        "route": np.array([0, 0]),
+        "service": np.array([0, 0]),
+        "pod_ip": np.array([A, B], np.uint32),
+        "generation": np.array([1, 2], np.int64),
+        "routes": ["x"],
+        "services": ["s"],
+    }
+    route = joined(recorded([0], [1], [2]), ingress=[ingress], service="")
+    assert texts(route.pod) == ["default/b"]
+
+
+def test_an_address_of_a_pod_is_that_pod() -> None:
+    rows = recorded([0, NEVER], began_ns=[100], client_port=[5000])
+    route = join(rows, id_key=KEY, frontend=(B, 8080), service="", ingress=[], connections=[], pods=PODS)
+    assert texts(route.pod) == ["default/b", None]
+    assert route.generation.tolist() == [-1, -1]
+
+
+def test_without_a_plane_nothing_is_known() -> None:
+    route = join(
+        recorded([0], [100], [5000]), id_key=KEY, frontend=FRONTEND, service="", ingress=[], connections=[], pods={}
+    )
+    assert texts(route.pod) == [None]
+
+
+def test_ids_are_unique_over_the_loads_of_a_run_and_new_with_the_seed() -> None:
+    ids = np.concatenate([request_ids(id_key(seed, load), 10_000) for seed in (0, 1) for load in range(5)])
+    assert len(np.unique(ids)) == len(ids)

@@ -1,0 +1,272 @@
+"""Scenarios: what is read, and how every mistake is named."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import scenario
+from harness.scenario import ScenarioError
+
+MS = 1_000_000
+S = 1_000_000_000
+
+GOOD = """
+apiVersion: trafficplane.dev/v1alpha1
+kind: Scenario
+metadata: {name: quickstart}
+spec:
+  manifests: [quickstart/]
+  nodes: 3
+  loads:
+  - name: via-ingress
+    target: {url: "http://example.com/a?b=1"}
+    arrivals: {rate: 500/s}
+    duration: 10s
+  - name: via-clusterip
+    target: {service: my-service, port: 80, path: /hostname}
+    from: {node: 2}
+    arrivals: {connections: 8}
+    start: 500ms
+    duration: 2m
+    timeout: 3s
+    objectives: {errors: 0.5%, p99.9: 250ms}
+  objectives: {errors: 0, p99: 100ms}
+"""
+
+
+def problems(text: str) -> dict[str, str]:
+    """Field path → reason of everything that is wrong with a scenario."""
+    with pytest.raises(ScenarioError) as caught:
+        scenario.parse(text, "bench.yaml")
+    for problem in caught.value.problems:
+        assert (problem.file, problem.document) == ("bench.yaml", 1)
+    return {problem.field: problem.reason for problem in caught.value.problems}
+
+
+def changed(change: Callable[[Any], object]) -> str:
+    """GOOD after a change of its spec."""
+    document = yaml.safe_load(GOOD)
+    change(document["spec"])
+    return yaml.safe_dump(document)
+
+
+def test_quantities_become_integers_and_defaults_are_filled_in() -> None:
+    spec = scenario.parse(GOOD).spec
+    by_rate, by_connections = spec.loads
+    assert by_rate.arrivals.rate == Fraction(500)
+    assert by_rate.arrivals.max_connections == 1000
+    assert by_rate.duration == 10 * S
+    assert by_rate.target.url is not None
+    assert by_rate.target.url.path == "/a"
+    assert (by_rate.method, by_rate.keep_alive, by_rate.start, by_rate.timeout) == ("GET", True, 0, None)
+    assert by_connections.target.namespace == "default"
+    assert (by_connections.start, by_connections.duration, by_connections.timeout) == (500 * MS, 120 * S, 3 * S)
+    assert spec.timeout == 10 * S
+
+
+def test_a_loads_own_objectives_come_before_those_of_the_scenario() -> None:
+    read = scenario.parse(GOOD)
+    general, own = (read.objectives(load) for load in read.spec.loads)
+    assert (general.errors, general.p99, general.p99_9) == (0, 100 * MS, None)
+    assert (own.errors, own.p99, own.p99_9) == (Fraction(5, 1000), 100 * MS, 250 * MS)
+
+
+WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
+    "rate without a unit": (
+        lambda spec: spec["loads"][0]["arrivals"].update(rate=500),
+        {"spec.loads[0].arrivals.rate": "500 is not a rate: write /s, /m or /h, as 500/s"},
+    ),
+    "rate per day": (
+        lambda spec: spec["loads"][0]["arrivals"].update(rate="5/d"),
+        {"spec.loads[0].arrivals.rate": "'5/d' is not a rate: write /s, /m or /h, as 500/s"},
+    ),
+    "rate of nothing": (
+        lambda spec: spec["loads"][0]["arrivals"].update(rate="0/s"),
+        {"spec.loads[0].arrivals.rate": "more than 0"},
+    ),
+    "rate and connections": (
+        lambda spec: spec["loads"][0]["arrivals"].update(connections=8),
+        {"spec.loads[0].arrivals": "exactly one of rate and connections"},
+    ),
+    "neither rate nor connections": (
+        lambda spec: spec["loads"][0].update(arrivals={}),
+        {"spec.loads[0].arrivals": "exactly one of rate and connections"},
+    ),
+    "arrivals that are a number": (
+        lambda spec: spec["loads"][0].update(arrivals=5),
+        {"spec.loads[0].arrivals": "needs a mapping with the fields rate, connections, maxConnections"},
+    ),
+    "bound for a closed loop": (
+        lambda spec: spec["loads"][1]["arrivals"].update(maxConnections=9),
+        {"spec.loads[1].arrivals.maxConnections": "goes with rate"},
+    ),
+    "connections as text": (
+        lambda spec: spec["loads"][1]["arrivals"].update(connections="8"),
+        {"spec.loads[1].arrivals.connections": "should be a valid integer, not '8'"},
+    ),
+    "duration with a long unit": (
+        lambda spec: spec["loads"][0].update(duration="10sec"),
+        {"spec.loads[0].duration": "no unit 'sec' here; a duration is written with ms, s, m or h, as 10s"},
+    ),
+    "duration without a unit": (
+        lambda spec: spec["loads"][0].update(duration=10),
+        {"spec.loads[0].duration": "10 has no unit"},
+    ),
+    "duration of nothing": (
+        lambda spec: spec["loads"][0].update(duration="0s"),
+        {"spec.loads[0].duration": "more than 0"},
+    ),
+    "no duration": (lambda spec: spec["loads"][0].pop("duration"), {"spec.loads[0].duration": "is required"}),
+    "latency in minutes": (
+        lambda spec: spec["objectives"].update(p99="1m"),
+        {"spec.objectives.p99": "no unit 'm' here; a latency is written with us, ms or s"},
+    ),
+    "objective of another percentile": (
+        lambda spec: spec["objectives"].update({"p99.99": "1ms"}),
+        {"spec.objectives.p99.99": "unknown field; did you mean p99.9?"},
+    ),
+    "share of more than all": (
+        lambda spec: spec["objectives"].update(errors="101%"),
+        {"spec.objectives.errors": "neither a count nor a share"},
+    ),
+    "misspelt field": (
+        lambda spec: spec.update(manifest=spec.pop("manifests")),
+        {
+            "spec.manifest": "unknown field; did you mean manifests?",
+            "spec.nodes": "goes with manifests",
+            "spec.loads[1].target.service": "needs manifests",
+            "spec.loads[1].from": "needs manifests",
+        },
+    ),
+    "no loads": (lambda spec: spec.update(loads=[]), {"spec.loads": "at least 1 item"}),
+    "two loads of one name": (
+        lambda spec: spec["loads"][1].update(name="via-ingress", duration="1"),
+        {"spec.loads[1].name": "the name of another load", "spec.loads[1].duration": "no unit"},
+    ),
+    "name that is no label": (
+        lambda spec: spec["loads"][0].update(name="Via_Ingress"),
+        {"spec.loads[0].name": "'Via_Ingress' is no name"},
+    ),
+    "url and service": (
+        lambda spec: spec["loads"][0]["target"].update(service="x", port=80),
+        {
+            "spec.loads[0].target": "exactly one of url and service",
+            "spec.loads[0].target.port": "goes with service",
+        },
+    ),
+    "url of another scheme": (
+        lambda spec: spec["loads"][0]["target"].update(url="ftp://example.com/"),
+        {"spec.loads[0].target.url": "plain HTTP"},
+    ),
+    "url without a host": (
+        lambda spec: spec["loads"][0]["target"].update(url="http:///x"),
+        {"spec.loads[0].target.url": "needs an IPv4 address or a name"},
+    ),
+    "url with a port out of range": (
+        lambda spec: spec["loads"][0]["target"].update(url="http://a:70000/"),
+        {"spec.loads[0].target.url": "a port is 1 to 65535"},
+    ),
+    "port out of range": (
+        lambda spec: spec["loads"][1]["target"].update(port=65536),
+        {"spec.loads[1].target.port": "less than or equal to 65535"},
+    ),
+    "path with a space": (
+        lambda spec: spec["loads"][1]["target"].update(path="/a b"),
+        {"spec.loads[1].target.path": "percent-encoded"},
+    ),
+    "node that is not there": (
+        lambda spec: spec["loads"][1]["from"].update(node=4),
+        {"spec.loads[1].from.node": "there are 3 nodes"},
+    ),
+    "method in lower case": (
+        lambda spec: spec["loads"][0].update(method="get"),
+        {"spec.loads[0].method": "'get' is no method"},
+    ),
+    "header that the load sets": (
+        lambda spec: spec["loads"][0].update(headers={"Content-Length": "3"}),
+        {"spec.loads[0].headers": "Content-Length is set by the load itself"},
+    ),
+    "header with a line break": (
+        lambda spec: spec["loads"][0].update(headers={"X-A": "b\r\nHost: evil"}),
+        {"spec.loads[0].headers": "no header text"},
+    ),
+    "more rows than there is room for": (
+        lambda spec: spec["loads"][0].update(arrivals={"rate": "1000000/s"}, duration="1h"),
+        {"spec.loads[0].arrivals.rate": "makes 3,600,000,000 requests"},
+    ),
+    "everything at once": (
+        lambda spec: (
+            spec.update(nodes="3", colour="red"),
+            spec["loads"][0].update(duration="1d"),
+            spec["objectives"].update(p50="fast"),
+        ),
+        {
+            "spec.nodes": "not '3'",
+            "spec.colour": "unknown field; known here: manifests, nodes, loads",
+            "spec.loads[0].duration": "no unit 'd'",
+            "spec.objectives.p50": "'fast' is not a latency: write a number and us, ms or s, as 100ms",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), WRONG.values(), ids=WRONG.keys())
+def test_each_mistake_is_named_by_its_field(change: Callable[[Any], object], expected: dict[str, str]) -> None:
+    found = problems(changed(change))
+    assert found.keys() == expected.keys()
+    for field, part in expected.items():
+        assert part in found[field]
+
+
+def test_another_api_version_and_kind_are_refused() -> None:
+    found = problems(GOOD.replace("v1alpha1", "v2").replace("kind: Scenario", "kind: Service"))
+    assert found == {
+        "apiVersion": "should be 'trafficplane.dev/v1alpha1', not 'trafficplane.dev/v2'",
+        "kind": "should be 'Scenario', not 'Service'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: [", r"bench.yaml:\d:\d+ .*not YAML"),
+        ("a: 1\na: 2\n", r"bench.yaml:2:1 .*twice"),
+        ("", "holds 0 YAML documents"),
+        (GOOD + "---" + GOOD, "holds 2 YAML documents"),
+        ("- 1", "needs a mapping"),
+        ("? [1, 2]\n: 3\n", "key"),
+    ],
+)
+def test_text_that_is_no_scenario_at_all(text: str, reason: str) -> None:
+    with pytest.raises(ScenarioError, match=reason):
+        scenario.parse(text, "bench.yaml")
+
+
+def test_what_loads_have_in_common_can_be_merged_in() -> None:
+    common = """
+    - &first {name: a, target: {url: "http://a/"}, arrivals: {rate: 1/s}, duration: 1s}
+    - {<<: *first, name: b}
+"""
+    head = GOOD[: GOOD.index("  manifests")]
+    loads = scenario.parse(f"{head}  loads:{common}").spec.loads
+    assert [(load.name, load.duration) for load in loads] == [("a", S), ("b", S)]
+
+
+def test_manifests_are_looked_for_beside_the_scenario(tmp_path: Path) -> None:
+    file = tmp_path / "bench.yaml"
+    file.write_text(GOOD)
+    with pytest.raises(ScenarioError) as caught:
+        scenario.read(file)
+    assert [problem.field for problem in caught.value.problems] == ["spec.manifests[0]"]
+    (tmp_path / "quickstart").mkdir()
+    read, text = scenario.read(file)
+    assert (read.name, text) == ("quickstart", GOOD)
+
+
+def test_a_file_that_is_not_there_is_a_scenario_error(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="No such file"):
+        scenario.read(tmp_path / "none.yaml")

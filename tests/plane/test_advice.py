@@ -1,0 +1,351 @@
+"""Warnings: what will not do what its author may expect is named, and the quickstart is quiet."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plane.advice import advise
+from plane.defaults import defaulted
+from plane.manifests import load
+from plane.model import Object, Snapshot
+from plane.offline import settled
+from plane.validation import check
+
+ROOT = Path(__file__).parents[2]
+SIDECAR = {"name": "side", "image": "redis"}
+IMAGE = "registry.k8s.io/e2e-test-images/agnhost:2.53"
+
+
+def snapshot(*objects: Object) -> Snapshot:
+    for obj in objects:
+        assert check(obj) == []
+    return Snapshot().changed(map(defaulted, objects))
+
+
+def named(kind: str, name: str, version: str, metadata: Object | None = None, **fields: Any) -> Object:
+    metadata = {"name": name, "namespace": "default", **(metadata or {})}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+def service(name: str = "web", annotations: Object | None = None, **spec: Any) -> Object:
+    metadata = {"annotations": annotations} if annotations else {}
+    return named("Service", name, "v1", metadata, spec={"selector": {"app": "a"}, "ports": [{"port": 80}], **spec})
+
+
+def pod(image: str = IMAGE, annotations: Object | None = None, spec: Object | None = None, **container: Any) -> Object:
+    metadata: Object = {"labels": {"app": "a"}, **({"annotations": annotations} if annotations else {})}
+    ports = [{"name": "http", "containerPort": 8080}]
+    containers = [{"name": "c", "image": image, "ports": ports, **container}]
+    return named("Pod", "web-1", "v1", metadata, spec={"containers": containers, **(spec or {})})
+
+
+def path(name: str = "web", port: Object | None = None, text: str = "/", kind: str = "Prefix") -> Object:
+    return {"path": text, "pathType": kind, "backend": {"service": {"name": name, "port": port or {"number": 80}}}}
+
+
+def ingress(
+    *paths: Object, name: str = "web", host: str = "a.com", metadata: Object | None = None, **spec: Any
+) -> Object:
+    rules = [{"host": host, "http": {"paths": list(paths or (path(),))}}]
+    return named("Ingress", name, "networking.k8s.io/v1", metadata, spec={"rules": rules, **spec})
+
+
+def ingress_class(name: str, controller: str, *, default: bool = False) -> Object:
+    annotations = {"ingressclass.kubernetes.io/is-default-class": "true"} if default else {}
+    spec = {"controller": controller}
+    metadata = {"name": name, "annotations": annotations}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": metadata, "spec": spec}
+
+
+def test_the_quickstart_warns_of_nothing() -> None:
+    manifests = load([str(ROOT / "configs" / "quickstart")]).objects
+    objects = [row.object for row in manifests]
+    assert advise(Snapshot().changed(objects)) == []
+    assert advise(settled(objects)) == []
+
+
+def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> None:
+    (manifest,) = load([str(ROOT / "configs" / "quickstart" / "deployment.yaml")]).objects
+    text = yaml.safe_dump(manifest.object).replace(IMAGE, "redis:8")
+    (line,) = advise(settled([yaml.safe_load(text)]))
+    assert line.startswith("Deployment default/my-app: spec.template.spec.containers[0].image: ")
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        pytest.param((service(), pod(), ingress()), [], id="nothing to say"),
+        pytest.param(
+            (service(selector={"app": "b"}), pod()),
+            [
+                "Service default/web: spec.selector: no pod in namespace default has app=b: it has no endpoint; "
+                "pods there have app=a"
+            ],
+            id="a selector that matches no pod",
+        ),
+        pytest.param(
+            (service(ports=[{"port": 80, "targetPort": "web"}]), pod()),
+            [
+                'Service default/web: spec.ports[0].targetPort: no container of its pods has a TCP port named "web"; '
+                "they have http"
+            ],
+            id="a target port that no container has",
+        ),
+        pytest.param(
+            (service(selector={}),),
+            [
+                "Service default/web: no spec.selector and no EndpointSlice with label kubernetes.io/service-name: "
+                "it has no endpoint"
+            ],
+            id="neither selector nor EndpointSlice",
+        ),
+        pytest.param(
+            (
+                service(selector={}),
+                named(
+                    "EndpointSlice",
+                    "web-1",
+                    "discovery.k8s.io/v1",
+                    {"labels": {"kubernetes.io/service-name": "web"}},
+                    addressType="IPv4",
+                    endpoints=[],
+                ),
+            ),
+            [],
+            id="an EndpointSlice in place of a selector",
+        ),
+        pytest.param(
+            (named("EndpointSlice", "b", "discovery.k8s.io/v1", addressType="IPv4", endpoints=[]),),
+            [
+                "EndpointSlice default/b: metadata.labels[kubernetes.io/service-name]: is missing, so its endpoints "
+                "belong to no Service; add it"
+            ],
+            id="an EndpointSlice of no Service",
+        ),
+        pytest.param(
+            (service(type="NodePort", sessionAffinity="ClientIP", trafficDistribution="PreferSameZone"), pod()),
+            [
+                "Service default/web: spec.type NodePort: the ClusterIP is served, the node port is not yet",
+                "Service default/web: spec.sessionAffinity ClientIP: not honoured yet, each "
+                "connection is balanced anew",
+                "Service default/web: spec.trafficDistribution PreferSameZone: not honoured yet, "
+                "endpoints of all nodes "
+                "are used",
+            ],
+            id="Service features that are not run yet",
+        ),
+        pytest.param(
+            (service(type="LoadBalancer", externalTrafficPolicy="Local", internalTrafficPolicy="Local"), pod()),
+            [
+                "Service default/web: spec.type LoadBalancer: the ClusterIP is served, node port and load balancer are "
+                "not yet",
+                "Service default/web: spec.internalTrafficPolicy Local: not honoured yet, endpoints "
+                "of all nodes are used",
+                "Service default/web: spec.externalTrafficPolicy Local: not honoured yet, endpoints "
+                "of all nodes are used",
+            ],
+            id="a load balancer and local policies",
+        ),
+        pytest.param(
+            (service(type="ExternalName", externalName="a.com", selector={}, ports=[]),),
+            ["Service default/web: spec.type ExternalName: not served yet, there is no DNS"],
+            id="an ExternalName",
+        ),
+        pytest.param(
+            (service(ports=[{"port": 53, "protocol": "UDP"}], externalIPs=["10.0.0.1"]), pod()),
+            [
+                "Service default/web: spec.ports[0].protocol UDP: pods answer on UDP, the ClusterIP "
+                "does not relay it yet",
+                "Service default/web: spec.externalIPs: not served yet, the ClusterIP is",
+            ],
+            id="UDP and external addresses",
+        ),
+        pytest.param(
+            (pod("docker.io/library/redis:8"),),
+            [
+                "Pod default/web-1: spec.containers[0].image: the plane does not run docker.io/library/redis:8, "
+                "it runs an echo server in its place"
+            ],
+            id="an image that is not known",
+        ),
+        pytest.param(
+            (pod("redis", annotations={"trafficplane.dev/app": "shop:app"}),), [], id="a Python app in its place"
+        ),
+        pytest.param(
+            (
+                pod(
+                    spec={"volumes": [{"name": "v", "emptyDir": {}}], "initContainers": [{"name": "i", "image": "i"}]},
+                    command=["sh"],
+                    resources={"limits": {"cpu": "1"}, "requests": {}},
+                    livenessProbe={"tcpSocket": {"port": 80}},
+                ),
+            ),
+            [
+                "Pod default/web-1: not acted on: spec.volumes, spec.initContainers, spec.containers[0].command, "
+                "spec.containers[0].resources.limits, spec.containers[0].livenessProbe"
+            ],
+            id="fields of a pod that are not acted on",
+        ),
+        pytest.param(
+            (pod(readinessProbe={"httpGet": {"port": "web"}}),),
+            [
+                "Pod default/web-1: spec.containers[0].readinessProbe.httpGet.port: the container "
+                'has no port named "web", '
+                "so it never gets ready"
+            ],
+            id="a probe of a port that is not there",
+        ),
+        pytest.param(
+            (ingress(),),
+            [
+                'Ingress default/web: spec.rules[0].http.paths[0].backend.service.name: there is no Service "web" in '
+                "namespace default; requests get 503"
+            ],
+            id="an Ingress to a Service that is not there",
+        ),
+        pytest.param(
+            (
+                service(ports=[{"name": "http", "port": 80, "targetPort": 8080}]),
+                pod(),
+                ingress(path(port={"number": 8080})),
+            ),
+            [
+                "Ingress default/web: spec.rules[0].http.paths[0].backend.service.port.number: "
+                'Service "web" has no TCP port '
+                "8080, it has 80 (http); requests get 503; 8080 is its targetPort, write 80"
+            ],
+            id="an Ingress to a port that its Service lacks",
+        ),
+        pytest.param(
+            (service(), pod(), ingress(path(port={"name": "http"}))),
+            [
+                "Ingress default/web: spec.rules[0].http.paths[0].backend.service.port.name: Service "
+                '"web" has no TCP port '
+                "http, it has 80; requests get 503"
+            ],
+            id="an Ingress to a port's name that its Service lacks",
+        ),
+        pytest.param(
+            (
+                service(annotations={"konghq.com/path": "/a"}),
+                pod(),
+                ingress(
+                    metadata={
+                        "annotations": {
+                            "nginx.ingress.kubernetes.io/rewrite-target": "/",
+                            "traefik.ingress.kubernetes.io/router.tls": "true",
+                            "example.com/owner": "me",
+                        }
+                    }
+                ),
+            ),
+            [
+                "Service default/web: metadata.annotations: not acted on yet: konghq.com/path",
+                "Ingress default/web: metadata.annotations: not acted on yet: "
+                "nginx.ingress.kubernetes.io/rewrite-target, "
+                "traefik.ingress.kubernetes.io/router.tls",
+            ],
+            id="annotations of a dialect",
+        ),
+        pytest.param(
+            (service(), pod(), ingress(tls=[{"hosts": ["a.com"], "secretName": "cert"}])),
+            [
+                'Ingress default/web: spec.tls[0].secretName: Secret "cert" does not exist; HTTPS '
+                "for these hosts gets the "
+                "default certificate"
+            ],
+            id="a certificate that is not there",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(tls=[{"secretName": "cert"}]),
+                named("Secret", "cert", "v1", stringData={"tls.crt": "-----BEGIN CERTIFICATE-----", "tls.key": "x"}),
+            ),
+            [
+                'Ingress default/web: spec.tls[0].secretName: Secret "cert" has a tls.key that is no '
+                "PEM; HTTPS for these "
+                "hosts gets the default certificate"
+            ],
+            id="a certificate that is broken",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(ingressClassName="theirs", name="a"),
+                ingress(metadata={"annotations": {"kubernetes.io/ingress.class": "theirs"}}, name="b"),
+                ingress(ingressClassName="nginx", name="c"),
+                ingress_class("theirs", "example.com/controller"),
+                ingress_class("nginx", "k8s.io/ingress-nginx"),
+            ),
+            [
+                'Ingress default/a: spec.ingressClassName: not served: class "theirs" is of '
+                "controller example.com/controller, "
+                "which this plane does not stand in for",
+                "Ingress default/b: metadata.annotations[kubernetes.io/ingress.class]: not served: "
+                'class "theirs" is of controller example.com/controller, which this plane does not stand in for',
+            ],
+            id="a class of another controller",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(),
+                ingress_class("a", "k8s.io/ingress-nginx", default=True),
+                ingress_class("b", "k8s.io/ingress-nginx", default=True),
+            ),
+            [
+                "Ingress default/web: spec.ingressClassName: not served: it names no class, and of the 2 IngressClass "
+                "objects 2 are the default: a, b",
+            ],
+            id="two default classes",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(metadata={"creationTimestamp": "2026-01-02T00:00:00Z"}, name="a"),
+                ingress(
+                    path(text="/", kind="ImplementationSpecific"),
+                    metadata={"creationTimestamp": "2026-01-01T00:00:00Z"},
+                    name="b",
+                ),
+                ingress(path(kind="Exact"), name="c"),
+                ingress(host="b.com", name="d"),
+            ),
+            [
+                "Ingress default/a: spec.rules[0].http.paths[0]: Prefix a.com/ is also in "
+                "Ingress default/b spec.rules[0].http.paths[0], which wins as the older or the first by name"
+            ],
+            id="the same host and path in two Ingresses",
+        ),
+        pytest.param(
+            (service(), pod(), *(ingress(name=name, rules=[], defaultBackend=path()["backend"]) for name in "ab")),
+            [
+                "Ingress default/b: spec.defaultBackend: the default backend is also in "
+                "Ingress default/a spec.defaultBackend, which wins as the older or the first by name"
+            ],
+            id="two default backends",
+        ),
+        pytest.param(
+            (
+                pod(
+                    annotations={"trafficplane.dev/app": "shop:app"},
+                    spec={"containers": [SIDECAR, {**SIDECAR, "name": "b"}]},
+                ),
+            ),
+            [
+                "Pod default/web-1: spec.containers[1].image: the plane does not run redis, "
+                "it runs an echo server in its place"
+            ],
+            id="a Python app in place of the first container only",
+        ),
+    ],
+)
+def test_warnings(objects: tuple[Object, ...], expected: list[str]) -> None:
+    assert advise(snapshot(*objects)) == expected

@@ -1,0 +1,222 @@
+"""The control plane with real nodes and a real ingress in this process: the same objects that Ray's actors hold."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from plane.addresses import AddressPlan
+from plane.control import AgentLostError, ControlPlane
+from plane.errors import PlaneError
+from plane.ingress.server import Ingress
+from plane.model import Key, Object
+from plane.node import Node
+from plane.statuses import node_name
+
+pytestmark = pytest.mark.syscalls
+DEPLOYMENT = Key("Deployment", "default", "web")
+
+
+def manifests(replicas: int = 3) -> list[Object]:
+    container = {
+        "name": "web",
+        "image": "registry.k8s.io/e2e-test-images/agnhost:2.53",
+        "args": ["netexec", "--http-port=8080"],
+    }
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+        },
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {
+                "rules": [
+                    {
+                        "host": "example.com",
+                        "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]},
+                    }
+                ]
+            },
+        },
+    ]
+
+
+class LostNode:
+    """A node that can be lost: once ``lost`` is set, every call fails as it would with the process gone."""
+
+    def __init__(self, node: Node):
+        self.node = node
+        self.lost = asyncio.Event()
+
+    async def _or_lost(self, call: Awaitable[object]) -> object:
+        work, lost = asyncio.ensure_future(call), asyncio.ensure_future(self.lost.wait())
+        await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if self.lost.is_set():
+            work.cancel()
+            raise AgentLostError("lost")
+        lost.cancel()
+        return await work
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        return lambda *arguments: self._or_lost(getattr(self.node, name)(*arguments))
+
+
+class LocalFleet:
+    """Agents in this process."""
+
+    def __init__(self, plan: AddressPlan):
+        self.plan = plan
+        self.nodes: dict[int, LostNode] = {}
+
+    async def start_node(self, number: int) -> LostNode:
+        if number in self.nodes:  # what the kernel does to the sockets of a killed process
+            await self.nodes[number].node.stop(0)
+        node = Node(node_name(number), number, self.plan)
+        await node.start()
+        self.nodes[number] = LostNode(node)
+        return self.nodes[number]
+
+    async def start_ingress(self, number: int) -> Ingress:
+        ingress = Ingress(self.plan.vip(number), self.plan.bound_port(80), self.plan.bound_port(443))
+        await ingress.start()
+        return ingress
+
+    def share(self, tables: object) -> object:
+        return tables
+
+
+@contextlib.asynccontextmanager
+async def serving(plan: AddressPlan, replicas: int = 3) -> AsyncIterator[ControlPlane]:
+    control = ControlPlane(plan, LocalFleet(plan))
+    await control.start(nodes=2)
+    try:
+        await control.apply(manifests(replicas))
+        await control.ready(20)
+        yield control
+    finally:
+        await control.stop(grace_s=1)
+
+
+async def fetch(host: str, port: int, path: str = "/hostname", name: str = "example.com") -> tuple[int, str]:
+    """One request on a connection of its own: (status, body)."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+    finally:
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
+def ready_pods(control: ControlPlane) -> set[str]:
+    return {
+        pod["metadata"]["name"]
+        for pod in control.store.snapshot.all("Pod")
+        if "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+async def test_every_pod_answers_through_the_cluster_ip_and_through_the_ingress(plan):
+    async with serving(plan) as control:
+        service = control.store.get(Key("Service", "default", "web"))
+        status = control.store.get(Key("Ingress", "default", "web"))["status"]["loadBalancer"]["ingress"][0]
+        assert status["ip"] == plan.vip(1)
+        for host, port in (
+            (service["spec"]["clusterIP"], plan.bound_port(80)),
+            (status["ip"], status["ports"][0]["port"]),
+        ):
+            answers = [await fetch(host, port) for _ in range(40)]
+            assert {body for _, body in answers} == ready_pods(control)
+            assert {code for code, _ in answers} == {200}
+
+
+async def test_scaling_3_6_2_while_requests_run_fails_none(plan):
+    async with serving(plan) as control:
+        service_ip = control.store.get(Key("Service", "default", "web"))["spec"]["clusterIP"]
+        targets = ((service_ip, plan.bound_port(80)), (plan.vip(1), plan.bound_port(80)))
+        answers: list[tuple[int, str]] = []
+        done = asyncio.Event()
+
+        async def client(host: str, port: int) -> None:
+            while not done.is_set():
+                answers.append(await fetch(host, port))
+
+        async with asyncio.TaskGroup() as group:
+            for host, port in targets:
+                group.create_task(client(host, port))
+            for replicas in (6, 2):
+                control.store.merge_patch(DEPLOYMENT, {"spec": {"replicas": replicas}})
+                await control.wait(control.store.snapshot.generation)
+                await control.ready(20)
+                async with asyncio.timeout(20):
+                    generation = 0
+                    while sum(1 for _ in control.store.snapshot.all("Pod")) != replicas:
+                        generation = (await control.store.changed_since(generation)).generation
+                    enough = len(answers) + 100
+                    async with asyncio.timeout(20):
+                        while len(answers) < enough:
+                            await asyncio.sleep(0.01)
+            done.set()
+        assert {code for code, _ in answers} == {200}
+        assert len({body for _, body in answers}) == 6
+
+
+async def test_a_lost_node_leaves_the_tables_the_others_go_on_and_it_comes_back(plan):
+    async with serving(plan) as control:
+        fleet = control.fleet
+        there = {
+            pod["metadata"]["name"] for pod in control.store.snapshot.all("Pod") if pod["spec"]["nodeName"] == "node-1"
+        }
+        generation = control.store.snapshot.generation
+        fleet.nodes[1].lost.set()
+        async with asyncio.timeout(20):
+            while control.nodes[1].acknowledged is not None:
+                generation = (await control.store.changed_since(generation)).generation
+        await control.wait(control.store.snapshot.generation)
+        survivors = {body for _, body in [await fetch(plan.vip(1), plan.bound_port(80)) for _ in range(20)]}
+        assert survivors == ready_pods(control) - there
+        await control.ready(30)
+        answers = [await fetch(plan.vip(1), plan.bound_port(80)) for _ in range(20)]
+        assert {body for _, body in answers} == ready_pods(control)
+        back = [pod for pod in control.store.snapshot.all("Pod") if pod["metadata"]["name"] in there]
+        assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in back] == [1] * len(there)
+
+
+async def test_ready_says_what_is_not_and_why(plan):
+    control = ControlPlane(plan, LocalFleet(plan))
+    await control.start(nodes=1)
+    try:
+        broken = manifests(1)[0]
+        probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1}
+        broken["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe
+        await control.apply([broken])
+        with pytest.raises(PlaneError, match=r"(?s)not ready after 3 s.*Pod default/web-.*refused"):
+            await control.ready(3)
+    finally:
+        await control.stop(grace_s=0)
+
+
+async def test_a_port_that_is_taken_stops_the_start_and_is_named(plan):
+    taken = await asyncio.start_server(lambda r, w: w.close(), plan.vip(1), plan.bound_port(80))
+    control = ControlPlane(plan, LocalFleet(plan))
+    async with taken:
+        with pytest.raises(PlaneError, match=f"{plan.vip(1)}:{plan.bound_port(80)}"):
+            await control.start(nodes=1)

@@ -1,0 +1,423 @@
+"""The whole plane as people use it: commands in processes of their own, Ray below, real sockets, real signals."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from plane.addresses import AddressPlan
+
+pytestmark = [pytest.mark.ray, pytest.mark.syscalls]
+ROOT = Path(__file__).parent.parent
+PLANE = str(Path(sys.executable).parent / "plane")
+START_S = 120.0
+
+
+class Running:
+    """A plane that ``plane up`` runs, its ready file, and its commands."""
+
+    def __init__(self, process: subprocess.Popen[str], home: Path, plan: AddressPlan):
+        self.process = process
+        self.home = home
+        self.plan = plan
+        self.environment = environment(home)
+
+    def __call__(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
+        """What a command prints; it must exit with that code."""
+        done = subprocess.run(
+            [PLANE, *arguments], env=self.environment, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def get(self, *arguments: str) -> dict:
+        return json.loads(self("get", *arguments, "-o", "json"))
+
+    def fetch(self, address: str, port: int, path: str = "/hostname", host: str = "example.com") -> tuple[int, str]:
+        connection = http.client.HTTPConnection(address, port, timeout=10)
+        try:
+            connection.request("GET", path, headers={"Host": host})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def via_ingress(self) -> tuple[int, str]:
+        return self.fetch(self.plan.vip(1), self.plan.bound_port(80))
+
+    def pods(self) -> list[dict]:
+        return self.get("pods", "-l", "app=my-app")["items"]
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**kept, "TRAFFICPLANE_KUBECONFIG": str(home / "config")}
+
+
+def eventually(met: Callable[[], object], within_s: float = 30.0) -> object:
+    """The first true answer, asked for again and again; fails after the time with the last answer."""
+    deadline = time.monotonic() + within_s
+    while not (answer := met()):
+        assert time.monotonic() < deadline, f"not within {within_s} s: {met}"
+        time.sleep(0.05)
+    return answer
+
+
+def processes_of(group: int) -> dict[int, str]:
+    """pid → command of every process of that session, Ray's included."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.getsid(int(entry.name)) == group:
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (ProcessLookupError, FileNotFoundError):
+                continue
+    return found
+
+
+def left_over(before: set[str], plan: AddressPlan) -> list[str]:
+    """Shared memory and listeners that were not there before."""
+    files = [name for name in os.listdir("/dev/shm") if name not in before]
+    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    addresses = [row.split()[1] for row in rows if row.split()[3] == "0A"]
+    prefixes = tuple(
+        f"{int(str(span).split('.')[1]):02X}7F" for span in (plan.nodes, plan.pods, plan.cluster_ips, plan.vips)
+    )
+    return files + [address for address in addresses if address[4:8] in prefixes]
+
+
+@pytest.fixture
+def start(tmp_path: Path, plan: AddressPlan) -> Iterator[Callable[..., Running]]:
+    """Starts ``plane up`` in a session of its own; what is left of it at the end fails the test."""
+    before = set(os.listdir("/dev/shm"))
+    started: list[Running] = []
+
+    def up(*arguments: str, ready: bool = True) -> Running:
+        ready_file = tmp_path / "ready.json"
+        log = (tmp_path / "log").open("w")
+        process = subprocess.Popen(
+            [PLANE, "up", *arguments, "--instance", str(plan.instance), "--ready-file", str(ready_file)],
+            cwd=ROOT,
+            env=environment(tmp_path),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        running = Running(process, tmp_path, plan)
+        started.append(running)
+        if ready:
+            eventually(lambda: ready_file.exists() or process.poll() is not None, START_S)
+            assert ready_file.exists(), (tmp_path / "log").read_text()
+        return running
+
+    yield up
+    for running in started:
+        if running.process.poll() is None:
+            running.process.send_signal(signal.SIGTERM)
+            try:
+                running.process.wait(30)
+            except subprocess.TimeoutExpired:
+                for pid in processes_of(running.process.pid):
+                    os.kill(pid, signal.SIGKILL)
+                raise
+        eventually(lambda: not processes_of(running.process.pid), 15)
+        assert not (running.home / "config").exists()
+    assert left_over(before, plan) == []
+
+
+def test_the_tour_up_get_apply_scale_explain_delete_and_away(start, tmp_path):
+    plane = start("-f", "configs/quickstart", "--nodes", "3")
+    ready = json.loads((tmp_path / "ready.json").read_text())
+    assert ready["kind"] == "List"
+    kinds = {item["kind"] for item in ready["items"]}
+    assert {"Node", "Pod", "Service", "Ingress", "Deployment", "EndpointSlice"} <= kinds
+    [ingress] = [item for item in ready["items"] if item["kind"] == "Ingress"]
+    [where] = ingress["status"]["loadBalancer"]["ingress"]
+    assert where["ip"] == plane.plan.vip(1)
+    assert [port["port"] for port in where["ports"]] == [plane.plan.bound_port(80), plane.plan.bound_port(443)]
+    assert (tmp_path / "config").stat().st_mode & 0o777 == 0o600
+
+    pods = plane.pods()
+    assert sorted(pod["spec"]["nodeName"] for pod in pods) == ["node-1", "node-2", "node-3"]
+    names = {pod["metadata"]["name"] for pod in pods}
+    service = plane.get("service", "my-service")
+    for address in (plane.plan.vip(1), service["spec"]["clusterIP"]):
+        answers = [plane.fetch(address, plane.plan.bound_port(80)) for _ in range(40)]
+        assert {status for status, _ in answers} == {200}
+        assert {body for _, body in answers} == names
+
+    began = time.monotonic()
+    assert "my-service" in plane("get", "all")
+    assert time.monotonic() - began < 1.0
+    assert "deployment.apps/my-app scaled" in plane("scale", "deployment", "my-app", "--replicas", "5")
+    eventually(lambda: len({plane.via_ingress()[1] for _ in range(30)}) == 5)
+    more = (ROOT / "configs/quickstart/service.yaml").read_text().replace("my-service", "second")
+    assert "service/second created" in plane("apply", "-f", "-", stdin=more)
+    assert plane.get("service", "second")["spec"]["clusterIP"] != service["spec"]["clusterIP"]
+    assert "Endpoints" in plane("describe", "service", "second")
+    assert 'service "second" deleted' in plane("delete", "service", "second")
+    assert "NotFound" in plane("get", "service", "second", code=1)
+
+    broken = more.replace("port: 80", "port: 99999")
+    before = plane.get("all", "-A")
+    message = plane("apply", "-f", "-", stdin=broken, code=2)
+    assert "Service default/second: spec.ports[0].port" in message
+    assert plane.get("all", "-A")["items"] == before["items"]
+
+    plane("delete", "-f", "configs/quickstart")
+    eventually(lambda: not plane.get("pods")["items"])
+
+
+def test_a_killed_node_costs_its_pods_some_seconds_and_nobody_else(start):
+    plane = start("-f", "configs/quickstart", "--nodes", "3")
+    victims = [pid for pid, command in processes_of(plane.process.pid).items() if re.search(r"ray::NodeActor", command)]
+    assert len(victims) == 3
+    os.kill(victims[0], signal.SIGKILL)
+    gone = eventually(lambda: [pod for pod in plane.pods() if not is_ready(pod)])
+    assert len(gone) == 1
+    lost = gone[0]["metadata"]["name"]
+    # Once the tables say so, only the others are asked, and every request is answered.
+    answers = []
+    while not all(is_ready(pod) for pod in plane.pods()):
+        answers.append(plane.via_ingress())
+        assert len(answers) < 10_000
+    assert {status for status, _ in answers} == {200}
+    eventually(lambda: lost in {plane.via_ingress()[1] for _ in range(12)})
+    [back] = [pod for pod in plane.pods() if pod["metadata"]["name"] == lost]
+    assert back["status"]["containerStatuses"][0]["restartCount"] == 1
+
+
+def test_scaling_3_6_2_under_load_fails_no_request(start):
+    plane = start("-f", "configs/quickstart", "--nodes", "3")
+    service = plane.get("service", "my-service")["spec"]["clusterIP"]
+    results: list[tuple[int, str]] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def client(address: str) -> None:
+        while not done.is_set():
+            try:
+                results.append(plane.fetch(address, plane.plan.bound_port(80)))
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(error)
+
+    clients = [threading.Thread(target=client, args=(address,)) for address in (plane.plan.vip(1), service)]
+    for thread in clients:
+        thread.start()
+    try:
+        for replicas in ("6", "2"):
+            plane("scale", "deployment", "my-app", "--replicas", replicas)
+            eventually(lambda replicas=replicas: len(plane.pods()) == int(replicas))
+            eventually(lambda: all(is_ready(pod) for pod in plane.pods()))
+            seen = len(results)
+            eventually(lambda seen=seen: len(results) > seen + 50)
+    finally:
+        done.set()
+        for thread in clients:
+            thread.join(30)
+    assert failures == []
+    assert {status for status, _ in results} == {200}
+    assert len({body for _, body in results}) == 6
+
+
+def is_ready(pod: dict) -> bool:
+    return any(row["type"] == "Ready" and row["status"] == "True" for row in pod["status"].get("conditions", ()))
+
+
+def test_ctrl_c_ends_everything_also_when_ray_hears_it_too(start):
+    plane = start("-f", "configs/quickstart", "--nodes", "2")
+    os.killpg(plane.process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    assert plane.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("kind: Service\n  bad: [", "manifest.yaml:2:"),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {selektor: {a: b}, ports: [{port: 80}]}\n",
+            "spec.selektor",
+        ),
+    ],
+    ids=["broken YAML", "an unknown field"],
+)
+def test_bad_input_starts_nothing_and_is_named(start, tmp_path, text, named):
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(text)
+    plane = start("-f", str(manifest), ready=False)
+    assert plane.process.wait(60) == 2
+    log = (tmp_path / "log").read_text()
+    assert named in log
+    assert "Traceback" not in log
+
+
+def test_a_port_that_is_taken_is_named_and_leaves_nothing(start, tmp_path, plan):
+    import socket
+
+    with socket.create_server((plan.vip(1), plan.bound_port(80))):
+        plane = start("-f", "configs/quickstart", ready=False)
+        assert plane.process.wait(START_S) == 1
+    assert f"{plan.vip(1)}:{plan.bound_port(80)}" in (tmp_path / "log").read_text()
+
+
+def test_nobody_without_the_token_gets_in(start, tmp_path):
+    import ssl
+    import urllib.request
+
+    start("-f", "configs/quickstart", "--nodes", "1")
+    config = json.loads((tmp_path / "config").read_text())
+    server = config["clusters"][0]["cluster"]["server"]
+    context = ssl._create_unverified_context()
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(urllib.request.Request(f"{server}/api/v1/pods", headers=headers), context=context)
+
+
+SHORT = {"rate: 500/s": "rate: 200/s", "duration: 10s": "duration: 2s"}
+
+
+def short_scenario(folder: Path) -> Path:
+    """The quickstart, two seconds long."""
+    text = (ROOT / "configs/quickstart.yaml").read_text()
+    for old, new in SHORT.items():
+        text = text.replace(old, new)
+    shutil.copytree(ROOT / "configs/quickstart", folder / "quickstart")
+    scenario = folder / "quickstart.yaml"
+    scenario.write_text(text)
+    return scenario
+
+
+def rows_of(folder: Path) -> pa.Table:
+    [file] = folder.glob("quickstart/*/requests.arrow")
+    with pa.memory_map(str(file)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def check_rows(table: pa.Table) -> None:
+    rows = table.to_pylist()
+    ingress = [row for row in rows if row["load"] == "via-ingress"]
+    assert len(ingress) == 400
+    assert {row["status"] for row in rows} == {200}
+    assert {row["error"] for row in rows} == {None}
+    for load in ("via-ingress", "via-clusterip"):
+        mine = [row for row in rows if row["load"] == load]
+        assert {row["service"] for row in mine} == {"default/my-service:80"} or {row["service"] for row in mine} == {
+            "default/my-service"
+        }
+        assert all(row["pod"] for row in mine)
+        assert all(row["intended_ns"] <= row["sent_ns"] <= row["first_byte_ns"] <= row["done_ns"] for row in mine)
+    assert len({row["pod"] for row in rows}) == 3
+    assert {row["node"] for row in rows} == {"node-1", "node-2", "node-3"}
+
+
+def test_a_benchmark_has_a_row_for_every_request_and_every_pod_served(tmp_path, plan):
+    scenario = short_scenario(tmp_path)
+    done = subprocess.run(
+        [
+            PLANE,
+            "bench",
+            "run",
+            str(scenario),
+            "--out",
+            str(tmp_path / "out"),
+            "--instance",
+            str(plan.instance),
+            "-o",
+            "json",
+        ],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    table = rows_of(tmp_path / "out")
+    check_rows(table)
+    assert sum(load["scheduled"] for load in summary["loads"]) == table.num_rows
+    assert sum(row["requests"] for row in summary["pods"]) == table.num_rows
+
+
+def test_a_missed_objective_exits_with_1(tmp_path, plan):
+    scenario = short_scenario(tmp_path)
+    scenario.write_text(scenario.read_text().replace("p99: 100ms", "p50: 1us"))
+    done = subprocess.run(
+        [PLANE, "bench", "run", str(scenario), "--out", str(tmp_path / "out"), "--instance", str(plan.instance)],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "missed" in done.stdout
+
+
+def test_ray_job_submit_runs_a_scenario(tmp_path, plan):
+    """A local head with its dashboard, a job from this checkout's working directory, results in a folder."""
+    ray = str(Path(sys.executable).parent / "ray")
+    home = tmp_path / "home"
+    home.mkdir()
+    settings = {**environment(tmp_path), "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_TMPDIR": "/tmp"}
+    scenario = short_scenario(tmp_path)
+    start_options = ["--node-ip-address=127.0.0.1", "--port=0", "--dashboard-port=0", "--disable-usage-stats"]
+    subprocess.run([ray, "get-auth-token", "--generate"], env=settings, check=True, capture_output=True, timeout=60)
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=268435456", *start_options],
+        env=settings,
+        stdout=(tmp_path / "head").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        address = eventually(lambda: dashboard_of(tmp_path / "head"), 60)
+        command = f"{sys.executable} -m harness {scenario} --out {tmp_path / 'out'} --instance {plan.instance}"
+        done = subprocess.run(
+            [
+                ray,
+                "job",
+                "submit",
+                "--address",
+                str(address),
+                "--working-dir",
+                str(tmp_path / "job"),
+                "--",
+                *command.split(),
+            ],
+            env={**settings, "TRAFFICPLANE_TEST": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=job_folder(tmp_path / "job"),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        check_rows(rows_of(tmp_path / "out"))
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(60)
+        eventually(lambda: not processes_of(head.pid), 30)
+
+
+def job_folder(folder: Path) -> Path:
+    """What ``--working-dir .`` would send of a clone: the tracked files, so no environment and no results."""
+    folder.mkdir()
+    for name in ("plane", "kernels", "harness", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def dashboard_of(log: Path) -> str | None:
+    found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+    return found.group(0) if found else None
