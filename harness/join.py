@@ -43,7 +43,8 @@ def join(
     frontend     (address, port) that the load's connections were made to, the port as manifests name it
     service      namespace/name of the Service whose frontend that is, empty where it is none
     ingress      of each ingress: request_id uint64, route int32 (index of the list ``routes``), service int32 (of
-                 the list ``services``), pod_ip uint32 (0 none), generation int64; negative indices are none
+                 the list ``services``, each ``namespace/name:port``), pod_ip uint32 (0 none), generation int64;
+                 negative indices are none
     connections  of each relay: columns by the fields of ``kernels.layout.RECORD``
     """
     rows = len(recorded.requests["intended_ns"])
@@ -99,13 +100,13 @@ def _by_request_id(found: _Found, ids: np.ndarray, columns: Columns) -> None:
     record = order[last]
     rows = np.flatnonzero((last >= 0) & (recorded[record] == ids))
     record = record[rows]
-    for index, name, texts in (
-        (found.route_index, "route", found.routes),
-        (found.service_index, "service", found.services),
+    for index, number, texts in (
+        (found.route_index, columns["route"][record], found.routes),
+        (found.service_index, columns["service"][record], found.services),
     ):
-        number = np.asarray(columns[name])[record]
         index[rows] = np.where(number >= 0, number + len(texts), -1)
-        texts.extend(columns[f"{name}s"])
+    found.routes += columns["routes"]
+    found.services += (name.partition(":")[0] for name in columns["services"])
     found.pod_ip[rows] = columns["pod_ip"][record]
     found.generation[rows] = columns["generation"][record]
 

@@ -12,14 +12,16 @@ from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("trafficplane", "ray", "numpy", "numba", "aiohttp", "pyarrow", "uvloop", "httptools")
+from plane import __version__
+
+PACKAGES = ("ray", "numpy", "numba", "aiohttp", "pyarrow", "uvloop", "httptools")
 
 
 def of_machine() -> dict[str, str]:
     """Versions, commit, kernel, processor: metadata of a run by key (docs/records.md)."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": json.dumps({"python": platform.python_version(), **_versions()}),
+        "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
+        "versions": json.dumps({"trafficplane": __version__, "python": platform.python_version(), **_versions()}),
         "commit": commit(),
         "kernel": platform.release(),
         "cpu": _cpu_model(),

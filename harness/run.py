@@ -100,10 +100,9 @@ async def _run(
         _on_signals(cancel)
         cluster = None
         if objects:
-            cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console))
+            cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console, cancel))
         else:
             await stack.enter_async_context(_ray_alone(surface))
-        # Ray puts a handler of its own in the place of SIGTERM's when it starts: ours once more.
         _on_signals(cancel)
         resolved = targets.resolve(scenario, file, _surroundings(cluster) if cluster else None)
         tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
@@ -127,12 +126,14 @@ async def _run(
 
 @asynccontextmanager
 async def _plane(
-    scenario: Scenario, objects: list[Object], surface: Surface, console: Console
+    scenario: Scenario, objects: list[Object], surface: Surface, console: Console, cancel: Callable[[], object]
 ) -> AsyncIterator[Cluster]:
     """A plane that runs the manifests, and the pods that loads come from, all of it ready."""
 
     def say(line: str) -> None:
-        console.print(line, soft_wrap=True)
+        # Ray puts a handler of SIGTERM in the place of ours while it starts; the next line is said right after that.
+        _on_signals(cancel)
+        console.print(line, markup=False, soft_wrap=True)
 
     async with running(
         nodes=scenario.spec.nodes,

@@ -18,7 +18,7 @@ from plane.kinds import KINDS, Kind
 from plane.kubeconfig import Access
 from plane.model import Key, Object, Snapshot
 
-CONNECT_TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0  # a List of thousands of objects takes seconds to check
 OWN_ROOT = "/apis/trafficplane.dev/v1alpha1"
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -53,7 +53,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {access.token}", "Accept": JSON}
         self._server = access.server
         self._connection = http.client.HTTPSConnection(
-            parts.hostname, parts.port or 443, timeout=CONNECT_TIMEOUT_S, context=context
+            parts.hostname, parts.port or 443, timeout=TIMEOUT_S, context=context
         )
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Client:
     def wait(self, generation: int, timeout_s: float = 30.0) -> None:
         """Returns once traffic goes by that generation everywhere. Raises StatusError 504 where that takes too long."""
         query = {"generation": str(generation), "timeoutSeconds": f"{timeout_s:g}"}
-        self._ask("GET", f"{OWN_ROOT}/wait", query=query, timeout_s=timeout_s + CONNECT_TIMEOUT_S)
+        self._ask("GET", f"{OWN_ROOT}/wait", query=query, timeout_s=timeout_s + TIMEOUT_S)
 
     def watch(
         self,
@@ -136,7 +136,7 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = JSON,
-        timeout_s: float | None = CONNECT_TIMEOUT_S,
+        timeout_s: float | None = TIMEOUT_S,
     ) -> Any:
         options = {"query": query or {}, "body": body, "content_type": content_type, "timeout_s": timeout_s}
         with self._answer(method, place, **options) as response:
@@ -175,7 +175,7 @@ class Client:
             ) from error
         except TimeoutError as error:
             self._connection.close()
-            limit_s = timeout_s or CONNECT_TIMEOUT_S
+            limit_s = timeout_s or TIMEOUT_S
             raise PlaneError(f"the plane at {self._server} does not answer within {limit_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()

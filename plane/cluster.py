@@ -214,13 +214,19 @@ async def running(
     """A cluster that serves, for as long as the context lasts; afterwards nothing of it is left.
 
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
-    ``port_offset`` None shifts privileged ports only where they cannot be bound. Raises PlaneError.
+    ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
+    loop with a line to show. Raises PlaneError.
     """
     plan = AddressPlan(instance)
     plan = AddressPlan(instance, needed_port_offset(plan) if port_offset is None else port_offset)
     if plan.port_offset:
         progress(f"ports below {unprivileged_port_start()} are shifted by {plan.port_offset}")
-    await asyncio.to_thread(warm, progress)
+    loop = asyncio.get_running_loop()
+
+    def from_thread(line: str) -> None:
+        loop.call_soon_threadsafe(progress, line)
+
+    await asyncio.to_thread(warm, from_thread)
     mine = await asyncio.to_thread(start_ray, ray_address)
     try:
         cluster = Cluster(plan, recording=recording)

@@ -1,28 +1,28 @@
 """Where a request would go, and why nowhere else: from a Snapshot alone, without sockets and without Ray. Pure.
 
-Law: the answer comes from what would carry the request, the compiled Routes or the compiled Fib and the kernels that pick
-from them; this file only says it in words. Every rule of every Ingress gets its reason.
+Law: the answer comes from what would carry the request, the compiled Routes or the compiled Fib, and from the kernels
+that pick from them; this file only puts it in words.
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from kernels.layout import ALGORITHMS, EXACT, NO_ENDPOINT, NO_FRONTEND, OUTCOMES, PATH_KINDS, TCP, Fib, Flows, Verdicts
+from kernels.layout import ALGORITHMS, NO_ENDPOINT, NO_FRONTEND, TCP, Fib, Flows, Verdicts
 from kernels.lb import select
 from kernels.lb.forward import create_steering, forward
 from plane import fib, routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.errors import ManifestError, Problem
-from plane.ingressclass import served, unserved_because
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
+from plane.reasons import Reasons, field_of
 from plane.requestpath import host_of, normalised
-from plane.router import Match, Router, names_for
-from plane.routes import Routes
+from plane.router import Router, names_for
+from plane.routes import Origin, Port, Routes
 
 FORWARDED = 200
 # The connection that is asked about, as far as the URL does not say: a client's first port on Linux, at time 0.
@@ -31,8 +31,15 @@ CLIENT_IP, CLIENT_PORT, NOW_NS = "127.0.0.1", 32768, 0
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer. ``status`` is what the client would see of the plane: 200 stands for whatever the endpoint answers, and
-    None for no HTTP at all, a refused connection."""
+    """The answer.
+
+    status     what the client would see of the plane: 200 stands for whatever the endpoint answers, None for no answer
+               at all, a connection that is refused
+    rule       of an Ingress ``field``, ``host``, ``pathType`` and ``path``, of a Service ``frontend`` and ``algorithm``
+    endpoints  all of the Service's port, in whatever condition; ``used`` tells those that a request may go to
+    chosen     the one of them that this client gets
+    reasons    sentences
+    """
 
     request: str
     status: int | None = None
@@ -42,11 +49,10 @@ class Explanation:
     port: int | str | None = None
     endpoints: tuple[dict[str, Any], ...] = ()
     chosen: dict[str, Any] | None = None
-    reasons: tuple[str, ...] = field(default=())
+    reasons: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """``{"status", "ingress", "rule", "service", "port", "endpoints", "chosen", "reasons"}``, the last but one an item
-        of ``endpoints``."""
+        """An object of ``status, ingress, rule, service, port, endpoints, chosen, reasons``."""
         found = asdict(self)
         del found["request"]
         return {**found, "endpoints": list(found["endpoints"]), "reasons": list(found["reasons"])}
@@ -61,7 +67,7 @@ class Explanation:
             rows.append(("rule", "  ".join(f"{name} {value}" for name, value in self.rule.items() if value != "")))
         rows.append(("service", f"{self.service} port {self.port}" if self.service else None))
         for endpoint in self.endpoints:
-            rows.append(("endpoint", f"{_address(endpoint)}  {endpoint['state']}  {endpoint['pod'] or ''}".rstrip()))
+            rows.append(("endpoint", f"{_address(endpoint)}  {_state(endpoint)}  {endpoint['pod'] or ''}".rstrip()))
         rows.append(("chosen", _address(self.chosen) if self.chosen else None))
         rows += [("because" if number == 0 else "", reason) for number, reason in enumerate(self.reasons)]
         return "".join(f"{name:9} {value}\n" for name, value in rows if value is not None)
@@ -91,7 +97,7 @@ def explain(
     host = next((value for name, value in headers if name.lower() == "host"), parts.netloc.rpartition("@")[2])
     if host_of(host) != parts.hostname:
         request += f" (Host: {host})"
-    return _Ingresses(snapshot, host, parts).explanation(request)
+    return _through_ingress(snapshot, request, host, parts)
 
 
 def _parsed(url: str) -> SplitResult:
@@ -135,38 +141,35 @@ def _through_cluster_ip(snapshot: Snapshot, request: str, service: Service, port
     known = Explanation(request, service=service.full_name, port=port)
     if not service.cluster_ip:
         why = "is headless" if service.type == "ClusterIP" else f"is of type {service.type}"
-        return _with(known, reasons=[f"Service {service.full_name} {why}: it has no ClusterIP to connect to"])
+        return replace(known, reasons=(f"Service {service.full_name} {why}: it has no ClusterIP to connect to",))
     found = next((row for row in service.ports if row.port == port and row.protocol == "TCP"), None)
     endpoints = _endpoints(snapshot, service, found) if found else []
     table = fib.compile(snapshot)
     outcome, row, backend = _decided(table, client, service.cluster_ip, port)
-    reasons = []
     if outcome == NO_FRONTEND:
         there = ", ".join(str(each.port) for each in service.ports if each.protocol == "TCP") or "none"
-        reasons.append(f"Service {service.full_name} has no TCP port {port}; it has {there}: the connection is refused")
-        return _with(known, reasons=reasons)
+        why = f"Service {service.full_name} has no TCP port {port}, it has {there}: the connection is refused"
+        return replace(known, reasons=(why,))
     algorithm = ALGORITHMS[table.frontends[row]["algorithm"]]
     rule = {"frontend": f"{service.cluster_ip}:{port}/TCP", "algorithm": algorithm}
     if outcome == NO_ENDPOINT:
-        reasons += [_nobody(service.full_name, endpoints), "the connection is refused"]
-        return _with(known, rule=rule, endpoints=_rows(endpoints), reasons=reasons)
-    reasons.append(f"{service.full_name} has ClusterIP {service.cluster_ip}; no Ingress is on the way")
+        why = f"{_nobody(service.full_name, endpoints)}: the connection is refused"
+        return replace(known, rule=rule, endpoints=_rows(service, endpoints), reasons=(why,))
     connection = f"the connection from {client}:{CLIENT_PORT}"
-    reasons.append(
-        {
-            "random": f"random: {connection} draws this endpoint at time {NOW_NS}, another time maybe another",
-            "roundrobin": "roundrobin: the first in turn; the next connection gets the next",
-            "maglev": f"maglev: {connection} hashes to this endpoint's slot, and always does",
-        }[algorithm]
-    )
+    why = {
+        "random": f"random: {connection} draws this endpoint at time {NOW_NS}, at another time perhaps another",
+        "roundrobin": "roundrobin: this endpoint is the first in turn, the next connection gets the next",
+        "maglev": f"maglev: {connection} hashes to a slot of this endpoint, and always will",
+    }[algorithm]
+    rows = _rows(service, endpoints)
     address = int_to_ip(table.backends[backend]["ip"]), int(table.backends[backend]["port"])
-    return _with(
+    return replace(
         known,
         status=FORWARDED,
         rule=rule,
-        endpoints=_rows(endpoints),
-        chosen=_row_at(endpoints, address),
-        reasons=reasons,
+        endpoints=rows,
+        chosen=_row_at(rows, address),
+        reasons=(f"{service.full_name} has ClusterIP {service.cluster_ip}, no Ingress is on the way", why),
     )
 
 
@@ -179,157 +182,65 @@ def _decided(table: Fib, client: str, ip: str, port: int) -> tuple[int, int, int
     return int(verdicts.outcome[0]), int(verdicts.frontend[0]), int(verdicts.backend[0])
 
 
-class _Ingresses:
-    """A request to the Ingress: what each rule says of it."""
-
-    def __init__(self, snapshot: Snapshot, host: str, parts: SplitResult):
-        self._snapshot = snapshot
-        self._routes = routes.compile(snapshot)
-        self._parts = parts
-        self._host = host_of(host)
-        self._path = normalised(parts.path or "/")
-        self._match = Router(self._routes).match(host, parts.path or "/")
-        names = {self._routes.host_name(row) for row in range(1, len(self._routes.hosts))}
-        self._named = next((name for name in names_for(self._host) if name in names), None)
-        self._winner = self._routes.origins[self._match.origin]
-
-    def explanation(self, request: str) -> Explanation:
-        known = Explanation(request)
-        reasons = [*self._tls(), *self._rules(), *self._unserved()]
-        if not self._match.target:
-            return _with(
-                known, status=404, reasons=["no rule takes the request, and there is no default backend", *reasons]
-            )
-        obj = self._snapshot.get("Ingress", self._winner.namespace, self._winner.ingress)
-        assert obj is not None
-        backend, rule = self._backend(obj)
-        service, port = routes.find_port(self._snapshot, self._winner.namespace, backend)
-        target = self._routes.targets[self._match.target]
-        named = self._routes.services[target["service"]]
-        endpoints = _endpoints(self._snapshot, service, port) if service and port else []
-        answer = _with(
-            known,
-            ingress=f"{self._winner.namespace}/{self._winner.ingress}",
-            rule=rule,
-            service=named.service,
-            port=named.port,
-            endpoints=_rows(endpoints),
-        )
-        if not target["endpoints"]:
-            return _with(
-                answer, status=int(target["status"]), reasons=[self._unready(service, port, endpoints), *reasons]
-            )
-        chosen = _first_in_turn(self._routes, self._match.target)
-        reasons.append("round robin: this endpoint is the first in turn; the next request gets the next")
-        return _with(answer, status=FORWARDED, chosen=_row_at(endpoints, chosen), reasons=reasons)
-
-    def _backend(self, obj: Object) -> tuple[Object, dict[str, Any]]:
-        """The Service that the winning rule names, and the rule."""
-        if self._winner.rule < 0:
-            return obj["spec"]["defaultBackend"].get("service") or {}, {"field": "spec.defaultBackend"}
-        rule = obj["spec"]["rules"][self._winner.rule]
-        path = rule["http"]["paths"][self._winner.path]
-        said = {"host": rule.get("host") or "", "pathType": path.get("pathType"), "path": path.get("path") or "/"}
-        return path["backend"].get("service") or {}, {"field": _field(self._winner.rule, self._winner.path), **said}
-
-    def _unready(self, service: Service | None, port: ServicePort | None, endpoints: Sequence[Endpoint]) -> str:
-        named = self._routes.services[self._routes.targets[self._match.target]["service"]]
-        if service is None:
-            return f"there is no Service {named.service}"
-        if port is None:
-            there = (
-                ", ".join(f"{row.port} ({row.name})" if row.name else str(row.port) for row in service.ports) or "none"
-            )
-            return f"Service {named.service} has no TCP port {named.port}; it has {there}"
-        if service.type == "ExternalName":
-            return f"Service {named.service} is an ExternalName, which has no endpoints"
-        return _nobody(named.service, endpoints)
-
-    def _tls(self) -> Iterator[str]:
-        if self._parts.scheme == "https":
-            asked = names_for(self._parts.hostname or "")
-            hosts = {row.host for row in self._routes.certificates}
-            found = next((name for name in asked if name in hosts), None)
-            what = f'that of spec.tls for "{found}"' if found else "the default one, no spec.tls has one for this host"
-            yield f"HTTPS: the certificate is {what}"
-
-    def _unserved(self) -> Iterator[str]:
-        for obj in self._snapshot.all("Ingress"):
-            because = unserved_because(obj, self._snapshot)
-            if because:
-                yield f"{_name(obj)} is not served: {because}"
-
-    def _rules(self) -> Iterator[str]:
-        """The reason of each rule of each Ingress, the winner's first."""
-        lines: list[tuple[bool, str]] = []
-        for obj in served(self._snapshot):
-            for number, rule in enumerate(obj["spec"].get("rules") or ()):
-                paths = (rule.get("http") or {}).get("paths") or ()
-                if not paths:
-                    lines.append((False, f"{_name(obj)} spec.rules[{number}]: {self._host_only(rule)}"))
-                for index, path in enumerate(paths):
-                    won = (*_key(obj), number, index) == self._winner
-                    why = "this rule takes the request" if won else self._why_not(obj, rule, path)
-                    lines.append((won, f"{_name(obj)} {_field(number, index)}: {_shown(rule, path)}: {why}"))
-            if obj["spec"].get("defaultBackend"):
-                won = (*_key(obj), -1, -1) == self._winner
-                why = "it takes what no rule does" if won else self._why_not_default(obj)
-                lines.append((won, f"{_name(obj)} spec.defaultBackend: {why}"))
-        yield from (line for _, line in sorted(lines, key=lambda row: not row[0]))
-
-    def _host_only(self, rule: Object) -> str:
-        host = (rule.get("host") or "").lower()
-        if host != self._named:
-            return self._other_host(host)
-        return f'host "{host}" has no paths here, so it gets a default backend' if host else "it has no paths"
-
-    def _why_not(self, obj: Object, rule: Object, path: Object) -> str:
-        host = (rule.get("host") or "").lower()
-        if host != self._named:
-            return self._other_host(host)
-        kind, text, slash = routes.matched(path)
-        if not _takes(kind, text, self._path):
-            return f"the path {self._path} is {'another' if kind == EXACT else 'not below it'}"
-        winner = self._snapshot.get("Ingress", self._winner.namespace, self._winner.ingress)
-        assert winner is not None
-        best = winner["spec"]["rules"][self._winner.rule]["http"]["paths"][self._winner.path]
-        best_kind, best_text, best_slash = routes.matched(best)
-        if best_kind != kind:
-            return "it matches, but Exact comes before Prefix"
-        if best_text != text:
-            return f"it matches, but {best['path']} is longer"
-        if best_slash != slash:
-            return f"it matches, but {best['path']} with its slash comes first"
-        return f"{_name(winner)} says the same and {_precedes(winner, obj)}"
-
-    def _other_host(self, host: str) -> str:
-        if host not in names_for(self._host):
-            if host.startswith("*") and self._host.endswith(host[1:]):
-                return f'"*" stands for one label, and "{self._host}" has more'
-            return f'the host is "{self._host}"'
-        return (
-            f'it matches the host, but "{self._named}" does so more exactly, and nothing falls through to other rules'
-        )
-
-    def _why_not_default(self, obj: Object) -> str:
-        if self._winner.rule >= 0:
-            return "a rule takes the request"
-        if not self._match.target:
-            return "it is not asked"
-        return f"the one of {self._winner.namespace}/{self._winner.ingress} comes first"
+def _through_ingress(snapshot: Snapshot, request: str, host: str, parts: SplitResult) -> Explanation:
+    """A request to the Ingress, decided by its Router and ``kernels.lb.select``."""
+    table = routes.compile(snapshot)
+    match = Router(table).match(host, parts.path or "/")
+    winner = table.origins[match.origin]
+    reasons = list(Reasons(snapshot, table, host_of(host), normalised(parts.path or "/"), winner).lines())
+    if parts.scheme == "https":
+        reasons.insert(0, _certificate(table, parts.hostname or ""))
+    known = Explanation(request, status=404)
+    if not match.target:
+        return replace(known, reasons=("no rule takes the request, and there is no default backend", *reasons))
+    backend, rule = _rule(snapshot, winner)
+    target = table.targets[match.target]
+    named = table.services[target["service"]]
+    service, port = routes.find_port(snapshot, winner.namespace, backend)
+    endpoints = _endpoints(snapshot, service, port) if service and port else []
+    known = replace(
+        known,
+        status=int(target["status"]),
+        ingress=f"{winner.namespace}/{winner.ingress}",
+        rule=rule,
+        service=named.service,
+        port=named.port,
+        endpoints=_rows(service, endpoints),
+    )
+    if not target["endpoints"]:
+        return replace(known, reasons=(_why_nobody(named, service, port, endpoints), *reasons))
+    chosen = _row_at(known.endpoints, _first_in_turn(table, match.target))
+    turn = "round robin: this endpoint is the first in turn, the next request gets the next"
+    return replace(known, status=FORWARDED, chosen=chosen, reasons=(*reasons, turn))
 
 
-def _takes(kind: int, text: str, path: str) -> bool:
-    if kind == EXACT:
-        return path == text
-    return path == text or path.startswith(f"{text}/")
+def _rule(snapshot: Snapshot, origin: Origin) -> tuple[Object, dict[str, Any]]:
+    """The Service that a rule of an Ingress names, and the rule."""
+    spec = (snapshot.get("Ingress", origin.namespace, origin.ingress) or {})["spec"]
+    if origin.rule < 0:
+        return spec["defaultBackend"].get("service") or {}, {"field": "spec.defaultBackend"}
+    rule = spec["rules"][origin.rule]
+    path = rule["http"]["paths"][origin.path]
+    said = {"host": rule.get("host") or "", "pathType": path.get("pathType"), "path": path.get("path") or "/"}
+    return path["backend"].get("service") or {}, {"field": field_of(origin.rule, origin.path), **said}
 
 
-def _precedes(winner: Object, other: Object) -> str:
-    times = [obj["metadata"].get("creationTimestamp") or "" for obj in (winner, other)]
-    if _key(winner) == _key(other):
-        return "comes first"
-    return "is older" if times[0] != times[1] else "comes first by name, being of the same age"
+def _certificate(table: Routes, host: str) -> str:
+    hosts = {row.host for row in table.certificates}
+    found = next((name for name in names_for(host) if name in hosts), None)
+    what = f'that of spec.tls for "{found}"' if found else "the default one: no spec.tls has one for this host"
+    return f"HTTPS: the certificate is {what}"
+
+
+def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, endpoints: Sequence[Endpoint]) -> str:
+    if service is None:
+        return f"there is no Service {named.service}"
+    if port is None:
+        there = ", ".join(f"{row.port} ({row.name})" if row.name else str(row.port) for row in service.ports) or "none"
+        return f"Service {named.service} has no TCP port {named.port}; it has {there}"
+    if service.type == "ExternalName":
+        return f"Service {named.service} is an ExternalName, which has no endpoints"
+    return _nobody(named.service, endpoints)
 
 
 def _first_in_turn(table: Routes, target: int) -> tuple[str, int]:
@@ -353,52 +264,30 @@ def _nobody(service: str, endpoints: Sequence[Endpoint]) -> str:
     return f"none of the {len(endpoints)} endpoints of Service {service} is ready"
 
 
-def _rows(endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], ...]:
+def _rows(service: Service | None, endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], ...]:
     used = routes.usable(endpoints)
-    return tuple(_row(endpoint, endpoint in used) for endpoint in endpoints)
+    return tuple(
+        {
+            "ip": row.ip,
+            "port": row.port,
+            "pod": f"{service.namespace}/{row.pod}" if service and row.pod else None,
+            "node": row.node or None,
+            "ready": row.ready,
+            "serving": row.serving,
+            "terminating": row.terminating,
+            "used": row in used,
+        }
+        for row in endpoints
+    )
 
 
-def _row(endpoint: Endpoint, used: bool) -> dict[str, Any]:
-    state = "terminating" if endpoint.terminating else "ready" if endpoint.ready else "not ready"
-    return {
-        "ip": endpoint.ip,
-        "port": endpoint.port,
-        "pod": endpoint.pod or None,
-        "node": endpoint.node or None,
-        "ready": endpoint.ready,
-        "serving": endpoint.serving,
-        "terminating": endpoint.terminating,
-        "used": used,
-        "state": state,
-    }
+def _row_at(rows: Iterable[dict[str, Any]], address: tuple[str, int]) -> dict[str, Any]:
+    return next(row for row in rows if (row["ip"], row["port"]) == address)
 
 
-def _row_at(endpoints: Sequence[Endpoint], address: tuple[str, int]) -> dict[str, Any]:
-    return next(row for row in _rows(endpoints) if (row["ip"], row["port"]) == address)
+def _state(row: dict[str, Any]) -> str:
+    return "terminating" if row["terminating"] else "ready" if row["ready"] else "not ready"
 
 
 def _address(row: dict[str, Any]) -> str:
     return f"{row['ip']}:{row['port']}"
-
-
-def _with(explanation: Explanation, *, reasons: Sequence[str] | None = None, **known: Any) -> Explanation:
-    """The explanation with more known."""
-    from dataclasses import replace
-
-    return replace(explanation, **known, **({} if reasons is None else {"reasons": tuple(reasons)}))
-
-
-def _key(obj: Object) -> tuple[str, str]:
-    return obj["metadata"].get("namespace", "default"), obj["metadata"]["name"]
-
-
-def _name(obj: Object) -> str:
-    return "/".join(_key(obj))
-
-
-def _field(rule: int, path: int) -> str:
-    return f"spec.rules[{rule}].http.paths[{path}]"
-
-
-def _shown(rule: Object, path: Object) -> str:
-    return f"{rule.get('host') or '*'} {path.get('pathType', PATH_KINDS[1])} {path.get('path') or '/'}"

@@ -1,5 +1,9 @@
 """The ``status`` of nodes and pods as Kubernetes objects, made from what nodes report. Pure."""
 
+import functools
+import platform
+
+from plane import __version__
 from plane.addresses import AddressPlan
 from plane.controllers.endpointslices import is_ready as ready
 from plane.model import Object
@@ -35,7 +39,27 @@ def node(number: int, plan: AddressPlan, *, ready: bool, now: str, before: Objec
         "status": {
             "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
             "conditions": _conditions(obj, {"Ready": (ready, *reason)}, now),
+            "nodeInfo": node_info(),
         },
+    }
+
+
+@functools.cache
+def node_info() -> Object:
+    """What ``kubectl get nodes -o wide`` says of the machine; every node of a plane is on the same one."""
+    system = platform.uname()
+    version = f"trafficplane-{__version__}"
+    return {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(system.machine, system.machine),
+        "operatingSystem": system.system.lower(),
+        "kernelVersion": system.release,
+        "osImage": system.version,
+        "containerRuntimeVersion": f"python://{platform.python_version()}",
+        "kubeletVersion": version,
+        "kubeProxyVersion": version,
+        "machineID": "",
+        "systemUUID": "",
+        "bootID": "",
     }
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from json import dumps, loads
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plane.addresses import AddressPlan
 from plane.controllers import reconcile
@@ -295,11 +295,17 @@ class Store:
 
 
 def _stamped(before: Object | None, obj: Object, generation: int) -> Object:
-    """The object with its new resourceVersion; ``metadata.generation`` counts changes of its spec."""
+    """The object with its new resourceVersion; ``metadata.generation`` counts changes of its spec.
+
+    The pass that changed a spec has observed it, which is what ``status.observedGeneration`` says.
+    """
     count = (before or {}).get("metadata", {}).get("generation", 0)
     if before is None or before.get("spec") != obj.get("spec"):
         count += 1
-    return {**obj, "metadata": {**obj["metadata"], "generation": count, "resourceVersion": str(generation)}}
+    stamped = {**obj, "metadata": {**obj["metadata"], "generation": count, "resourceVersion": str(generation)}}
+    if "observedGeneration" in (obj.get("status") or {}):
+        stamped["status"] = {**obj["status"], "observedGeneration": count}
+    return stamped
 
 
 def _named(obj: Object) -> Object:
@@ -318,10 +324,17 @@ def _applied(obj: Object, before: Object | None) -> Object:
     remembered = dumps({**manifest, "metadata": {**metadata, "annotations": annotations}}, sort_keys=True)
     merged = manifest
     if before is not None:
-        last = (before["metadata"].get("annotations") or {}).get(LAST_APPLIED)
-        merged = merge_applied(loads(last) if last else None, manifest, before)
+        merged = merge_applied(_last_applied(before), manifest, before)
     annotations = {**(merged["metadata"].get("annotations") or {}), LAST_APPLIED: remembered}
     return {**merged, "metadata": {**merged["metadata"], "annotations": annotations}}
+
+
+def _last_applied(obj: Object) -> Any:
+    """The manifest that was applied last; None where there was none, or somebody wrote something else there."""
+    try:
+        return loads((obj["metadata"].get("annotations") or {}).get(LAST_APPLIED, "null"))
+    except ValueError:
+        return None
 
 
 def _same(before: Object, after: Object) -> bool:

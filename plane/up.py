@@ -170,7 +170,7 @@ def _print_where(cluster: Cluster, console: Console, path: Path) -> None:
             number = cluster.plan.bound_port(port["port"])
             name = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
             console.print(f"  service   {cluster_ip}:{number}/{port['protocol']}  {name}", markup=False)
-    console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False)
+    console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False, soft_wrap=True)
     console.print("Ctrl-C ends it.", markup=False)
 
 

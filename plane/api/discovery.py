@@ -5,8 +5,8 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 
 import platform
 from functools import cache
-from importlib.metadata import version
 
+from plane import __version__
 from plane.kinds import KINDS, Kind
 from plane.model import Object
 
@@ -30,7 +30,7 @@ def version_info() -> Object:
     return {
         "major": major,
         "minor": minor,
-        "gitVersion": f"v{major}.{minor}.0+trafficplane-{version('trafficplane')}",
+        "gitVersion": f"v{major}.{minor}.0+trafficplane-{__version__}",
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
@@ -130,6 +130,6 @@ def openapi_documents() -> dict[str, Object]:
             for kind in KINDS.values()
             if kind.root == root
         }
-        info = {"title": "Trafficplane", "version": version("trafficplane")}
+        info = {"title": "Trafficplane", "version": __version__}
         documents[root] = {"openapi": "3.0.0", "info": info, "paths": paths}
     return documents

@@ -25,6 +25,8 @@ from plane.model import Key, Object, Snapshot
 from plane.store import Store
 
 MAX_BODY_BYTES = 3 * 2**20  # as much as an API server takes
+MAX_APPLY_BYTES = 64 * 2**20  # a folder of manifests comes as one List
+CHUNK_BYTES = 2**16
 MAX_WATCH_S = 1800.0
 SHUTDOWN_S = 1.0
 HEALTH = ("/healthz", "/livez", "/readyz")
@@ -60,7 +62,7 @@ class Api:
         self.ca_pem = authority.cert_pem.bytes().decode()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(host, "localhost").configure_cert(context)
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
@@ -115,7 +117,9 @@ class Api:
         """Paths that are about no object."""
         path, method = request.path.rstrip("/"), request.method
         if path == f"{own.ROOT}/apply" and method == "POST":
-            return _json(200, own.apply(self._store, await _body(request), request.query, self._advise))
+            return _json(
+                200, own.apply(self._store, await _body(request, limit=MAX_APPLY_BYTES), request.query, self._advise)
+            )
         if path == f"{own.ROOT}/wait" and method == "GET":
             return _json(200, await own.wait(request.query, self._wait))
         if method != "GET":
@@ -164,14 +168,15 @@ async def _stream(response: web.StreamResponse, events: AsyncGenerator[Object]) 
             await response.write(json.dumps(event).encode() + b"\n")
 
 
-async def _body(request: web.Request, types: tuple[str, ...] = ()) -> Any:
+async def _body(request: web.Request, types: tuple[str, ...] = (), limit: int = MAX_BODY_BYTES) -> Any:
     """The body as JSON, None where there is none. Raises RequestError."""
     if request.method == "GET":
         return None
-    try:
-        raw = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise RequestError(413, f"the request is larger than {MAX_BODY_BYTES} bytes") from None
+    raw = bytearray()
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        raw += chunk
+        if len(raw) > limit:
+            raise RequestError(413, f"the request is larger than {limit} bytes")
     if not raw:
         return None
     allowed = types or ("application/json", "application/octet-stream")  # the latter is aiohttp's word for no type

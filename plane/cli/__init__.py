@@ -7,13 +7,17 @@ codes: 0 done, 1 failed, 2 bad input and nothing was changed.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from plane.cli import objects, offline, writes
 from plane.cli.arguments import message
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 ENTRY_POINTS = "trafficplane.commands"
@@ -32,7 +36,7 @@ class Commands(click.Group):
         return None if found is None else found.load()
 
 
-def _entry_points():  # type: ignore[no-untyped-def]  # importlib.metadata's types would have to be imported
+def _entry_points() -> Iterable["EntryPoint"]:
     from importlib.metadata import entry_points
 
     return entry_points(group=ENTRY_POINTS)

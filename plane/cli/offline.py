@@ -4,6 +4,7 @@ import json
 
 import click
 
+from plane import __version__
 from plane.cli.arguments import Command, files_option, manifest_paths, paths_argument
 
 
@@ -72,12 +73,12 @@ def explain(
     output: str | None,
 ) -> int:
     """Say where a request to URL would go and why, from manifests alone: no plane, no cluster."""
-    from plane import explain as explaining
-    from plane import offline
+    files, sent = manifest_paths(paths, more_paths), _headers(headers)
+    from plane import offline  # with the kernels, which take a second to load
+    from plane.explain import explain as explained
 
-    snapshot = offline.snapshot(manifest_paths(paths, more_paths))
-    found = explaining.explain(snapshot, url, method=method, headers=_headers(headers), from_ip=from_ip)
-    click.echo(found if output is None else json.dumps(found, indent=2))
+    found = explained(offline.snapshot(files), url, method=method, headers=sent, from_ip=from_ip)
+    click.echo(found.render() if output is None else f"{json.dumps(found.to_json(), indent=2)}\n", nl=False)
     return 0
 
 
@@ -115,7 +116,5 @@ def validate(paths: tuple[str, ...], more_paths: tuple[str, ...], namespace: str
 @click.command(cls=Command)
 def version() -> int:
     """Print the version."""
-    from importlib.metadata import version as installed
-
-    click.echo(f"trafficplane {installed('trafficplane')}")
+    click.echo(f"trafficplane {__version__}")
     return 0

@@ -257,5 +257,5 @@ def _new_pod(snapshot: Snapshot, replica_set: Object, index: int, now: str) -> O
 
 def _with_status(obj: Object, counts: dict[str, int]) -> Object:
     status = {name: count for name, count in counts.items() if count or name == "replicas" or name == "readyReplicas"}
-    status["observedGeneration"] = obj["metadata"].get("generation", 1)
+    status["observedGeneration"] = (obj.get("status") or {}).get("observedGeneration", 0)  # the store's to move
     return obj if obj.get("status") == status else {**obj, "status": status}

@@ -29,7 +29,7 @@ def block(title: str, rows: Sequence[Sequence[str]], empty: str = NONE) -> str:
         return fields([(title, empty)])
     header, *body = rows
     table = aligned([header, ["-" * len(name) for name in header], *body])
-    return f"{title}:\n" + "".join(f"  {line}\n" for line in table.splitlines())
+    return f"{title}:\n" + "".join(f"  {line.rstrip()}\n" for line in table.splitlines())
 
 
 def lines(mapping: dict[str, str] | None, between: str) -> list[str]:

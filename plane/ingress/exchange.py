@@ -26,7 +26,7 @@ from plane.ingress.upstream import Connection, Pool, UnansweredError
 TRIES = 3
 CLIENT_LEFT = 499
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CLOSE = b"Connection: close"
+UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 
 
 class Exchange:
@@ -167,22 +167,22 @@ class Exchange:
 
     def _frame(self, head: RequestHead) -> list[bytes]:
         """Where the body ends, said anew; takes the body if all of it is here."""
-        content, framing = self._request.content, []
-        if head.is_websocket:
-            framing = [b"Connection: Upgrade", b"Upgrade: websocket"]
-        if not (head.length or head.chunked):
-            return framing
-        if content.is_eof():
-            self._body = content.read_nowait()
-            framing.append(b"Content-Length: %d" % len(self._body))
-        else:
-            self._body = None
-            framing.append(b"Content-Length: " + head.length if head.length else b"Transfer-Encoding: chunked")
-        if self._request.method in forwarding.BODILESS and head.length != b"0":
-            head.desync = True
+        framing = []
+        if head.length or head.chunked:
+            content = self._request.content
+            if content.is_eof():
+                self._body = content.read_nowait()
+                framing.append(b"Content-Length: %d" % len(self._body))
+            else:
+                self._body = None
+                framing.append(b"Content-Length: " + head.length if head.length else b"Transfer-Encoding: chunked")
+            if self._request.method in forwarding.BODILESS and self._body != b"":
+                head.desync = True
         if head.desync:
             self._keep_alive = False
-            framing.append(CLOSE)
+            framing.append(forwarding.CLOSE)
+        elif head.named and head.is_websocket:
+            framing += UPGRADE
         return framing
 
     async def _send_body(self, connection: Connection, head: RequestHead) -> None:
@@ -231,7 +231,7 @@ class Exchange:
         elif not whole:
             self._keep_alive = False  # HTTP/1.0: the end of the connection is that of the body
         if not self._keep_alive:
-            lines.append(CLOSE)
+            lines.append(forwarding.CLOSE)
         elif old:
             lines.append(b"Connection: keep-alive")
         lines += (b"", _chunk(body) if chunked and body else body)
@@ -266,8 +266,7 @@ class Exchange:
         lines = (
             forwarding.status_line(connection.status, connection.reason),
             *connection.lines,
-            b"Connection: Upgrade",
-            b"Upgrade: websocket",
+            *UPGRADE,
             b"",
             b"",
         )
@@ -287,7 +286,7 @@ class Exchange:
         if not self._request.content.is_eof() or status in (400, 501):
             self._keep_alive = False
         if not self._keep_alive:
-            connection = [CLOSE]
+            connection = [forwarding.CLOSE]
         else:
             connection = [b"Connection: keep-alive"] if self._request.version == HttpVersion10 else []
         answer = forwarding.own_answer(status, reason.strip(), bodiless=self._bodiless, connection=connection)

@@ -12,6 +12,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
+CLOSE = b"Connection: close"
 SERVER = b"Server: trafficplane"
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # a body is unusual and may be taken for the next request
@@ -38,6 +39,7 @@ _REQUEST_FIELDS = {
 ANSWER_FIELDS = frozenset(
     {b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"upgrade", b"trailer"}
 )
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
 _DESYNC = frozenset({b"transfer_encoding", b"content_length"})
 
 
@@ -133,10 +135,7 @@ def new_request_id() -> bytes:
 
 def request_number(request_id: bytes) -> int:
     """The 64-bit number that a request id of 16 hex digits is, 0 for any other id."""
-    try:
-        return int(request_id, 16) if len(request_id) == 16 and request_id.isalnum() else 0
-    except ValueError:
-        return 0
+    return int(request_id, 16) if len(request_id) == 16 and not request_id.strip(_HEX_DIGITS) else 0
 
 
 def request_bytes(method: str, target: str, head: RequestHead, hop: bytes, framing: Sequence[bytes]) -> bytes:

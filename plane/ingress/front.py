@@ -16,7 +16,7 @@ from plane.ingress import forwarding
 
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
-UNKNOWN_CODING = "Request has invalid `Transfer-Encoding`"
+UNKNOWN_CODING = "`Transfer-Encoding`"  # in what the parser says of a transfer coding other than chunked
 
 
 class Sent(web.StreamResponse):
@@ -30,6 +30,18 @@ class Sent(web.StreamResponse):
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+class Refusal(Sent):
+    """An answer of ours to what aiohttp's parser refused; the connection closes after it."""
+
+    def __init__(self, status: int, reason: str):
+        super().__init__(keep_alive=False)
+        self._data = forwarding.own_answer(status, reason, bodiless=False, connection=[forwarding.CLOSE])
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        await request.writer.write(self._data)
         return None
 
 
@@ -58,15 +70,13 @@ class Client(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to what is no HTTP/1.1, which is nothing to log, or to a fault of ours, which is."""
-        if not isinstance(exc, HttpProcessingError):
-            log.error("a request failed in the ingress", exc_info=exc)
-            reason = "a fault of the ingress; its log says more"
-        else:
-            reason = (message or exc.message).splitlines()[0].rstrip(":")
-            status = 501 if reason == UNKNOWN_CODING else 400
-        answer = web.Response(status=status, text=f"{status}: {reason}\n", headers={"Server": "trafficplane"})
-        answer.force_close()
-        return answer
+        if isinstance(exc, HttpProcessingError):
+            reason = exc.message.partition("\n")[0].rstrip(":")
+            return Refusal(501 if UNKNOWN_CODING in reason else 400, reason)
+        log.error("a request failed in the ingress", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the client has a part of an answer already")
+        return Refusal(500, "a fault of the ingress; its log says more")
 
 
 class Front(web.Server):

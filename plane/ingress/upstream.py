@@ -369,8 +369,8 @@ class Connection(asyncio.Protocol):
             self.complete = True
 
     def on_body(self, data: bytes) -> None:
-        if self._bodiless:
-            self._keep_alive = False
+        if self.complete:
+            self._keep_alive = False  # more than the answer
             return
         self._chunks.append(data)
         self._held += len(data)

@@ -71,18 +71,16 @@ def _run_module(name: str) -> ModuleType:
     if here not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"No module named {name!r} in {here} or on the Python path")
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module
+    before = sys.modules.pop(name, None)  # or it would be found there
     try:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            raise ModuleNotFoundError(f"No module named {name!r} in {here} or on the Python path")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except BaseException:
-        if before is None:
-            del sys.modules[name]
-        else:
+        sys.modules.pop(name, None)
+        if before is not None:
             sys.modules[name] = before
         raise
     return module

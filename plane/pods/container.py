@@ -15,6 +15,8 @@ from plane.pods.status import Phase
 
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
+# Who ran so long is not the one that can't start.
+STABLE_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Container:
         backoff_s = FIRST_BACKOFF_S
         restarts = 0
         while True:
+            began = time.monotonic()
             reason = "CrashLoopBackOff"
             try:
                 self._workload = images.workload(self.spec)
@@ -82,6 +85,8 @@ class Container:
             except Exception as problem:
                 log.exception("pod %s: container %s has failed", self.spec.pod_name, self.spec.name)
                 message = f"{type(problem).__name__}: {problem}"
+            if time.monotonic() - began > STABLE_S:
+                backoff_s = FIRST_BACKOFF_S
             await self._abort_workload()
             if self.spec.pod["spec"].get("restartPolicy") == "Never":
                 self._set(ContainerState("Failed", restarts=restarts, reason="Error", message=message))

@@ -93,8 +93,9 @@ class Workload:
 
 def bind(listen: Listen, kind: socket.SocketKind) -> socket.socket:
     """A socket on a pod's address. Raises StartError that names address and port and says the remedy."""
-    bound = socket.socket(socket.AF_INET, kind)
+    bound = None
     try:
+        bound = socket.socket(socket.AF_INET, kind)
         bound.setblocking(False)
         if kind is socket.SOCK_STREAM:
             # Connections that a former pod of this address closed are still in TIME_WAIT.
@@ -103,7 +104,8 @@ def bind(listen: Listen, kind: socket.SocketKind) -> socket.socket:
         if kind is socket.SOCK_STREAM:
             bound.listen(BACKLOG)
     except OSError as problem:
-        bound.close()
+        if bound is not None:
+            bound.close()
         protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
         remedy = REMEDIES.get(problem.errno or 0, "choose another port")
         what = f"cannot listen on {listen}/{protocol}: {problem.strerror}; {remedy}"

@@ -88,7 +88,7 @@ def test_requests_through_an_ingress_are_found_by_their_id() -> None:
         "pod_ip": np.array([B, A, 0], np.uint32),
         "generation": np.array([4, 4, 5], np.int64),
         "routes": ["x", "y"],
-        "services": ["default/s"],
+        "services": ["default/s:80"],
     }
     second = {
         "request_id": np.array([ids[3]], np.uint64),
@@ -97,7 +97,7 @@ def test_requests_through_an_ingress_are_found_by_their_id() -> None:
         "pod_ip": np.array([A], np.uint32),
         "generation": np.array([6], np.int64),
         "routes": ["x"],
-        "services": ["default/t"],
+        "services": ["default/t:http"],
     }
     rows = recorded([0, 0, 0, 0], began_ns=[100], client_port=[5000])
     route = joined(rows, ingress=[first, second], service="")

@@ -1,5 +1,6 @@
 """The API: Kubernetes' paths, JSON and refusals over a real store, and nothing at all without the token."""
 
+import json
 import os
 import shutil
 import socket
@@ -620,6 +621,14 @@ def test_apply_wants_a_list(api, body):
     assert api.request("POST", APPLY, body).code == 400
 
 
+def test_apply_takes_a_folder_that_is_larger_than_one_object_may_be(api):
+    text = "x" * 100_000
+    objects = [service(f"s{number}") for number in range(40)]
+    for obj in objects:
+        obj["metadata"]["annotations"] = {"text": text}
+    assert len(api.request("POST", APPLY, listing(*objects)).body["items"]) == 40
+
+
 def test_an_unknown_kind_in_apply_is_invalid(api):
     answer = api.request("POST", APPLY, listing({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}))
     assert answer.code == 422
@@ -654,7 +663,7 @@ KUBECTL = shutil.which("kubectl")
 
 @pytest.fixture
 def kubectl(api):
-    """kubectl against this API, with nothing of this machine's own; 1.28 or newer asks no ``--validate=false``."""
+    """kubectl against this API, with nothing of this machine's own; older than 1.29 it wants ``--validate=false``."""
     if KUBECTL is None:
         pytest.skip("kubectl is not installed")
 
@@ -707,6 +716,17 @@ def test_kubectl_applies_and_patches_what_changed(kubectl, api):
     assert "deployment.apps/web configured" in kubectl("apply", "--validate=false", "-f", "-", stdin=changed)
     template = api.get("Deployment", "default", "web")["spec"]["template"]
     assert template["spec"]["containers"][0]["image"] == "nginx:2"
+
+
+def test_kubectl_leaves_the_checking_of_fields_to_the_server(kubectl):
+    version = json.loads(kubectl("version", "--client", "-o", "json"))["clientVersion"]
+    if int(version["minor"].rstrip("+")) < 29:
+        pytest.skip("this kubectl checks fields itself")
+    assert "service/web created" in kubectl("apply", "-f", "-", stdin=MANIFEST)
+    said = kubectl(
+        "apply", "-f", "-", stdin=MANIFEST.replace("selector: {app: web}\n  ports", "selektor: {}\n  ports"), code=1
+    )
+    assert "selektor" in said
 
 
 def test_kubectl_scales(kubectl, api):

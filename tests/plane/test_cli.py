@@ -172,7 +172,8 @@ def test_several_kinds_are_told_apart_by_prefix(filled):
     assert code == 0
     assert services.splitlines()[1].startswith("service/web ")
     assert deployments.splitlines()[1].startswith("deployment.apps/web ")
-    assert filled.plane("get", "svc/web", "deploy/web").stdout == out
+    again = filled.plane("get", "svc/web", "deploy/web").stdout
+    assert [line.split()[:2] for line in again.splitlines()] == [line.split()[:2] for line in out.splitlines()]
 
 
 def test_all_shows_everything_that_runs(filled):
@@ -400,7 +401,7 @@ def test_a_plane_that_died_leaves_a_clear_message(plan, tmp_path):
 
 
 def offline(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([PLANE, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([PLANE, *arguments], input=stdin, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_validate_accepts_with_warnings_and_refuses_with_everything_that_is_wrong(tmp_path):
@@ -416,6 +417,26 @@ def test_validate_accepts_with_warnings_and_refuses_with_everything_that_is_wron
     clash = manifest(tmp_path, service("a", clusterIP="127.96.0.9"), service("b", clusterIP="127.96.0.9"))
     assert f"error: {clash} (document 2): Service default/b: spec.clusterIP" in offline("validate", "-f", clash).stderr
     assert offline("validate", "-f", "-", stdin="{").returncode == 2
+
+
+def test_explain_says_where_a_request_would_go(tmp_path):
+    path = manifest(tmp_path, service(), deployment(), ingress())
+    done = offline("explain", "http://192.0.2.1/", "-H", "Host: example.com", "-f", path, "-o", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert {"status", "ingress", "rule", "service", "port", "endpoints", "chosen", "reasons"} <= found.keys()
+    assert (found["status"], found["ingress"], found["service"]) == (200, "default/web", "default/web")
+    assert len(found["endpoints"]) == 2
+    text = offline("explain", "http://example.com/", "-f", path).stdout
+    assert "default/web" in text
+
+
+def test_explain_refuses_what_is_no_header_and_what_is_no_url(tmp_path):
+    path = manifest(tmp_path, service())
+    for arguments in (["http://example.com/", "-H", "nonsense"], ["ftp://example.com/"]):
+        done = offline("explain", *arguments, "-f", path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "nonsense" in done.stderr or "ftp" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["apply", "validate", "explain"])

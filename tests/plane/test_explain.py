@@ -1,0 +1,266 @@
+"""explain: where a request would go and why, offline."""
+
+import json
+
+import pytest
+
+from plane.errors import ManifestError
+from plane.explain import Explanation, explain
+from tests.ingress.corpus import CORPUS, NAMES, NESTED, Row, services
+from tests.ingress.manifests import (
+    endpoint,
+    exact,
+    ingress,
+    ingress_class,
+    prefix,
+    rule,
+    secret,
+    service,
+    slice_of,
+    snapshot_of,
+    web,
+)
+
+ADDRESSES = {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)}
+BASE = services(8080, ADDRESSES)
+PODS = [("127.244.1.2", 8080), ("127.244.1.3", 8080), ("127.244.1.4", 8080)]
+
+
+def outcome(found: Explanation) -> str | int | None:
+    return found.service.rpartition("/")[2] if found.status == 200 and found.service else found.status
+
+
+@pytest.mark.parametrize("row", CORPUS, ids=[row.description for row in CORPUS])
+def test_corpus_by_explain(row: Row) -> None:
+    found = explain(snapshot_of(*BASE, *row.objects), f"http://127.0.0.1{row.path}", headers=[("host", row.host)])
+    assert outcome(found) == row.expected
+    assert found.reasons
+    assert found.render()
+
+
+def test_json_of_the_quickstart() -> None:
+    found = explain(web(*PODS), "http://example.com/").to_json()
+    assert json.loads(json.dumps(found)) == found
+    endpoints = [
+        {
+            "ip": ip,
+            "port": port,
+            "pod": f"default/pod-{ip[-1]}",
+            "node": "node-1",
+            "ready": True,
+            "serving": True,
+            "terminating": False,
+            "used": True,
+        }
+        for ip, port in PODS
+    ]
+    assert found == {
+        "status": 200,
+        "ingress": "default/web",
+        "rule": {"field": "spec.rules[0].http.paths[0]", "host": "example.com", "pathType": "Prefix", "path": "/"},
+        "service": "default/web",
+        "port": 80,
+        "endpoints": endpoints,
+        "chosen": endpoints[0],
+        "reasons": [
+            "default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request",
+            "round robin: this endpoint is the first in turn, the next request gets the next",
+        ],
+    }
+
+
+def test_text_of_the_quickstart() -> None:
+    text = explain(web(*PODS[:1]), "example.com/x?y=z", method="POST").render()
+    assert text == (
+        "request   POST http://example.com/x?y=z\n"
+        "status    forwarded\n"
+        "ingress   default/web\n"
+        "rule      field spec.rules[0].http.paths[0]  host example.com  pathType Prefix  path /\n"
+        "service   default/web port 80\n"
+        "endpoint  127.244.1.2:8080  ready  default/pod-2\n"
+        "chosen    127.244.1.2:8080\n"
+        "because   default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request\n"
+        "          round robin: this endpoint is the first in turn, the next request gets the next\n"
+    )
+
+
+def test_every_rule_that_does_not_win_says_why() -> None:
+    old, young = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+    found = explain(
+        snapshot_of(
+            *BASE,
+            ingress(
+                "one",
+                rule("a.foo.com", prefix("/x", "web"), exact("/y", "web"), prefix("/x/y", "api"), prefix("/z", "web")),
+                rule("b.com", prefix("/", "web")),
+                rule("*.foo.com", prefix("/x", "old")),
+                rule("*.com", prefix("/", "old")),
+                default="old",
+                created=old,
+            ),
+            ingress("two", rule("a.foo.com", prefix("/x/y", "old")), created=young),
+            ingress("three", rule("a.foo.com", prefix("/x/y", "old")), ingressClassName="alien"),
+            ingress_class("alien", "example.com/alien"),
+            ingress_class("mine", "trafficplane.dev/ingress", default=True),
+        ),
+        "http://a.foo.com/x/y/z",
+    )
+    rules = "default/one spec.rules"
+    assert found.reasons == (
+        f"{rules}[0].http.paths[2]: a.foo.com Prefix /x/y: this rule takes the request",
+        f"{rules}[0].http.paths[0]: a.foo.com Prefix /x: it matches, but /x/y is longer",
+        f"{rules}[0].http.paths[1]: a.foo.com Exact /y: the path /x/y/z is another",
+        f"{rules}[0].http.paths[3]: a.foo.com Prefix /z: the path /x/y/z is not below it",
+        f'{rules}[1].http.paths[0]: b.com Prefix /: the host is "a.foo.com"',
+        f'{rules}[2].http.paths[0]: *.foo.com Prefix /x: it matches the host, but "a.foo.com" does so more exactly, '
+        "and no request falls through",
+        f'{rules}[3].http.paths[0]: *.com Prefix /: "*" stands for one label, and "a.foo.com" has more',
+        "default/one spec.defaultBackend: a rule takes the request",
+        "default/two spec.rules[0].http.paths[0]: a.foo.com Prefix /x/y: default/one says the same and is older",
+        'default/three is not served: class "alien" is of controller example.com/alien, '
+        "which this plane does not stand in for",
+        "round robin: this endpoint is the first in turn, the next request gets the next",
+    )
+
+
+def test_exact_twins_and_ages_have_their_reasons() -> None:
+    found = explain(
+        snapshot_of(
+            *BASE,
+            ingress("b", rule("", exact("/x", "web"))),
+            ingress("a", rule("", prefix("/x/", "api"), prefix("/x", "api"), exact("/x", "old"), exact("/x", "api"))),
+        ),
+        "http://anything/x",
+    )
+    assert [line.rpartition(": ")[2] for line in found.reasons[:-1]] == [
+        "this rule takes the request",
+        "it matches, but Exact comes before Prefix",
+        "it matches, but Exact comes before Prefix",
+        "default/a says the same and comes first",
+        "default/a says the same and comes first by name, being of the same age",
+    ]
+    twins = explain(snapshot_of(*BASE, ingress("a", rule("", prefix("/x", "web"), prefix("/x/", "api")))), "http://h/x")
+    assert twins.reasons[1].endswith("it matches, but /x/ with its slash comes first")
+
+
+@pytest.mark.parametrize(
+    ("objects", "reason"),
+    [
+        pytest.param([], "there is no Service default/shop", id="no Service"),
+        pytest.param(
+            [service("shop", port_name="https")], "Service default/shop has no TCP port http; it has 80 (https)", id="no port"
+        ),
+        pytest.param(
+            [service("shop", port_name="http")],
+            "Service default/shop has no endpoints: its selector selects no pod, or there is none",
+            id="no endpoint",
+        ),
+        pytest.param(
+            [service("shop", port_name="http"), slice_of("shop", endpoint("127.244.1.2", ready=False), port_name="http")],
+            "none of the 1 endpoints of Service default/shop is ready",
+            id="none ready",
+        ),
+        pytest.param(
+            [service("shop", port_name="http", type="ExternalName")],
+            "Service default/shop is an ExternalName, which has no endpoints",
+            id="ExternalName",
+        ),
+    ],
+)
+def test_503_says_what_is_missing(objects: list, reason: str) -> None:
+    found = explain(snapshot_of(*objects, ingress("a", rule("", prefix("/", "shop", "http")))), "http://x.com/")
+    assert (found.status, found.ingress, found.service, found.chosen) == (503, "default/a", "default/shop", None)
+    assert found.reasons[0] == reason
+
+
+def test_404_says_so_first() -> None:
+    found = explain(snapshot_of(*BASE, *NESTED), "http://example.org/")
+    assert (found.status, found.ingress, found.rule, found.service) == (404, None, None, None)
+    assert found.reasons[0] == "no rule takes the request, and there is no default backend"
+    assert len(found.reasons) == 4
+
+
+def test_https_says_which_certificate() -> None:
+    tls = [{"hosts": ["*.foo.com"], "secretName": "cert"}]
+    snapshot = snapshot_of(*BASE, secret("cert", b"chain", b"key"), ingress("a", rule("", prefix("/", "web")), tls=tls))
+    assert explain(snapshot, "https://a.foo.com/").reasons[0] == 'HTTPS: the certificate is that of spec.tls for "*.foo.com"'
+    assert "the default one" in explain(snapshot, "https://foo.com/").reasons[0]
+
+
+def test_a_host_header_counts_before_the_url() -> None:
+    found = explain(web(*PODS), "http://127.200.0.1:8080/", headers=[("Host", "example.com")])
+    assert found.ingress == "default/web"
+    assert found.request == "GET http://127.200.0.1:8080/ (Host: example.com)"
+
+
+@pytest.mark.parametrize("algorithm", ["random", "roundrobin", "maglev"])
+@pytest.mark.parametrize("url", ["http://127.96.1.1/", "http://web.default.svc/", "web.default.svc.cluster.local:80/x"])
+def test_a_cluster_ip_is_decided_by_forward(url: str, algorithm: str) -> None:
+    annotations = {"trafficplane.dev/lb-algorithm": algorithm}
+    snapshot = snapshot_of(
+        service("web", cluster_ip="127.96.1.1", annotations=annotations),
+        slice_of("web", *(endpoint(ip) for ip, _ in PODS), endpoint("127.244.1.9", ready=False)),
+    )
+    chosen = set()
+    for number in range(40):
+        found = explain(snapshot, url, from_ip=f"127.244.2.{number + 1}")
+        assert (found.status, found.ingress, found.service, found.port) == (200, None, "default/web", 80)
+        assert found.rule == {"frontend": "127.96.1.1:80/TCP", "algorithm": algorithm}
+        assert found.chosen in found.endpoints
+        assert len(found.endpoints) == 4
+        assert found == explain(snapshot, url, from_ip=f"127.244.2.{number + 1}")
+        chosen.add(found.chosen["ip"])
+    assert chosen == ({PODS[0][0]} if algorithm == "roundrobin" else {ip for ip, _ in PODS})
+
+
+@pytest.mark.parametrize(
+    ("objects", "url", "reason"),
+    [
+        pytest.param(
+            [service("web", cluster_ip="127.96.1.1")],
+            "http://127.96.1.1:81/",
+            "Service default/web has no TCP port 81, it has 80: the connection is refused",
+            id="no such port",
+        ),
+        pytest.param(
+            [service("web", cluster_ip="127.96.1.1")],
+            "https://web.default.svc/",
+            "Service default/web has no TCP port 443, it has 80: the connection is refused",
+            id="https is port 443",
+        ),
+        pytest.param(
+            [service("web", cluster_ip="127.96.1.1")],
+            "http://web.default.svc/",
+            "Service default/web has no endpoints: its selector selects no pod, or there is none: "
+            "the connection is refused",
+            id="no endpoint",
+        ),
+        pytest.param(
+            [service("web", cluster_ip="None")],
+            "http://web.default.svc/",
+            "Service default/web is headless: it has no ClusterIP to connect to",
+            id="headless",
+        ),
+        pytest.param(
+            [service("web", type="ExternalName")],
+            "http://web.default.svc/",
+            "Service default/web is of type ExternalName: it has no ClusterIP to connect to",
+            id="ExternalName",
+        ),
+    ],
+)
+def test_a_cluster_ip_that_answers_nobody_has_no_status(objects: list, url: str, reason: str) -> None:
+    found = explain(snapshot_of(*objects), url)
+    assert (found.status, found.chosen, found.reasons) == (None, None, (reason,))
+    assert "refused" in found.render()
+
+
+@pytest.mark.parametrize("url", ["ftp://example.com/", "http://", "http://a:port/", "http://[::1/", ""])
+def test_what_is_no_url_is_bad_input(url: str) -> None:
+    with pytest.raises(ManifestError, match="is no URL"):
+        explain(web(*PODS), url)
+
+
+def test_what_is_no_address_is_bad_input() -> None:
+    with pytest.raises(ManifestError, match="--from-ip"):
+        explain(web(*PODS), "http://example.com/", from_ip="localhost")
