@@ -16,6 +16,8 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+# A call after shutdown is an error: without this, Ray would start or join another one behind our back.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -231,8 +233,8 @@ async def running(
     try:
         cluster = Cluster(plan, recording=recording)
         progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
-        await cluster.start(nodes=nodes, ingresses=ingresses)
         try:
+            await cluster.start(nodes=nodes, ingresses=ingresses)
             yield cluster
         finally:
             await cluster.stop(grace_s)

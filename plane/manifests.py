@@ -58,7 +58,7 @@ def load(
             reading.text(STDIN, (stdin or sys.stdin).read())
         else:
             reading.file(file)
-    problems = [*reading.problems, *cross_check(reading.manifests)]
+    problems = [*reading.problems, *cross_check(reading.manifests if lenient else reading.named)]
     if problems:
         raise ManifestError(problems)
     return Loaded(tuple(reading.manifests), tuple(reading.warnings))
@@ -101,6 +101,7 @@ class _Reading:
         self.namespace = namespace
         self.lenient = lenient
         self.manifests: list[Manifest] = []
+        self.named: list[Manifest] = []  # these and those with problems of their own, which may be twins too
         self.warnings: list[str] = []
         self.problems: list[Problem] = []
 
@@ -172,6 +173,8 @@ class _Reading:
             self.warnings.append(f"{problems[0]} (left out)")
         else:
             self.problems.extend(problems)
+        if isinstance(obj, dict) and isinstance(obj.get("metadata"), dict) and obj["metadata"].get("name"):
+            self.named.append(Manifest(name, number, obj))
 
     def _with_namespace(self, obj: Any) -> Any:
         kind = KINDS.get(obj["kind"]) if isinstance(obj, dict) and isinstance(obj.get("kind"), str) else None

@@ -236,9 +236,9 @@ class Exchange:
             lines.append(b"Connection: keep-alive")
         lines += (b"", _chunk(body) if chunked and body else body)
         await request.writer.write(b"\r\n".join(lines))
-        self._status = connection.status
         if not whole and not await self._relay_rest(connection, chunked=chunked):
             return CLOSED
+        self._status = connection.status
         if self._head and not self._head.desync and (self._sender is None or self._sender.done()):
             connection.release()
             self._connection = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
 from plane.ingress import forwarding
@@ -61,6 +62,13 @@ class Client(web.RequestHandler):
         scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self.forwarded = forwarding.forwarded(peer[0] if peer else "unknown", scheme, own[1] if own else 0)
         super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """As aiohttp, which queues the answer to what it cannot parse, but does not tell who waits for the body it is in."""
+        super().data_received(data)
+        request = self._current_request
+        if request is not None and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            request.content.set_exception(web.RequestPayloadError("not HTTP/1.1"))
 
     def handle_error(
         self,

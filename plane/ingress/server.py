@@ -64,6 +64,11 @@ class Ingress:
         """Generation of the Routes in force, -1 before the first."""
         return self._table.generation if self._table else -1
 
+    @property
+    def idle_connections(self) -> int:
+        """How many connections to endpoints wait for a request."""
+        return self._pool.idle
+
     async def start(self) -> tuple[int, int]:
         """Take the two ports and return them. Raises PlaneError where one cannot be had."""
         try:

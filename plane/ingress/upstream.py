@@ -8,6 +8,7 @@ An endpoint's failure is an UnansweredError, which says whether the request may 
 """
 
 import asyncio
+import os
 from collections.abc import Collection
 from typing import cast
 
@@ -51,6 +52,10 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self._timer = self.loop.call_later(self._tick_s, self._tick)
 
+    @property
+    def idle(self) -> int:
+        return sum(len(endpoint.idle) for endpoint in self._endpoints.values())
+
     def endpoint(self, address: Address) -> "Endpoint":
         """The endpoint at an address, always the same one while it is known."""
         if address not in self._endpoints:
@@ -75,7 +80,8 @@ class Pool:
         except TimeoutError:
             raise UnansweredError(504, f"no connection within {self._connect_s:g} s", unsent=True) from None
         except OSError as error:
-            raise UnansweredError(502, f"no connection: {error.strerror or error}", unsent=True) from error
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise UnansweredError(502, f"no connection: {why}", unsent=True) from error
         return protocol
 
     def close(self) -> None:
@@ -352,6 +358,8 @@ class Connection(asyncio.Protocol):
         if self._head_done or self._parser is None:
             self._keep_alive = False  # a second answer
             return
+        if self._error is not None:
+            return
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200 and self.status != 101:
             self._interim = True
@@ -360,6 +368,7 @@ class Connection(asyncio.Protocol):
         if self.status == 101:
             if not self._switch:
                 self.fail(UnansweredError(502, "the endpoint switched protocols unasked"))
+                return
             self.switched = True
         elif self._named and self._named - {b"keep-alive", b"close"}:
             self.lines = forwarding.without(self.lines, self._named)

@@ -103,11 +103,20 @@ def query(request: web.BaseRequest) -> dict[str, str]:
     return dict(reversed(parse_qsl(request.raw_path.partition("?")[2], keep_blank_values=True)))
 
 
+async def read_body(request: web.BaseRequest) -> bytes:
+    """The whole body, however long; a client that waits for ``100 Continue`` is told to send it."""
+    if not request.can_read_body:
+        return b""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return await request.content.read()
+
+
 async def form(request: web.BaseRequest) -> dict[str, str]:
     """Parameters of query and of a form in the body, which goes before: what Go calls FormValue."""
     values = query(request)
     if request.can_read_body and request.content_type == FORM:
-        body = (await request.read()).decode("utf-8", "replace")
+        body = (await read_body(request)).decode("utf-8", "replace")
         values |= dict(reversed(parse_qsl(body, keep_blank_values=True)))
     return values
 

@@ -29,8 +29,8 @@ ABORT_PATIENCE_S = 0.5
 
 REMEDIES = {
     errno.EADDRINUSE: (
-        "another container of the pod or another process has it: change the port, stop the process, "
-        "or choose another --instance"
+        "another container of the pod has it or another process, perhaps on 0.0.0.0, which is every address: "
+        "change the port, stop the process, or choose another --instance"
     ),
     errno.EACCES: "choose a --port-offset, or lower net.ipv4.ip_unprivileged_port_start",
     errno.EADDRNOTAVAIL: "it is no address of this machine",

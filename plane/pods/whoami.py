@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from plane.pods.answer import JSON, Answer, canonical_headers, host, query, remote_address, routed
+from plane.pods.answer import JSON, Answer, canonical_headers, host, query, read_body, remote_address, routed
 from plane.pods.flags import TRUE, Flags
 from plane.pods.server import HttpServer, Workload
 from plane.pods.spec import ContainerSpec
@@ -45,7 +45,7 @@ class Whoami:
             f"Host: {host(request)}",
             f"User-Agent: {headers.get('User-Agent', [DEFAULT_AGENT])[0]}",
         ]
-        body = await request.read() if request.can_read_body else b""
+        body = await read_body(request)
         head += [f"Content-Length: {len(body)}"] if body else []
         head += [f"{name}: {value}" for name, rows in headers.items() if name not in NOT_REPEATED for value in rows]
         whole = "\n".join(lines).encode() + ("\r\n".join(head) + "\r\n\r\n").encode("utf-8", "surrogateescape") + body
@@ -74,7 +74,7 @@ class Whoami:
         if request.method != "POST":
             return Answer(status=self._health)
         try:
-            status = json.loads(await request.read())
+            status = json.loads(await read_body(request))
         except ValueError as problem:
             return Answer(f"{problem}\n", 400)
         if not isinstance(status, int) or not 200 <= status < 600:

@@ -136,7 +136,7 @@ async def datagram(ip: str, port: int, data: bytes, *, source: str = "") -> byte
 async def eventually(met: Callable[[], Awaitable[object]]) -> None:
     """Returns once what ``met`` gives is true; fails after a deadline."""
     async with asyncio.timeout(PATIENCE_S):
-        while not await met():  # noqa: ASYNC110
+        while not await met():
             await asyncio.sleep(0.005)
 
 

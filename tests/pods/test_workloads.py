@@ -28,6 +28,14 @@ async def test_whoami_says_who_answers_and_repeats_the_request(plan, ip):
         assert reply.body.endswith("\r\n\r\nbody")
 
 
+async def test_a_long_body_that_waits_to_be_asked_for_is_read(plan, ip):
+    async with hosting(plan) as host:
+        await host.ready(pod_object(ip, container(WHOAMI, args=["--port=8000"])))
+        body = b"x" * 3_000_000
+        reply = await fetch(f"http://{ip}:8000/", method="POST", data=body, expect100=True)
+        assert reply.body.endswith("\r\n\r\n" + body.decode())
+
+
 async def test_whoami_api_is_json_and_shows_env_when_asked(plan, ip):
     async with hosting(plan) as host:
         await host.ready(pod_object(ip, container(WHOAMI, env={"WHOAMI_PORT_NUMBER": "8000", "COLOR": "red"})))
