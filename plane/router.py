@@ -18,7 +18,7 @@ class Match(NamedTuple):
 
 
 def names_for(host: str) -> tuple[str, ...]:
-    """Names that rules may have for a host, the one that counts first: its own, a wildcard for its first label, none."""
+    """Names that rules may have for a host, the first counts first: its own, a wildcard for its first label, none."""
     label, _, rest = host.partition(".")
     return (host, f"*.{rest}", "") if label and rest else (host, "")
 

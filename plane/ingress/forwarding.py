@@ -7,7 +7,7 @@ their order. A request that two parsers could take differently is refused, or bo
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -111,12 +111,13 @@ class RequestHead:
         return b"upgrade" in self.named and self.upgrade.strip().lower() == b"websocket"
 
 
-def tokens(value: bytes) -> set[bytes]:
+@lru_cache(256)
+def tokens(value: bytes) -> frozenset[bytes]:
     """The members of a list field, lower case."""
-    return {token.strip().lower() for token in value.split(b",")}
+    return frozenset(token.strip().lower() for token in value.split(b","))
 
 
-def without(lines: Sequence[bytes], names: set[bytes]) -> list[bytes]:
+def without(lines: Sequence[bytes], names: Collection[bytes]) -> list[bytes]:
     """The field lines whose name, in lower case, is not one of ``names``; TE stays, which Connection must name."""
     return [line for line in lines if (name := line[: line.index(b":")].lower()) not in names or name == b"te"]
 

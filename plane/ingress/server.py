@@ -55,7 +55,7 @@ class Ingress:
         self._servers: list[asyncio.Server] = []
         self._table: Table | None = None
         self._installing = asyncio.Lock()
-        self._stopping = False
+        self._started = self._stopping = False
         self._at_work = 0
         self._done = asyncio.Event()  # set when the last request under way is done, once stopping
 
@@ -80,6 +80,7 @@ class Ingress:
         self._pool = Pool(self._timeouts)
         self._certificates = Certificates()
         self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s)
+        self._started = True
         http_port, https_port = (row.getsockname()[1] for row in self._sockets)
         return http_port, https_port
 
@@ -105,6 +106,8 @@ class Ingress:
     async def stop(self, grace_s: float) -> None:
         """Take no more connections, let requests under way finish for so long, then close everything."""
         self._stopping = True
+        if not self._started:
+            return
         for server in self._servers:
             server.close()
         self._close_sockets()

@@ -168,10 +168,9 @@ class TestForward:
 class TestConntrack:
     """All of ``forward`` for flows that are known already; in NumPy only their look-up, in a sorted array."""
 
-    pytestmark = pytest.mark.benchmark(group="conntrack")
-
     @pytest.mark.parametrize("count", [TRACKED_FLOWS, FLOWS])
     def test_kernel(self, benchmark: Any, flows: Flows, fib: Fib, count: int) -> None:
+        benchmark.group = f"conntrack: {count:,} flows"
         known, steering, verdicts = (
             Flows(*(row[:count] for row in flows)),
             create_steering(fib, count),
@@ -185,6 +184,7 @@ class TestConntrack:
 
     @pytest.mark.parametrize("count", [TRACKED_FLOWS, FLOWS])
     def test_numpy(self, benchmark: Any, flows: Flows, fib: Fib, count: int) -> None:
+        benchmark.group = f"conntrack: {count:,} flows"
         known = Flows(*(row[:count] for row in flows))
         keys = numpy_hashes(known)
         order = np.argsort(keys)

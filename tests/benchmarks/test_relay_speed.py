@@ -12,7 +12,7 @@ from plane.addresses import AddressPlan
 from plane.proxy import Proxy
 from tests.loopback import Address, ask, dial, make_fib, receive
 
-pytestmark = [pytest.mark.syscalls, pytest.mark.benchmark(group="relay")]
+pytestmark = pytest.mark.syscalls
 
 PAGE = bytes(200)
 ASKED = 10  # requests in a measured call on a kept connection
@@ -65,6 +65,7 @@ def note_ratio(benchmark: BenchmarkFixture, medians: dict[str, float], what: str
         benchmark.extra_info["ratio"] = round(median / medians[what], 2)
 
 
+@pytest.mark.benchmark(group="relay: ten requests on a kept connection")
 @pytest.mark.parametrize("way", ["direct", "relay"])
 def test_requests_on_a_kept_connection(
     benchmark: BenchmarkFixture, ways: dict[str, Address], direct_medians: dict[str, float], way: str
@@ -83,6 +84,7 @@ def test_requests_on_a_kept_connection(
     note_ratio(benchmark, direct_medians, "kept", way)
 
 
+@pytest.mark.benchmark(group="relay: a connection for each request")
 @pytest.mark.parametrize("way", ["direct", "relay"])
 def test_a_connection_for_each_request(
     benchmark: BenchmarkFixture, ways: dict[str, Address], direct_medians: dict[str, float], way: str

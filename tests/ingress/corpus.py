@@ -1,7 +1,7 @@
 """Manifests, a request, and where it goes: one table, held against every implementation of routing.
 
-The Services ``web``, ``api``, ``old`` and ``other`` have an endpoint each; ``empty`` has none, ``starting`` none that is
-ready, ``external`` is an ExternalName, and ``ghost`` does not exist. What is expected is a Service or a status.
+The Services ``web``, ``api``, ``old`` and ``other`` have an endpoint each; ``empty`` has none, ``starting`` none that
+is ready, ``external`` is an ExternalName, and ``ghost`` does not exist. What is expected is a Service or a status.
 """
 
 from typing import NamedTuple
@@ -196,7 +196,9 @@ CORPUS = [
     Row("that of a controller we stand in for is", _classed("nginx", ingress_class("nginx", NGINX)), E, "/", "web"),
     Row("another controller's is not", _classed("alien", ingress_class("alien", ALIEN)), E, "/", 404),
     Row("nor is a class that does not exist", _classed("lost", ingress_class("mine", OURS)), E, "/", 404),
-    Row("our name is served without an IngressClass", _classed("trafficplane", ingress_class("x", ALIEN)), E, "/", "web"),
+    Row(
+        "our name is served without an IngressClass", _classed("trafficplane", ingress_class("x", ALIEN)), E, "/", "web"
+    ),
     Row("no class is the default class", _classed(None, ingress_class("mine", OURS, default=True)), E, "/", "web"),
     Row("which may be another's", _classed(None, ingress_class("alien", ALIEN, default=True)), E, "/", 404),
     Row("and need not exist", _classed(None, ingress_class("mine", OURS)), E, "/", 404),
@@ -216,4 +218,3 @@ CORPUS = [
         404,
     ),
 ]
-

@@ -7,7 +7,7 @@ import pytest
 
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
-from tests.ingress.wire import Address, Endpoint, Message, ask, client, eventually, read_head, running
+from tests.ingress.wire import Address, Endpoint, Message, ask, client, eventually, read_head, running, saying
 from tests.loopback import reset
 
 HEAD = b"Host: example.com\r\n"
@@ -119,7 +119,9 @@ async def test_a_body_that_turns_out_broken_is_400(vip: str, pods: list[Address]
     "said",
     [
         pytest.param(b"SSH-2.0-x\r\n\r\n", id="no HTTP"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", id="CL and TE"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", id="CL and TE"
+        ),
         pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", id="another coding"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", id="two lengths"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", id="a bad length"),
@@ -179,9 +181,11 @@ async def test_an_endpoint_that_dies_before_its_answer_costs_an_idempotent_reque
 
 
 async def test_but_is_never_asked_twice_to_do_what_may_be_done_already(vip: str, pods: list[Address]) -> None:
-    async with Endpoint(pods[0], serve=hanging_up) as dying, Endpoint(pods[1]) as other, running(
-        vip, web(*pods[:2])
-    ) as here:
+    async with (
+        Endpoint(pods[0], serve=hanging_up) as dying,
+        Endpoint(pods[1]) as other,
+        running(vip, web(*pods[:2])) as here,
+    ):
         assert (await ask(here.http, POST)).status == 502
         assert (dying.connections, other.connections) == (1, 0)
 
@@ -191,10 +195,6 @@ async def once(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio
     await read_head(reader)
     writer.write(endpoint.answer)
     await read_head(reader)
-    reset_writer(writer)
-
-
-def reset_writer(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
@@ -218,14 +218,29 @@ async def test_a_kept_connection_that_its_endpoint_closed_is_not_used(vip: str, 
             await eventually(lambda: not here.ingress.idle_connections)
 
 
-async def test_connections_are_kept_and_the_last_one_is_used_first(vip: str, pods: list[Address]) -> None:
-    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0])) as here:
-        async with client(here.http) as one, client(here.http) as other:
-            await asyncio.gather(one.get(), other.get())
-            assert endpoint.connections <= 2
-            for _ in range(10):
-                await one.get()
-            assert endpoint.connections <= 2
+async def test_connections_are_kept_and_the_one_used_last_is_used_first(vip: str, pods: list[Address]) -> None:
+    both = asyncio.Event()
+
+    async def serve(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Says which connection it is; the first two wait for one another."""
+        own = saying(b"%d" % endpoint.connections)
+        while True:
+            await read_head(reader)
+            if endpoint.connections == 2:
+                both.set()
+            await both.wait()
+            writer.write(own)
+
+    async with (
+        Endpoint(pods[0], serve=serve) as endpoint,
+        running(vip, web(pods[0])) as here,
+        client(here.http) as one,
+        client(here.http) as other,
+    ):
+        await asyncio.gather(one.get(), other.get())
+        said = {(await one.get()).body for _ in range(10)}
+        assert len(said) == 1
+        assert (endpoint.connections, here.ingress.idle_connections) == (2, 2)
 
 
 async def test_idle_connections_to_endpoints_close_in_time(vip: str, pods: list[Address]) -> None:
@@ -235,7 +250,9 @@ async def test_idle_connections_to_endpoints_close_in_time(vip: str, pods: list[
         assert here.ingress.idle_connections == 0
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"], ids=["no answer", "within it"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"], ids=["no answer", "within it"]
+)
 async def test_when_a_client_leaves_its_endpoint_is_told(vip: str, pods: list[Address], sent: bytes) -> None:
     async def serve(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         endpoint.requests.append(await read_head(reader))
@@ -271,5 +288,3 @@ async def test_503_keeps_the_clients_connection(vip: str, pods: list[Address]) -
             assert answer.status == 503
             assert answer.body == b"503 Service Unavailable: Service default/web:80 has no ready endpoint\n"
         assert (await one.get(method="HEAD")).status == 503
-
-

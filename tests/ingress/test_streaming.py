@@ -153,7 +153,9 @@ async def test_expect_continue_is_not_answered_where_the_body_goes_nowhere(vip: 
 
 
 WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
-SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n"
+SWITCHED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n"
+)
 
 
 async def tunnelling(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -223,5 +225,3 @@ async def settled(value: object) -> None:
             same = same + 1 if now == last else 0
             last = now
             await asyncio.sleep(0.005)
-
-

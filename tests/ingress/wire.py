@@ -74,7 +74,9 @@ class Client:
                 message.body = await read_body(self.reader, message, until_end=True)
         return message
 
-    async def get(self, path: str = "/", host: str = "example.com", *, method: str = "GET", fields: str = "") -> Message:
+    async def get(
+        self, path: str = "/", host: str = "example.com", *, method: str = "GET", fields: str = ""
+    ) -> Message:
         self.send(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode())
         return await self.answer(method=method)
 

@@ -148,7 +148,9 @@ def test_exact_twins_and_ages_have_their_reasons() -> None:
     [
         pytest.param([], "there is no Service default/shop", id="no Service"),
         pytest.param(
-            [service("shop", port_name="https")], "Service default/shop has no TCP port http; it has 80 (https)", id="no port"
+            [service("shop", port_name="https")],
+            "Service default/shop has no TCP port http; it has 80 (https)",
+            id="no port",
         ),
         pytest.param(
             [service("shop", port_name="http")],
@@ -156,7 +158,10 @@ def test_exact_twins_and_ages_have_their_reasons() -> None:
             id="no endpoint",
         ),
         pytest.param(
-            [service("shop", port_name="http"), slice_of("shop", endpoint("127.244.1.2", ready=False), port_name="http")],
+            [
+                service("shop", port_name="http"),
+                slice_of("shop", endpoint("127.244.1.2", ready=False), port_name="http"),
+            ],
             "none of the 1 endpoints of Service default/shop is ready",
             id="none ready",
         ),
@@ -183,7 +188,10 @@ def test_404_says_so_first() -> None:
 def test_https_says_which_certificate() -> None:
     tls = [{"hosts": ["*.foo.com"], "secretName": "cert"}]
     snapshot = snapshot_of(*BASE, secret("cert", b"chain", b"key"), ingress("a", rule("", prefix("/", "web")), tls=tls))
-    assert explain(snapshot, "https://a.foo.com/").reasons[0] == 'HTTPS: the certificate is that of spec.tls for "*.foo.com"'
+    assert (
+        explain(snapshot, "https://a.foo.com/").reasons[0]
+        == 'HTTPS: the certificate is that of spec.tls for "*.foo.com"'
+    )
     assert "the default one" in explain(snapshot, "https://foo.com/").reasons[0]
 
 

@@ -37,7 +37,9 @@ def target_of(table: routes.Routes, host: str, path: str) -> str | int:
     target = table.targets[match.target]
     if not match.target:
         return 404
-    return table.services[target["service"]].service.rpartition("/")[2] if target["endpoints"] else int(target["status"])
+    return (
+        table.services[target["service"]].service.rpartition("/")[2] if target["endpoints"] else int(target["status"])
+    )
 
 
 @pytest.mark.parametrize("row", CORPUS, ids=[row.description for row in CORPUS])
@@ -55,7 +57,9 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
             secret("cert", b"chain", b"key"),
             ingress(
                 "shop",
-                rule("shop.com", prefix("/", "web"), exact("/buy", "api"), prefix("/api/", "api"), prefix("/api", "web")),
+                rule(
+                    "shop.com", prefix("/", "web"), exact("/buy", "api"), prefix("/api/", "api"), prefix("/api", "web")
+                ),
                 rule("*.shop.com", prefix("/", "web")),
                 default="web",
                 tls=[{"hosts": ["Shop.com"], "secretName": "cert"}],
@@ -161,7 +165,9 @@ def test_certificates_are_for_the_hosts_of_spec_tls_or_those_of_the_rules() -> N
             broken,
         )
     )
-    assert table.certificates == tuple(routes.Certificate(host, b"chain", b"key") for host in ("a.com", "*.a.com", "b.com"))
+    assert table.certificates == tuple(
+        routes.Certificate(host, b"chain", b"key") for host in ("a.com", "*.a.com", "b.com")
+    )
     assert "chain" not in repr(table)
 
 

@@ -1,0 +1,108 @@
+"""HTTPS: which certificate a client is shown, and that a change of certificates disturbs nobody."""
+
+import ssl
+
+import pytest
+import trustme
+
+from plane.ingress.tls import DEFAULT_NAME
+from plane.model import Object, Snapshot
+from tests.ingress.manifests import ingress, prefix, rule, secret, service, slices, snapshot_of
+from tests.ingress.wire import Address, Endpoint, Running, client, running
+
+
+def trusting(*authorities: trustme.CA) -> ssl.SSLContext:
+    """A client's context that believes these authorities only."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for authority in authorities:
+        authority.configure_trust(context)
+    return context
+
+
+def issued(authority: trustme.CA, name: str, *hosts: str) -> Object:
+    """A Secret with a certificate for ``hosts``."""
+    certificate = authority.issue_cert(*hosts)
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    return secret(name, chain, certificate.private_key_pem.bytes())
+
+
+def snapshot(pod: Address, *objects: Object, tls: dict[str, list[str]], generation: int = 1) -> Snapshot:
+    """A plane that serves every host, with certificates of Secrets for hosts."""
+    rows = [{"secretName": name, "hosts": hosts} for name, hosts in tls.items()]
+    served = ingress("web", rule("", prefix("/", "web")), tls=rows)
+    return snapshot_of(service("web"), *slices("web", [pod]), served, *objects, generation=generation)
+
+
+async def shown(here: Running, name: str | None) -> bytes | None:
+    """The certificate that is shown to a client who asks for ``name``, whatever it is worth."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    async with client(here.https, context, name or "") as one:
+        assert (await one.get()).status == 200
+        return one.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+
+
+async def test_sni_chooses_the_certificate_and_host_the_route(vip: str, pods: list[Address]) -> None:
+    authority = trustme.CA()
+    exact = issued(authority, "exact", "a.foo.com")
+    wild = issued(authority, "wild", "*.foo.com")
+    tls = {"wild": ["*.foo.com"], "exact": ["a.foo.com"]}
+    async with Endpoint(pods[0]) as endpoint, running(vip, snapshot(pods[0], exact, wild, tls=tls)) as here:
+        for name in ("a.foo.com", "b.foo.com", "A.FOO.COM"):
+            async with client(here.https, trusting(authority), name) as one:
+                assert (await one.get(host="elsewhere.org")).status == 200
+        assert await shown(here, "a.foo.com") != await shown(here, "b.foo.com")
+        request = endpoint.requests[0]
+        assert request.get("x-forwarded-proto") == "https"
+        assert request.get("x-forwarded-port") == str(here.https[1])
+        assert request.get("host") == "elsewhere.org"
+
+
+@pytest.mark.parametrize(
+    "name", ["c.foo.com", "x.org", "a.b.d.com", None], ids=["broken", "unknown", "deeper", "no SNI"]
+)
+async def test_the_default_certificate_is_shown_where_there_is_no_other(
+    vip: str, pods: list[Address], name: str | None
+) -> None:
+    authority = trustme.CA()
+    mixed = issued(authority, "mixed", "c.foo.com")
+    mixed["data"]["tls.key"] = issued(authority, "x", "x.com")["data"]["tls.key"]
+    good = issued(authority, "good", "*.d.com")
+    tls = {"mixed": ["c.foo.com"], "missing": ["m.com"], "good": ["*.d.com"]}
+    async with Endpoint(pods[0]), running(vip, snapshot(pods[0], mixed, good, tls=tls)) as here:
+        certificate = await shown(here, name)
+        assert certificate is not None
+        assert DEFAULT_NAME.encode() in certificate
+        assert await shown(here, "m.com") == certificate
+
+
+async def test_an_install_changes_certificates_for_new_handshakes_and_drops_no_connection(
+    vip: str, pods: list[Address]
+) -> None:
+    first, second = trustme.CA(), trustme.CA()
+    tls = {"cert": ["foo.com"]}
+    before = snapshot(pods[0], issued(first, "cert", "foo.com"), tls=tls)
+    after = snapshot(pods[0], issued(second, "cert", "foo.com"), tls=tls, generation=2)
+    async with Endpoint(pods[0]), running(vip, before) as here:
+        async with client(here.https, trusting(first), "foo.com") as old:
+            assert (await old.get()).status == 200
+            await here.install(after)
+            async with client(here.https, trusting(second), "foo.com") as new:
+                assert (await new.get()).status == 200
+            assert (await old.get()).status == 200
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async with client(here.https, trusting(first), "foo.com"):
+                pass
+
+
+async def test_tls_1_1_is_refused(vip: str, pods: list[Address]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with running(vip, snapshot(pods[0], tls={})) as here:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            async with client(here.https, context, "foo.com"):
+                pass
