@@ -35,7 +35,7 @@ from harness.units import NS_PER_S, format_rate
 from harness.workload import id_key
 from plane import manifests, offline
 from plane.addresses import AddressPlan
-from plane.cluster import Cluster, running, start_ray
+from plane.cluster import Cluster, connected, running
 from plane.errors import PlaneError
 from plane.model import Object
 from plane.up import checked, warn
@@ -102,7 +102,7 @@ async def _run(
         if objects:
             cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console, cancel))
         else:
-            await stack.enter_async_context(_ray_alone(surface))
+            await stack.enter_async_context(connected(surface.ray_address))
         _on_signals(cancel)
         resolved = targets.resolve(scenario, file, _surroundings(cluster) if cluster else None)
         tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
@@ -147,16 +147,6 @@ async def _plane(
         say("waiting for the pods")
         await cluster.ready(READY_TIMEOUT_S)
         yield cluster
-
-
-@asynccontextmanager
-async def _ray_alone(surface: Surface) -> AsyncIterator[None]:
-    mine = await asyncio.to_thread(start_ray, surface.ray_address)
-    try:
-        yield
-    finally:
-        if mine:
-            await asyncio.to_thread(ray.shutdown)
 
 
 @asynccontextmanager

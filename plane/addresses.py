@@ -9,6 +9,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,24 @@ class AddressPlan:
     def bound_port(self, port: int) -> int:
         """The port a socket is bound to for a manifest's ``port``: shifted where it needs a privilege we lack."""
         return port + self.port_offset if port < unprivileged_port_start() else port
+
+
+@contextmanager
+def claimed(plan: AddressPlan) -> Iterator[None]:
+    """Keeps the plan's addresses for one plane: listeners share ports, so two planes would share traffic in silence.
+
+    The claim is a name of an abstract socket, which ends with the process, however that ends, and holds within a
+    network namespace, as the addresses do. Raises PlaneError where another plane has it.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
+        try:
+            claim.bind(f"\0trafficplane-instance-{plan.instance}")
+        except OSError:
+            raise PlaneError(
+                f"a plane with --instance {plan.instance} is running on this machine already; end that one, or choose "
+                f"another instance from 0 to {INSTANCES - 1}"
+            ) from None
+        yield
 
 
 def static_band(size: int) -> int:

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kernels.layout import Fib, freeze
 from kernels.warm import warm
-from plane.addresses import AddressPlan, needed_port_offset, unprivileged_port_start
+from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
 from plane.ingress.server import Ingress
@@ -229,21 +229,32 @@ async def running(
         loop.call_soon_threadsafe(progress, line)
 
     await asyncio.to_thread(warm, from_thread)
-    mine = await asyncio.to_thread(start_ray, ray_address)
+    with claimed(plan):
+        async with connected(ray_address):
+            cluster = Cluster(plan, recording=recording)
+            progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
+            try:
+                await cluster.start(nodes=nodes, ingresses=ingresses)
+                yield cluster
+            finally:
+                await cluster.stop(grace_s)
+
+
+@asynccontextmanager
+async def connected(address: str | None = None) -> AsyncIterator[None]:
+    """Ray, for as long as the context lasts: the one at ``address`` or ``RAY_ADDRESS``, else one of our own.
+
+    Raises PlaneError.
+    """
+    mine = await asyncio.to_thread(_start_ray, address)
     try:
-        cluster = Cluster(plan, recording=recording)
-        progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
-        try:
-            await cluster.start(nodes=nodes, ingresses=ingresses)
-            yield cluster
-        finally:
-            await cluster.stop(grace_s)
+        yield
     finally:
         if mine:
             await asyncio.to_thread(ray.shutdown)
 
 
-def start_ray(address: str | None = None) -> bool:
+def _start_ray(address: str | None = None) -> bool:
     """Connects to Ray, or starts one on this machine; whether it is ours to end. Raises PlaneError."""
     if ray.is_initialized():
         return False

@@ -16,12 +16,13 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10
 
 from plane.ingress import forwarding
+from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.front import CLOSED, KEPT, Client, log
 from plane.ingress.records import Records
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.tunnel import Tunnel
-from plane.ingress.upstream import Connection, Pool, UnansweredError
+from plane.ingress.upstream import Pool
 
 TRIES = 3
 CLIENT_LEFT = 499
@@ -139,12 +140,11 @@ class Exchange:
             data += self._body
         failed: list[Backend] = []
         fresh, error = False, None
-        for self._retries in range(TRIES):
+        for attempt in range(TRIES):
             backend = target.next(failed)
             if backend is None:
                 break
-            self._backend = backend
-            self._connection = None
+            self._backend, self._retries, self._connection = backend, attempt, None
             try:
                 self._connection = connection = await self._pool.connection(backend.endpoint, fresh=fresh)
                 connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)

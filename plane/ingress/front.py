@@ -64,7 +64,7 @@ class Client(web.RequestHandler):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """As aiohttp does, which queues an answer to what it cannot parse but leaves who waits for that body waiting."""
+        """As aiohttp does, which queues an answer to what it cannot parse, but forgets who is waiting for that body."""
         super().data_received(data)
         request = self._current_request
         if request is not None and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from plane.ingress.upstream import Connection
+from plane.ingress.connection import Connection
 
 
 class Tunnel:

@@ -27,12 +27,14 @@ async def silent(endpoint: Endpoint, reader: asyncio.StreamReader, writer: async
 
 
 async def test_refused_is_502(vip: str, pods: list[Address]) -> None:
-    async with running(vip, web(pods[0])) as here, client(here.http) as one:
+    async with running(vip, web(pods[0]), recording=True) as here, client(here.http) as one:
         for _ in range(2):
             answer = await one.get()
             assert answer.status == 502
             assert answer.body == b"502 Bad Gateway: %b:8080 no connection: Connection refused\n" % pods[0][0].encode()
             assert answer.get("content-type") == "text/plain; charset=utf-8"
+        rows = await here.ingress.records()
+        assert (list(rows["status"]), list(rows["retries"])) == ([502] * 2, [0] * 2)
 
 
 @pytest.mark.parametrize("raw", [GET, POST], ids=["GET", "POST"])
@@ -43,9 +45,10 @@ async def test_a_refused_connection_is_tried_elsewhere(vip: str, pods: list[Addr
 
 
 async def test_three_tries_and_no_more(vip: str, pods: list[Address]) -> None:
-    async with Endpoint(pods[3]) as last, running(vip, web(*pods)) as here:
+    async with Endpoint(pods[3]) as last, running(vip, web(*pods), recording=True) as here:
         assert (await ask(here.http, GET)).status == 502
         assert last.connections == 0
+        assert list((await here.ingress.records())["retries"]) == [2]
 
 
 async def test_a_body_that_is_still_coming_is_not_lost_by_a_refused_connection(vip: str, pods: list[Address]) -> None:

@@ -24,8 +24,9 @@ async def test_a_request_is_forwarded_as_this(vip: str, pods: list[Address]) -> 
         await ask(
             here.http,
             b"GET /a%2Fb?c=%20d HTTP/1.1\r\nHost: Example.COM:80\r\nuser-agent: probe/1\r\n"
-            b"X-REQUEST-ID: 00c0ffee00c0ffee\r\nAccept: */*\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n"
-            b"X-Forwarded-Host: evil.com\r\nX-Forwarded-Port: 1\r\nX_Forwarded_For: 6.6.6.6\r\nCookie: a=b\r\n\r\n",
+            b"X-REQUEST-ID: 00c0ffee00c0ffee\r\nAccept: */*\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 6.6.6.6\r\n"
+            b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.com\r\nX-Forwarded-Port: 1\r\n"
+            b"X_Forwarded_For: 6.6.6.6\r\nCookie: a=b\r\n\r\n",
         )
         request = endpoint.requests[0]
         assert request.start == "GET /a%2Fb?c=%20d HTTP/1.1"
@@ -246,6 +247,8 @@ MALFORMED = {
     "a chunk size with an underscore": (f"{POST}Transfer-Encoding: chunked\r\n\r\n1_0\r\na\r\n0\r\n\r\n", 400),
     "a chunk that is longer than it says": (f"{POST}Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n", 400),
     "an expectation that nobody knows": (f"{POST}Content-Length: 3\r\nExpect: wonders\r\n\r\nabc", 417),
+    "an absolute form without a host": (f"GET http:///x HTTP/1.1\r\n{HOST}\r\n", 400),
+    "an absolute form with a broken host": (f"GET http://[::1/x HTTP/1.1\r\n{HOST}\r\n", 400),
     "CONNECT": (f"CONNECT example.com:80 HTTP/1.1\r\n{HOST}\r\n", 405),
 }
 

@@ -24,8 +24,10 @@ GET = b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n"
 async def test_a_port_that_is_taken_is_named_with_a_remedy(vip: str) -> None:
     with socket.create_server((vip, 0)) as taken:
         port = taken.getsockname()[1]
+        one = Ingress(vip, 0, port)
         with pytest.raises(PlaneError, match=f"cannot listen on {vip}:{port}: another program has it; stop that"):
-            await Ingress(vip, 0, port).start()
+            await one.start()
+        await one.stop(0)
 
 
 async def test_an_address_that_is_not_here_is_named() -> None:

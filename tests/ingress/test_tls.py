@@ -96,6 +96,7 @@ async def test_an_install_changes_certificates_for_new_handshakes_and_drops_no_c
                 pass
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")
 async def test_tls_1_1_is_refused(vip: str, pods: list[Address]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,14 @@ from plane.model import Snapshot
 
 Address = tuple[str, int]
 PATIENCE_S = 10.0
+LIMIT = 1 << 18  # bytes that wait in a reader
+
+
+def with_small_buffers(end: socket.socket) -> socket.socket:
+    """The socket, of which the kernel holds little: what piles up does so in the ingress or in its sockets."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        end.setsockopt(socket.SOL_SOCKET, option, LIMIT)
+    return end
 
 
 @dataclass
@@ -89,7 +98,10 @@ class Client:
 @contextlib.asynccontextmanager
 async def client(address: Address, tls: ssl.SSLContext | None = None, name: str | None = None) -> AsyncIterator[Client]:
     """A connection; over TLS it asks for the certificate of ``name``."""
-    reader, writer = await asyncio.open_connection(*address, ssl=tls, server_hostname=name, limit=1 << 20)
+    end = with_small_buffers(socket.socket())
+    end.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(end, address)
+    reader, writer = await asyncio.open_connection(sock=end, ssl=tls, server_hostname=name, limit=LIMIT)
     try:
         yield Client(reader, writer)
     finally:
@@ -155,7 +167,8 @@ class Endpoint:
             writer.close()
 
     async def __aenter__(self) -> "Endpoint":
-        self._server = await asyncio.start_server(self._connected, *self.address, reuse_address=True, limit=1 << 20)
+        listener = with_small_buffers(socket.create_server(self.address))
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=LIMIT)
         return self
 
     async def __aexit__(self, *_: object) -> None:
