@@ -1,15 +1,19 @@
-"""What a request through the ingress costs beside a direct connection, and beside the plainest proxy made of aiohttp.
+"""What a request through the ingress or the relay costs beside a direct connection and the plainest proxy of aiohttp.
 
-``extra_info["ratio"]`` is the median's to that of the direct connection in the same run. Each of the three servers has
-a process to itself; so many requests are under way at a time that the proxies' work is measured, not their latency.
+``extra_info["ratio"]`` is the median's to that of the direct connection in the same run, ``cpu_us`` what the proxy's
+process spent on a request. Each server has a process to itself; so many requests are under way at a time that the
+proxies' work is measured, not their latency.
 """
 
 import asyncio
 import itertools
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import uvloop
@@ -19,10 +23,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from plane import routes
 from plane.addresses import AddressPlan
 from plane.ingress.server import Ingress
+from plane.proxy import Proxy
 from tests.ingress import manifests
-from tests.loopback import Address, dial
+from tests.loopback import Address, dial, make_fib
 
-pytestmark = [pytest.mark.benchmark(group="ingress")]
+pytestmark = [pytest.mark.syscalls, pytest.mark.benchmark(group="a request on each of 32 kept connections")]
 
 CONNECTIONS = 32
 REQUEST = b"GET / HTTP/1.1\r\nHost: example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
@@ -31,7 +36,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: text/plain\r\nConte
     len(BODY),
     BODY,
 )
-WAYS = ("direct", "naive", "ingress")
+WAYS = ("direct", "relay", "naive", "ingress")
 ONE_HOP = {"connection", "content-length", "host", "keep-alive", "te", "transfer-encoding", "upgrade"}
 
 
@@ -71,11 +76,32 @@ async def serve_ingress(address: Address, pod: Address) -> None:
     await ingress.install(routes.compile(manifests.web(pod)))
 
 
+async def serve_relay(address: Address, pod: Address) -> None:
+    proxy = Proxy(AddressPlan(), 1)
+    proxy.start()
+    proxy.install(make_fib(1, {address: [pod]}))
+
+
+SERVERS = {"direct": serve_direct, "relay": serve_relay, "naive": serve_naive, "ingress": serve_ingress}
+
+
+class Way(NamedTuple):
+    """Open connections to a server, and its process."""
+
+    connections: list[socket.socket]
+    pid: int
+
+    def cpu_s(self) -> float:
+        """CPU time the process has used, user and system (proc(5), fields 14 and 15 of stat)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def serve(way: str, host: str, pod: str) -> None:
     """Serve until standard input ends."""
 
     async def forever() -> None:
-        await {"direct": serve_direct, "naive": serve_naive, "ingress": serve_ingress}[way]((host, 8080), (pod, 8080))
+        await SERVERS[way]((host, 8080), (pod, 8080))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
@@ -83,10 +109,10 @@ def serve(way: str, host: str, pod: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def ways(plan: AddressPlan) -> Iterator[dict[str, list[socket.socket]]]:
-    """Connections to each of the servers."""
+def ways(plan: AddressPlan) -> Iterator[dict[str, Way]]:
+    """Each of the servers."""
     pod = str(plan.pods_of(1)[9])
-    hosts = dict(zip(WAYS, (pod, plan.vip(91), plan.vip(92)), strict=True))
+    hosts = dict(zip(WAYS, (pod, plan.vip(90), plan.vip(91), plan.vip(92)), strict=True))
     script = f"from {__name__} import serve; import sys; serve(*sys.argv[1:])"
     processes = [
         subprocess.Popen(
@@ -100,7 +126,7 @@ def ways(plan: AddressPlan) -> Iterator[dict[str, list[socket.socket]]]:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"
         connections = {way: [dial((host, 8080)) for _ in range(CONNECTIONS)] for way, host in hosts.items()}
-        yield connections
+        yield {way: Way(connections[way], process.pid) for way, process in zip(WAYS, processes, strict=True)}
     finally:
         for connection in itertools.chain.from_iterable(connections.values()):
             connection.close()
@@ -116,20 +142,24 @@ def medians() -> dict[str, float]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_request_on_each_of_many_kept_connections(
-    benchmark: BenchmarkFixture, ways: dict[str, list[socket.socket]], medians: dict[str, float], way: str
+    benchmark: BenchmarkFixture, ways: dict[str, Way], medians: dict[str, float], way: str
 ) -> None:
-    connections = ways[way]
+    connections = ways[way].connections
+    rounds = itertools.count()
 
     def round_of_requests() -> bool:
+        next(rounds)
         for connection in connections:
             connection.sendall(REQUEST)
         return all(connection.recv(4096).endswith(BODY) for connection in connections)
 
+    used_s = ways[way].cpu_s()
     assert benchmark(round_of_requests)
     if benchmark.stats is None:  # benchmarks are switched off: what is measured ran once, as a test
         return
     medians[way] = benchmark.stats.stats.median
     benchmark.extra_info["requests_per_s"] = round(CONNECTIONS / medians[way])
+    benchmark.extra_info["cpu_us"] = round((ways[way].cpu_s() - used_s) * 1e6 / (next(rounds) * CONNECTIONS), 1)
     benchmark.extra_info["ratio"] = round(medians[way] / medians["direct"], 2)
     if "naive" in medians:
         benchmark.extra_info["faster_than_naive"] = round(medians["naive"] / medians[way], 2)
