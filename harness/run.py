@@ -95,15 +95,13 @@ async def _run(
     scenario: Scenario, text: str, file: str, objects: list[Object], surface: Surface, console: Console
 ) -> Result:
     stop = asyncio.Event()
-    cancel = _canceller()
     async with AsyncExitStack() as stack:
-        _on_signals(cancel)
+        _on_signals(_canceller())
         cluster = None
         if objects:
-            cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console, cancel))
+            cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console))
         else:
             await stack.enter_async_context(connected(surface.ray_address))
-        _on_signals(cancel)
         resolved = targets.resolve(scenario, file, _surroundings(cluster) if cluster else None)
         tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
         actors = await stack.enter_async_context(_actors(scenario, tasks))
@@ -126,13 +124,11 @@ async def _run(
 
 @asynccontextmanager
 async def _plane(
-    scenario: Scenario, objects: list[Object], surface: Surface, console: Console, cancel: Callable[[], object]
+    scenario: Scenario, objects: list[Object], surface: Surface, console: Console
 ) -> AsyncIterator[Cluster]:
     """A plane that runs the manifests, and the pods that loads come from, all of it ready."""
 
     def say(line: str) -> None:
-        # Ray puts a handler of SIGTERM in the place of ours while it starts; the next line is said right after that.
-        _on_signals(cancel)
         console.print(line, markup=False, soft_wrap=True)
 
     async with running(
@@ -278,7 +274,7 @@ def _written(table: Any, folder: Path) -> Result:
 def _canceller() -> Callable[[], object]:
     task = asyncio.current_task()
     assert task is not None
-    return task.cancel
+    return lambda: task.cancelling() or task.cancel()  # a second Ctrl-C must not cut the way out short
 
 
 def _on_signals(act: Callable[[], object]) -> None:

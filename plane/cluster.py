@@ -8,6 +8,8 @@ control plane. All actors run on the machine of the driver, because the loopback
 import asyncio
 import logging
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -77,6 +79,9 @@ class IngressActor:
     async def install(self, routes: Routes) -> int:
         return await self.ingress.install(routes)
 
+    async def beat(self, timeout_s: float) -> None:
+        await self.ingress.beat(timeout_s)
+
     async def records(self) -> dict[str, Any]:
         return await self.ingress.records()
 
@@ -119,6 +124,9 @@ class Agent:
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]:
         seen, reports = await self.call("statuses", seen, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S)
         return seen, reports
+
+    async def beat(self, timeout_s: float) -> None:
+        await self.call("beat", timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S)
 
     async def connections(self) -> dict[str, Any]:
         return dict(await self.call("connections"))
@@ -177,8 +185,8 @@ class RayFleet:
 class Cluster(ControlPlane):
     """A control plane whose agents are Ray actors. Use ``running``."""
 
-    def __init__(self, plan: AddressPlan, *, recording: bool):
-        super().__init__(plan, RayFleet(plan, recording=recording))
+    def __init__(self, plan: AddressPlan, notice: Callable[[str], None], *, recording: bool):
+        super().__init__(plan, RayFleet(plan, recording=recording), notice)
 
     @property
     def ingress_address(self) -> tuple[str, int, int]:
@@ -231,7 +239,7 @@ async def running(
     await asyncio.to_thread(warm, from_thread)
     with claimed(plan):
         async with connected(ray_address):
-            cluster = Cluster(plan, recording=recording)
+            cluster = Cluster(plan, progress, recording=recording)
             progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
             try:
                 await cluster.start(nodes=nodes, ingresses=ingresses)
@@ -246,12 +254,24 @@ async def connected(address: str | None = None) -> AsyncIterator[None]:
 
     Raises PlaneError.
     """
-    mine = await asyncio.to_thread(_start_ray, address)
+    starting = asyncio.create_task(asyncio.to_thread(_start_ray, address))
     try:
+        await asyncio.shield(starting)
+        _take_signals_back()
         yield
     finally:
-        if mine:
+        # Also after a cancellation while it starts: a thread can't be stopped half-way, and what it starts must end.
+        if await starting:
             await asyncio.to_thread(ray.shutdown)
+
+
+def _take_signals_back() -> None:
+    """Ray's core puts a handler that prints a stack before those of this program; these come first again."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
+                signal.siginterrupt(number, False)  # as asyncio has it
 
 
 def _start_ray(address: str | None = None) -> bool:
@@ -260,6 +280,8 @@ def _start_ray(address: str | None = None) -> bool:
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     joined = address or os.environ.get("RAY_ADDRESS")
+    # Ray prints the death of a worker on standard output, where `-o json` goes; the control plane says it itself.
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
     try:
         if joined:
             ray.init(address=joined, **quiet)

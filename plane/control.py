@@ -24,7 +24,7 @@ from plane.pods.status import PodStatus
 from plane.routes import Routes
 from plane.store import Store, utc_now
 
-STATUS_POLL_S = 20.0
+STATUS_POLL_S = 20.0  # an agent that does not answer for this long and some more is lost
 RESTART_DELAY_S = 0.5
 EVENTS_KEPT = 500
 
@@ -47,6 +47,7 @@ class IngressAgent(Protocol):
     """An ingress, wherever it runs."""
 
     async def install(self, routes: Any) -> int: ...
+    async def beat(self, timeout_s: float) -> None: ...
     async def records(self) -> dict[str, Any]: ...
     async def stop(self, grace_s: float) -> None: ...
 
@@ -79,6 +80,7 @@ class Member:
     """One agent as the control plane sees it. ``acknowledged`` is None while it does not serve."""
 
     number: int
+    name: str
     agent: Any = None
     acknowledged: int | None = None
     lives: int = 0
@@ -89,9 +91,11 @@ class Member:
 class ControlPlane:
     """Store, publisher and keepers of one plane. Use ``start``, then the store and ``apply``; ``stop`` ends all."""
 
-    def __init__(self, plan: AddressPlan, fleet: Fleet):
+    def __init__(self, plan: AddressPlan, fleet: Fleet, notice: Callable[[str], None] = lambda line: None):
+        """``notice`` is called in the event loop with a line when an agent is lost, and when it is back."""
         self.plan = plan
         self.fleet = fleet
+        self._notice = notice
         self.store = Store(plan)
         self.nodes: dict[int, Member] = {}
         self.ingresses: dict[int, Member] = {}
@@ -106,10 +110,10 @@ class ControlPlane:
         """Starts the agents and returns when all of them serve. Raises PlaneError where one cannot start."""
         self._spawn(self._publish())
         for number in range(1, nodes + 1):
-            self.nodes[number] = member = Member(number)
+            self.nodes[number] = member = Member(number, statuses.node_name(number))
             self._spawn(self._supervise(member, self._run_node))
         for number in range(1, ingresses + 1):
-            self.ingresses[number] = member = Member(number)
+            self.ingresses[number] = member = Member(number, f"ingress-{number}")
             self._spawn(self._supervise(member, self._run_ingress))
         self._spawn(self._give_addresses())
         await self._until(lambda: all(member.acknowledged is not None or member.failure for member in self._members()))
@@ -230,6 +234,8 @@ class ControlPlane:
             except* (AgentLostError, PlaneError) as group:
                 if not member.lives:
                     member.failure = str(group.exceptions[0])
+                elif member.acknowledged is not None:
+                    self._notice(f"{member.name} is lost, it is started again")
             member.agent = None
             async with self._progress:
                 member.acknowledged = None
@@ -251,7 +257,9 @@ class ControlPlane:
 
     async def _run_ingress(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_ingress(member.number)
-        await self._keep(member, agent, lambda p: p.routes, lambda p: p.shared_routes)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep(member, agent, lambda p: p.routes, lambda p: p.shared_routes))
+            group.create_task(self._watch(agent))
 
     async def _keep(
         self,
@@ -279,9 +287,16 @@ class ControlPlane:
                 self._settle()
                 self._progress.notify_all()
             if first:
+                if member.lives:
+                    self._notice(f"{member.name} is back")
                 member.lives += 1
                 if up is not None:
                     up(member)
+
+    async def _watch(self, agent: IngressAgent) -> None:
+        """Ends by AgentLostError: without a call that waits, the loss of an agent shows only at the next change."""
+        while True:
+            await agent.beat(STATUS_POLL_S)
 
     async def _place(self, member: Member, agent: NodeAgent) -> None:
         """Tells a node its pods, from settled Snapshots only."""

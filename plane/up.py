@@ -103,16 +103,12 @@ async def _until_told(loaded: Loaded, console: Console, ready_file: str | None, 
     task = asyncio.create_task(_serve(loaded, console, ready_file, options, serving))
     loop = asyncio.get_running_loop()
 
-    def listen() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+    def end() -> None:
+        if not task.cancelling():  # a second Ctrl-C must not cut the way out short
+            task.cancel()
 
-    listen()
-    # Ray installs handlers of its own when it starts; ours come back once it has.
-    serving_or_done = asyncio.create_task(serving.wait())
-    await asyncio.wait({task, serving_or_done}, return_when=asyncio.FIRST_COMPLETED)
-    serving_or_done.cancel()
-    listen()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
     try:
         await task
     except asyncio.CancelledError:

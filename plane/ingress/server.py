@@ -55,7 +55,8 @@ class Ingress:
         self._servers: list[asyncio.Server] = []
         self._table: Table | None = None
         self._installing = asyncio.Lock()
-        self._started = self._stopping = False
+        self._started = False
+        self._told_to_stop = asyncio.Event()
         self._at_work = 0
         self._done = asyncio.Event()  # set when the last request under way is done, once stopping
 
@@ -92,9 +93,14 @@ class Ingress:
                 self._certificates.install(routes.certificates)
                 self._table = table
                 self._pool.keep(table.addresses)
-                if not self._servers and not self._stopping:
+                if not self._servers and not self._told_to_stop.is_set():
                     await self._listen()
         return self.generation
+
+    async def beat(self, timeout_s: float) -> None:
+        """Returns after that long, or as soon as it is told to stop: for whoever watches that it lives."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._told_to_stop.wait(), timeout_s)
 
     async def records(self) -> dict[str, np.ndarray | list[str]]:
         """A row for each request answered so far, as columns of equal length (``plane.ingress.records.ROW``).
@@ -105,7 +111,7 @@ class Ingress:
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections, let requests under way finish for so long, then close everything."""
-        self._stopping = True
+        self._told_to_stop.set()
         if not self._started:
             return
         for server in self._servers:
@@ -129,14 +135,18 @@ class Ingress:
         received_ns = time.monotonic_ns()
         assert self._table is not None
         exchange = Exchange(
-            request, self._table, self._pool, keep_alive=not self._stopping, body_timeout_s=self._timeouts.body_s
+            request,
+            self._table,
+            self._pool,
+            keep_alive=not self._told_to_stop.is_set(),
+            body_timeout_s=self._timeouts.body_s,
         )
         self._at_work += 1
         try:
             return await exchange.run()
         finally:
             self._at_work -= 1
-            if self._stopping and not self._at_work:
+            if self._told_to_stop.is_set() and not self._at_work:
                 self._done.set()
             if self._records is not None:
                 exchange.record(self._records, received_ns)

@@ -58,11 +58,11 @@ def manifests(replicas: int = 3) -> list[Object]:
     ]
 
 
-class LostNode:
-    """A node that can be lost: once ``lost`` is set, every call fails as it would with the process gone."""
+class Losable:
+    """A node or an ingress that can be lost: once ``lost`` is set, every call fails as with the process gone."""
 
-    def __init__(self, node: Node):
-        self.node = node
+    def __init__(self, agent: Node | Ingress):
+        self.agent = agent
         self.lost = asyncio.Event()
 
     async def _or_lost(self, call: Awaitable[object]) -> object:
@@ -75,7 +75,7 @@ class LostNode:
         return await work
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
-        return lambda *arguments: self._or_lost(getattr(self.node, name)(*arguments))
+        return lambda *arguments: self._or_lost(getattr(self.agent, name)(*arguments))
 
 
 class LocalFleet:
@@ -83,28 +83,34 @@ class LocalFleet:
 
     def __init__(self, plan: AddressPlan):
         self.plan = plan
-        self.nodes: dict[int, LostNode] = {}
+        self.nodes: dict[int, Losable] = {}
+        self.ingresses: dict[int, Losable] = {}
 
-    async def start_node(self, number: int) -> LostNode:
+    async def start_node(self, number: int) -> Losable:
         if number in self.nodes:  # what the kernel does to the sockets of a killed process
-            await self.nodes[number].node.stop(0)
+            await self.nodes[number].agent.stop(0)
         node = Node(node_name(number), number, self.plan)
         await node.start()
-        self.nodes[number] = LostNode(node)
+        self.nodes[number] = Losable(node)
         return self.nodes[number]
 
-    async def start_ingress(self, number: int) -> Ingress:
+    async def start_ingress(self, number: int) -> Losable:
+        if number in self.ingresses:
+            await self.ingresses[number].agent.stop(0)
         ingress = Ingress(self.plan.vip(number), self.plan.bound_port(80), self.plan.bound_port(443))
         await ingress.start()
-        return ingress
+        self.ingresses[number] = Losable(ingress)
+        return self.ingresses[number]
 
     def share(self, tables: object) -> object:
         return tables
 
 
 @contextlib.asynccontextmanager
-async def serving(plan: AddressPlan, replicas: int = 3) -> AsyncIterator[ControlPlane]:
-    control = ControlPlane(plan, LocalFleet(plan))
+async def serving(
+    plan: AddressPlan, replicas: int = 3, notice: Callable[[str], None] = print
+) -> AsyncIterator[ControlPlane]:
+    control = ControlPlane(plan, LocalFleet(plan), notice)
     await control.start(nodes=2)
     try:
         await control.apply(manifests(replicas))
@@ -198,6 +204,17 @@ async def test_a_lost_node_leaves_the_tables_the_others_go_on_and_it_comes_back(
         assert {body for _, body in answers} == ready_pods(control)
         back = [pod for pod in control.store.snapshot.all("Pod") if pod["metadata"]["name"] in there]
         assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in back] == [1] * len(there)
+
+
+async def test_a_lost_ingress_comes_back_by_itself_with_nothing_else_going_on(plan):
+    lines: list[str] = []
+    async with serving(plan, notice=lines.append) as control:
+        control.fleet.ingresses[1].lost.set()
+        async with asyncio.timeout(20):
+            while control.ingresses[1].lives < 2:
+                await asyncio.sleep(0.01)
+        assert (await fetch(plan.vip(1), plan.bound_port(80)))[0] == 200
+    assert lines == ["ingress-1 is lost, it is started again", "ingress-1 is back"]
 
 
 async def test_ready_says_what_is_not_and_why(plan):
