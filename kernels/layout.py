@@ -19,34 +19,58 @@ NONE = 0
 NEW = 1
 TRACKED = 2
 NO_FRONTEND = 3
-NO_ENDPOINT = 4
-DENIED = 5
+REJECT = 4  # no endpoint anywhere
+DROP = 5  # there are endpoints, but none that the policy lets this client have; or the client is not allowed in
 PUNT = 6
-OUTCOMES = ("NONE", "NEW", "TRACKED", "NO_FRONTEND", "NO_ENDPOINT", "DENIED", "PUNT")
+OUTCOMES = ("NONE", "NEW", "TRACKED", "NO_FRONTEND", "REJECT", "DROP", "PUNT")
 
-# How a frontend picks a backend for a new flow.
-RANDOM = 0
-ROUNDROBIN = 1
-MAGLEV = 2
-ALGORITHMS = ("random", "roundrobin", "maglev")
+# How a pool picks a backend for a new flow: kube-proxy's iptables and nftables modes, IPVS' schedulers by their names,
+# Cilium's Maglev, and the power of two choices (Mitzenmacher).
+RANDOM, RR, WRR, LC, WLC, SH, DH, SED, NQ, MH, MAGLEV, P2C = range(12)
+ALGORITHMS = ("random", "rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh", "maglev", "p2c")
 
-# State of a backend. A draining backend is in no member list and no ring; the flows it has go on.
+# State of a backend. Only a READY one is in pools. The flows of a DRAINING one, which terminates and still serves, go
+# on; of an UNREADY one TCP connections do, while UDP flows, which nobody ends, are picked again as kube-proxy has it.
 GONE = 0
 READY = 1
 DRAINING = 2
-BACKEND_STATES = ("GONE", "READY", "DRAINING")
+UNREADY = 3
+BACKEND_STATES = ("GONE", "READY", "DRAINING", "UNREADY")
+
+# Which clients a frontend has an own pool for each node for, in FRONTEND.by_node.
+INSIDE, OUTSIDE = 1, 2
 
 FRONTEND = np.dtype(
     [
         ("ip", "u4"),
         ("port", "u2"),
         ("proto", "u1"),
-        ("algorithm", "u1"),
-        ("first_member", "u4"),  # members[first_member : first_member + members]
-        ("members", "u4"),
-        ("first_slot", "u4"),  # rings[first_slot : first_slot + slots]; slots is 0 where nothing hashes
-        ("slots", "u4"),
+        ("by_node", "u1"),  # INSIDE | OUTSIDE: the pool's row is the one below plus N of the node the client is at
+        ("inside", "u4"),  # row of pools for clients in the cluster: pods and nodes
+        ("outside", "u4"),  # row of pools for all others
         ("service", "u4"),  # row in the compiler's list of Service names, for people
+        ("affinity", "u4"),  # what clients keep a backend of: a number of Service and port, 0 for no session affinity
+        ("affinity_s", "u4"),  # for how long after a client's last new connection
+        ("first_range", "u4"),  # outside clients come from ranges[first_range : first_range + ranges]; 0: from anywhere
+        ("ranges", "u2"),
+        ("node", "u2"),  # N of the node whose address this is, 0 for an address that every node serves
+    ],
+    align=True,
+)
+
+# Whom a flow may go to. Frontends with equal endpoints share one.
+POOL = np.dtype(
+    [
+        ("first_member", "u4"),  # members[first_member : first_member + members], weights likewise
+        ("members", "u4"),
+        ("first_slot", "u4"),  # rings[first_slot : first_slot + slots]; slots is 0 where nothing hashes to a ring
+        ("slots", "u4"),
+        ("weight", "u4"),  # sum of the members' weights
+        ("heaviest", "u2"),  # the largest of them
+        ("step", "u2"),  # their greatest common divisor
+        ("algorithm", "u1"),  # one of ALGORITHMS
+        ("otherwise", "u1"),  # REJECT or DROP: the outcome where there is no member
+        ("spare", "u2"),
     ],
     align=True,
 )
@@ -63,6 +87,9 @@ BACKEND = np.dtype(
     align=True,
 )
 
+# Addresses from first to last, both included. In Fib.sources, sorted and apart: those of node N and its pods.
+RANGE = np.dtype([("first", "u4"), ("last", "u4"), ("node", "u2"), ("spare", "u2")], align=True)
+
 
 class Fib(NamedTuple):
     """What is looked up to steer a flow: the compiled form of one Snapshot, read-only.
@@ -70,17 +97,25 @@ class Fib(NamedTuple):
     generation      int, the Snapshot it was compiled from
     frontends       FRONTEND[F+1]
     frontend_index  uint32[power of two ≥ 2·F]: open addressing by hash of (ip, port, proto), frontend rows; 0 ends
+    pools           POOL[P+1]
     backends        BACKEND[B+1], the row is the backend's stable id
-    members         uint32[...]: backend ids, one run for each frontend
-    rings           uint32[...]: Maglev slots holding backend ids, runs may be shared by frontends of equal members
+    members         uint32[...]: backend ids, one run for each pool
+    weights         uint16[...]: of the members, none of them 0
+    rings           uint32[...]: Maglev slots holding backend ids, runs may be shared by pools of equal members
+    sources         RANGE[...]: which node a client is at
+    ranges          RANGE[...]: where clients of load balancers may come from, one run for each frontend that says so
     """
 
     generation: int
     frontends: np.ndarray
     frontend_index: np.ndarray
+    pools: np.ndarray
     backends: np.ndarray
     members: np.ndarray
+    weights: np.ndarray
     rings: np.ndarray
+    sources: np.ndarray
+    ranges: np.ndarray
 
 
 class Flows(NamedTuple):
@@ -121,16 +156,23 @@ class Conntrack(NamedTuple):
 class Steering(NamedTuple):
     """What one forwarding thread remembers between batches; it owns and writes all of it.
 
-    conntrack  Conntrack
-    turns      uint32[frontends]: the next member in turn of a round-robin frontend
+    conntrack  Conntrack of flows
+    affinity   Conntrack of clients of frontends with session affinity
+    turns      int64[pools, 2]: the next member in turn of a pool, and the weight its turns have come down to
+    active     int32[backends]: flows that a backend has now; each NEW one is counted, who sees it end counts it off
     outcomes   int64[len(OUTCOMES)]: how often each outcome was given
     idle_ns    int64[1]: how long a tracked flow is remembered after its last packet or batch
+    arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
+               balancer sends them, which is to nodes that have an endpoint for them
     """
 
     conntrack: Conntrack
+    affinity: Conntrack
     turns: np.ndarray
+    active: np.ndarray
     outcomes: np.ndarray
     idle_ns: np.ndarray
+    arrival: np.ndarray
 
 
 # Ingress tables. A host owns a run of paths in match order; a path leads to a target; a target is a run of endpoints.

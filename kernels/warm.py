@@ -17,7 +17,7 @@ import numpy as np
 
 from kernels import cache
 from kernels.jit import INTERPRETED
-from kernels.layout import MAGLEV, TCP, Fib, Flows, Verdicts, freeze
+from kernels.layout import TCP, Flows, Verdicts, freeze
 from kernels.lb import conntrack, forward, frontends, hashing, maglev
 
 MARK = "warm"
@@ -63,8 +63,8 @@ def _load_balancer() -> None:
     ring = maglev.build(seeds, np.ones(1, np.uint16), maglev.PRIMES[0])
     maglev.steer(freeze(ring), flows, np.empty(1, np.uint32))
     table = np.zeros(2, nothing.frontends.dtype)
-    table[1] = (1, 1, TCP, MAGLEV, 0, 0, 0, 0, 0)
-    fib = Fib(0, freeze(table), frontends.build_index(table), nothing.backends, nothing.members, nothing.rings)
+    table[1]["ip"], table[1]["port"], table[1]["proto"] = 1, 1, TCP
+    fib = nothing._replace(frontends=freeze(table), frontend_index=frontends.build_index(table))
     frontends.find_frontend(fib, 1, 1, TCP)
     steering = forward.create_steering(fib, 1)
     forward.forward(fib, steering, flows, 0, Verdicts(np.empty(1, np.uint8), one.copy(), one.copy()))

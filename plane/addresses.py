@@ -16,6 +16,7 @@ from plane.errors import PlaneError
 
 INSTANCES = 6
 SHIFT_WHERE_UNPRIVILEGED = 8000
+NODE_PORTS = 30000, 32767  # kube-apiserver's --service-node-port-range by default
 
 
 def ip_to_int(text: str) -> int:
@@ -89,6 +90,21 @@ class AddressPlan:
         band = static_band(span.num_addresses)
         free = (str(span[i]) for i in (*range(band + 1, span.num_addresses - 1), *range(1, band + 1)))
         return _first_free(free, taken, f"ClusterIPs ({span})")
+
+    def free_vip(self, taken: Container[str]) -> str:
+        """First free address of the LoadBalancer pool after that of the Ingress. Raises PlaneError."""
+        span = self.vips
+        free = (str(span[i]) for i in range(2, span.num_addresses - 1))
+        return _first_free(free, taken, f"load balancer addresses ({span})")
+
+    def free_node_port(self, taken: Container[int]) -> int:
+        """First free node port after the static band, which is left for ``nodePort`` (KEP-3668). Raises PlaneError."""
+        first, last = NODE_PORTS
+        band = min(max(16, (last - first + 1) // 32), 128)
+        for port in (*range(first + band, last + 1), *range(first, first + band)):
+            if port not in taken:
+                return port
+        raise PlaneError(f"no node port left: {first} to {last} are all in use; delete some Services")
 
     def bound_port(self, port: int) -> int:
         """The port a socket is bound to for a manifest's ``port``: shifted where it needs a privilege we lack."""

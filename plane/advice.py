@@ -8,8 +8,10 @@ import base64
 import binascii
 from collections.abc import Container, Iterator
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from plane.controllers.addressing import is_balanced
 from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
 from plane.model import SERVICE_LABEL, Object, Service, Snapshot, key_of, slices_by_service
 from plane.pods import images
@@ -27,16 +29,8 @@ class Row(NamedTuple):
 
 
 SERVICE_FIELDS = (
-    Row("spec.type", ("NodePort",), "the ClusterIP is served, the node port is not yet"),
-    Row("spec.type", ("LoadBalancer",), "the ClusterIP is served, node port and load balancer are not yet"),
     Row("spec.type", ("ExternalName",), "not served yet, there is no DNS"),
     Row("spec.ports[*].protocol", ("UDP",), "pods answer on UDP, the ClusterIP does not relay it yet"),
-    Row("spec.externalIPs", (), "not served yet, the ClusterIP is"),
-    Row("spec.sessionAffinity", ("ClientIP",), "not honoured yet, each connection is balanced anew"),
-    Row("spec.internalTrafficPolicy", ("Local",), "not honoured yet, endpoints of all nodes are used"),
-    Row("spec.externalTrafficPolicy", ("Local",), "not honoured yet, endpoints of all nodes are used"),
-    Row("spec.trafficDistribution", (), "not honoured yet, endpoints of all nodes are used"),
-    Row("spec.loadBalancerSourceRanges", (), "not honoured yet"),
 )
 DEPLOYMENT_FIELDS = ("paused", "minReadySeconds")
 # Below a pod's spec. What concerns pulling images is not here: the plane pulls none and says so for each image.
@@ -187,6 +181,12 @@ def _service(obj: Object, templates: _Templates, with_slices: Container[tuple[st
     yield from _dialect(obj)
     if service.type == "ExternalName":
         return
+    if service.type == "LoadBalancer" and not is_balanced(obj):
+        named = obj["spec"]["loadBalancerClass"]
+        yield _said(obj, f"spec.loadBalancerClass {named}", "left pending: the plane gives no address of this class")
+    for index, address in enumerate(service.outside_ips):
+        if not ip_address(address).is_loopback:
+            yield _said(obj, f"spec.externalIPs[{index}] {address}", "served only where the machine has this address")
     if not service.selector:
         if (service.namespace, service.name) not in with_slices:
             yield _said(

@@ -25,7 +25,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kernels.layout import Fib, freeze
+from kernels.layout import RANDOM, Fib, freeze
 from kernels.warm import warm
 from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
@@ -33,6 +33,7 @@ from plane.errors import PlaneError
 from plane.ingress.server import Ingress
 from plane.model import Object
 from plane.node import Node
+from plane.nodetables import NodeTables
 from plane.pods.status import PodStatus
 from plane.routes import Routes
 from plane.statuses import node_name
@@ -49,8 +50,8 @@ class NodeActor:
         self.node = Node(node_name(number), number, plan)
         await self.node.start()
 
-    async def install(self, fib: Fib) -> int:
-        return await self.node.install(_frozen(fib))
+    async def install(self, tables: NodeTables) -> int:
+        return await self.node.install(tables._replace(fib=_frozen(tables.fib)))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.node.sync(pods)
@@ -185,8 +186,10 @@ class RayFleet:
 class Cluster(ControlPlane):
     """A control plane whose agents are Ray actors. Use ``running``."""
 
-    def __init__(self, plan: AddressPlan, notice: Callable[[str], None], *, recording: bool):
-        super().__init__(plan, RayFleet(plan, recording=recording), notice)
+    def __init__(
+        self, plan: AddressPlan, notice: Callable[[str], None], *, recording: bool, algorithm: int, zones: int
+    ):
+        super().__init__(plan, RayFleet(plan, recording=recording), notice, algorithm=algorithm, zones=zones)
 
     @property
     def ingress_address(self) -> tuple[str, int, int]:
@@ -218,12 +221,15 @@ async def running(
     port_offset: int | None = None,
     ray_address: str | None = None,
     recording: bool = False,
+    algorithm: int = RANDOM,
+    zones: int = 1,
     grace_s: float = 5.0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> AsyncIterator[Cluster]:
     """A cluster that serves, for as long as the context lasts; afterwards nothing of it is left.
 
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
+    ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -239,7 +245,7 @@ async def running(
     await asyncio.to_thread(warm, from_thread)
     with claimed(plan):
         async with connected(ray_address):
-            cluster = Cluster(plan, progress, recording=recording)
+            cluster = Cluster(plan, progress, recording=recording, algorithm=algorithm, zones=zones)
             progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
             try:
                 await cluster.start(nodes=nodes, ingresses=ingresses)

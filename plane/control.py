@@ -9,17 +9,19 @@ This file knows no Ray: a ``Fleet`` says where agents run.
 """
 
 import asyncio
+import operator
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kernels.layout import Fib
-from plane import fib, routes, statuses
+from kernels.layout import RANDOM
+from plane import nodetables, routes, statuses
 from plane.addresses import AddressPlan
 from plane.errors import PlaneError
 from plane.ingressclass import served
 from plane.model import Key, Object, Snapshot, key_of
+from plane.nodetables import NodeTables
 from plane.pods.status import PodStatus
 from plane.routes import Routes
 from plane.store import Store, utc_now
@@ -36,7 +38,7 @@ class AgentLostError(Exception):
 class NodeAgent(Protocol):
     """A node, wherever it runs (``plane.node.Node`` here, or an actor that holds one)."""
 
-    async def install(self, fib: Any) -> int: ...
+    async def install(self, tables: Any) -> int: ...
     async def sync(self, pods: Sequence[Object]) -> None: ...
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
@@ -65,9 +67,9 @@ class Published:
     """A Snapshot with its compiled tables, and the form of them that agents are handed."""
 
     snapshot: Snapshot
-    fib: Fib
+    node_tables: NodeTables
     routes: Routes
-    shared_fib: Any
+    shared_node_tables: Any
     shared_routes: Any
 
     @property
@@ -91,8 +93,21 @@ class Member:
 class ControlPlane:
     """Store, publisher and keepers of one plane. Use ``start``, then the store and ``apply``; ``stop`` ends all."""
 
-    def __init__(self, plan: AddressPlan, fleet: Fleet, notice: Callable[[str], None] = lambda line: None):
-        """``notice`` is called in the event loop with a line when an agent is lost, and when it is back."""
+    def __init__(
+        self,
+        plan: AddressPlan,
+        fleet: Fleet,
+        notice: Callable[[str], None] = lambda line: None,
+        *,
+        algorithm: int = RANDOM,
+        zones: int = 1,
+    ):
+        """``notice`` is called in the event loop with a line when an agent is lost, and when it is back.
+
+        ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over.
+        """
+        self._algorithm = algorithm
+        self._zones = zones
         self.plan = plan
         self.fleet = fleet
         self._notice = notice
@@ -196,13 +211,13 @@ class ControlPlane:
         while True:
             snapshot = await self.store.changed_since(seen)
             seen = snapshot.generation
-            new_fib = await asyncio.to_thread(fib.compile, snapshot)
+            new_tables = await asyncio.to_thread(nodetables.compile, snapshot, self._algorithm)
             new_routes = await asyncio.to_thread(routes.compile, snapshot)
             last = self._published
-            if last is not None and fib.equal(last.fib, new_fib):
-                new_fib, shared_fib = last.fib, last.shared_fib
+            if last is not None and nodetables.equal(last.node_tables, new_tables):
+                new_tables, shared_tables = last.node_tables, last.shared_node_tables
             else:
-                shared_fib = self.fleet.share(new_fib)
+                shared_tables = self.fleet.share(new_tables)
             if last is not None and routes.equal(last.routes, new_routes):
                 new_routes, shared_routes = last.routes, last.shared_routes
             else:
@@ -215,7 +230,7 @@ class ControlPlane:
                         pod["spec"].get("nodeName", ""),
                     )
             async with self._progress:
-                self._published = Published(snapshot, new_fib, new_routes, shared_fib, shared_routes)
+                self._published = Published(snapshot, new_tables, new_routes, shared_tables, shared_routes)
                 self._settle()
                 self._progress.notify_all()
 
@@ -249,7 +264,8 @@ class ControlPlane:
         member.agent = agent = await self.fleet.start_node(member.number)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep(member, agent, lambda p: p.fib, lambda p: p.shared_fib, self._node_up))
+                tables = operator.attrgetter("node_tables"), operator.attrgetter("shared_node_tables")
+                group.create_task(self._keep(member, agent, *tables, self._node_up))
                 group.create_task(self._place(member, agent))
                 group.create_task(self._listen(member, agent))
         finally:
@@ -258,7 +274,8 @@ class ControlPlane:
     async def _run_ingress(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_ingress(member.number)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep(member, agent, lambda p: p.routes, lambda p: p.shared_routes))
+            tables = operator.attrgetter("routes"), operator.attrgetter("shared_routes")
+            group.create_task(self._keep(member, agent, *tables))
             group.create_task(self._watch(agent))
 
     async def _keep(
@@ -333,7 +350,7 @@ class ControlPlane:
 
     def _node_up(self, member: Member) -> None:
         before = self.store.snapshot.get("Node", "", statuses.node_name(member.number))
-        obj = statuses.node(member.number, self.plan, ready=True, now=utc_now(), before=before)
+        obj = statuses.node(member.number, self.plan, ready=True, now=utc_now(), before=before, zones=self._zones)
         self.store.update([obj, _event(obj, "NodeReady", "the node has acknowledged its tables")])
 
     def _node_down(self, member: Member) -> None:

@@ -12,9 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from kernels.layout import ALGORITHMS, NO_ENDPOINT, NO_FRONTEND, TCP, Fib, Flows, Verdicts
+from kernels.layout import ALGORITHMS, NO_FRONTEND, TCP, Fib, Flows, Verdicts
 from kernels.lb import select
-from kernels.lb.forward import create_steering, forward
+from kernels.lb.forward import create_steering, forward, pool_for
 from plane import fib, routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.errors import ManifestError, Problem
@@ -27,6 +27,19 @@ from plane.routes import Origin, Port, Routes
 FORWARDED = 200
 # The connection that is asked about, as far as the URL does not say: a client's first port on Linux, at time 0.
 CLIENT_IP, CLIENT_PORT, NOW_NS = "127.0.0.1", 32768, 0
+_LOADED = "of endpoints without connections this is the first, and a running plane counts them"
+# Why an algorithm gives this endpoint, on a plane that nobody has used yet.
+BECAUSE = {
+    "random": f"{{connection}} draws this endpoint at time {NOW_NS}, at another time perhaps another",
+    "rr": "this endpoint is the first in turn, the next connection gets the next",
+    "wrr": "this endpoint is the first in turn by weight",
+    "sh": "the client's address falls to this endpoint",
+    "dh": "the address that is connected to falls to this endpoint",
+    "mh": "the client's address hashes to a slot of this endpoint",
+    "maglev": "{connection} hashes to a slot of this endpoint, and always will",
+    "p2c": "of two endpoints drawn, neither of which has connections yet, this is the first",
+    **dict.fromkeys(("lc", "wlc", "sed", "nq"), _LOADED),
+}
 
 
 @dataclass(frozen=True)
@@ -150,17 +163,18 @@ def _through_cluster_ip(snapshot: Snapshot, request: str, service: Service, port
         there = ", ".join(str(each.port) for each in service.ports if each.protocol == "TCP") or "none"
         why = f"Service {service.full_name} has no TCP port {port}, it has {there}: the connection is refused"
         return replace(known, reasons=(why,))
-    algorithm = ALGORITHMS[table.frontends[row]["algorithm"]]
+    _, pool = pool_for(table, create_steering(table, 0), row, ip_to_int(client))
+    algorithm = ALGORITHMS[table.pools[pool]["algorithm"]]
     rule = {"frontend": f"{service.cluster_ip}:{port}/TCP", "algorithm": algorithm}
-    if outcome == NO_ENDPOINT:
+    if not backend:
         why = f"{_nobody(service.full_name, endpoints)}: the connection is refused"
         return replace(known, rule=rule, endpoints=_rows(service, endpoints), reasons=(why,))
     connection = f"the connection from {client}:{CLIENT_PORT}"
-    why = {
-        "random": f"random: {connection} draws this endpoint at time {NOW_NS}, at another time perhaps another",
-        "roundrobin": "roundrobin: this endpoint is the first in turn, the next connection gets the next",
-        "maglev": f"maglev: {connection} hashes to a slot of this endpoint, and always will",
-    }[algorithm]
+    why = f"{algorithm}: {BECAUSE[algorithm].format(connection=connection)}"
+    if service.affinity_s:
+        why = (
+            f"session affinity: {client} keeps this endpoint until {service.affinity_s} s after its last new connection"
+        )
     rows = _rows(service, endpoints)
     address = int_to_ip(table.backends[backend]["ip"]), int(table.backends[backend]["port"])
     return replace(
@@ -246,7 +260,7 @@ def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, 
 def _first_in_turn(table: Routes, target: int) -> tuple[str, int]:
     """Address of the endpoint that a round robin which begins gives."""
     row = table.targets[target]
-    turns = np.zeros(len(table.targets), np.uint32)
+    turns = np.zeros((len(table.targets), 2), np.int64)
     turn = select.take_turn(turns, target, row["endpoints"])
     backend = table.backends[select.at(table.endpoints, row["first_endpoint"], row["endpoints"], turn)]
     return int_to_ip(backend["ip"]), int(backend["port"])

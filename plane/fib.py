@@ -1,13 +1,15 @@
 """The Fib of a Snapshot: what is wanted, in names, compiled to what is looked up, in integers. Pure.
 
-Law: equal Snapshots give equal bytes. A frontend is one TCP or UDP port of a Service that has a ClusterIP; its members
-are the endpoints that a new flow may go to, by kube-proxy's rule (``model.eligible``). Frontends that hash over equal
-members share one ring, and there is no ring where nothing hashes. Every endpoint in any slice is a backend, because
-flows may still be going there; one that is no member of any Service drains.
+Law: equal Snapshots give equal bytes. A frontend is an address and port that a Service port is reached at: its
+ClusterIP, its node port at every node's address, its external and load balancer addresses. Its pools hold the endpoints
+that a new flow may go to, for clients in the cluster and for those outside, and where policy or hints make a difference
+for each node (``plane.endpoints``). Every endpoint in any slice is a backend, because flows may still be going there;
+one that is in no pool drains, or is unready.
 """
 
-import functools
-import socket
+import hashlib
+import ipaddress
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -18,48 +20,71 @@ from kernels.layout import (
     BACKEND_STATES,
     DRAINING,
     FRONTEND,
-    MAGLEV,
+    INSIDE,
+    OUTCOMES,
+    OUTSIDE,
     RANDOM,
+    RANGE,
     READY,
-    TCP,
-    UDP,
+    UNREADY,
     Fib,
     freeze,
 )
-from kernels.lb import frontends, hashing, maglev
+from kernels.lb import frontends
+from kernels.lb.pools import Pools
 from plane.addresses import int_to_ip
-from plane.model import Endpoint, Service, ServicePort, Snapshot, eligible, service_endpoints, slices_by_service
+from plane.frontends import PROTOCOLS, Frontend, Node, algorithm_of, frontends_of, ipv4, nodes_of
+from plane.model import (
+    Endpoint,
+    Service,
+    Snapshot,
+    endpoints_of,
+)
 
-ALGORITHM_ANNOTATION = "trafficplane.dev/lb-algorithm"
-PROTOCOLS = {"TCP": TCP, "UDP": UDP}
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
-def compile(snapshot: Snapshot) -> Fib:
-    """All tables of ``layout.Fib``, read-only."""
-    choices = list(_choices(snapshot))
-    backends = _backends(snapshot, choices)
-    rings = _Rings(backends)
-    members: list[int] = []
+def compile(snapshot: Snapshot, algorithm: int = RANDOM) -> Fib:
+    """All tables of ``layout.Fib``, read-only. ``algorithm`` is that of Services which name none."""
+    nodes = nodes_of(snapshot)
+    reached = list(frontends_of(snapshot, nodes))
+    backends = _backends(snapshot, nodes, reached)
+    pools = Pools(backends)
     rows: list[tuple[int, ...]] = [tuple(np.zeros((), FRONTEND).item())]
-    for number, service, port, endpoints in choices:
-        ip, proto = _ipv4(service.cluster_ip), PROTOCOLS.get(port.protocol)
-        if not ip or proto is None:
-            continue
-        ids = [snapshot.backends[endpoint.key] for endpoint in endpoints]
-        algorithm, weights = _algorithm(service), [endpoint.weight for endpoint in endpoints]
-        first_slot, slots = rings.of(ids, weights) if algorithm == MAGLEV else (0, 0)
-        rows.append((ip, port.port, proto, algorithm, len(members), len(ids), first_slot, slots, number))
-        members += ids
+    ranges: list[tuple[int, int, int, int]] = []
+    for each in reached:
+        chosen = algorithm_of(each.service, algorithm)
+        owner = each.row, each.service_port.name
+        inside, outside = (
+            pools.add(owner, *(_pool(snapshot, chosen, *choice) for choice in choices))
+            for choices in (each.inside, each.outside)
+        )
+        affinity = (_affinity_number(each), each.service.affinity_s) if each.service.affinity_s else (0, 0)
+        by_node = (INSIDE if len(each.inside) > 1 else 0) | (OUTSIDE if len(each.outside) > 1 else 0)
+        where = ipv4(each.ip), each.port, PROTOCOLS[each.service_port.protocol], by_node
+        rows.append((*where, inside, outside, each.row, *affinity, len(ranges), len(each.source_ranges), each.node))
+        ranges += map(_range, each.source_ranges)
     table = np.array(rows, FRONTEND)
+    pool_rows, members, weights, rings = pools.tables()
     return Fib(
         generation=snapshot.generation,
         frontends=freeze(table),
         frontend_index=frontends.build_index(table),
+        pools=pool_rows,
         backends=backends,
-        members=freeze(np.array(members, np.uint32)),
-        rings=rings.table(),
+        members=members,
+        weights=weights,
+        rings=rings,
+        sources=_sources(snapshot, nodes),
+        ranges=freeze(np.array(ranges, RANGE)),
     )
+
+
+def _pool(
+    snapshot: Snapshot, algorithm: int, endpoints: Sequence[Endpoint], otherwise: int
+) -> tuple[int, list[int], list[int], int]:
+    ids = [snapshot.backends[row.key] for row in endpoints]
+    return algorithm, ids, [row.weight for row in endpoints], otherwise
 
 
 def service_names(snapshot: Snapshot) -> tuple[str, ...]:
@@ -74,100 +99,116 @@ def equal(one: Fib, other: Fib) -> bool:
 
 def dump(fib: Fib) -> str:
     """The Fib as text for people and expectations: equal text for Fibs that steer alike, whatever their generation."""
-    lines = []
+    lines: list[str] = []
     order = np.argsort(fib.frontends[1:], order=("ip", "port", "proto")) + 1
     for row in fib.frontends[order]:
-        lines.append(f"{_address(row)} {ALGORITHMS[row['algorithm']]} service {row['service']}")
-        first, slots = int(row["first_slot"]), int(row["slots"])
-        owned = np.bincount(fib.rings[first : first + slots], minlength=len(fib.backends))
-        for number in fib.members[int(row["first_member"]) :][: int(row["members"])]:
-            share = f" {owned[number]}/{slots} slots" if slots else ""
-            lines.append(f"  -> {number} {_address(fib.backends[number])}{share}")
+        sides = {"inside": INSIDE, "outside": OUTSIDE} if row["inside"] != row["outside"] else {"anyone": INSIDE}
+        lines.append(f"{_address(row)} service {row['service']}{_traits(fib, row)}")
+        for side, flag in sides.items():
+            first = int(row["outside" if side == "outside" else "inside"])
+            last = first + (highest_node(fib) if row["by_node"] & flag else 0)
+            for pool in range(first, last + 1):
+                at = f" at node {pool - first}" if first < last else ""
+                lines += _pool_lines(fib, pool, f"{side}{at}")
     for number in np.flatnonzero(fib.backends["state"]):
         row = fib.backends[number]
         state = BACKEND_STATES[row["state"]].lower()
         lines.append(f"backend {number} {_address(row)} {state} weight {row['weight']} node {row['node']}")
+    lines += [f"node {row['node']} {int_to_ip(row['first'])}-{int_to_ip(row['last'])}" for row in fib.sources]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _choices(snapshot: Snapshot) -> Iterator[tuple[int, Service, ServicePort, list[Endpoint]]]:
-    """Each port of each Service, with the Service's row and the endpoints that a new flow may go to."""
-    slices = slices_by_service(snapshot)
-    for number, obj in enumerate(snapshot.all("Service"), start=1):
-        service = Service.of(obj)
-        endpoints = service_endpoints(service, slices.get((service.namespace, service.name), ()))
-        for port in service.ports:
-            fitting = [row for row in endpoints[port.name] if row.protocol == port.protocol and _ipv4(row.ip)]
-            # As in IPVS, weight 0 takes no new flow and keeps those it has.
-            yield number, service, port, [row for row in eligible(fitting) if row.weight > 0]
+def highest_node(fib: Fib) -> int:
+    """N of the last node there is, 0 for none."""
+    return int(max(fib.frontends["node"].max(), *fib.sources["node"], 0))
 
 
-def _backends(
-    snapshot: Snapshot, choices: Iterable[tuple[int, Service, ServicePort, Sequence[Endpoint]]]
-) -> np.ndarray:
-    """BACKEND[B+1]: every endpoint that has an id; READY where a Service uses it, else DRAINING."""
+def _traits(fib: Fib, row: np.void) -> str:
+    first, count = int(row["first_range"]), int(row["ranges"])
+    spans = ",".join(f"{int_to_ip(span['first'])}-{int_to_ip(span['last'])}" for span in fib.ranges[first:][:count])
+    return (
+        (f" node {row['node']}" if row["node"] else "")
+        + (f" affinity {row['affinity_s']} s" if row["affinity"] else "")
+        + (f" from {spans}" if spans else "")
+    )
+
+
+def _pool_lines(fib: Fib, number: int, whom: str) -> Iterator[str]:
+    pool = fib.pools[number]
+    first, count, slots = int(pool["first_member"]), int(pool["members"]), int(pool["slots"])
+    otherwise = "" if count else f" {OUTCOMES[pool['otherwise']]}"
+    yield f"  {whom} {ALGORITHMS[pool['algorithm']]}{otherwise}"
+    owned = np.bincount(fib.rings[int(pool["first_slot"]) :][:slots], minlength=len(fib.backends))
+    for member, weight in zip(fib.members[first:][:count], fib.weights[first:][:count], strict=True):
+        share = (f" weight {weight}" if weight != 1 else "") + (f" {owned[member]}/{slots} slots" if slots else "")
+        yield f"    -> {member} {_address(fib.backends[member])}{share}"
+
+
+def _backends(snapshot: Snapshot, nodes: Sequence[Node], reached: Iterable[Frontend]) -> np.ndarray:
+    """BACKEND[B+1]: every endpoint that has an id; READY where a pool has it."""
     table = np.zeros(max(snapshot.backends.values(), default=0) + 1, BACKEND)
-    nodes = _node_numbers(snapshot)
-    used = {row.key: row for *_, endpoints in choices for row in endpoints}
-    for key, number in snapshot.backends.items():
-        ip, port, protocol = key
-        if not _ipv4(ip) or protocol not in PROTOCOLS:
-            continue
-        row = used.get(key)
-        weight, state = (row.weight, READY) if row else (0, DRAINING)
-        table[number] = (_ipv4(ip), port, weight, nodes.get(ip, 0), PROTOCOLS[protocol], state)
+    numbers = {node.name: node.number for node in nodes}
+    used = {
+        row.key: row
+        for each in reached
+        for choices in (each.inside, each.outside)
+        for rows, _ in choices
+        for row in rows
+        if row.weight > 0
+    }
+    for obj in snapshot.all("EndpointSlice"):
+        for row in endpoints_of(obj):
+            number, ip = snapshot.backends.get(row.key, 0), ipv4(row.ip)
+            if not number or not ip or row.protocol not in PROTOCOLS:
+                continue
+            weight, state = (used[row.key].weight, READY) if row.key in used else (0, DRAINING)
+            if not row.serving and state != READY:
+                state = UNREADY
+            if table[number]["state"] in (0, UNREADY):  # in several slices: the best of them counts
+                node = numbers.get(row.node, 0)
+                table[number] = (ip, row.port, weight, node, PROTOCOLS[row.protocol], state)
     return freeze(table)
 
 
-def _node_numbers(snapshot: Snapshot) -> dict[str, int]:
-    """Pod address → N of its node's address."""
-    numbers = {}
+def _sources(snapshot: Snapshot, nodes: Sequence[Node]) -> np.ndarray:
+    """RANGE[...]: the addresses of nodes, of their ranges for pods, and of pods beyond those; sorted and apart."""
+    spans: list[tuple[int, int, int, int]] = []
+
+    def add(first: int, last: int, node: int) -> None:
+        place = bisect_right(spans, (first, last, node, 0))
+        before = spans[place - 1] if place else None
+        after = spans[place] if place < len(spans) else None
+        if first and not (before and before[1] >= first) and not (after and after[0] <= last):
+            spans.insert(place, (first, last, node, 0))
+
+    for node in nodes:
+        for text in node.pod_ranges:
+            first, last, *_ = _range(text)
+            add(first, last, node.number)
+    for node in nodes:
+        for address in node.addresses:
+            add(ipv4(address), ipv4(address), node.number)
+    numbers = {node.name: node.number for node in nodes}
     for obj in snapshot.all("Pod"):
-        status = obj.get("status") or {}
-        if status.get("podIP") and status.get("hostIP"):
-            numbers[status["podIP"]] = int(status["hostIP"].rpartition(".")[2])
-    return numbers
+        ip = ipv4((obj.get("status") or {}).get("podIP") or "")
+        if ip and (number := numbers.get(obj["spec"].get("nodeName") or "", 0)):
+            add(ip, ip, number)
+    return freeze(np.array(spans, RANGE))
 
 
-def _algorithm(service: Service) -> int:
-    name = service.annotations.get(ALGORITHM_ANNOTATION)
-    return ALGORITHMS.index(name) if name in ALGORITHMS else RANDOM
+def _affinity_number(frontend: Frontend) -> int:
+    """What a client's backend is kept under: the same in every Fib, and at every address of the Service port."""
+    name = f"{frontend.service.full_name}:{frontend.service_port.port}/{frontend.service_port.protocol}"
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) or 1
 
 
-class _Rings:
-    """The rings of a Fib while it is compiled, one for each distinct set of members and weights."""
-
-    def __init__(self, backends: np.ndarray):
-        self._seeds = np.zeros(len(backends), np.uint64)
-        hashing.endpoint_seeds(backends, self._seeds)
-        self._places: dict[tuple[tuple[int, int], ...], tuple[int, int]] = {}
-        self._parts: list[np.ndarray] = []
-        self._size = 0
-
-    def of(self, ids: Sequence[int], weights: Sequence[int]) -> tuple[int, int]:
-        """(first slot, slots) of the ring over these backends; no slots where there are no backends."""
-        if not ids:
-            return 0, 0
-        members = tuple(sorted(zip(ids, weights, strict=True)))
-        if members not in self._places:
-            numbers = np.array(ids, np.uint32)
-            ring = maglev.build(self._seeds[numbers], np.array(weights, np.uint16), maglev.table_size(len(ids)))
-            self._parts.append(numbers[ring])
-            self._places[members] = self._size, len(ring)
-            self._size += len(ring)
-        return self._places[members]
-
-    def table(self) -> np.ndarray:
-        return freeze(np.concatenate([np.zeros(0, np.uint32), *self._parts]))
-
-
-@functools.lru_cache(maxsize=1 << 17)
-def _ipv4(text: str) -> int:
-    """The address in host order; 0 for what is no IPv4 address, which nothing here is reached by."""
+def _range(text: str) -> tuple[int, int, int, int]:
+    """A CIDR as a row of RANGE; one that holds no address for what is no IPv4."""
     try:
-        return int.from_bytes(socket.inet_pton(socket.AF_INET, text))
-    except OSError:
-        return 0
+        span = ipaddress.IPv4Network(text.strip(), strict=False)
+    except ValueError:
+        return 1, 0, 0, 0
+    return int(span.network_address), int(span.broadcast_address), 0, 0
 
 
 def _address(row: np.void) -> str:

@@ -11,6 +11,15 @@ from typing import Any, NamedTuple
 
 Object = dict[str, Any]
 
+SERVICE_LABEL = "kubernetes.io/service-name"
+ALGORITHM_ANNOTATIONS = ("service.cilium.io/lb-algorithm", "trafficplane.dev/lb-algorithm")
+# What kube-proxy's modes use, by the mode's name; kube-proxy's IPVS mode has rr unless it is told otherwise.
+PROXY_MODES = {"iptables": "random", "nftables": "random", "ipvs": "rr"}
+WEIGHT_ANNOTATION = "service.cilium.io/weight"  # of an EndpointSlice
+POD_WEIGHT_ANNOTATION = "trafficplane.dev/weight"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+NODE_NUMBER_ANNOTATION = "trafficplane.dev/node-number"
+
 
 class Key(NamedTuple):
     """What names an object; ``namespace`` is empty for kinds that live outside namespaces."""
@@ -71,11 +80,17 @@ class ServicePort:
     protocol: str
     port: int
     target_port: int | str
+    node_port: int = 0  # 0: none
 
 
 @dataclass(frozen=True)
 class Service:
-    """A Service as the compilers need it; ``cluster_ip`` is empty for headless and ExternalName ones."""
+    """A Service as the compilers need it; ``cluster_ip`` is empty for headless and ExternalName ones.
+
+    affinity_s     for how long a client keeps its endpoint, 0 without session affinity
+    outside_ips    addresses for clients from outside: ``spec.externalIPs``
+    balancer_ips   those of ``status.loadBalancer``, to which alone ``source_ranges`` apply
+    """
 
     namespace: str
     name: str
@@ -85,6 +100,13 @@ class Service:
     selector: Mapping[str, str]
     publish_not_ready: bool
     annotations: Mapping[str, str]
+    affinity_s: int = 0
+    internal_local: bool = False
+    external_local: bool = False
+    outside_ips: tuple[str, ...] = ()
+    balancer_ips: tuple[str, ...] = ()
+    source_ranges: tuple[str, ...] = ()
+    health_port: int = 0
 
     @property
     def full_name(self) -> str:
@@ -94,6 +116,8 @@ class Service:
     def of(cls, obj: Object) -> "Service":
         spec = obj["spec"]
         cluster_ip = spec.get("clusterIP") or ""
+        affinity = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
+        balanced = (obj.get("status") or {}).get("loadBalancer") or {}
         return cls(
             namespace=obj["metadata"].get("namespace", "default"),
             name=obj["metadata"]["name"],
@@ -105,12 +129,20 @@ class Service:
                     protocol=port.get("protocol", "TCP"),
                     port=port["port"],
                     target_port=port.get("targetPort", port["port"]),
+                    node_port=port.get("nodePort") or 0,
                 )
                 for port in spec.get("ports") or ()
             ),
             selector=spec.get("selector") or {},
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
             annotations=obj["metadata"].get("annotations") or {},
+            affinity_s=affinity.get("timeoutSeconds", 10_800) if spec.get("sessionAffinity") == "ClientIP" else 0,
+            internal_local=spec.get("internalTrafficPolicy") == "Local",
+            external_local=spec.get("externalTrafficPolicy") == "Local",
+            outside_ips=tuple(spec.get("externalIPs") or ()),
+            balancer_ips=tuple(row["ip"] for row in balanced.get("ingress") or () if row.get("ip")),
+            source_ranges=tuple(spec.get("loadBalancerSourceRanges") or ()),
+            health_port=spec.get("healthCheckNodePort") or 0,
         )
 
 
@@ -128,6 +160,8 @@ class Endpoint:
     node: str  # name of the Node, empty if unknown
     pod: str  # name of the Pod, empty if unknown
     weight: int = 1
+    for_nodes: frozenset[str] = frozenset()  # hints of the EndpointSlice controller: whom the endpoint is meant for
+    for_zones: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -140,12 +174,13 @@ def endpoints_of(obj: Object) -> Iterator[Endpoint]:
     Conditions may be null: ready null counts as ready, serving null follows ready, terminating null is false
     (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
     """
+    weight = weight_of(obj)
     for row in obj.get("endpoints") or ():
         conditions = row.get("conditions") or {}
         ready = conditions.get("ready")
         serving = conditions.get("serving")
         ready = True if ready is None else ready
-        target = row.get("targetRef") or {}
+        target, hints = row.get("targetRef") or {}, row.get("hints") or {}
         for port in obj.get("ports") or ():
             if port.get("port") is None:
                 continue
@@ -160,10 +195,15 @@ def endpoints_of(obj: Object) -> Iterator[Endpoint]:
                     terminating=bool(conditions.get("terminating")),
                     node=row.get("nodeName") or "",
                     pod=target.get("name", "") if target.get("kind") == "Pod" else "",
+                    weight=weight,
+                    for_nodes=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
+                    for_zones=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
                 )
 
 
-SERVICE_LABEL = "kubernetes.io/service-name"
+def weight_of(endpoint_slice: Object) -> int:
+    """The weight of a slice's endpoints, by Cilium's annotation; 1 where it says nothing."""
+    return int((endpoint_slice["metadata"].get("annotations") or {}).get(WEIGHT_ANNOTATION, 1))
 
 
 def slices_by_service(snapshot: Snapshot) -> dict[tuple[str, str], list[Object]]:
@@ -185,13 +225,3 @@ def service_endpoints(service: Service, slices: Iterable[Object]) -> dict[str, l
             if endpoint.port_name in merged:
                 merged[endpoint.port_name].setdefault(endpoint.key, endpoint)
     return {name: sorted(rows.values(), key=lambda row: row.key) for name, rows in merged.items()}
-
-
-def eligible(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-    """Those that a new connection may go to: the ready ones; with none ready, those serving while they terminate.
-
-    kube-proxy's ``CategorizeEndpoints`` for cluster-wide traffic policy.
-    """
-    rows = list(endpoints)
-    ready = [row for row in rows if row.ready and not row.terminating]
-    return ready or [row for row in rows if row.serving and row.terminating]

@@ -1,4 +1,4 @@
-"""One node: the relay for ClusterIPs and the pods, as an ordinary asyncio object.
+"""One node: the relay for Services, its health checks and the pods, as an ordinary asyncio object.
 
 Law: ``sync`` is told the whole of what is wanted and makes it so, however often it is told; it never waits for a pod to
 end gracefully. Whatever blocks (the relay is a thread) is called from another thread, so the loop that pods answer in
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kernels.layout import Fib
 from plane.addresses import AddressPlan
 from plane.errors import PlaneError
+from plane.healthchecks import HealthServer
 from plane.model import Object
+from plane.nodetables import NodeTables
 from plane.pods.pod import Pod, grace_of
 from plane.pods.probes import Prober
 from plane.pods.status import PodStatus
@@ -28,6 +29,8 @@ class Node:
         self.name = name
         self._plan = plan
         self._proxy = Proxy(plan, number)
+        self._health = HealthServer(plan.node(number), number)
+        self._installing = asyncio.Lock()
         self._prober = Prober(plan.node(number))
         self._pods: dict[str, Pod] = {}  # by uid
         self._version = 0
@@ -40,9 +43,13 @@ class Node:
         await asyncio.to_thread(self._proxy.start)
         await self._prober.open()
 
-    async def install(self, fib: Fib) -> int:
-        """Puts a Fib in force; returns the generation in force then. Raises PlaneError where it can't listen."""
-        return await asyncio.to_thread(self._proxy.install, fib)
+    async def install(self, tables: NodeTables) -> int:
+        """Puts tables in force; returns the generation in force then. Raises PlaneError where it can't listen."""
+        async with self._installing:
+            generation = await asyncio.to_thread(self._proxy.install, tables.fib)
+            if generation == tables.generation:
+                await self._health.install(tables.health)
+        return generation
 
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.
@@ -91,6 +98,7 @@ class Node:
             await asyncio.gather(relay, *(pod.gone() for pod in pods))
             self._pods.clear()
             await self._prober.close()
+            await self._health.stop()
 
     def _changed(self) -> None:
         self._version += 1

@@ -1,4 +1,7 @@
-"""The Service proxy of one node: TCP connections to ClusterIPs, carried to pods by the compiled relay.
+"""The Service proxy of one node: TCP connections to Services, carried to pods by the compiled relay.
+
+It listens at the addresses that all nodes serve and at its own node's, and only where some client would be given an
+endpoint: elsewhere the machine itself refuses at once, as kube-proxy has it.
 
 Law: one thread owns everything the relay writes. What is in force is one tuple (Fib, Steering, Relay), replaced by one
 assignment between two breaths; whatever other threads want to know or change is done there too. So a change needs no
@@ -13,7 +16,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +28,8 @@ from kernels.lb.forward import create_steering, empty_fib
 from kernels.net import relay as kernel
 from plane.addresses import AddressPlan, int_to_ip, ip_to_int
 from plane.errors import PlaneError
+from plane.fib import highest_node
+from plane.reuseport import by_client
 
 BACKLOG = 4096
 BREATH_NS = 250_000_000
@@ -39,7 +44,6 @@ Answer = TypeVar("Answer")
 REMEDIES = {
     errno.EADDRINUSE: "stop what has it, or choose another --instance",
     errno.EACCES: "choose a --port-offset, or lower net.ipv4.ip_unprivileged_port_start",
-    errno.EADDRNOTAVAIL: "it is no address of this machine; take one from the plane's ranges",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 
@@ -75,6 +79,7 @@ class Proxy:
         connect_timeout_s: float = 5.0,
     ):
         self._plan = plan
+        self._node = node
         self._name = f"relay of node {plan.node(node)}"
         self._connections = connections
         relay = kernel.create(
@@ -86,6 +91,7 @@ class Proxy:
         fib = _read_only(empty_fib())
         self._in_force = InForce(fib, create_steering(fib, 2 * connections), relay)
         self._listeners: dict[Frontend, Listener] = {}
+        self._nodes = 1  # that share the listeners
         self._changing = threading.Lock()  # one start, install or stop at a time
         self._thread: threading.Thread | None = None
         self._epoll: select.epoll | None = None
@@ -141,12 +147,13 @@ class Proxy:
                 raise PlaneError(f"{self._name}: not running, so nothing can be installed")
             if fib.generation < self.generation:
                 return self.generation
-            wanted = _tcp_frontends(fib)
+            self._nodes = max(highest_node(fib), 1)
+            wanted = self._served(fib)
             opened = self._listen([frontend for frontend in wanted if frontend not in self._listeners], wanted)
-            gone = tuple(self._listeners.keys() - set(wanted))
-            fib, rows_before = _read_only(fib), _same_rows(self._in_force.fib, fib)
+            gone = tuple(self._listeners.keys() - wanted.keys())
+            fib, pools_before = _read_only(fib), _same_pools(self._in_force.fib, fib)
             try:
-                return self._between_breaths(lambda: self._swap(fib, rows_before, opened, gone))
+                return self._between_breaths(lambda: self._swap(fib, pools_before, opened, gone))
             except BaseException:
                 _close_all(opened.values())
                 raise
@@ -229,7 +236,22 @@ class Proxy:
             return relay.records[:count].copy()
         return np.roll(relay.records, -(count % relay.records.size))
 
-    def _listen(self, frontends: Iterable[Frontend], wanted: Sequence[Frontend]) -> dict[Frontend, socket.socket]:
+    def _served(self, fib: Fib) -> dict[Frontend, bool]:
+        """The TCP frontends to listen on, and whether each has session affinity."""
+        rows, nodes = fib.frontends, highest_node(fib)
+        people = np.concatenate(
+            [[0], np.cumsum(fib.pools["members"])]
+        )  # people[b] - people[a]: members of pools a … b-1
+        some = np.zeros(len(rows), bool)
+        for side, flag in (("inside", layout.INSIDE), ("outside", layout.OUTSIDE)):
+            first = rows[side].astype(np.int64)
+            last = np.minimum(first + np.where(rows["by_node"] & flag, nodes, 0), len(fib.pools) - 1)
+            some |= people[last + 1] > people[first]
+        mine = (rows["proto"] == layout.TCP) & np.isin(rows["node"], (0, self._node)) & some
+        columns = (rows[name][mine].tolist() for name in ("ip", "port", "affinity"))
+        return {(ip, port): bool(affinity) for ip, port, affinity in zip(*columns, strict=True)}
+
+    def _listen(self, frontends: Iterable[Frontend], wanted: Mapping[Frontend, bool]) -> dict[Frontend, socket.socket]:
         """A listening socket for each of these frontends, out of all that are wanted; all of them or PlaneError."""
         bound = {port: self._plan.bound_port(port) for port in {port for _, port in wanted}}
         taken: dict[Frontend, int] = {}
@@ -243,16 +265,19 @@ class Proxy:
         opened: dict[Frontend, socket.socket] = {}
         try:
             for ip, port in frontends:
-                opened[ip, port] = _bind(int_to_ip(ip), port, bound[port])
-            for listener in opened.values():
+                if (listener := _bind(int_to_ip(ip), port, bound[port])) is not None:
+                    opened[ip, port] = listener
+            for frontend, listener in opened.items():
                 listener.listen(BACKLOG)
+                if wanted[frontend]:
+                    by_client(listener, self._nodes)
         except BaseException:
             _close_all(opened.values())
             raise
         return opened
 
     def _swap(
-        self, fib: Fib, rows_before: np.ndarray, opened: dict[Frontend, socket.socket], gone: Iterable[Frontend]
+        self, fib: Fib, pools_before: np.ndarray, opened: dict[Frontend, socket.socket], gone: Iterable[Frontend]
     ) -> int:
         """Empty the listeners that go, watch those that come, and put the Fib in force."""
         self._drain(gone)
@@ -267,11 +292,23 @@ class Proxy:
             entry = relay.listeners[row]
             entry["ip"], entry["port"], entry["fd"] = ip, port, listener.fileno()
         steering = self._in_force.steering
-        turns = np.where(rows_before > 0, steering.turns[rows_before], np.uint32(0))
-        self._in_force = InForce(fib, steering._replace(turns=turns), relay)
+        turns = np.where(pools_before[:, None] > 0, steering.turns[pools_before], np.int64(0))
+        active = self._counted(fib, relay)
+        self._in_force = InForce(fib, steering._replace(turns=turns, active=active), relay)
         self._listeners |= added
         self._close(gone)
         return self.generation
+
+    def _counted(self, fib: Fib, relay: Relay) -> np.ndarray:
+        """Steering.active under a new Fib. A connection whose backend's id has another endpoint now counts nowhere."""
+        old, rows = self._in_force.fib.backends, relay.connections
+        live = np.flatnonzero(rows["state"] != layout.FREE)
+        ids = rows["backend"][live]
+        beyond = ids >= min(len(old), len(fib.backends))
+        ids = np.where(beyond, 0, ids)
+        moved = beyond | np.any([old[name][ids] != fib.backends[name][ids] for name in ("ip", "port", "proto")], axis=0)
+        rows["backend"][live[moved]] = 0
+        return np.bincount(rows["backend"][live], minlength=len(fib.backends)).astype(np.int32)
 
     def _drain(self, frontends: Iterable[Frontend]) -> None:
         """Accept what waits in these frontends' queues, as far as the table of connections has room for it."""
@@ -293,8 +330,11 @@ class Proxy:
             listener.close()
 
 
-def _bind(ip: str, port: int, bound_port: int) -> socket.socket:
-    """A socket bound to a frontend's address, not yet listening. Accepted connections inherit TCP_NODELAY."""
+def _bind(ip: str, port: int, bound_port: int) -> socket.socket | None:
+    """A socket bound to a frontend's address, not yet listening. Accepted connections inherit TCP_NODELAY.
+
+    None where the address is another machine's, as an external IP may be: whoever has it serves it.
+    """
     listener = None
     try:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -306,6 +346,8 @@ def _bind(ip: str, port: int, bound_port: int) -> socket.socket:
     except OSError as problem:
         if listener is not None:
             listener.close()
+        if problem.errno == errno.EADDRNOTAVAIL:
+            return None
         shifted = f" (for port {port})" if bound_port != port else ""
         remedy = REMEDIES.get(problem.errno or 0, "choose another address or port")
         raise PlaneError(f"cannot listen on {ip}:{bound_port}{shifted}: {problem.strerror}; {remedy}") from problem
@@ -314,12 +356,6 @@ def _bind(ip: str, port: int, bound_port: int) -> socket.socket:
 def _close_all(sockets: Iterable[socket.socket]) -> None:
     for each in sockets:
         each.close()
-
-
-def _tcp_frontends(fib: Fib) -> list[Frontend]:
-    rows = fib.frontends[1:]
-    rows = rows[rows["proto"] == layout.TCP]
-    return list(zip(rows["ip"].tolist(), rows["port"].tolist(), strict=True))
 
 
 def _read_only(fib: Fib) -> Fib:
@@ -331,14 +367,25 @@ def _read_only(fib: Fib) -> Fib:
     return Fib(int(fib.generation), *(frozen(array) for array in fib[1:]))
 
 
-def _same_rows(old: Fib, new: Fib) -> np.ndarray:
-    """For each frontend row of ``new`` the row that the same address, port and protocol has in ``old``; 0 for none."""
+def _same_pools(old: Fib, new: Fib) -> np.ndarray:
+    """For each pool of ``new`` the one that the same frontend has in ``old``; 0 for none."""
 
     def names(fib: Fib) -> list[tuple[int, int, int]]:
         return list(zip(*(fib.frontends[column].tolist() for column in ("ip", "port", "proto")), strict=True))
 
-    rows = {name: row for row, name in enumerate(names(old)) if row}
-    return np.array([rows.get(name, 0) for name in names(new)], np.intp)
+    rows, nodes = {name: row for row, name in enumerate(names(old)) if row}, highest_node(new)
+    before = np.zeros(len(new.pools), np.intp)
+    for row, name in enumerate(names(new)):
+        if not row or name not in rows:
+            continue
+        was, now = old.frontends[rows[name]], new.frontends[row]
+        for side, flag in (("inside", layout.INSIDE), ("outside", layout.OUTSIDE)):
+            several = was["by_node"] & now["by_node"] & flag
+            for number in range(1 + (nodes if several else 0)):
+                place, source = int(now[side]) + number, int(was[side]) + number
+                if place < len(before) and source < len(old.pools):
+                    before[place] = source
+    return before
 
 
 def _named(words: tuple[str, ...], counts: np.ndarray) -> dict[str, int]:

@@ -26,14 +26,15 @@ from kernels.layout import (
     PATH_KINDS,
     PREFIX,
     READY,
-    ROUNDROBIN,
+    RR,
     TARGET,
     TCP,
     freeze,
 )
 from plane.addresses import int_to_ip, ip_to_int
+from plane.endpoints import eligible
 from plane.ingressclass import served
-from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, eligible, service_endpoints, slices_by_service
+from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
 from plane.requestpath import normalised
 
 __all__ = ["Certificate", "Origin", "Port", "Routes", "compile", "dump", "equal", "names", "served"]
@@ -230,7 +231,7 @@ class _Table:
                 endpoints = usable(service_endpoints(service, slices)[port.name])
             ids = [self._snapshot.backends[endpoint.key] for endpoint in endpoints]
             self._targets[named] = row = len(self._rows)
-            self._rows.append((len(self._endpoints), len(ids), row, ROUNDROBIN, 0, NO_ENDPOINT_STATUS))
+            self._rows.append((len(self._endpoints), len(ids), row, RR, 0, NO_ENDPOINT_STATUS))
             self._endpoints += ids
             self._used.update(zip(ids, endpoints, strict=True))
         return self._targets[named]

@@ -6,7 +6,7 @@ import platform
 from plane import __version__
 from plane.addresses import AddressPlan
 from plane.controllers.endpointslices import is_ready as ready
-from plane.model import Object
+from plane.model import NODE_NUMBER_ANNOTATION, ZONE_LABEL, Object
 from plane.pods.status import PodStatus
 
 __all__ = ["assumed_ready", "node", "node_name", "pod", "pod_lost", "ready"]
@@ -16,8 +16,10 @@ def node_name(number: int) -> str:
     return f"node-{number}"
 
 
-def node(number: int, plan: AddressPlan, *, ready: bool, now: str, before: Object | None = None) -> Object:
-    """The Node object of node ``number``, with its Ready condition."""
+def node(
+    number: int, plan: AddressPlan, *, ready: bool, now: str, before: Object | None = None, zones: int = 1
+) -> Object:
+    """The Node object of node ``number``, with its Ready condition, in one of so many zones."""
     name, address = node_name(number), plan.node(number)
     reason = (
         ("NodeReady", "the node has acknowledged its tables") if ready else ("NodeLost", "the node does not answer")
@@ -28,7 +30,12 @@ def node(number: int, plan: AddressPlan, *, ready: bool, now: str, before: Objec
         "kind": "Node",
         "metadata": {
             "name": name,
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+            "labels": {
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                ZONE_LABEL: f"zone-{(number - 1) % zones + 1}",
+            },
+            "annotations": {NODE_NUMBER_ANNOTATION: str(number)},
             "uid": f"trafficplane-{plan.instance}-{name}",
             "creationTimestamp": now,
         },

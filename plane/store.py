@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 
 from plane.addresses import AddressPlan
 from plane.controllers import reconcile
+from plane.controllers.addressing import claims
 from plane.controllers.lifecycle import removed
 from plane.defaults import defaulted
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError, Problem
+from plane.inheritance import inherited
 from plane.kinds import KINDS
 from plane.merge import merge_applied, merge_patch
 from plane.model import Key, Object, Snapshot, key_of
@@ -200,6 +202,8 @@ class Store:
     def _admitted(self, obj: Object, before: Object | None) -> Object:
         """An object from outside, defaulted, checked, and with what only the system sets. Raises ManifestError."""
         key = key_of(obj)
+        if before and key.kind == "Service" and isinstance(obj.get("spec"), dict):
+            obj = {**obj, "spec": inherited(obj["spec"], before["spec"])}
         problems = check(obj)
         if problems:
             raise ManifestError(problems)
@@ -213,13 +217,11 @@ class Store:
         obj.pop("status", None)
         if before and "status" in before:
             obj["status"] = before["status"]
-        if before and key.kind == "Service" and not obj["spec"].get("clusterIP"):
-            kept = ("clusterIP", "clusterIPs")
-            obj["spec"] = {**obj["spec"], **{name: before["spec"][name] for name in kept if name in before["spec"]}}
         problems = [
             _problem(key, f"spec.{field}", f"cannot be changed from {before['spec'][field]!r}; delete the object first")
             for kind, field in IMMUTABLE
             if kind == key.kind and before and field in before["spec"]
+            if obj["spec"].get("type") != "ExternalName"
             if obj["spec"].get(field) != before["spec"][field]
         ]
         if problems:
@@ -235,23 +237,25 @@ class Store:
         self._commit(after, dry_run=dry_run)
 
     def _address_problems(self, after: Snapshot, written: set[Key]) -> Iterable[Problem]:
-        """ClusterIPs asked for by the objects being written that are outside the range or taken."""
+        """What the Services being written ask for that is outside the plane's ranges, or taken."""
         if not any(key.kind == "Service" for key in written):
             return
-        owners: dict[str, Key] = {}
+        owners: dict[tuple[str, object], Key] = {}
         for obj in sorted(after.all("Service"), key=lambda obj: key_of(obj) in written):
-            address, key = obj["spec"].get("clusterIP"), key_of(obj)
-            if not address or address == "None":
-                continue
-            span = self.plan.cluster_ips
-            if key in written and IPv4Address(address) not in span:
-                reason = f"{address} is not in this plane's range {span}; choose one of it, or leave the field out"
-                yield _problem(key, "spec.clusterIP", reason)
-            elif address in owners:
-                reason = f"{address} is already that of {owners[address]}; choose another, or leave the field out"
-                yield _problem(key, "spec.clusterIP", reason)
-            else:
-                owners[address] = key
+            key = key_of(obj)
+            for claim in claims(obj):
+                span = {"spec.clusterIP": self.plan.cluster_ips, "spec.loadBalancerIP": self.plan.vips}.get(claim.field)
+                owner = owners.setdefault((claim.what, claim.value), key)
+                if key not in written:
+                    continue
+                if span is not None and IPv4Address(claim.value) not in span:
+                    reason = f"{claim.value} is not in this plane's range {span}; choose one of it, or leave it out"
+                    yield _problem(key, claim.field, reason)
+                elif claim.value == self.plan.vip(1):
+                    yield _problem(key, claim.field, f"{claim.value} is the address of the Ingress; choose another")
+                elif owner != key:
+                    reason = f"{claim.value} is already that of {owner}; choose another, or leave it out"
+                    yield _problem(key, claim.field, reason)
 
     def _commit(self, wanted: Snapshot, *, dry_run: bool = False) -> None:
         """Reconciles, stamps what changed with the new generation, and tells those who watch."""

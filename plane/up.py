@@ -18,14 +18,16 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from kernels.layout import ALGORITHMS
 from plane import kubeconfig
 from plane.addresses import AddressPlan
 from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, running
 from plane.errors import PlaneError
+from plane.frontends import frontends_of, nodes_of
 from plane.manifests import Loaded, load, locate
-from plane.model import key_of
+from plane.model import PROXY_MODES, key_of
 from plane.printing import as_list
 from plane.store import Store
 
@@ -39,6 +41,8 @@ def run(
     *,
     nodes: int = 3,
     ingresses: int = 1,
+    zones: int = 1,
+    proxy_mode: str = "iptables",
     instance: int = 0,
     port_offset: int | None = None,
     ray_address: str | None = None,
@@ -46,6 +50,7 @@ def run(
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)
+    algorithm = algorithm_of_mode(proxy_mode)
     loaded = checked(load(paths, sys.stdin), instance)
     if ready_file:
         Path(ready_file).unlink(missing_ok=True)  # one left by an earlier run would be read as ours
@@ -55,6 +60,8 @@ def run(
     options = {
         "nodes": nodes,
         "ingresses": ingresses,
+        "zones": zones,
+        "algorithm": algorithm,
         "instance": instance,
         "port_offset": port_offset,
         "ray_address": ray_address,
@@ -77,6 +84,14 @@ def checked(loaded: Loaded, instance: int) -> Loaded:
         store = Store(AddressPlan(instance))
         store.apply([manifest.object for manifest in kept])
     return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot)))
+
+
+def algorithm_of_mode(mode: str) -> int:
+    """The algorithm that kube-proxy has in a mode, or of that name. Raises PlaneError."""
+    name = PROXY_MODES.get(mode, mode)
+    if name not in ALGORITHMS:
+        raise PlaneError(f'--proxy-mode "{mode}": choose one of {", ".join((*PROXY_MODES, *ALGORITHMS))}')
+    return ALGORITHMS.index(name)
 
 
 def refuse_second(path: Path) -> None:
@@ -158,14 +173,10 @@ def _print_where(cluster: Cluster, console: Console, path: Path) -> None:
     console.print("[green]ready[/]")
     if any(cluster.store.snapshot.all("Ingress")):
         console.print(f"  ingress   http://{address}:{http} https://{address}:{https}", markup=False)
-    for obj in cluster.store.snapshot.all("Service"):
-        cluster_ip = obj["spec"].get("clusterIP", "None")
-        if cluster_ip == "None":
-            continue
-        for port in obj["spec"].get("ports") or ():
-            number = cluster.plan.bound_port(port["port"])
-            name = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
-            console.print(f"  service   {cluster_ip}:{number}/{port['protocol']}  {name}", markup=False)
+    for each in frontends_of(cluster.store.snapshot, nodes_of(cluster.store.snapshot)):
+        number, protocol = cluster.plan.bound_port(each.port), each.service_port.protocol
+        kind = "" if each.kind == "ClusterIP" else f" {each.kind}"
+        console.print(f"  service   {each.ip}:{number}/{protocol}  {each.service.full_name}{kind}", markup=False)
     console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False, soft_wrap=True)
     console.print("Ctrl-C ends it.", markup=False)
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.layout import BACKEND, FRONTEND, MAGLEV, READY, TCP, Fib, Flows, Verdicts, freeze
-from kernels.lb import frontends, hashing, maglev
+from kernels.layout import BACKEND, FRONTEND, RANGE, READY, REJECT, TCP, Fib, Flows, Verdicts, freeze
+from kernels.lb import frontends
+from kernels.lb.pools import Pools
 
 VIP = 0x7F600101  # 127.96.1.1
 POD = 0x7FF40102  # 127.244.1.2
@@ -22,41 +23,56 @@ class Backend(NamedTuple):
 
 
 class Frontend(NamedTuple):
-    """A row of FRONTEND and its members, by backend id."""
+    """A row of FRONTEND and its members, by backend id.
+
+    outside   members for clients outside the cluster, where they differ
+    by_node   INSIDE | OUTSIDE: that side has a pool for each of nodes 0 … 2, of the members in order from that on
+    """
 
     ip: int
     port: int
     proto: int
     algorithm: int
     members: Sequence[int] = ()
+    outside: Sequence[int] | None = None
+    by_node: int = 0
+    affinity: int = 0
+    affinity_s: int = 0
+    ranges: Sequence[tuple[int, int]] = ()
+    node: int = 0
+
+
+NODES = 3
+SOURCES = ((POD & ~0xFF, POD, 1), (POD + 2, POD + 2, 2))  # first, last and node: of POD … POD + 3 the last is outside
 
 
 def fib_of(rows: Sequence[Frontend], backends: Mapping[int, Backend], *, slots: int = 251, generation: int = 1) -> Fib:
-    """A Fib of these frontends, with a ring of ``slots`` for each Maglev frontend that has members."""
+    """A Fib of these frontends, with rings of ``slots`` for pools that hash."""
     table = np.zeros(max(backends, default=0) + 1, BACKEND)
     for number, backend in backends.items():
         table[number] = (backend.ip, backend.port, backend.weight, 0, TCP, backend.state)
-    seeds = np.zeros(len(table), np.uint64)
-    hashing.endpoint_seeds(freeze(table), seeds)
+    pools = Pools(table, slots)
     packed = [np.zeros((), FRONTEND).item()]
-    members: list[int] = []
-    rings = [np.zeros(0, np.uint32)]
-    for row in rows:
-        ring = np.zeros(0, np.uint32)
-        if row.algorithm == MAGLEV:
-            numbers = np.array(row.members, np.uint32)
-            ring = numbers[maglev.build(seeds[numbers], table["weight"][numbers], slots)]
-        packed.append((*row[:4], len(members), len(row.members), sum(map(len, rings)), len(ring), 0))
-        members += row.members
-        rings.append(ring)
+    ranges: list[tuple[int, int, int, int]] = []
+    for number, row in enumerate(rows, start=1):
+        sides = []
+        for side, members in ((1, row.members), (2, row.members if row.outside is None else row.outside)):
+            runs = [members[first:] for first in range(NODES)] if row.by_node & side else [members]
+            choices = [(row.algorithm, run, [backends[each].weight for each in run], REJECT) for run in runs]
+            sides.append(pools.add(number, *choices))
+        affinity = (row.affinity, row.affinity_s, len(ranges), len(row.ranges), row.node)
+        packed.append((*row[:3], row.by_node, *sides, 0, *affinity))
+        ranges += [(*each, 0, 0) for each in row.ranges]
     lines = np.array(packed, FRONTEND)
     return Fib(
         generation,
         freeze(lines),
         frontends.build_index(lines),
-        table,
-        freeze(np.array(members, np.uint32)),
-        freeze(np.concatenate(rings)),
+        *pools.tables()[:1],
+        freeze(table),
+        *pools.tables()[1:],
+        freeze(np.array([(*each, 0) for each in SOURCES], RANGE)),
+        freeze(np.array(ranges, RANGE)),
     )
 
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kernels.layout import BACKEND, FRONTEND, READY, ROUNDROBIN, TCP, Fib, freeze
+from kernels.layout import BACKEND, FRONTEND, READY, REJECT, RR, TCP, Fib, freeze
+from kernels.lb.forward import empty_fib
 from kernels.lb.frontends import build_index
+from kernels.lb.pools import Pools
 from plane.addresses import AddressPlan, ip_to_int
 
 Address = tuple[str, int]
@@ -18,22 +20,32 @@ PATIENCE_S = 10.0
 
 
 def make_fib(
-    generation: int, frontends: Mapping[Address, Sequence[Address]], algorithm: int = ROUNDROBIN, node: int = 1
+    generation: int, frontends: Mapping[Address, Sequence[Address]], algorithm: int = RR, node: int = 1
 ) -> Fib:
     """A Fib of TCP frontends, each with its endpoints; ids go by first mention, all endpoints are pods of ``node``."""
     ids: dict[Address, int] = {}
-    rows = np.zeros(len(frontends) + 1, FRONTEND)
-    members: list[int] = []
-    for row, ((ip, port), endpoints) in zip(rows[1:], frontends.items(), strict=True):
-        row["ip"], row["port"], row["proto"], row["algorithm"] = ip_to_int(ip), port, TCP, algorithm
-        row["first_member"], row["members"] = len(members), len(endpoints)
-        members += [ids.setdefault(endpoint, len(ids) + 1) for endpoint in endpoints]
+    for endpoints in frontends.values():
+        for endpoint in endpoints:
+            ids.setdefault(endpoint, len(ids) + 1)
     backends = np.zeros(len(ids) + 1, BACKEND)
     for (ip, port), number in ids.items():
         backends[number] = (ip_to_int(ip), port, 1, node, TCP, READY)
-    nothing = freeze(np.zeros(0, np.uint32))
-    return Fib(
-        generation, freeze(rows), build_index(rows), freeze(backends), freeze(np.array(members, np.uint32)), nothing
+    pools = Pools(backends)
+    rows = np.zeros(len(frontends) + 1, FRONTEND)
+    for row, ((ip, port), endpoints) in zip(rows[1:], frontends.items(), strict=True):
+        row["ip"], row["port"], row["proto"] = ip_to_int(ip), port, TCP
+        members = [ids[endpoint] for endpoint in endpoints]
+        row["inside"] = row["outside"] = pools.add((ip, port), (algorithm, members, [1] * len(members), REJECT))
+    table, members, weights, rings = pools.tables()
+    return empty_fib()._replace(
+        generation=generation,
+        frontends=freeze(rows),
+        frontend_index=build_index(rows),
+        pools=table,
+        backends=freeze(backends),
+        members=members,
+        weights=weights,
+        rings=rings,
     )
 
 

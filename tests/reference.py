@@ -3,12 +3,13 @@
 A property test gives kernel and twin the same input and wants the same answer. Nothing here imports a kernel.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from kernels.layout import GONE, MAGLEV, NEW, NO_ENDPOINT, NO_FRONTEND, ROUNDROBIN, TRACKED, Fib
+from kernels.layout import ALGORITHMS, DROP, GONE, INSIDE, NEW, NO_FRONTEND, OUTSIDE, READY, TRACKED, Fib
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -73,12 +74,36 @@ def steer(ring: Sequence[int], flows: Iterable[Flow]) -> list[int]:
 
 @dataclass
 class Steering:
-    """Twin of ``layout.Steering``: tracked flows are key → (backend, endpoint's seed, end of its time)."""
+    """Twin of ``layout.Steering``: what is tracked is key → (backend, endpoint's seed, end of its time)."""
 
-    turns: list[int]
     idle_ns: int
+    pools: int  # beyond so many rows, pools take turns together, on row 0's
+    backends: int  # beyond so many, nobody counts a backend's flows
+    turns: dict[int, tuple[int, int]] = field(default_factory=dict)
+    active: dict[int, int] = field(default_factory=dict)
     tracked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    clients: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    arrival: int = 0
     remembers: bool = True
+
+
+@dataclass
+class Pool:
+    """A row of ``Fib.pools`` with what it points at."""
+
+    row: int
+    algorithm: str
+    otherwise: int
+    members: list[tuple[int, int]]  # backend id, weight
+    ring: list[int]
+
+    @classmethod
+    def of(cls, fib: Fib, row: int) -> "Pool":
+        values = {name: int(fib.pools[row][name]) for name in fib.pools.dtype.names or ()}
+        run = slice(values["first_member"], values["first_member"] + values["members"])
+        slots = slice(values["first_slot"], values["first_slot"] + values["slots"])
+        members = list(zip(fib.members[run].tolist(), fib.weights[run].tolist(), strict=True))
+        return cls(row, ALGORITHMS[values["algorithm"]], values["otherwise"], members, fib.rings[slots].tolist())
 
 
 def forward(fib: Fib, steering: Steering, flows: Iterable[Flow], now_ns: int) -> list[Verdict]:
@@ -94,26 +119,107 @@ def _decide(fib: Fib, steering: Steering, flow: Flow, now_ns: int) -> Verdict:
     if end_ns > now_ns and _is_there(fib, backend, seed):
         steering.tracked[key] = backend, seed, expires_ns
         return TRACKED, row, backend
-    backend = _pick(fib, steering.turns, row, key, now_ns)
+    frontend = {name: int(fib.frontends[row][name]) for name in fib.frontends.dtype.names or ()}
+    allowed = fib.ranges[frontend["first_range"] :][: frontend["ranges"]]
+    if len(allowed) and not any(one["first"] <= flow[0] <= one["last"] for one in allowed):
+        return DROP, row, 0
+    pool = Pool.of(fib, _pool_row(fib, steering, frontend, flow[0]))
+    if frontend["affinity"]:
+        client = mix64(flow[0] << 32 | frontend["affinity"]) | 1
+        backend = _kept(fib, steering, pool, client, now_ns) or rendezvous(fib, pool, client)
+        if backend and steering.remembers:
+            end_ns = now_ns + frontend["affinity_s"] * 10**9
+            steering.clients[client] = backend, _fingerprint(fib.backends[backend]), end_ns
+    else:
+        backend = _pick(steering, pool, flow, now_ns)
     if not backend:
-        return NO_ENDPOINT, row, 0
+        return pool.otherwise, row, 0
+    if backend < steering.backends:
+        steering.active[backend] = steering.active.get(backend, 0) + 1
     if steering.remembers:
         steering.tracked[key] = backend, _fingerprint(fib.backends[backend]), expires_ns
     return NEW, row, backend
 
 
-def _pick(fib: Fib, turns: list[int], row: int, key: int, now_ns: int) -> int:
-    frontend = {name: int(fib.frontends[row][name]) for name in fib.frontends.dtype.names or ()}
-    ring = fib.rings[frontend["first_slot"] :][: frontend["slots"]].tolist()
-    members = fib.members[frontend["first_member"] :][: frontend["members"]].tolist()
-    if frontend["algorithm"] == MAGLEV:
-        return ring[scale(key, len(ring))] if ring else 0
-    if frontend["algorithm"] == ROUNDROBIN:
-        own = row if row < len(turns) else 0
-        turn = turns[own] if turns[own] < len(members) else 0
-        turns[own] = turn + 1
-        return members[turn] if members else 0
-    return members[scale(mix64(key ^ mix64(now_ns)), len(members))] if members else 0
+def _pool_row(fib: Fib, steering: Steering, frontend: dict[str, int], client: int) -> int:
+    for source in fib.sources:
+        if source["first"] <= client <= source["last"]:
+            return frontend["inside"] + (int(source["node"]) if frontend["by_node"] & INSIDE else 0)
+    arrival = frontend["node"] or steering.arrival
+    return frontend["outside"] + (arrival if frontend["by_node"] & OUTSIDE else 0)
+
+
+def _kept(fib: Fib, steering: Steering, pool: Pool, client: int, now_ns: int) -> int:
+    backend, seed, end_ns = steering.clients.get(client, (0, 0, 0))
+    good = end_ns > now_ns and _is_there(fib, backend, seed) and fib.backends[backend]["state"] == READY
+    return backend if good and backend in dict(pool.members) else 0
+
+
+def rendezvous(fib: Fib, pool: Pool, client: int) -> int:
+    def cost(backend: int, weight: int) -> float:
+        row = fib.backends[backend]
+        word = mix64(client ^ endpoint_seed(int(row["ip"]), int(row["port"]), int(row["proto"])))
+        return -math.log(((word >> 11) + 1.0) / 9007199254740993.0) / weight
+
+    return min(((cost(*member), member[0]) for member in pool.members), key=lambda pair: pair[0], default=(0, 0))[1]
+
+
+def _pick(steering: Steering, pool: Pool, flow: Flow, now_ns: int) -> int:
+    if pool.algorithm in ("maglev", "mh"):
+        word = flow_hash(flow) if pool.algorithm == "maglev" else mix64((flow[0] + GOLDEN) & WORD)
+        return pool.ring[scale(word, len(pool.ring))] if pool.ring else 0
+    if not pool.members:
+        return 0
+    drawn = mix64(flow_hash(flow) ^ mix64(now_ns))
+    load = {backend: steering.active.get(backend, 0) for backend, _ in pool.members}
+    ids = [backend for backend, _ in pool.members]
+    match pool.algorithm:
+        case "rr":
+            own = pool.row if pool.row < steering.pools else 0
+            turn, mark = steering.turns.get(own, (0, 0))
+            turn = turn if turn < len(ids) else 0
+            steering.turns[own] = turn + 1, mark
+            return ids[turn]
+        case "wrr":
+            return _weighted_turn(steering, pool)
+        case "lc":
+            return min(ids, key=lambda backend: load[backend])
+        case "wlc":
+            return min(pool.members, key=lambda row: load[row[0]] / row[1])[0]
+        case "nq" if 0 in load.values():
+            return next(backend for backend in ids if not load[backend])
+        case "sed" | "nq":
+            return min(pool.members, key=lambda row: (load[row[0]] + 1) / row[1])[0]
+        case "p2c":
+            return _of_two(pool, load, drawn)
+        case "sh" | "dh":
+            drawn = mix64((flow[0 if pool.algorithm == "sh" else 1] + GOLDEN) & WORD)
+    spread = [backend for backend, weight in pool.members for _ in range(weight)]
+    return spread[scale(drawn, len(spread))]
+
+
+def _weighted_turn(steering: Steering, pool: Pool) -> int:
+    """IPVS' ip_vs_wrr: Wensong Zhang's pseudocode of interleaved weighted round robin."""
+    weights = [weight for _, weight in pool.members]
+    own = pool.row if pool.row < steering.pools else 0
+    turn, mark = steering.turns.get(own, (0, 0))
+    while True:
+        if turn >= len(weights) or not 0 < mark <= max(weights):
+            turn, mark = 0, mark - math.gcd(*weights)
+            if not 0 < mark <= max(weights):
+                mark = max(weights)
+        turn += 1
+        steering.turns[own] = turn, mark
+        if weights[turn - 1] >= mark:
+            return pool.members[turn - 1][0]
+
+
+def _of_two(pool: Pool, load: dict[int, int], drawn: int) -> int:
+    one = scale(drawn, len(pool.members))
+    rest = [number for number in range(len(pool.members)) if number != one]
+    two = rest[scale(mix64(drawn), len(rest))] if rest else one
+    (first, weight), (second, other) = pool.members[one], pool.members[two]
+    return first if load[first] * other <= load[second] * weight else second
 
 
 def _is_there(fib: Fib, backend: int, seed: int) -> bool:

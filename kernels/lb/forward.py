@@ -1,12 +1,14 @@
 """Flows in, verdicts out: the page to read first.
 
-    flow ─► frontend? ─► known flow? ─► pick a backend ─► remember ─► verdict, counted
-             │ no          │ yes           │ none
-             NO_FRONTEND   TRACKED         NO_ENDPOINT
+    flow ─► frontend? ─► known flow? ─► pool for this client? ─► affinity? ─► pick a backend ─► remember ─► verdict
+             │ no          │ yes           │ not allowed           │ yes        │ none           NEW
+             NO_FRONTEND   TRACKED         DROP                    NEW          REJECT or DROP
 
 Law: a batch in, caller-owned columns out; no allocation, no exception, no clock. A known flow keeps its backend as long
 as that is the endpoint it was given, ready or draining; it is given another once the id is gone or stands for another
 endpoint. A new flow is NEW also where the table has no room for it: it is served, and its next batch picks again.
+Session affinity is kept per client address and Service port; its time begins anew with each new flow, and it ends with
+the endpoint's readiness (kube-proxy's ``recent`` match, https://kubernetes.io/docs/reference/networking/virtual-ips).
 """
 
 import numpy as np
@@ -14,12 +16,17 @@ import numpy as np
 from kernels.jit import kernel, prefetch
 from kernels.layout import (
     BACKEND,
+    DROP,
     FRONTEND,
     GONE,
+    INSIDE,
     NEW,
-    NO_ENDPOINT,
     NO_FRONTEND,
     OUTCOMES,
+    OUTSIDE,
+    POOL,
+    RANGE,
+    READY,
     TRACKED,
     Fib,
     Steering,
@@ -27,8 +34,8 @@ from kernels.layout import (
 )
 from kernels.lb import conntrack
 from kernels.lb.frontends import build_index, find_frontend
-from kernels.lb.hashing import endpoint_seed, flow_hash
-from kernels.lb.select import pick
+from kernels.lb.hashing import endpoint_seed, flow_hash, mix64
+from kernels.lb.select import is_member, pick, rendezvous
 
 # Linux' nf_conntrack forgets an established TCP flow after five days; Cilium, which like us sees connections being
 # opened only, after 2 h 13 min 20 s (its --bpf-ct-timeout-regular-tcp). A proxy that sees them close removes them.
@@ -39,22 +46,38 @@ IDLE_NS = 8_000_000_000_000
 AHEAD = 12
 
 _NONE = np.uint32(0)
+_1 = np.uint64(1)
+_32 = np.uint64(32)
 
 
 def empty_fib() -> Fib:
     """A Fib of generation 0 that knows no frontend."""
     frontends = np.zeros(1, FRONTEND)
-    nothing = freeze(np.zeros(0, np.uint32))
-    return Fib(0, freeze(frontends), build_index(frontends), freeze(np.zeros(1, BACKEND)), nothing, nothing)
+    nothing, nowhere = freeze(np.zeros(0, np.uint32)), freeze(np.zeros(0, RANGE))
+    return Fib(
+        generation=0,
+        frontends=freeze(frontends),
+        frontend_index=build_index(frontends),
+        pools=freeze(np.zeros(1, POOL)),
+        backends=freeze(np.zeros(1, BACKEND)),
+        members=nothing,
+        weights=freeze(np.zeros(0, np.uint16)),
+        rings=nothing,
+        sources=nowhere,
+        ranges=nowhere,
+    )
 
 
 def create_steering(fib: Fib, capacity: int) -> Steering:
     """What a forwarding thread needs beside ``fib``; it tracks ``capacity`` flows, and with 0 remembers none."""
     return Steering(
-        conntrack.create(capacity),
-        np.zeros(len(fib.frontends), np.uint32),
-        np.zeros(len(OUTCOMES), np.int64),
-        np.full(1, IDLE_NS, np.int64),
+        conntrack=conntrack.create(capacity),
+        affinity=conntrack.create(capacity),
+        turns=np.zeros((len(fib.pools), 2), np.int64),
+        active=np.zeros(len(fib.backends), np.int32),
+        outcomes=np.zeros(len(OUTCOMES), np.int64),
+        idle_ns=np.full(1, IDLE_NS, np.int64),
+        arrival=np.zeros(1, np.int64),
     )
 
 
@@ -95,12 +118,81 @@ def decide(fib, steering, flow, now_ns):
     if slot >= 0 and is_there(fib.backends, entries[slot]["backend"], entries[slot]["endpoint"]):
         entries[slot]["expires_ns"] = expires_ns
         return TRACKED, row, entries[slot]["backend"]
-    backend = pick(fib, steering.turns, row, key, now_ns)
+    outcome, pool = pool_for(fib, steering, row, src_ip)
+    if outcome != NEW:
+        return outcome, row, _NONE
+    if fib.frontends[row]["affinity"] != 0:
+        backend = _pick_again(fib, steering, row, pool, src_ip, now_ns)
+    else:
+        backend = pick(fib, steering, pool, flow, key, now_ns)
     if backend == 0 or backend >= fib.backends.size:
-        return NO_ENDPOINT, row, _NONE
+        return fib.pools[pool]["otherwise"], row, _NONE
+    if backend < steering.active.size:
+        steering.active[backend] += 1
     if entries.size > 0:
         conntrack.insert(steering.conntrack, key, (expires_ns, backend, fingerprint(fib.backends[backend])), now_ns)
     return NEW, row, backend
+
+
+@kernel
+def pool_for(fib, steering, row, src_ip):
+    """(NEW, the row of ``fib.pools`` that a client of frontend ``row`` may use), or (DROP, 0) where it may not."""
+    frontend = fib.frontends[row]
+    pool = np.int64(frontend["inside"])
+    if frontend["ranges"] != 0 and not _is_allowed(fib, frontend, src_ip):
+        return DROP, np.int64(0)
+    if frontend["by_node"] != 0 or frontend["inside"] != frontend["outside"]:
+        node = node_of(fib.sources, src_ip)
+        if node > 0:
+            pool += node if frontend["by_node"] & INSIDE else 0
+        else:
+            arrival = np.int64(frontend["node"]) if frontend["node"] != 0 else steering.arrival[0]
+            pool = np.int64(frontend["outside"]) + (arrival if frontend["by_node"] & OUTSIDE else 0)
+    return (NEW, pool) if 0 <= pool < fib.pools.size else (DROP, np.int64(0))
+
+
+@kernel
+def node_of(sources, ip):
+    """N of the node that an address is at, int64; 0 for one outside the cluster."""
+    low, high = np.int64(0), np.int64(sources.size)
+    while low < high:  # the first range that begins above the address
+        middle = (low + high) // 2
+        if sources[middle]["first"] <= ip:
+            low = middle + 1
+        else:
+            high = middle
+    if low > 0 and ip <= sources[low - 1]["last"]:
+        return np.int64(sources[low - 1]["node"])
+    return np.int64(0)
+
+
+@kernel
+def _is_allowed(fib, frontend, src_ip):
+    first = np.int64(frontend["first_range"])
+    for i in range(first, min(first + np.int64(frontend["ranges"]), fib.ranges.size)):
+        if fib.ranges[i]["first"] <= src_ip <= fib.ranges[i]["last"]:
+            return True
+    return False
+
+
+@kernel
+def _pick_again(fib, steering, row, pool, src_ip, now_ns):
+    """The backend that this client had last, else its first one: by rendezvous, so that every node gives the same."""
+    frontend = fib.frontends[row]
+    client = mix64((np.uint64(src_ip) << _32) | np.uint64(frontend["affinity"])) | _1
+    entries = steering.affinity.entries
+    slot = conntrack.find(steering.affinity, client, now_ns)
+    backend = _NONE
+    if slot >= 0:
+        kept = entries[slot]["backend"]
+        if is_there(fib.backends, kept, entries[slot]["endpoint"]) and fib.backends[kept]["state"] == READY:
+            backend = kept if is_member(fib, pool, kept) else _NONE
+    if backend == 0:
+        backend = rendezvous(fib, pool, client)
+    if backend != 0 and backend < fib.backends.size and entries.size > 0:
+        expires_ns = now_ns + np.int64(frontend["affinity_s"]) * 1_000_000_000
+        conntrack.insert(steering.affinity, client, (expires_ns, backend, fingerprint(fib.backends[backend])), now_ns)
+    return backend
 
 
 @kernel

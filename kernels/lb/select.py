@@ -1,33 +1,59 @@
-"""How a frontend picks a backend for a flow that has none.
+"""How a pool picks a backend for a flow that has none: every algorithm, by the name its users know it by.
 
-Law: a pick is a function of the flow's hash, the time and the frontend's turn, so that a recorded run can be replayed.
-The answer 0 is "no backend", also for a row whose run or ring does not lie within its table.
+Law: a pick is a function of the flow, the time and what the pool remembers (turns, connections under way), so that a
+recorded run can be replayed. The answer 0 is "no backend", also for a row whose run or ring does not lie within its
+table. Members have weights above 0; ``random``, ``rr``, ``lc`` and ``nq``'s idle ones take no notice of them where all
+weights are equal.
+
+    random          kube-proxy's iptables and nftables modes        by weight, where there are weights
+    rr wrr          IPVS, turns; wrr interleaved (Wensong Zhang)    state: turns
+    lc wlc sed nq   IPVS, least connections                         state: active
+    sh dh           IPVS, hash of source or destination address     all move when endpoints change
+    mh              IPVS, Maglev ring by source address
+    maglev          Cilium, Maglev ring by 5-tuple
+    p2c             the less loaded of two at random (Mitzenmacher) state: active
 """
+
+import math
 
 import numpy as np
 
 from kernels.jit import kernel
-from kernels.layout import MAGLEV, ROUNDROBIN
-from kernels.lb.hashing import mix64, reduce
+from kernels.layout import DH, LC, MAGLEV, MH, NQ, P2C, RR, SED, SH, WLC, WRR
+from kernels.lb.hashing import GOLDEN, endpoint_seed, mix64, reduce
 
 _NONE = np.uint32(0)
+_11 = np.uint64(11)
 
 
 @kernel
-def pick(fib, turns, row, key, now_ns):
-    """The backend id, uint32, that frontend ``row`` gives a new flow of hash ``key`` at ``now_ns``; 0 for none.
-
-    turns  uint32[frontends], of which round robin moves the row's own
-    """
-    frontend = fib.frontends[row]
-    if frontend["algorithm"] == MAGLEV:
-        return at(fib.rings, frontend["first_slot"], frontend["slots"], reduce(key, frontend["slots"]))
-    members = frontend["members"]
-    if frontend["algorithm"] == ROUNDROBIN:
-        choice = take_turn(turns, row, members)
-    else:
-        choice = draw(key, now_ns, members)
-    return at(fib.members, frontend["first_member"], members, choice)
+def pick(fib, steering, pool, flow, key, now_ns):
+    """The backend id, uint32, that row ``pool`` of ``fib.pools`` gives a new flow of hash ``key``; 0 for none."""
+    row = fib.pools[pool]
+    algorithm, members = row["algorithm"], np.int64(row["members"])
+    first = np.int64(row["first_member"])
+    if algorithm == MAGLEV:
+        return at(fib.rings, row["first_slot"], row["slots"], reduce(key, row["slots"]))
+    if algorithm == MH:
+        return at(fib.rings, row["first_slot"], row["slots"], reduce(_address_hash(flow[0]), row["slots"]))
+    if members == 0 or first + members > fib.members.size or first + members > fib.weights.size:
+        return _NONE
+    own = pool if pool < steering.turns.shape[0] else 0
+    if algorithm == RR:
+        choice = take_turn(steering.turns, own, members)
+    elif algorithm == WRR:
+        choice = _take_weighted_turn(fib, steering.turns, own, row)
+    elif algorithm in (LC, WLC, SED, NQ):
+        choice = _least(fib, steering.active, row, algorithm)
+    elif algorithm == SH:
+        choice = _by_weight(fib, row, _address_hash(flow[0]))
+    elif algorithm == DH:
+        choice = _by_weight(fib, row, _address_hash(flow[1]))
+    elif algorithm == P2C:
+        choice = _better_of_two(fib, steering.active, row, mix64(key ^ mix64(np.uint64(now_ns))))
+    else:  # from flow and time, so that the next connection draws again
+        choice = _by_weight(fib, row, mix64(key ^ mix64(np.uint64(now_ns))))
+    return at(fib.members, row["first_member"], row["members"], choice)
 
 
 @kernel
@@ -40,17 +66,116 @@ def at(table, first, count, choice):
 
 
 @kernel
-def draw(key, now_ns, members):
-    """A member at random, as kube-proxy does it: from flow and time, so that the next connection draws again."""
-    return reduce(mix64(key ^ mix64(np.uint64(now_ns))), members)
+def rendezvous(fib, pool, client):
+    """The backend that a client of hash ``client`` has of all members, whatever became of the others; 0 for none.
+
+    Highest random weight (Thaler, Ravishankar 1998), with weights as in Schindelhauer, Schomaker 2005.
+    """
+    row = fib.pools[pool]
+    first, members = np.int64(row["first_member"]), np.int64(row["members"])
+    best, chosen = math.inf, _NONE
+    if first + members > fib.members.size or first + members > fib.weights.size:
+        return _NONE
+    for i in range(first, first + members):
+        if fib.members[i] >= fib.backends.size:
+            continue
+        backend = fib.backends[fib.members[i]]
+        word = mix64(client ^ endpoint_seed(backend["ip"], backend["port"], backend["proto"]))
+        cost = -math.log((np.float64(word >> _11) + 1.0) / 9007199254740993.0) / fib.weights[i]
+        if cost < best:
+            best, chosen = cost, fib.members[i]
+    return chosen
+
+
+@kernel
+def is_member(fib, pool, backend):
+    """Whether the pool has the backend."""
+    row = fib.pools[pool]
+    first = np.int64(row["first_member"])
+    found = False
+    for i in range(first, min(first + np.int64(row["members"]), fib.members.size)):
+        found |= fib.members[i] == backend
+    return found
 
 
 @kernel
 def take_turn(turns, row, members):
-    """The member whose turn it is, and on to the next; rows beyond ``turns`` take turns together, on row 0's."""
-    own = row if row < turns.size else 0
-    turn = np.int64(turns[own])
-    if turn >= np.int64(members):
+    """The member whose turn it is, and on to the next."""
+    turn = turns[row, 0]
+    if turn >= members:
         turn = np.int64(0)
-    turns[own] = turn + 1
+    turns[row, 0] = turn + 1
     return turn
+
+
+@kernel
+def _take_weighted_turn(fib, turns, own, row):
+    """IPVS' wrr: round after round, those whose weight is not below a mark that comes down from the heaviest."""
+    first, members = np.int64(row["first_member"]), np.int64(row["members"])
+    for _ in range(members + 1):  # each round has somebody, the heaviest
+        turn, mark = turns[own, 0], turns[own, 1]
+        if turn >= members or mark == 0 or mark > row["heaviest"]:
+            turn = np.int64(0)
+            mark -= row["step"]
+            if mark <= 0 or mark > row["heaviest"]:
+                mark = np.int64(row["heaviest"])
+        turns[own, 0], turns[own, 1] = turn + 1, mark
+        if fib.weights[first + turn] >= mark:
+            return turn
+    return np.int64(0)
+
+
+@kernel
+def _least(fib, active, row, algorithm):
+    """The first of those with the least: connections (lc), the same by weight (wlc), with this one (sed), idle (nq)."""
+    first = np.int64(row["first_member"])
+    best, best_load, best_weight = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(np.int64(row["members"])):
+        load = _load(active, fib.members[first + i])
+        weight = np.int64(1) if algorithm == LC else np.int64(fib.weights[first + i])
+        if algorithm == NQ and load == 0:
+            return np.int64(i)
+        if algorithm in (SED, NQ):
+            load += 1
+        if best_weight == 0 or load * best_weight < best_load * weight:
+            best, best_load, best_weight = np.int64(i), load, weight
+    return best
+
+
+@kernel
+def _better_of_two(fib, active, row, word):
+    """Two members at random, and of them the one with fewer connections for its weight."""
+    first, members = np.int64(row["first_member"]), np.int64(row["members"])
+    one = reduce(word, members)
+    if members == 1:
+        return one
+    other = reduce(mix64(word), members - 1)
+    other += other >= one
+    load_of_one = _load(active, fib.members[first + one]) * np.int64(fib.weights[first + other])
+    load_of_other = _load(active, fib.members[first + other]) * np.int64(fib.weights[first + one])
+    return one if load_of_one <= load_of_other else other
+
+
+@kernel
+def _load(active, backend):
+    """Connections a backend has now."""
+    return np.int64(active[backend]) if backend < active.size else np.int64(0)
+
+
+@kernel
+def _by_weight(fib, row, word):
+    """The member that a hash falls to, each having as much of the range as its weight."""
+    first, members = np.int64(row["first_member"]), np.int64(row["members"])
+    mark = reduce(word, row["weight"])
+    if np.int64(row["weight"]) == members:  # all weigh 1
+        return mark
+    for i in range(members):
+        mark -= np.int64(fib.weights[first + i])
+        if mark < 0:
+            return i
+    return members - 1
+
+
+@kernel
+def _address_hash(ip):
+    return mix64(np.uint64(ip) + GOLDEN)

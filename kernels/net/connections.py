@@ -166,6 +166,8 @@ def end(steering, relay, row, how):
         connection.client_ip, connection.frontend_ip, connection.client_port, connection.frontend_port, np.uint8(TCP)
     )
     conntrack.remove(steering.conntrack, key)
+    if connection.backend < steering.active.size and steering.active[connection.backend] > 0:
+        steering.active[connection.backend] -= 1
     if connection.state == CONNECTING:
         loop.connecting -= 1
     connection.state = FREE

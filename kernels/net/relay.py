@@ -251,6 +251,8 @@ def _send_on(fib, steering, relay, i, now_ns):
         syscalls.close(client)
         syscalls.close(upstream)
         return
+    if outcome == TRACKED and backend < steering.active.size:
+        steering.active[backend] += 1  # its address and port served another connection just now; NEW ones are counted
     loop = relay.loop[0]
     loop.free -= 1
     row = np.int64(relay.free[loop.free])

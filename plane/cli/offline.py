@@ -15,6 +15,14 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
 @click.option(
     "--ingresses", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Ingress processes to run."
 )
+@click.option("--zones", type=click.IntRange(1, 250), default=1, show_default=True, help="Zones to spread nodes over.")
+@click.option(
+    "--proxy-mode",
+    default="iptables",
+    show_default=True,
+    metavar="MODE",
+    help="How Services that do not say it balance: iptables, nftables, ipvs, or an algorithm such as maglev or lc.",
+)
 @click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
 @click.option(
     "--port-offset",
@@ -36,6 +44,8 @@ def up(
     more_paths: tuple[str, ...],
     nodes: int,
     ingresses: int,
+    zones: int,
+    proxy_mode: str,
     ready_file: str | None,
     port_offset: int | None,
     instance: int,
@@ -48,6 +58,8 @@ def up(
         manifest_paths(paths, more_paths, required=False),
         nodes=nodes,
         ingresses=ingresses,
+        zones=zones,
+        proxy_mode=proxy_mode,
         instance=instance,
         port_offset=port_offset,
         ray_address=address,

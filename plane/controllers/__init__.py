@@ -17,7 +17,7 @@ from plane.model import Snapshot
 STEPS = (
     lifecycle.namespaces,
     lifecycle.orphans,
-    addressing.cluster_ips,
+    addressing.services,
     deployments.roll,
     lifecycle.orphans,
     deployments.scale,

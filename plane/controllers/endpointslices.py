@@ -9,7 +9,17 @@ from collections.abc import Iterable, Iterator
 
 from plane.addresses import AddressPlan
 from plane.controllers.lifecycle import Pass, digest_uid
-from plane.model import SERVICE_LABEL, Object, Service, ServicePort, Snapshot, key_of
+from plane.model import (
+    POD_WEIGHT_ANNOTATION,
+    SERVICE_LABEL,
+    WEIGHT_ANNOTATION,
+    ZONE_LABEL,
+    Object,
+    Service,
+    ServicePort,
+    Snapshot,
+    key_of,
+)
 
 MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
@@ -17,6 +27,7 @@ SLICE_SIZE = 100
 
 # (name, protocol, number) of each port, in the order of the Service.
 Ports = tuple[tuple[str, str, int], ...]
+Zones = dict[str, str]  # of nodes, by name
 
 
 def endpoint_slices(snapshot: Snapshot, given: Pass) -> Snapshot:
@@ -32,7 +43,7 @@ def endpoint_slices(snapshot: Snapshot, given: Pass) -> Snapshot:
                 "creationTimestamp": given.now,
             }
             put.append({**obj, "metadata": {**obj["metadata"], **made}})
-        elif before["endpoints"] != obj["endpoints"] or before["ports"] != obj["ports"]:
+        elif any(before[name] != obj[name] for name in ("endpoints", "ports")):
             put.append({**before, "endpoints": obj["endpoints"], "ports": obj["ports"]})
     return snapshot.changed(put, map(key_of, stale))
 
@@ -42,11 +53,12 @@ def _slices(snapshot: Snapshot, plan: AddressPlan) -> tuple[list[Object], list[O
     pods_by_namespace: dict[str, list[Object]] = {}
     for pod in snapshot.all("Pod"):
         pods_by_namespace.setdefault(pod["metadata"]["namespace"], []).append(pod)
+    zones = {obj["metadata"]["name"]: _zone(obj) for obj in snapshot.all("Node")}
     wanted = [
         obj
         for service_obj in snapshot.all("Service")
         if service_obj["spec"].get("selector") and service_obj["spec"].get("type") != "ExternalName"
-        for obj in _slices_of(service_obj, pods_by_namespace.get(service_obj["metadata"]["namespace"], ()), plan)
+        for obj in _slices_of(service_obj, pods_by_namespace.get(service_obj["metadata"]["namespace"], ()), plan, zones)
     ]
     names = {key_of(obj) for obj in wanted}
     stale = [
@@ -83,10 +95,14 @@ def target_port(port: ServicePort, pod: Object) -> int | None:
     return None
 
 
-def _slices_of(service_obj: Object, pods: Iterable[Object], plan: AddressPlan) -> Iterator[Object]:
+def _zone(node: Object) -> str:
+    return str((node["metadata"].get("labels") or {}).get(ZONE_LABEL, ""))
+
+
+def _slices_of(service_obj: Object, pods: Iterable[Object], plan: AddressPlan, zones: Zones) -> Iterator[Object]:
     service = Service.of(service_obj)
     selector = tuple(service.selector.items())
-    groups: dict[Ports, list[Object]] = {}
+    groups: dict[tuple[Ports, str], list[Object]] = {}
     for pod in pods:
         if not selects(selector, pod) or is_finished(pod) or not (pod.get("status") or {}).get("podIP"):
             continue
@@ -94,13 +110,18 @@ def _slices_of(service_obj: Object, pods: Iterable[Object], plan: AddressPlan) -
         ports = tuple(
             (port.name, port.protocol, plan.bound_port(number)) for port, number in resolved if number is not None
         )
-        groups.setdefault(ports, []).append(pod)
-    for ports, members in sorted(groups.items()):
+        weight = (pod["metadata"].get("annotations") or {}).get(POD_WEIGHT_ANNOTATION, "")
+        groups.setdefault((ports, weight), []).append(pod)
+    for (ports, weight), members in sorted(groups.items()):
         for start in range(0, len(members), SLICE_SIZE):
-            yield _slice(service_obj, service, ports, start // SLICE_SIZE, members[start : start + SLICE_SIZE])
+            obj = _slice(service_obj, service, ports, f"{weight}/{start // SLICE_SIZE}")
+            if weight:
+                obj["metadata"]["annotations"] = {WEIGHT_ANNOTATION: weight}
+            obj["endpoints"] = [_endpoint(service_obj, pod, zones) for pod in members[start : start + SLICE_SIZE]]
+            yield obj
 
 
-def _slice(service_obj: Object, service: Service, ports: Ports, part: int, pods: list[Object]) -> Object:
+def _slice(service_obj: Object, service: Service, ports: Ports, part: str) -> Object:
     uid = service_obj["metadata"].get("uid", "")
     suffix = hashlib.blake2b(f"{uid}{ports}{part}".encode(), digest_size=3).hexdigest()[:5]
     return {
@@ -115,12 +136,13 @@ def _slice(service_obj: Object, service: Service, ports: Ports, part: int, pods:
             ],
         },
         "addressType": "IPv4",
-        "endpoints": [_endpoint(pod, service.publish_not_ready) for pod in pods],
+        "endpoints": [],
         "ports": [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in ports],
     }
 
 
-def _endpoint(pod: Object, publish_not_ready: bool) -> Object:
+def _endpoint(service: Object, pod: Object, zones: Zones) -> Object:
+    publish_not_ready = bool(service["spec"].get("publishNotReadyAddresses"))
     metadata, terminating = pod["metadata"], "deletionTimestamp" in pod["metadata"]
     serving = is_ready(pod)
     endpoint: Object = {
@@ -138,6 +160,18 @@ def _endpoint(pod: Object, publish_not_ready: bool) -> Object:
             "uid": metadata.get("uid", ""),
         },
     }
-    if pod["spec"].get("hostname"):
+    if zone := zones.get(pod["spec"]["nodeName"]):
+        endpoint["zone"] = zone
+    if hints := _hints(service["spec"].get("trafficDistribution", ""), pod["spec"]["nodeName"], zone or ""):
+        endpoint["hints"] = hints
+    if pod["spec"].get("hostname") and pod["spec"].get("subdomain") == service["metadata"]["name"]:
         endpoint["hostname"] = pod["spec"]["hostname"]
     return endpoint
+
+
+def _hints(distribution: str, node: str, zone: str) -> Object:
+    """Whom an endpoint is meant for (KEP-3015: PreferSameZone was PreferClose; PreferSameNode falls to the zone)."""
+    hints: Object = {"forNodes": [{"name": node}]} if distribution == "PreferSameNode" else {}
+    if distribution in ("PreferSameZone", "PreferClose", "PreferSameNode") and zone:
+        hints["forZones"] = [{"name": zone}]
+    return hints

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from plane.columns import NONE, ingress_addresses, joined, pairs
 from plane.describe.text import Row, block
-from plane.model import Endpoint, Object, Service, Snapshot, eligible, service_endpoints, slices_by_service
+from plane.endpoints import eligible
+from plane.model import Endpoint, Object, Service, Snapshot, service_endpoints, slices_by_service
 
 
 def _state_of(endpoint: Endpoint) -> str:

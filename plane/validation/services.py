@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+from kernels.layout import ALGORITHMS
+from plane.addresses import NODE_PORTS
+from plane.model import ALGORITHM_ANNOTATIONS, WEIGHT_ANNOTATION
 from plane.validation import names
 from plane.validation.findings import Finding, Place, shown
 from plane.validation.metadata import labels, name_at, unique
@@ -10,10 +13,8 @@ TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 POLICIES = ("Cluster", "Local")
 DISTRIBUTIONS = ("PreferSameZone", "PreferSameNode", "PreferClose")
-NODE_PORTS = (30000, 32767)
 ADDRESS_TYPES = ("IPv4", "IPv6", "FQDN")
-ALGORITHM = "trafficplane.dev/lb-algorithm"
-ALGORITHMS = ("random", "roundrobin", "maglev")
+BALANCER_FIELDS = ("loadBalancerIP", "loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts")
 NO_SCTP = "this plane has no SCTP; write TCP or UDP, or leave the port out"
 NO_IPV6 = "this plane has IPv4 only"
 
@@ -32,7 +33,8 @@ def service(obj: Place) -> Iterator[Finding]:
     yield from _outside(spec, kind)
     yield from spec.at("internalTrafficPolicy").one_of(POLICIES)
     yield from spec.at("trafficDistribution").one_of(DISTRIBUTIONS)
-    yield from obj.at("metadata", "annotations").at(ALGORITHM).one_of(ALGORITHMS)
+    for annotation in ALGORITHM_ANNOTATIONS:
+        yield from obj.at("metadata", "annotations").at(annotation).one_of(ALGORITHMS)
 
 
 def _ports(spec: Place, kind: str) -> Iterator[Finding]:
@@ -141,12 +143,13 @@ def _outside(spec: Place, kind: str) -> Iterator[Finding]:
             f"goes with type NodePort or LoadBalancer, or with externalIPs; leave it out with type {kind}"
         )
     if kind != "LoadBalancer":
-        for name in ("loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts"):
+        for name in BALANCER_FIELDS:
             if spec.at(name).given:
                 yield spec.at(name).wrong(f"goes with type LoadBalancer; leave it out with type {kind}")
     for span in spec.at("loadBalancerSourceRanges").rows():
         yield from name_at(span, names.cidr)
     yield from name_at(spec.at("loadBalancerClass"), names.qualified)
+    yield from name_at(spec.at("loadBalancerIP"), names.ipv4)
     health = spec.at("healthCheckNodePort")
     if health.value:
         yield from health.between(1, 65535)
@@ -155,6 +158,7 @@ def _outside(spec: Place, kind: str) -> Iterator[Finding]:
 
 
 def endpoint_slice(obj: Place) -> Iterator[Finding]:
+    yield from weight(obj.at("metadata", "annotations").at(WEIGHT_ANNOTATION))
     family = obj.at("addressType")
     if family.value in ("IPv6", "FQDN"):
         yield family.wrong(f"{NO_IPV6}; write IPv4 and IPv4 addresses")
@@ -179,6 +183,12 @@ def endpoint_slice(obj: Place) -> Iterator[Finding]:
         yield from name_at(row.at("appProtocol"), names.qualified)
         yield from _protocol(row.at("protocol"))
     yield from _unique_slice_ports(obj.at("ports"))
+
+
+def weight(place: Place) -> Iterator[Finding]:
+    """An annotation's weight; annotations are text."""
+    if place.given and not (place.text().isdecimal() and int(place.text()) <= 65535):
+        yield place.wrong(f"{shown(place.value)} is no weight; write a whole number from 0 to 65535")
 
 
 def _unique_slice_ports(ports: Place) -> Iterator[Finding]:

@@ -5,17 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels import layout
 from kernels.layout import (
     DRAINING,
     GONE,
+    INSIDE,
     MAGLEV,
     NEW,
-    NO_ENDPOINT,
     NO_FRONTEND,
     OUTCOMES,
+    OUTSIDE,
     RANDOM,
     READY,
-    ROUNDROBIN,
+    REJECT,
+    RR,
     TCP,
     TRACKED,
     UDP,
@@ -41,8 +44,7 @@ from tests.batches import (
     verdicts_for,
 )
 
-ALGORITHMS = [pytest.param(number, id=name) for number, name in ((RANDOM, "random"), (ROUNDROBIN, "roundrobin"))]
-ALGORITHMS.append(pytest.param(MAGLEV, id="maglev"))
+ALGORITHMS = [pytest.param(number, id=name) for number, name in enumerate(layout.ALGORITHMS)]
 
 
 def decide(fib: Fib, steering: Steering, flows: Flows, now_ns: int = 0) -> Verdicts:
@@ -79,17 +81,37 @@ def fibs(draw: st.DrawFn) -> Fib:
     backends = draw(st.dictionaries(st.integers(1, 6), backend_rows, max_size=6))
     members = st.lists(st.sampled_from(sorted(backends)), unique=True) if backends else st.just([])
     keys = draw(st.lists(frontend_keys, unique=True, max_size=5))
-    return fib_of([Frontend(*key, draw(st.integers(0, 2)), draw(members)) for key in keys], backends)
+    frontend = st.builds(
+        Frontend,
+        *(st.none() for _ in range(3)),
+        algorithm=st.integers(0, len(layout.ALGORITHMS) - 1),
+        members=members,
+        outside=st.none() | members,
+        by_node=st.sampled_from([0, 0, INSIDE, OUTSIDE, INSIDE | OUTSIDE]),
+        affinity=st.sampled_from([0, 0, 1, 2]),
+        affinity_s=st.just(1),
+        ranges=st.just(()) | st.lists(st.just((POD + 1, POD + 2)) | st.just((POD, POD)), max_size=2),
+        node=st.integers(0, 2),
+    )
+    rows = [draw(frontend)._replace(ip=ip, port=port, proto=proto) for ip, port, proto in keys]
+    return fib_of(rows, backends)
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(st.tuples(fibs(), flows_strategy, st.integers(0, 60)), min_size=1, max_size=5), st.booleans())
+@given(
+    st.lists(st.tuples(fibs(), flows_strategy, st.sampled_from([0, 20, 60, 10**9])), min_size=1, max_size=5),
+    st.booleans(),
+    st.lists(st.integers(0, 3), min_size=7, max_size=7),
+    st.integers(0, 2),
+)
 def test_verdicts_equal_the_twins_through_changes_of_the_fib(
-    steps: list[tuple[Fib, list[reference.Flow], int]], remembers: bool
+    steps: list[tuple[Fib, list[reference.Flow], int]], remembers: bool, active: list[int], arrival: int
 ) -> None:
-    steering = create_steering(steps[0][0], 256 if remembers else 0)
-    steering.idle_ns[0] = 50
-    twin = reference.Steering([0] * len(steering.turns), 50, remembers=remembers)
+    steering = create_steering(steps[0][0], 256 if remembers else 0)._replace(active=np.array(active, np.int32))
+    steering.idle_ns[0], steering.arrival[0] = 50, arrival
+    twin = reference.Steering(
+        50, len(steering.turns), len(active), active=dict(enumerate(active)), arrival=arrival, remembers=remembers
+    )
     counted = [0] * len(OUTCOMES)
     now_ns = 0
     for fib, rows, passed_ns in steps:
@@ -100,7 +122,8 @@ def test_verdicts_equal_the_twins_through_changes_of_the_fib(
         for outcome, _, _ in expected:
             counted[outcome] += 1
     assert steering.outcomes.tolist() == counted
-    assert steering.turns.tolist() == twin.turns
+    turns = {row: tuple(turn) for row, turn in enumerate(steering.turns.tolist()) if any(turn)}
+    assert turns == {row: turn for row, turn in twin.turns.items() if any(turn)}
     assert steering.conntrack.counts[conntrack.REFUSED] == 0
 
 
@@ -109,7 +132,7 @@ def test_a_large_batch_equals_the_twin(algorithm: int) -> None:
     fib, flows = one_service(algorithm, 7), random_flows(600)
     steering = create_steering(fib, 600)
     verdicts = decide(fib, steering, flows, 12345)
-    expected = reference.forward(fib, reference.Steering([0, 0], IDLE_NS), rows_of(flows), 12345)
+    expected = reference.forward(fib, reference.Steering(IDLE_NS, 2, 8), rows_of(flows), 12345)
     assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
 
 
@@ -145,7 +168,7 @@ def test_a_known_flow_keeps_its_backend(algorithm: int) -> None:
 
 
 def test_round_robin_goes_round() -> None:
-    fib = one_service(ROUNDROBIN, 3)
+    fib = one_service(RR, 3)
     verdicts = decide(fib, create_steering(fib, 0), random_flows(7))
     assert verdicts.backend.tolist() == [1, 2, 3, 1, 2, 3, 1]
 
@@ -166,7 +189,7 @@ def test_maglev_gives_a_flow_the_same_backend_on_every_node_without_conntrack() 
 
 
 def service_over(backends: dict[int, Backend], members: list[int]) -> Fib:
-    return fib_of([Frontend(VIP, 80, TCP, ROUNDROBIN, members)], backends)
+    return fib_of([Frontend(VIP, 80, TCP, RR, members)], backends)
 
 
 def test_flows_of_a_draining_backend_go_on_and_new_ones_do_not_come() -> None:
@@ -206,7 +229,7 @@ def test_a_flow_whose_backend_row_no_longer_exists_is_picked_again() -> None:
 
 
 def test_a_known_flow_is_forgotten_after_its_idle_time() -> None:
-    fib = one_service(ROUNDROBIN, 2)
+    fib = one_service(RR, 2)
     steering = create_steering(fib, 16)
     steering.idle_ns[0] = 100
     flow = random_flows(1)
@@ -218,7 +241,7 @@ def test_no_frontend_and_no_endpoint_are_told_apart() -> None:
     fib = fib_of([Frontend(VIP, 80, TCP, algorithm, []) for algorithm in (RANDOM,)], {})
     rows = [(POD, VIP, 40000, 80, TCP), (POD, VIP, 40000, 81, TCP), (POD, VIP, 40000, 80, UDP)]
     verdicts = decide(fib, create_steering(fib, 16), flows_of(rows))
-    assert verdicts.outcome.tolist() == [NO_ENDPOINT, NO_FRONTEND, NO_FRONTEND]
+    assert verdicts.outcome.tolist() == [REJECT, NO_FRONTEND, NO_FRONTEND]
     assert verdicts.frontend.tolist() == [1, 0, 0]
     assert verdicts.backend.tolist() == [0, 0, 0]
 
@@ -228,7 +251,7 @@ def test_a_service_without_endpoints_refuses_and_recovers(algorithm: int) -> Non
     nobody = fib_of([Frontend(VIP, 80, TCP, algorithm, [])], {})
     steering = create_steering(nobody, 16)
     flow = random_flows(1)
-    assert names(decide(nobody, steering, flow)) == ["NO_ENDPOINT"]
+    assert names(decide(nobody, steering, flow)) == ["REJECT"]
     assert names(decide(one_service(algorithm, 1), steering, flow)) == ["NEW"]
 
 
@@ -242,12 +265,12 @@ def test_flows_are_served_though_conntrack_is_full() -> None:
 
 
 def test_a_fib_with_runs_beyond_its_tables_gives_no_endpoint_and_reads_nothing_else() -> None:
-    for algorithm in (RANDOM, ROUNDROBIN, MAGLEV):
+    for algorithm in range(len(layout.ALGORITHMS)):
         fib = one_service(algorithm, 3)
-        table = fib.frontends.copy()
+        table = fib.pools.copy()
         table["first_member"], table["first_slot"] = 1 << 31, 1 << 31
-        broken = fib._replace(frontends=freeze(table))
-        assert set(names(decide(broken, create_steering(fib, 16), random_flows(20)))) == {"NO_ENDPOINT"}
+        broken = fib._replace(pools=freeze(table))
+        assert set(names(decide(broken, create_steering(fib, 16), random_flows(20)))) == {"REJECT"}
 
 
 def test_the_empty_fib_has_no_frontend_for_anything() -> None:

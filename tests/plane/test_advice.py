@@ -125,28 +125,17 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="an EndpointSlice of no Service",
         ),
         pytest.param(
-            (service(type="NodePort", sessionAffinity="ClientIP", trafficDistribution="PreferSameZone"), pod()),
-            [
-                "Service default/web: spec.type NodePort: the ClusterIP is served, the node port is not yet",
-                "Service default/web: spec.sessionAffinity ClientIP: not honoured yet, each "
-                "connection is balanced anew",
-                "Service default/web: spec.trafficDistribution PreferSameZone: not honoured yet, "
-                "endpoints of all nodes "
-                "are used",
-            ],
-            id="Service features that are not run yet",
+            (service(type="LoadBalancer", externalTrafficPolicy="Local", sessionAffinity="ClientIP"), pod()),
+            [],
+            id="what Services can say",
         ),
         pytest.param(
-            (service(type="LoadBalancer", externalTrafficPolicy="Local", internalTrafficPolicy="Local"), pod()),
+            (service(type="LoadBalancer", loadBalancerClass="example.com/cloud"), pod()),
             [
-                "Service default/web: spec.type LoadBalancer: the ClusterIP is served, node port and load balancer are "
-                "not yet",
-                "Service default/web: spec.internalTrafficPolicy Local: not honoured yet, endpoints "
-                "of all nodes are used",
-                "Service default/web: spec.externalTrafficPolicy Local: not honoured yet, endpoints "
-                "of all nodes are used",
+                "Service default/web: spec.loadBalancerClass example.com/cloud: left pending: the plane gives no "
+                "address of this class"
             ],
-            id="a load balancer and local policies",
+            id="a load balancer of another class",
         ),
         pytest.param(
             (service(type="ExternalName", externalName="a.com", selector={}, ports=[]),),
@@ -158,7 +147,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             [
                 "Service default/web: spec.ports[0].protocol UDP: pods answer on UDP, the ClusterIP "
                 "does not relay it yet",
-                "Service default/web: spec.externalIPs: not served yet, the ClusterIP is",
+                "Service default/web: spec.externalIPs[0] 10.0.0.1: served only where the machine has this address",
             ],
             id="UDP and external addresses",
         ),

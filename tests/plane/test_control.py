@@ -1,18 +1,13 @@
 """The control plane with real nodes and a real ingress in this process: the same objects that Ray's actors hold."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from plane.addresses import AddressPlan
-from plane.control import AgentLostError, ControlPlane
+from plane.control import ControlPlane
 from plane.errors import PlaneError
-from plane.ingress.server import Ingress
 from plane.model import Key, Object
-from plane.node import Node
-from plane.statuses import node_name
+from tests.plane.local import LocalFleet, fetch, serving
 
 pytestmark = pytest.mark.syscalls
 DEPLOYMENT = Key("Deployment", "default", "web")
@@ -58,80 +53,6 @@ def manifests(replicas: int = 3) -> list[Object]:
     ]
 
 
-class Losable:
-    """A node or an ingress that can be lost: once ``lost`` is set, every call fails as with the process gone."""
-
-    def __init__(self, agent: Node | Ingress):
-        self.agent = agent
-        self.lost = asyncio.Event()
-
-    async def _or_lost(self, call: Awaitable[object]) -> object:
-        work, lost = asyncio.ensure_future(call), asyncio.ensure_future(self.lost.wait())
-        await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
-        if self.lost.is_set():
-            work.cancel()
-            raise AgentLostError("lost")
-        lost.cancel()
-        return await work
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
-        return lambda *arguments: self._or_lost(getattr(self.agent, name)(*arguments))
-
-
-class LocalFleet:
-    """Agents in this process."""
-
-    def __init__(self, plan: AddressPlan):
-        self.plan = plan
-        self.nodes: dict[int, Losable] = {}
-        self.ingresses: dict[int, Losable] = {}
-
-    async def start_node(self, number: int) -> Losable:
-        if number in self.nodes:  # what the kernel does to the sockets of a killed process
-            await self.nodes[number].agent.stop(0)
-        node = Node(node_name(number), number, self.plan)
-        await node.start()
-        self.nodes[number] = Losable(node)
-        return self.nodes[number]
-
-    async def start_ingress(self, number: int) -> Losable:
-        if number in self.ingresses:
-            await self.ingresses[number].agent.stop(0)
-        ingress = Ingress(self.plan.vip(number), self.plan.bound_port(80), self.plan.bound_port(443))
-        await ingress.start()
-        self.ingresses[number] = Losable(ingress)
-        return self.ingresses[number]
-
-    def share(self, tables: object) -> object:
-        return tables
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    plan: AddressPlan, replicas: int = 3, notice: Callable[[str], None] = print
-) -> AsyncIterator[ControlPlane]:
-    control = ControlPlane(plan, LocalFleet(plan), notice)
-    await control.start(nodes=2)
-    try:
-        await control.apply(manifests(replicas))
-        await control.ready(20)
-        yield control
-    finally:
-        await control.stop(grace_s=1)
-
-
-async def fetch(host: str, port: int, path: str = "/hostname", name: str = "example.com") -> tuple[int, str]:
-    """One request on a connection of its own: (status, body)."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
-        answer = await reader.read()
-    finally:
-        writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body.decode()
-
-
 def ready_pods(control: ControlPlane) -> set[str]:
     return {
         pod["metadata"]["name"]
@@ -141,7 +62,7 @@ def ready_pods(control: ControlPlane) -> set[str]:
 
 
 async def test_every_pod_answers_through_the_cluster_ip_and_through_the_ingress(plan):
-    async with serving(plan) as control:
+    async with serving(plan, manifests()) as control:
         service = control.store.get(Key("Service", "default", "web"))
         status = control.store.get(Key("Ingress", "default", "web"))["status"]["loadBalancer"]["ingress"][0]
         assert status["ip"] == plan.vip(1)
@@ -155,7 +76,7 @@ async def test_every_pod_answers_through_the_cluster_ip_and_through_the_ingress(
 
 
 async def test_scaling_3_6_2_while_requests_run_fails_none(plan):
-    async with serving(plan) as control:
+    async with serving(plan, manifests()) as control:
         service_ip = control.store.get(Key("Service", "default", "web"))["spec"]["clusterIP"]
         targets = ((service_ip, plan.bound_port(80)), (plan.vip(1), plan.bound_port(80)))
         answers: list[tuple[int, str]] = []
@@ -186,7 +107,7 @@ async def test_scaling_3_6_2_while_requests_run_fails_none(plan):
 
 
 async def test_a_lost_node_leaves_the_tables_the_others_go_on_and_it_comes_back(plan):
-    async with serving(plan) as control:
+    async with serving(plan, manifests()) as control:
         fleet = control.fleet
         there = {
             pod["metadata"]["name"] for pod in control.store.snapshot.all("Pod") if pod["spec"]["nodeName"] == "node-1"
@@ -208,7 +129,7 @@ async def test_a_lost_node_leaves_the_tables_the_others_go_on_and_it_comes_back(
 
 async def test_a_lost_ingress_comes_back_by_itself_with_nothing_else_going_on(plan):
     lines: list[str] = []
-    async with serving(plan, notice=lines.append) as control:
+    async with serving(plan, manifests(), notice=lines.append) as control:
         control.fleet.ingresses[1].lost.set()
         async with asyncio.timeout(20):
             while control.ingresses[1].lives < 2:

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from kernels.layout import RANDOM, RECORD
+from kernels.layout import DROP, LC, NEW, RANDOM, RANGE, RECORD, Fib, freeze
 from kernels.net import relay as kernel
-from plane.addresses import AddressPlan, int_to_ip, unprivileged_port_start
+from plane.addresses import AddressPlan, int_to_ip, ip_to_int, unprivileged_port_start
 from plane.errors import PlaneError
 from plane.proxy import Proxy
 from tests.loopback import (
@@ -262,11 +263,69 @@ def assert_reset_at_once(address: Address, source: str = "") -> None:
     assert time.monotonic() - begun < 1
 
 
-def test_frontend_without_endpoint_resets_at_once(proxy: Proxy, vip: Address) -> None:
+def test_frontend_without_endpoint_is_refused_by_the_machine_and_listens_once_it_has_one(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
     proxy.install(make_fib(1, {vip: []}))
-    assert_reset_at_once(vip)
-    assert proxy.outcomes()["NO_ENDPOINT"] == 1
-    assert proxy.live() == 0
+    with pytest.raises(ConnectionRefusedError):
+        dial(vip)
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(2, {vip: [pod.address]}))
+        assert ask(vip) == b"?"
+    proxy.install(make_fib(3, {vip: []}))
+    with pytest.raises(ConnectionRefusedError):
+        dial(vip)
+
+
+def test_client_that_is_not_allowed_in_is_reset_at_once(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(open_to(make_fib(1, {vip: [pod.address]}), client_ip(plan)))
+        assert ask(vip, source=client_ip(plan)) == b"?"
+        assert_reset_at_once(vip)
+    assert proxy.outcomes()["DROP"] == 1
+
+
+def open_to(fib: Fib, ip: str) -> Fib:
+    """The Fib with its first frontend open to one client only."""
+    frontends = fib.frontends.copy()
+    frontends[1]["ranges"] = 1
+    ranges = np.array([(ip_to_int(ip), ip_to_int(ip), 0, 0)], RANGE)
+    return fib._replace(frontends=freeze(frontends), ranges=freeze(ranges))
+
+
+def test_another_nodes_node_port_is_not_listened_on(proxy: Proxy, plan: AddressPlan) -> None:
+    own, other = (plan.node(1), 30123), (plan.node(2), 30123)
+    with Pod(pod_address(plan, 1), echo) as pod:
+        fib = make_fib(1, {own: [pod.address], other: [pod.address]})
+        frontends = fib.frontends.copy()
+        frontends["node"][1:] = 1, 2
+        proxy.install(fib._replace(frontends=freeze(frontends)))
+        assert ask(own) == b"?"
+        with pytest.raises(ConnectionRefusedError):
+            dial(other)
+
+
+def test_an_address_of_another_machine_is_left_to_it(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), echo) as pod:
+        proxy.install(make_fib(1, {("192.0.2.77", 80): [pod.address], vip: [pod.address]}))
+        assert ask(vip) == b"?"
+
+
+def test_least_connections_counts_those_that_are_open(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 1), saying(b"1")) as one, Pod(pod_address(plan, 2), saying(b"2")) as two:
+
+        def ask_when_there_are(live: int) -> bytes:
+            eventually(lambda: proxy.live() == live)
+            return ask(vip)
+
+        proxy.install(make_fib(1, {vip: [one.address, two.address]}, LC))
+        with dial(vip) as kept:
+            kept.sendall(b"?")
+            assert kept.recv(1) == b"1"
+            assert [ask_when_there_are(1) for _ in range(3)] == [b"2"] * 3
+            proxy.install(make_fib(2, {vip: [one.address, two.address]}, LC))
+            assert [ask_when_there_are(1) for _ in range(3)] == [b"2"] * 3
+        assert ask_when_there_are(0) == b"1"
 
 
 def test_frontend_that_is_gone_refuses(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
@@ -370,7 +429,7 @@ def test_port_that_is_taken_is_named_and_nothing_changes(proxy: Proxy, plan: Add
     with Pod(pod_address(plan, 1), echo) as pod, socket.create_server(other):
         proxy.install(make_fib(1, {vip: [pod.address]}))
         with pytest.raises(PlaneError, match=rf"{vip[0]}:8081: Address already in use; .*--instance"):
-            proxy.install(make_fib(2, {vip: [], other: [], (vip[0], 8082): []}))
+            proxy.install(make_fib(2, {vip: [pod.address], other: [pod.address], (vip[0], 8082): [pod.address]}))
         assert proxy.generation == 1
         assert ask(vip) == b"?"
         with pytest.raises(ConnectionRefusedError):
@@ -388,7 +447,7 @@ def test_ports_are_shifted_by_the_plans_offset(plan: AddressPlan, vip: Address) 
             assert ask((vip[0], 8080)) == b"?"
             assert proxy.recorded()["frontend_port"].tolist() == [80]
         with pytest.raises(PlaneError, match=r"ports 80 and 8080 .* both be bound to 8080.*--port-offset"):
-            proxy.install(make_fib(2, {(vip[0], 80): [], (vip[0], 8080): []}))
+            proxy.install(make_fib(2, {(vip[0], 80): [pod.address], (vip[0], 8080): [pod.address]}))
     finally:
         proxy.stop(0)
 
@@ -463,24 +522,23 @@ def test_running_out_of_descriptors_pauses_accepting_and_recovers(plan: AddressP
 
 
 def test_records_say_who_was_sent_where(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
-    empty = (vip[0], 8081)
     begun_ns = time.monotonic_ns()
     with Pod(pod_address(plan, 1), echo) as pod:
-        proxy.install(make_fib(3, {vip: [pod.address], empty: []}))
+        proxy.install(open_to(make_fib(3, {vip: [pod.address]}), client_ip(plan)))
         with dial(vip, client_ip(plan)) as client:
             client_port = client.getsockname()[1]
             client.sendall(b"?")
             client.recv(1)
-        assert_reset_at_once(empty)
+        assert_reset_at_once(vip)
     rows = proxy.recorded()
     assert set(rows) == set(RECORD.names or ()) - {"spare"}
     assert [int_to_ip(ip) for ip in rows["frontend_ip"]] == [vip[0], vip[0]]
-    assert rows["frontend_port"].tolist() == [8080, 8081]
+    assert rows["frontend_port"].tolist() == [8080, 8080]
     assert int_to_ip(rows["client_ip"][0]) == client_ip(plan)
     assert rows["client_port"][0] == client_port
     assert (int_to_ip(rows["backend_ip"][0]), rows["backend_port"][0], rows["backend"][0]) == (*pod.address, 1)
     assert (rows["backend_ip"][1], rows["backend_port"][1], rows["backend"][1]) == (0, 0, 0)
-    assert rows["outcome"].tolist() == [1, 4]
+    assert rows["outcome"].tolist() == [NEW, DROP]
     assert rows["generation"].tolist() == [3, 3]
     assert begun_ns < rows["opened_ns"][0] <= rows["opened_ns"][1] < time.monotonic_ns()
 
@@ -489,7 +547,7 @@ def test_records_are_the_last_ones_in_order(plan: AddressPlan, vip: Address) -> 
     proxy = Proxy(plan, 1, records=8)
     proxy.start()
     try:
-        proxy.install(make_fib(1, {vip: []}))
+        proxy.install(make_fib(1, {vip: [pod_address(plan, 1)]}))  # where nobody listens
         for _ in range(11):
             assert_reset_at_once(vip)
         opened = proxy.recorded()["opened_ns"].tolist()

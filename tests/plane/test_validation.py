@@ -456,12 +456,26 @@ def test_sound_variations_pass(kind: str, edits: dict[str, Any]) -> None:
         ),
         pytest.param(
             "Service",
-            {"metadata.annotations": {"trafficplane.dev/lb-algorithm": "rr"}},
+            {"metadata.annotations": {"trafficplane.dev/lb-algorithm": "fastest"}},
             "metadata.annotations[trafficplane.dev/lb-algorithm]",
-            "random, roundrobin, maglev",
+            "random, rr, wrr, lc",
             id="an algorithm",
         ),
+        pytest.param(
+            "Service",
+            {"spec.loadBalancerIP": "127.200.0.5"},
+            "spec.loadBalancerIP",
+            "LoadBalancer",
+            id="an IP of no use",
+        ),
         # EndpointSlice.
+        pytest.param(
+            "EndpointSlice",
+            {"metadata.annotations": {"service.cilium.io/weight": "heavy"}},
+            "metadata.annotations[service.cilium.io/weight]",
+            "0 to 65535",
+            id="a weight",
+        ),
         pytest.param("EndpointSlice", {"addressType": "IPv6"}, "addressType", "IPv4 only", id="IPv6 endpoints"),
         pytest.param("EndpointSlice", {"addressType": "FQDN"}, "addressType", "IPv4 only", id="names as endpoints"),
         pytest.param("EndpointSlice", {"addressType": "ipv4"}, "addressType", "IPv4", id="no address type"),

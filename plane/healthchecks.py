@@ -1,0 +1,91 @@
+"""``spec.healthCheckNodePort``: where a load balancer asks a node whether it has endpoints of a Service.
+
+Law: as kube-proxy's: on every node's own address, for Services of type LoadBalancer with externalTrafficPolicy Local;
+200 where the node has ready endpoints, else 503, also where only terminating ones are left. A change of the answer is
+one assignment; a port that comes or goes is opened or closed
+(https://github.com/kubernetes/kubernetes/blob/master/pkg/proxy/healthcheck/service_health.go).
+"""
+
+import asyncio
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from aiohttp import web
+
+from plane.errors import PlaneError
+from plane.frontends import nodes_of
+from plane.model import Service, Snapshot, service_endpoints, slices_by_service
+
+
+class HealthCheck(NamedTuple):
+    """One Service's. ``local_endpoints``: how many ready ones each node has, by N of the node."""
+
+    port: int
+    namespace: str
+    service: str
+    local_endpoints: dict[int, int]
+
+
+def health_checks(snapshot: Snapshot) -> tuple[HealthCheck, ...]:
+    """Those of all Services that have one. Pure."""
+    slices, numbers = slices_by_service(snapshot), {node.name: node.number for node in nodes_of(snapshot)}
+    found = []
+    for obj in snapshot.all("Service"):
+        service = Service.of(obj)
+        if not service.health_port or not service.external_local or service.type != "LoadBalancer":
+            continue
+        by_port = service_endpoints(service, slices.get((service.namespace, service.name), ()))
+        # An address counts once, whatever number of ports it has; terminating ones are not ready.
+        ready = {(row.ip, row.node) for rows in by_port.values() for row in rows if row.ready}
+        counts = {number: sum(node == name for _, node in ready) for name, number in numbers.items()}
+        found.append(HealthCheck(service.health_port, service.namespace, service.name, counts))
+    return tuple(found)
+
+
+class HealthServer:
+    """Answers on one node's address. All methods are for the loop it is used in."""
+
+    def __init__(self, address: str, node: int):
+        self._address = address
+        self._node = node
+        self._checks: dict[int, HealthCheck] = {}
+        self._servers: dict[int, tuple[asyncio.Server, web.Server]] = {}
+
+    async def install(self, checks: Iterable[HealthCheck]) -> None:
+        """Answers these from here on. Raises PlaneError where a port cannot be had; the others answer all the same."""
+        self._checks = {check.port: check for check in checks}
+        for port in self._servers.keys() - self._checks.keys():
+            await self._close(port)
+        for port in self._checks.keys() - self._servers.keys():
+            front = web.Server(functools.partial(self._answer, port))
+            try:
+                server = await asyncio.get_running_loop().create_server(front, self._address, port)
+            except OSError as error:
+                named = f"{self._checks[port].namespace}/{self._checks[port].service}"
+                raise PlaneError(
+                    f"cannot listen on {self._address}:{port} for spec.healthCheckNodePort of Service {named}: "
+                    f"{error.strerror}; stop what has it, or choose another port"
+                ) from error
+            self._servers[port] = server, front
+
+    async def stop(self) -> None:
+        for port in tuple(self._servers):
+            await self._close(port)
+
+    async def _close(self, port: int) -> None:
+        server, front = self._servers.pop(port)
+        server.close()
+        await front.shutdown(0)
+        await server.wait_closed()
+
+    async def _answer(self, port: int, request: web.BaseRequest) -> web.Response:
+        check = self._checks[port]
+        count = check.local_endpoints.get(self._node, 0)
+        body = {
+            "service": {"namespace": check.namespace, "name": check.service},
+            "localEndpoints": count,
+            "serviceProxyHealthy": True,
+        }
+        headers = {"X-Content-Type-Options": "nosniff", "X-Load-Balancing-Endpoint-Weight": str(count)}
+        return web.json_response(body, status=200 if count else 503, headers=headers)

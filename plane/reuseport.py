@@ -1,0 +1,35 @@
+"""Which of the sockets that share a port takes a client: always the same one, by the client's address.
+
+Nodes on one machine listen on one ClusterIP by SO_REUSEPORT, and Linux spreads connections over them by all four of
+addresses and ports. For session affinity that will not do: what a client had last is known to the node that it reached.
+A classic BPF program on the group makes Linux go by the client's address alone (socket(7), SO_ATTACH_REUSEPORT_CBPF).
+"""
+
+import ctypes
+import socket
+import struct
+
+SO_ATTACH_REUSEPORT_CBPF = 51  # <asm-generic/socket.h>; the socket module has no name for it
+_SKF_NET_OFF = -0x100000  # <linux/filter.h>: offsets from here are into the IP header
+_SOURCE = 12  # of an IPv4 header
+
+# struct sock_filter: code, jump if true, jump if false, k.
+_LOAD_WORD, _MULTIPLY, _SHIFT_RIGHT, _MODULO, _RETURN = 0x20, 0x24, 0x74, 0x94, 0x16
+
+
+def by_client(listener: socket.socket, sockets: int) -> None:
+    """Has the group of ``listener`` choose by the client's address, of so many sockets.
+
+    Where fewer are there and the chosen one is not, Linux chooses as it would without. Raises OSError.
+    """
+    program = (
+        (_LOAD_WORD, _SKF_NET_OFF + _SOURCE),
+        (_MULTIPLY, 0x9E3779B1),  # Fibonacci hashing: neighbours are spread
+        (_SHIFT_RIGHT, 16),
+        (_MODULO, sockets),
+        (_RETURN, 0),
+    )
+    filters = b"".join(struct.pack("=HBBI", code, 0, 0, k & 0xFFFFFFFF) for code, k in program)
+    memory = ctypes.create_string_buffer(filters, len(filters))
+    described = struct.pack("@HP", len(program), ctypes.addressof(memory))
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, described)
