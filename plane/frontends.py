@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from kernels.layout import ALGORITHMS, DROP, REJECT, TCP, UDP
 from plane.endpoints import NOWHERE, Place, anywhere, eligible, local, topology
+from plane.errors import PlaneError
 from plane.model import (
     ALGORITHM_ANNOTATIONS,
     NODE_NUMBER_ANNOTATION,
+    PROXY_MODES,
     ZONE_LABEL,
     Endpoint,
     Object,
@@ -162,6 +164,14 @@ def algorithm_of(service: Service, default: int) -> int:
     """The algorithm that a Service's annotation names, else ``default``."""
     named = (service.annotations.get(name) for name in ALGORITHM_ANNOTATIONS)
     return next((ALGORITHMS.index(name) for name in named if name in ALGORITHMS), default)
+
+
+def algorithm_of_mode(mode: str) -> int:
+    """The algorithm that kube-proxy has in a mode, or of that name. Raises PlaneError."""
+    name = PROXY_MODES.get(mode, mode)
+    if name not in ALGORITHMS:
+        raise PlaneError(f'--proxy-mode "{mode}": choose one of {", ".join((*PROXY_MODES, *ALGORITHMS))}')
+    return ALGORITHMS.index(name)
 
 
 @functools.lru_cache(maxsize=1 << 17)

@@ -1,11 +1,16 @@
 """What a plane would be after ``apply``, without running one: for ``explain``. Pure but for reading files."""
 
+import io
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from plane import statuses
 from plane.addresses import AddressPlan
-from plane.manifests import load
+from plane.controllers import addressing, endpointslices
+from plane.controllers.lifecycle import Pass
+from plane.defaults import defaulted
+from plane.manifests import STDIN, load
 from plane.model import Object, Snapshot
 from plane.store import Store, utc_now
 
@@ -17,9 +22,31 @@ PASSES = 8
 def snapshot(paths: Sequence[str], stdin: TextIO | None = None, *, nodes: int = NODES) -> Snapshot:
     """The Snapshot that these manifests settle into on a plane of ``nodes`` nodes, with every pod ready.
 
-    Raises ManifestError.
+    What another cluster gave out (``kubectl get svc,endpointslices,nodes,pods,ingress -A -o yaml``) is taken as it
+    stands instead: any addresses, its own statuses, kinds that are none of ours left out. Raises ManifestError.
     """
+    if STDIN in paths:
+        stdin = io.StringIO((stdin or sys.stdin).read())  # read twice below
+    given = load(paths, stdin, lenient=True)
+    if any(_is_live(manifest.object) for manifest in given.objects):
+        return as_it_stands(manifest.object for manifest in given.objects)
+    if stdin is not None:
+        stdin.seek(0)
     return settled((manifest.object for manifest in load(paths, stdin).objects), nodes=nodes)
+
+
+def _is_live(obj: Object) -> bool:
+    """Whether the object comes from a cluster: people write no uid and no status."""
+    return bool(obj["metadata"].get("uid") or obj.get("status"))
+
+
+def as_it_stands(objects: Iterable[Object]) -> Snapshot:
+    """The Snapshot of a live cluster. Where it has no EndpointSlice at all, they are made from selectors and pods."""
+    found = Snapshot().changed(map(defaulted, objects))
+    given = Pass(AddressPlan(), utc_now())
+    if not any(found.all("EndpointSlice")):
+        found = endpointslices.endpoint_slices(found, given)
+    return addressing.backend_ids(found, given)
 
 
 def settled(objects: Iterable[Object], *, nodes: int = NODES, plan: AddressPlan | None = None) -> Snapshot:

@@ -18,16 +18,15 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from kernels.layout import ALGORITHMS
 from plane import kubeconfig
 from plane.addresses import AddressPlan
 from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, running
 from plane.errors import PlaneError
-from plane.frontends import frontends_of, nodes_of
+from plane.frontends import algorithm_of_mode, frontends_of, nodes_of
 from plane.manifests import Loaded, load, locate
-from plane.model import PROXY_MODES, key_of
+from plane.model import key_of
 from plane.printing import as_list
 from plane.store import Store
 
@@ -84,14 +83,6 @@ def checked(loaded: Loaded, instance: int) -> Loaded:
         store = Store(AddressPlan(instance))
         store.apply([manifest.object for manifest in kept])
     return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot)))
-
-
-def algorithm_of_mode(mode: str) -> int:
-    """The algorithm that kube-proxy has in a mode, or of that name. Raises PlaneError."""
-    name = PROXY_MODES.get(mode, mode)
-    if name not in ALGORITHMS:
-        raise PlaneError(f'--proxy-mode "{mode}": choose one of {", ".join((*PROXY_MODES, *ALGORITHMS))}')
-    return ALGORITHMS.index(name)
 
 
 def refuse_second(path: Path) -> None:

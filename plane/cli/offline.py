@@ -73,7 +73,10 @@ def up(
 @paths_argument
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
 @click.option("--method", default="GET", show_default=True, metavar="M", help="Method of the request.")
-@click.option("--from-ip", metavar="IP", help="Address the request comes from.")
+@click.option("--from-ip", metavar="IP", help="Address the request or connection comes from.")
+@click.option("--from-pod", metavar="[NS/]NAME", help="Pod the connection comes from (tcp:// and udp://).")
+@click.option("--node", metavar="NODE", help="Node at which a client from outside arrives (tcp:// and udp://).")
+@click.option("--proxy-mode", default="iptables", metavar="MODE", help="As of `plane up`.")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Another form than text.")
 def explain(
     url: str,
@@ -82,14 +85,31 @@ def explain(
     headers: tuple[str, ...],
     method: str,
     from_ip: str | None,
+    from_pod: str | None,
+    node: str | None,
+    proxy_mode: str,
     output: str | None,
 ) -> int:
-    """Say where a request to URL would go and why, from manifests alone: no plane, no cluster."""
+    """Say where a request to URL, or a connection to tcp://HOST:PORT, would go and why.
+
+    From manifests alone, or from what `kubectl get svc,endpointslices,nodes,pods,ingress -A -o yaml` prints: no plane,
+    no cluster.
+    """
     files, sent = manifest_paths(paths, more_paths), _headers(headers)
     from plane import offline  # with the kernels, which take a second to load
     from plane.explain import explain as explained
+    from plane.frontends import algorithm_of_mode
 
-    found = explained(offline.snapshot(files), url, method=method, headers=sent, from_ip=from_ip)
+    found = explained(
+        offline.snapshot(files),
+        url,
+        method=method,
+        headers=sent,
+        from_ip=from_ip,
+        from_pod=from_pod,
+        node=node,
+        algorithm=algorithm_of_mode(proxy_mode),
+    )
     click.echo(found.render() if output is None else f"{json.dumps(found.to_json(), indent=2)}\n", nl=False)
     return 0
 

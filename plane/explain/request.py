@@ -4,20 +4,19 @@ Law: the answer comes from what would carry the request, the compiled Routes or 
 that pick from them; this file only puts it in words.
 """
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import numpy as np
 
-from kernels.layout import ALGORITHMS, NO_FRONTEND, TCP, Fib, Flows, Verdicts
 from kernels.lb import select
-from kernels.lb.forward import create_steering, forward, pool_for
-from plane import fib, routes
-from plane.addresses import int_to_ip, ip_to_int
+from plane import routes
+from plane.addresses import int_to_ip
 from plane.errors import ManifestError, Problem
+from plane.explain.flow import explain_flow, service_named
+from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
 from plane.reasons import Reasons, field_of
 from plane.requestpath import host_of, normalised
@@ -25,21 +24,6 @@ from plane.router import Router, names_for
 from plane.routes import Origin, Port, Routes
 
 FORWARDED = 200
-# The connection that is asked about, as far as the URL does not say: a client's first port on Linux, at time 0.
-CLIENT_IP, CLIENT_PORT, NOW_NS = "127.0.0.1", 32768, 0
-_LOADED = "of endpoints without connections this is the first, and a running plane counts them"
-# Why an algorithm gives this endpoint, on a plane that nobody has used yet.
-BECAUSE = {
-    "random": f"{{connection}} draws this endpoint at time {NOW_NS}, at another time perhaps another",
-    "rr": "this endpoint is the first in turn, the next connection gets the next",
-    "wrr": "this endpoint is the first in turn by weight",
-    "sh": "the client's address falls to this endpoint",
-    "dh": "the address that is connected to falls to this endpoint",
-    "mh": "the client's address hashes to a slot of this endpoint",
-    "maglev": "{connection} hashes to a slot of this endpoint, and always will",
-    "p2c": "of two endpoints drawn, neither of which has connections yet, this is the first",
-    **dict.fromkeys(("lc", "wlc", "sed", "nq"), _LOADED),
-}
 
 
 @dataclass(frozen=True)
@@ -88,9 +72,9 @@ class Explanation:
     __str__ = render
 
 
-def explain(
+def explain_request(
     snapshot: Snapshot,
-    url: str,
+    url: SplitResult,
     *,
     method: str = "GET",
     headers: Iterable[tuple[str, str]] = (),
@@ -98,39 +82,18 @@ def explain(
 ) -> Explanation:
     """What becomes of a request to ``url``, which names a host of an Ingress, a ClusterIP or ``<svc>.<ns>.svc``.
 
-    ``headers`` may hold another Host; ``from_ip`` is the client's address. Raises ManifestError for a URL or an address
-    that is none.
+    ``headers`` may hold another Host; ``from_ip`` is the client's address. Raises ManifestError for one that is none.
     """
-    parts = _parsed(url)
-    client = _checked_ip(from_ip) if from_ip else CLIENT_IP
-    service = _service_of(snapshot, parts.hostname or "")
-    request = f"{method} {parts.geturl()}"
+    if from_ip and not ipv4(from_ip):
+        raise ManifestError([Problem("", 0, "", "--from-ip", f'"{from_ip}" is no IPv4 address')])
+    request = f"{method} {url.geturl()}"
+    service = _service_of(snapshot, url.hostname or "")
     if service is not None:
-        return _through_cluster_ip(snapshot, request, service, parts.port or _default_port(parts), client)
-    host = next((value for name, value in headers if name.lower() == "host"), parts.netloc.rpartition("@")[2])
-    if host_of(host) != parts.hostname:
+        return _through_cluster_ip(snapshot, request, service, url.port or _default_port(url), from_ip)
+    host = next((value for name, value in headers if name.lower() == "host"), url.netloc.rpartition("@")[2])
+    if host_of(host) != url.hostname:
         request += f" (Host: {host})"
-    return _through_ingress(snapshot, request, host, parts)
-
-
-def _parsed(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ManifestError(
-            [Problem("", 0, "", "URL", f'"{url}" is no URL; write one such as http://example.com/path')]
-        )
-    return parts
-
-
-def _checked_ip(text: str) -> str:
-    try:
-        return str(ipaddress.IPv4Address(text))
-    except ValueError:
-        raise ManifestError([Problem("", 0, "", "--from-ip", f'"{text}" is no IPv4 address')]) from None
+    return _through_ingress(snapshot, request, host, url)
 
 
 def _default_port(parts: SplitResult) -> int:
@@ -139,61 +102,36 @@ def _default_port(parts: SplitResult) -> int:
 
 def _service_of(snapshot: Snapshot, host: str) -> Service | None:
     """The Service that a URL's host means by ClusterIP or by DNS name."""
-    name, _, rest = host.partition(".")
-    namespace, _, zone = rest.partition(".")
-    for obj in snapshot.all("Service"):
-        service = Service.of(obj)
-        by_name = (service.name, service.namespace) == (name, namespace) and zone in ("svc", "svc.cluster.local")
-        if by_name or (service.cluster_ip and service.cluster_ip == host):
-            return service
-    return None
+    if not ipv4(host):
+        return service_named(snapshot, host) if host.endswith((".svc", ".svc.cluster.local")) else None
+    return next((each for each in map(Service.of, snapshot.all("Service")) if each.cluster_ip == host), None)
 
 
-def _through_cluster_ip(snapshot: Snapshot, request: str, service: Service, port: int, client: str) -> Explanation:
-    """A connection to a ClusterIP, decided by ``kernels.lb.forward``."""
-    known = Explanation(request, service=service.full_name, port=port)
-    if not service.cluster_ip:
-        why = "is headless" if service.type == "ClusterIP" else f"is of type {service.type}"
-        return replace(known, reasons=(f"Service {service.full_name} {why}: it has no ClusterIP to connect to",))
-    found = next((row for row in service.ports if row.port == port and row.protocol == "TCP"), None)
-    endpoints = _endpoints(snapshot, service, found) if found else []
-    table = fib.compile(snapshot)
-    outcome, row, backend = _decided(table, client, service.cluster_ip, port)
-    if outcome == NO_FRONTEND:
-        there = ", ".join(str(each.port) for each in service.ports if each.protocol == "TCP") or "none"
-        why = f"Service {service.full_name} has no TCP port {port}, it has {there}: the connection is refused"
-        return replace(known, reasons=(why,))
-    _, pool = pool_for(table, create_steering(table, 0), row, ip_to_int(client))
-    algorithm = ALGORITHMS[table.pools[pool]["algorithm"]]
-    rule = {"frontend": f"{service.cluster_ip}:{port}/TCP", "algorithm": algorithm}
-    if not backend:
-        why = f"{_nobody(service.full_name, endpoints)}: the connection is refused"
-        return replace(known, rule=rule, endpoints=_rows(service, endpoints), reasons=(why,))
-    connection = f"the connection from {client}:{CLIENT_PORT}"
-    why = f"{algorithm}: {BECAUSE[algorithm].format(connection=connection)}"
-    if service.affinity_s:
-        why = (
-            f"session affinity: {client} keeps this endpoint until {service.affinity_s} s after its last new connection"
-        )
-    rows = _rows(service, endpoints)
-    address = int_to_ip(table.backends[backend]["ip"]), int(table.backends[backend]["port"])
-    return replace(
-        known,
-        status=FORWARDED,
-        rule=rule,
-        endpoints=rows,
-        chosen=_row_at(rows, address),
-        reasons=(f"{service.full_name} has ClusterIP {service.cluster_ip}, no Ingress is on the way", why),
+def _through_cluster_ip(
+    snapshot: Snapshot, request: str, service: Service, port: int, client: str | None
+) -> Explanation:
+    """A connection to a ClusterIP, as ``explain.flow`` has it."""
+    found = explain_flow(
+        snapshot, "TCP", service.cluster_ip or f"{service.name}.{service.namespace}", port, from_ip=client
     )
-
-
-def _decided(table: Fib, client: str, ip: str, port: int) -> tuple[int, int, int]:
-    """(outcome, frontend, backend) of one new connection."""
-    columns = ((ip_to_int(client), "u4"), (ip_to_int(ip), "u4"), (CLIENT_PORT, "u2"), (port, "u2"), (TCP, "u1"))
-    flows = Flows(*(np.array([value], kind) for value, kind in columns))
-    verdicts = Verdicts(np.zeros(1, np.uint8), np.zeros(1, np.uint32), np.zeros(1, np.uint32))
-    forward(table, create_steering(table, 0), flows, NOW_NS, verdicts)
-    return int(verdicts.outcome[0]), int(verdicts.frontend[0]), int(verdicts.backend[0])
+    there = next((row for row in service.ports if row.port == port and row.protocol == "TCP"), None)
+    rows = _rows(service, _endpoints(snapshot, service, there)) if there else ()
+    chosen = None
+    if found.chosen:
+        ip, _, number = found.chosen.rpartition(":")
+        chosen = _row_at(rows, (ip, int(number)))
+    return Explanation(
+        request,
+        status=FORWARDED if chosen else None,
+        service=service.full_name,
+        port=port,
+        rule={"frontend": found.frontend, "algorithm": found.algorithm} if found.frontend else None,
+        endpoints=rows,
+        chosen=chosen,
+        reasons=(f"{service.full_name} has ClusterIP {service.cluster_ip}, no Ingress is on the way", *found.reasons)
+        if chosen
+        else found.reasons,
+    )
 
 
 def _through_ingress(snapshot: Snapshot, request: str, host: str, parts: SplitResult) -> Explanation:
