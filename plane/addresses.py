@@ -5,6 +5,7 @@ The last octets are those that kubeadm and kind users know; the table is in ``do
 (0 to 5) moves the whole plan aside, so that several planes live on one machine.
 """
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Container, Iterator
@@ -134,7 +135,9 @@ def static_band(size: int) -> int:
     return min(max(16, size // 16), 256)
 
 
+@functools.cache
 def unprivileged_port_start() -> int:
+    """The first port that needs no privilege; it is the machine's and read once."""
     return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
 
 

@@ -299,6 +299,8 @@ def _certificate_trouble(secret: Object | None) -> str:
                 return f"has a {key} that is no PEM"
         except binascii.Error:
             return f"has a {key} that is no base64"
+    if b"ENCRYPTED" in base64.b64decode(secret["data"]["tls.key"]):
+        return "has a tls.key with a passphrase; store it without one"
     return ""
 
 

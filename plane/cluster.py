@@ -31,6 +31,7 @@ from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileg
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
 from plane.ingress.server import Ingress
+from plane.installed import Installed
 from plane.model import Object
 from plane.node import Node
 from plane.nodetables import NodeTables
@@ -50,7 +51,7 @@ class NodeActor:
         self.node = Node(node_name(number), number, plan)
         await self.node.start()
 
-    async def install(self, tables: NodeTables) -> int:
+    async def install(self, tables: NodeTables) -> Installed:
         return await self.node.install(tables._replace(fib=_frozen(tables.fib)))
 
     async def sync(self, pods: Sequence[Object]) -> None:
@@ -77,7 +78,7 @@ class IngressActor:
         self.ingress = Ingress(plan.vip(1), *ports, recording=recording)
         await self.ingress.start()
 
-    async def install(self, routes: Routes) -> int:
+    async def install(self, routes: Routes) -> Installed:
         return await self.ingress.install(routes)
 
     async def beat(self, timeout_s: float) -> None:
@@ -116,8 +117,8 @@ class Agent:
         except RayTaskError as error:
             raise error.cause from error
 
-    async def install(self, tables: Any) -> int:
-        return int(await self.call("install", tables))
+    async def install(self, tables: Any) -> Installed:
+        return Installed(*await self.call("install", tables))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.call("sync", pods)

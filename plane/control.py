@@ -9,6 +9,8 @@ This file knows no Ray: a ``Fleet`` says where agents run.
 """
 
 import asyncio
+import contextlib
+import logging
 import operator
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -18,8 +20,9 @@ from typing import Any, Protocol
 from kernels.layout import RANDOM
 from plane import nodetables, routes, statuses
 from plane.addresses import AddressPlan
-from plane.errors import PlaneError
+from plane.errors import NotReadyError, PlaneError
 from plane.ingressclass import served
+from plane.installed import Installed
 from plane.model import Key, Object, Snapshot, key_of
 from plane.nodetables import NodeTables
 from plane.pods.status import PodStatus
@@ -29,6 +32,12 @@ from plane.store import Store, utc_now
 STATUS_POLL_S = 20.0  # an agent that does not answer for this long and some more is lost
 RESTART_DELAY_S = 0.5
 EVENTS_KEPT = 500
+RESTART_DELAY_AT_MOST_S = 10.0
+# Kinds that tables follow from: a Snapshot in which only others differ has the tables of the one before.
+COMPILED = ("Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret")
+
+
+log = logging.getLogger(__name__)
 
 
 class AgentLostError(Exception):
@@ -38,7 +47,7 @@ class AgentLostError(Exception):
 class NodeAgent(Protocol):
     """A node, wherever it runs (``plane.node.Node`` here, or an actor that holds one)."""
 
-    async def install(self, tables: Any) -> int: ...
+    async def install(self, tables: Any) -> Installed: ...
     async def sync(self, pods: Sequence[Object]) -> None: ...
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
@@ -48,7 +57,7 @@ class NodeAgent(Protocol):
 class IngressAgent(Protocol):
     """An ingress, wherever it runs."""
 
-    async def install(self, routes: Any) -> int: ...
+    async def install(self, routes: Any) -> Installed: ...
     async def beat(self, timeout_s: float) -> None: ...
     async def records(self) -> dict[str, Any]: ...
     async def stop(self, grace_s: float) -> None: ...
@@ -87,6 +96,8 @@ class Member:
     acknowledged: int | None = None
     lives: int = 0
     failure: str = ""
+    joining: bool = False  # its first tables are on their way: from then on it may be sending to their endpoints
+    problems: tuple[str, ...] = ()  # what it could not do of the tables it has
     restarts: dict[str, int] = field(default_factory=dict)  # pod uid → restarts in earlier lives of the node
 
 
@@ -119,6 +130,7 @@ class ControlPlane:
         self._progress = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._crash: BaseException | None = None
+        self._refused: tuple[int, str] = (0, "")  # newest generation that could not be compiled, and why
         self._seen_pods: dict[str, tuple[str, str]] = {}
 
     async def start(self, *, nodes: int, ingresses: int = 1) -> None:
@@ -154,12 +166,17 @@ class ControlPlane:
         return results
 
     async def wait(self, generation: int) -> None:
-        """Returns once every live agent has acknowledged the generation."""
-        await self._until(lambda: self._settled.generation >= generation)
+        """Returns once every live agent has acknowledged the generation.
+
+        Raises PlaneError where no tables can be made of it; those of the generation before stay in force.
+        """
+        await self._until(lambda: self._settled.generation >= generation or self._refused[0] >= generation)
+        if self._settled.generation < generation:
+            raise PlaneError(self._refused[1])
 
     async def ready(self, timeout_s: float = 60.0) -> None:
         """Returns once every pod that should run is ready, its endpoints are in every table and Ingresses have
-        addresses. Raises PlaneError naming what is not ready in time, and why."""
+        addresses. Raises NotReadyError naming what is not ready in time, and why."""
         waiting = ["the tables of the newest generation are not acknowledged"]
         try:
             async with asyncio.timeout(timeout_s):
@@ -168,7 +185,7 @@ class ControlPlane:
                     await self.wait(self._settled.generation + 1)
         except TimeoutError:
             listing = "\n".join(f"  {line}" for line in waiting)
-            raise PlaneError(f"not ready after {timeout_s:g} s:\n{listing}") from None
+            raise NotReadyError(f"not ready after {timeout_s:g} s:\n{listing}") from None
 
     async def broken(self) -> None:
         """Never returns. Raises PlaneError should the control plane break."""
@@ -211,9 +228,17 @@ class ControlPlane:
         while True:
             snapshot = await self.store.changed_since(seen)
             seen = snapshot.generation
-            new_tables = await asyncio.to_thread(nodetables.compile, snapshot, self._algorithm)
-            new_routes = await asyncio.to_thread(routes.compile, snapshot)
             last = self._published
+            try:
+                new_tables, new_routes = await asyncio.to_thread(self._compiled, snapshot, last)
+            except Exception as error:  # whatever it is: one object must not stop the others being served
+                log.exception("generation %d cannot be compiled", seen)
+                why = f"no tables can be made of generation {seen}, those before stay in force: {error!r}"
+                self._notice(why)
+                async with self._progress:
+                    self._refused = seen, why
+                    self._progress.notify_all()
+                continue
             if last is not None and nodetables.equal(last.node_tables, new_tables):
                 new_tables, shared_tables = last.node_tables, last.shared_node_tables
             else:
@@ -234,31 +259,52 @@ class ControlPlane:
                 self._settle()
                 self._progress.notify_all()
 
+    def _compiled(self, snapshot: Snapshot, last: Published | None) -> tuple[NodeTables, Routes]:
+        if last is not None and snapshot.backends == last.snapshot.backends:
+            before, now = last.snapshot.objects, snapshot.objects
+            if all(before.get(kind) is now.get(kind) for kind in COMPILED):
+                return last.node_tables, last.routes
+        return nodetables.compile(snapshot, self._algorithm), routes.compile(snapshot)
+
     def _settle(self) -> None:
         """Moves ``_settled`` to the published Snapshot once every live agent has it. Called under ``_progress``."""
         published = self._published
-        live = [member.acknowledged for member in self._members() if member.acknowledged is not None]
+        live = [
+            -1 if member.acknowledged is None else member.acknowledged
+            for member in self._members()
+            if member.joining or member.acknowledged is not None
+        ]
         if published and all(generation >= published.generation for generation in live):
             self._settled = published.snapshot
 
     async def _supervise(self, member: Member, run: Callable[[Member], Awaitable[None]]) -> None:
         """Runs an agent; when it is lost, starts it again. A first start that fails is reported by ``start``."""
+        delay_s = RESTART_DELAY_S
         while True:
+            served = False
             try:
                 await run(member)
             except* (AgentLostError, PlaneError) as group:
+                served = member.acknowledged is not None
+                why = str(group.exceptions[0])
                 if not member.lives:
-                    member.failure = str(group.exceptions[0])
-                elif member.acknowledged is not None:
+                    member.failure = why
+                elif served:
                     self._notice(f"{member.name} is lost, it is started again")
-            member.agent = None
+                else:
+                    self._notice(f"{member.name} does not start: {why}")
+            agent, member.agent = member.agent, None
             async with self._progress:
-                member.acknowledged = None
+                member.acknowledged, member.joining, member.problems = None, False, ()
                 self._settle()
                 self._progress.notify_all()
+            if agent is not None:  # it may live: nothing of it may go on when its successor starts
+                with contextlib.suppress(AgentLostError, PlaneError):
+                    await agent.stop(0)
             if member.failure:
                 return
-            await asyncio.sleep(RESTART_DELAY_S)
+            delay_s = RESTART_DELAY_S if served else min(2 * delay_s, RESTART_DELAY_AT_MOST_S)
+            await asyncio.sleep(delay_s)
 
     async def _run_node(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_node(member.number)
@@ -294,13 +340,14 @@ class ControlPlane:
                     lambda: self._published is not None and self._published.generation > (member.acknowledged or -1)
                 )
                 published = self._published
+                member.joining = True
             assert published is not None
             if tables(published) is not installed:
-                await agent.install(shared(published))
+                self._tell_problems(member, (await agent.install(shared(published))).problems)
                 installed = tables(published)
             first = member.acknowledged is None
             async with self._progress:
-                member.acknowledged = published.generation
+                member.acknowledged, member.joining = published.generation, False
                 self._settle()
                 self._progress.notify_all()
             if first:
@@ -309,6 +356,17 @@ class ControlPlane:
                 member.lives += 1
                 if up is not None:
                     up(member)
+
+    def _tell_problems(self, member: Member, problems: tuple[str, ...]) -> None:
+        """Says what a node could not do, once for as long as it cannot; every node may have the same to say."""
+        told = {problem for other in self._members() for problem in other.problems}
+        for problem in problems:
+            if problem not in told:
+                self._notice(problem)
+                node = self.store.snapshot.get("Node", "", member.name)
+                if node is not None:
+                    self.event(node, "FailedToListen", problem, warning=True)
+        member.problems = problems
 
     async def _watch(self, agent: IngressAgent) -> None:
         """Ends by AgentLostError: without a call that waits, the loss of an agent shows only at the next change."""

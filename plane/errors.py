@@ -48,3 +48,7 @@ class NotFoundError(Exception):
 
 class PlaneError(Exception):
     """The plane cannot do what it must: an address taken, a node that does not answer, Ray that does not start."""
+
+
+class NotReadyError(PlaneError):
+    """What should run does not yet, and may still come: a pod whose readiness probe fails."""

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from plane.errors import PlaneError
 from plane.frontends import nodes_of
 from plane.model import Service, Snapshot, service_endpoints, slices_by_service
 
@@ -52,8 +51,9 @@ class HealthServer:
         self._checks: dict[int, HealthCheck] = {}
         self._servers: dict[int, tuple[asyncio.Server, web.Server]] = {}
 
-    async def install(self, checks: Iterable[HealthCheck]) -> None:
-        """Answers these from here on. Raises PlaneError where a port cannot be had; the others answer all the same."""
+    async def install(self, checks: Iterable[HealthCheck]) -> tuple[str, ...]:
+        """Answers these from here on, but for those of which it returns a line why it cannot."""
+        problems = []
         self._checks = {check.port: check for check in checks}
         for port in self._servers.keys() - self._checks.keys():
             await self._close(port)
@@ -63,11 +63,13 @@ class HealthServer:
                 server = await asyncio.get_running_loop().create_server(front, self._address, port)
             except OSError as error:
                 named = f"{self._checks[port].namespace}/{self._checks[port].service}"
-                raise PlaneError(
+                problems.append(
                     f"cannot listen on {self._address}:{port} for spec.healthCheckNodePort of Service {named}: "
                     f"{error.strerror}; stop what has it, or choose another port"
-                ) from error
+                )
+                continue
             self._servers[port] = server, front
+        return tuple(problems)
 
     async def stop(self) -> None:
         for port in tuple(self._servers):

@@ -36,6 +36,7 @@ def default_path() -> Path:
 
 def write(path: Path, server: str, token: str, ca_pem: str) -> None:
     """Puts the file in place of one that may be there. Raises PlaneError where it cannot be written."""
+    refuse_others(path)
     text = json.dumps(_document(server, token, ca_pem), indent=2) + "\n"
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -47,6 +48,26 @@ def write(path: Path, server: str, token: str, ca_pem: str) -> None:
         part.replace(path)
     except OSError as error:
         raise PlaneError(f"cannot write the kubeconfig file {path}: {error.strerror}; set {VARIABLE}") from error
+
+
+def refuse_others(path: Path) -> None:
+    """Raises PlaneError where the file is there and not a plane's: credentials of other clusters are not replaced."""
+    try:
+        text = path.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise PlaneError(f"cannot read the kubeconfig file {path}: {error.strerror}; set {VARIABLE}") from error
+    if not text.strip():
+        return
+    try:
+        names = {row["name"] for row in _parsed(text)["contexts"]}
+    except (ValueError, KeyError, TypeError):
+        names = set()
+    if names != {NAME}:
+        raise PlaneError(
+            f"{path} is not a plane's kubeconfig file, and is left as it is; set {VARIABLE} to a file of its own"
+        )
 
 
 def read(path: Path) -> Access:

@@ -16,6 +16,7 @@ ALGORITHM_ANNOTATIONS = ("service.cilium.io/lb-algorithm", "trafficplane.dev/lb-
 # What kube-proxy's modes use, by the mode's name; kube-proxy's IPVS mode has rr unless it is told otherwise.
 PROXY_MODES = {"iptables": "random", "nftables": "random", "ipvs": "rr"}
 WEIGHT_ANNOTATION = "service.cilium.io/weight"  # of an EndpointSlice
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 POD_WEIGHT_ANNOTATION = "trafficplane.dev/weight"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 NODE_NUMBER_ANNOTATION = "trafficplane.dev/node-number"

@@ -14,6 +14,7 @@ import numpy as np
 from plane.addresses import AddressPlan
 from plane.errors import PlaneError
 from plane.healthchecks import HealthServer
+from plane.installed import Installed
 from plane.model import Object
 from plane.nodetables import NodeTables
 from plane.pods.pod import Pod, grace_of
@@ -43,13 +44,13 @@ class Node:
         await asyncio.to_thread(self._proxy.start)
         await self._prober.open()
 
-    async def install(self, tables: NodeTables) -> int:
-        """Puts tables in force; returns the generation in force then. Raises PlaneError where it can't listen."""
+    async def install(self, tables: NodeTables) -> Installed:
+        """Puts tables in force unless newer ones are, and listens where it can."""
         async with self._installing:
-            generation = await asyncio.to_thread(self._proxy.install, tables.fib)
-            if generation == tables.generation:
-                await self._health.install(tables.health)
-        return generation
+            installed = await asyncio.to_thread(self._proxy.install, tables.fib)
+            if installed.generation != tables.generation:
+                return installed
+            return Installed(installed.generation, installed.problems + await self._health.install(tables.health))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.

@@ -29,6 +29,7 @@ from kernels.net import relay as kernel
 from plane.addresses import AddressPlan, int_to_ip, ip_to_int
 from plane.errors import PlaneError
 from plane.fib import highest_node
+from plane.installed import Installed
 from plane.reuseport import by_client
 
 BACKLOG = 4096
@@ -134,26 +135,27 @@ class Proxy:
             self._epoll = None
             os.close(self._wake)
 
-    def install(self, fib: Fib) -> int:
-        """Put a Fib in force and listen on its frontends. Returns the generation that is in force then.
+    def install(self, fib: Fib) -> Installed:
+        """Put a Fib in force and listen on its frontends; any thread may call it.
 
-        An older one than that in force is refused. When this returns, the swap is done and every new frontend listens;
-        listeners of frontends that are gone have been emptied and closed. Any thread may call it.
+        An older one than that in force is refused. When this returns, the swap is done and every new frontend listens,
+        but for those whose address and port can't be bound: they are named in ``problems``, and are tried again at the
+        next install. Listeners of frontends that are gone have been emptied and closed.
 
-        Raises PlaneError, and changes nothing, where an address and port can't be bound or the relay does not run.
+        Raises PlaneError, and changes nothing, where the relay does not run.
         """
         with self._changing:
             if self._thread is None or self._epoll is None:
                 raise PlaneError(f"{self._name}: not running, so nothing can be installed")
             if fib.generation < self.generation:
-                return self.generation
+                return Installed(self.generation)
             self._nodes = max(highest_node(fib), 1)
             wanted = self._served(fib)
-            opened = self._listen([frontend for frontend in wanted if frontend not in self._listeners], wanted)
+            opened, problems = self._listen(wanted)
             gone = tuple(self._listeners.keys() - wanted.keys())
             fib, pools_before = _read_only(fib), _same_pools(self._in_force.fib, fib)
             try:
-                return self._between_breaths(lambda: self._swap(fib, pools_before, opened, gone))
+                return Installed(self._between_breaths(lambda: self._swap(fib, pools_before, opened, gone)), problems)
             except BaseException:
                 _close_all(opened.values())
                 raise
@@ -251,30 +253,31 @@ class Proxy:
         columns = (rows[name][mine].tolist() for name in ("ip", "port", "affinity"))
         return {(ip, port): bool(affinity) for ip, port, affinity in zip(*columns, strict=True)}
 
-    def _listen(self, frontends: Iterable[Frontend], wanted: Mapping[Frontend, bool]) -> dict[Frontend, socket.socket]:
-        """A listening socket for each of these frontends, out of all that are wanted; all of them or PlaneError."""
-        bound = {port: self._plan.bound_port(port) for port in {port for _, port in wanted}}
-        taken: dict[Frontend, int] = {}
-        for ip, port in wanted:
-            other = taken.setdefault((ip, bound[port]), port)
-            if other != port:
-                raise PlaneError(
-                    f"{int_to_ip(ip)}: ports {other} and {port} of one address would both be bound to "
-                    f"{bound[port]}; choose another --port-offset than {self._plan.port_offset}"
-                )
+    def _listen(self, wanted: Mapping[Frontend, bool]) -> tuple[dict[Frontend, socket.socket], tuple[str, ...]]:
+        """A listening socket for each wanted frontend that has none, and why some could not be had."""
         opened: dict[Frontend, socket.socket] = {}
-        try:
-            for ip, port in frontends:
-                if (listener := _bind(int_to_ip(ip), port, bound[port])) is not None:
-                    opened[ip, port] = listener
-            for frontend, listener in opened.items():
-                listener.listen(BACKLOG)
-                if wanted[frontend]:
-                    by_client(listener, self._nodes)
-        except BaseException:
-            _close_all(opened.values())
-            raise
-        return opened
+        problems: list[str] = []
+        taken = {(ip, self._plan.bound_port(port)): port for ip, port in self._listeners}
+        for (ip, port), affinity in wanted.items():
+            bound = self._plan.bound_port(port)
+            if (ip, port) in self._listeners:
+                continue
+            if (other := taken.setdefault((ip, bound), port)) != port:
+                problems.append(
+                    f"cannot listen on {int_to_ip(ip)}:{bound} for port {port}: port {other} of the same address is "
+                    f"bound to it; choose another --port-offset than {self._plan.port_offset}"
+                )
+                continue
+            try:
+                opened[ip, port] = _listening(int_to_ip(ip), bound)
+                if affinity:
+                    by_client(opened[ip, port], self._nodes)
+            except OSError as problem:
+                if problem.errno != errno.EADDRNOTAVAIL:  # another machine's address, as an external IP may be, is its
+                    shifted = f" (for port {port})" if bound != port else ""
+                    remedy = REMEDIES.get(problem.errno or 0, "choose another address or port")
+                    problems.append(f"cannot listen on {int_to_ip(ip)}:{bound}{shifted}: {problem.strerror}; {remedy}")
+        return opened, tuple(problems)
 
     def _swap(
         self, fib: Fib, pools_before: np.ndarray, opened: dict[Frontend, socket.socket], gone: Iterable[Frontend]
@@ -330,27 +333,19 @@ class Proxy:
             listener.close()
 
 
-def _bind(ip: str, port: int, bound_port: int) -> socket.socket | None:
-    """A socket bound to a frontend's address, not yet listening. Accepted connections inherit TCP_NODELAY.
-
-    None where the address is another machine's, as an external IP may be: whoever has it serves it.
-    """
-    listener = None
+def _listening(ip: str, port: int) -> socket.socket:
+    """A socket that listens. Accepted connections inherit TCP_NODELAY. Raises OSError, and then holds nothing."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind((ip, bound_port))
-        return listener
-    except OSError as problem:
-        if listener is not None:
-            listener.close()
-        if problem.errno == errno.EADDRNOTAVAIL:
-            return None
-        shifted = f" (for port {port})" if bound_port != port else ""
-        remedy = REMEDIES.get(problem.errno or 0, "choose another address or port")
-        raise PlaneError(f"cannot listen on {ip}:{bound_port}{shifted}: {problem.strerror}; {remedy}") from problem
+        listener.bind((ip, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _close_all(sockets: Iterable[socket.socket]) -> None:

@@ -42,6 +42,8 @@ SYSTEM_METADATA = (
     "managedFields",
     "selfLink",
 )
+# Kinds whose status says what is, and is acted on.
+OWN_STATUS = ("Node", "Pod", "Service")
 # Fields that cannot change once they are set: (kind, path below spec).
 IMMUTABLE = (("Service", "clusterIP"), ("Deployment", "selector"), ("ReplicaSet", "selector"), ("Pod", "nodeName"))
 
@@ -115,6 +117,8 @@ class Store:
                 f"(resourceVersion {before['metadata']['resourceVersion']}, yours is {version}); "
                 "read it again and apply your change to that"
             )
+        if status and key.kind in OWN_STATUS:
+            raise ManifestError([_problem(key, "status", f"of a {key.kind} is the plane's to write; leave it out")])
         if status:
             after = {**before, "status": obj.get("status", {})}
         else:
@@ -224,6 +228,9 @@ class Store:
             if obj["spec"].get("type") != "ExternalName"
             if obj["spec"].get(field) != before["spec"][field]
         ]
+        if before and key.kind == "Pod" and _of_template(obj, before) != before["spec"]:
+            reason = "of a Pod that is there cannot be changed; delete the Pod first, or write a Deployment"
+            problems.append(_problem(key, "spec", reason))
         if problems:
             raise ManifestError(problems)
         return obj
@@ -310,6 +317,12 @@ def _stamped(before: Object | None, obj: Object, generation: int) -> Object:
     if "observedGeneration" in (obj.get("status") or {}):
         stamped["status"] = {**obj["status"], "observedGeneration": count}
     return stamped
+
+
+def _of_template(pod: Object, before: Object) -> Object:
+    """The spec of a Pod, on the node that it was given meanwhile."""
+    placed = {name: before["spec"][name] for name in ("nodeName",) if name in before["spec"]}
+    return {**placed, **pod["spec"]}
 
 
 def _named(obj: Object) -> Object:

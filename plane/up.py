@@ -5,6 +5,7 @@ way out, through the context managers, so that no process, listener or file is l
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -23,7 +24,7 @@ from plane.addresses import AddressPlan
 from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, running
-from plane.errors import PlaneError
+from plane.errors import NotReadyError, PlaneError
 from plane.frontends import algorithm_of_mode, frontends_of, nodes_of
 from plane.manifests import Loaded, load, locate
 from plane.model import key_of
@@ -87,15 +88,15 @@ def checked(loaded: Loaded, instance: int) -> Loaded:
 
 def refuse_second(path: Path) -> None:
     """Raises PlaneError where the kubeconfig file is that of a plane which still answers: it would be overwritten."""
+    kubeconfig.refuse_others(path)
     if not path.exists():
         return
     server = urlsplit(kubeconfig.read(path).server)
-    with socket.socket() as probe:
-        if probe.connect_ex((server.hostname or "", server.port or 443)) == 0:
-            raise PlaneError(
-                f"a plane is running already, {path} is its kubeconfig file; end that one, or set "
-                f"{kubeconfig.VARIABLE} to another file and choose another --instance"
-            )
+    with contextlib.suppress(OSError), socket.create_connection((server.hostname, server.port), timeout=1.0):
+        raise PlaneError(
+            f"a plane is running already, {path} is its kubeconfig file; end that one, or set "
+            f"{kubeconfig.VARIABLE} to another file and choose another --instance"
+        )
 
 
 def warn(console: Console, line: str) -> None:
@@ -155,7 +156,7 @@ async def _ready(cluster: Cluster, console: Console) -> None:
     while True:
         try:
             return await cluster.ready(READY_TIMEOUT_S)
-        except PlaneError as error:
+        except NotReadyError as error:
             warn(console, str(error))
 
 

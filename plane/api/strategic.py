@@ -89,13 +89,19 @@ def _list(target: list[Any], patch: list[Any], field: str, key: str) -> list[Any
             raise PatchError(f"an element of {field} has no {key}, by which such lists are merged")
     if any(row.get("$patch") == "replace" for row in patch):
         return [row for row in patch if "$patch" not in row]
-    rows = {row.get(key): row for row in target}
+    rows = list(target)
     for row in patch:
+        # Ports of one number and two protocols share the key: the one that the patch does not contradict is meant.
+        alike = [place for place, there in enumerate(rows) if there.get(key) == row[key]]
+        agreed = [place for place in alike if rows[place].get("protocol", "TCP") == row.get("protocol", "TCP")]
+        meant = agreed if "protocol" in row else agreed or alike
         if row.get("$patch") == "delete":
-            rows.pop(row[key], None)
+            rows = [there for place, there in enumerate(rows) if place not in meant]
+        elif meant:
+            rows[meant[0]] = _map(rows[meant[0]], row, field)
         else:
-            rows[row[key]] = _map(rows.get(row[key], {}), row, field)
-    return list(rows.values())
+            rows.append(_map({}, row, field))
+    return rows
 
 
 def _ordered(rows: list[Any], order: list[Any], key: str) -> list[Any]:

@@ -11,7 +11,7 @@ import math
 
 from plane.controllers.endpointslices import is_finished, is_ready
 from plane.controllers.lifecycle import Pass, digest_uid, removed
-from plane.model import Object, Snapshot
+from plane.model import DELETION_COST_ANNOTATION, Object, Snapshot
 
 # Letters of generated names: no vowels and no look-alikes, so that no word and no misreading comes out of a digest.
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -146,9 +146,14 @@ def _allowed(deployment: Object, current: Object, sets: list[Object], pods: dict
         counts[_uid(current)] = wanted
     # Old pods may go as far as enough ready ones remain; those that are not ready serve nobody and go first.
     spare = sum(sum(map(is_ready, rows)) for rows in mine.values()) - (wanted - unavailable)
+    # As many of the latter as leave the pods that are wanted at least, whether these are ready yet or not.
+    new = _uid(current)
+    room = total - (wanted - unavailable) - max(0, counts[new] - sum(map(is_ready, mine[new])))
     for row in old:
-        idle = counts[_uid(row)] - sum(map(is_ready, mine[_uid(row)]))
-        counts[_uid(row)] -= max(0, min(idle, counts[_uid(row)]))
+        idle = max(0, counts[_uid(row)] - sum(map(is_ready, mine[_uid(row)])))
+        step = max(0, min(idle, room))
+        counts[_uid(row)] -= step
+        room -= step
     for row in old:
         step = max(0, min(spare, counts[_uid(row)]))
         counts[_uid(row)] -= step
@@ -189,7 +194,7 @@ def _worth(pod: Object, crowd: dict[str, int]) -> tuple[bool, bool, int, float, 
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
     """
     metadata = pod["metadata"]
-    cost = (metadata.get("annotations") or {}).get("controller.kubernetes.io/pod-deletion-cost", "0")
+    cost = (metadata.get("annotations") or {}).get(DELETION_COST_ANNOTATION, "0")
     node = pod["spec"].get("nodeName", "")
     return bool(node), is_ready(pod), int(cost), -crowd[node], metadata["name"]
 

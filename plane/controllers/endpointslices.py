@@ -50,15 +50,16 @@ def endpoint_slices(snapshot: Snapshot, given: Pass) -> Snapshot:
 
 def _slices(snapshot: Snapshot, plan: AddressPlan) -> tuple[list[Object], list[Object]]:
     """The slices that selectors call for, and those in the Snapshot that no selector calls for any more."""
-    pods_by_namespace: dict[str, list[Object]] = {}
+    pods_by_label: dict[tuple[str, str, str], list[Object]] = {}
     for pod in snapshot.all("Pod"):
-        pods_by_namespace.setdefault(pod["metadata"]["namespace"], []).append(pod)
+        for name, value in (pod["metadata"].get("labels") or {}).items():
+            pods_by_label.setdefault((pod["metadata"]["namespace"], name, value), []).append(pod)
     zones = {obj["metadata"]["name"]: _zone(obj) for obj in snapshot.all("Node")}
     wanted = [
         obj
         for service_obj in snapshot.all("Service")
         if service_obj["spec"].get("selector") and service_obj["spec"].get("type") != "ExternalName"
-        for obj in _slices_of(service_obj, pods_by_namespace.get(service_obj["metadata"]["namespace"], ()), plan, zones)
+        for obj in _slices_of(service_obj, _near(service_obj, pods_by_label), plan, zones)
     ]
     names = {key_of(obj) for obj in wanted}
     stale = [
@@ -67,6 +68,13 @@ def _slices(snapshot: Snapshot, plan: AddressPlan) -> tuple[list[Object], list[O
         if (obj["metadata"].get("labels") or {}).get(MANAGED_LABEL) == MANAGER and key_of(obj) not in names
     ]
     return wanted, stale
+
+
+def _near(service: Object, pods_by_label: dict[tuple[str, str, str], list[Object]]) -> list[Object]:
+    """Pods that have one of the labels a Service selects, the rarest: few of them are looked at in vain."""
+    selector = service["spec"]["selector"].items()
+    found = (pods_by_label.get((service["metadata"]["namespace"], *label), []) for label in selector)
+    return min(found, key=len)
 
 
 def is_ready(pod: Object) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from plane.addresses import AddressPlan
+from plane.kinds import KINDS
 from plane.model import Key, Object, Snapshot, key_of
 
 DEFAULT_GRACE_S = 30
@@ -61,12 +62,18 @@ def removed(snapshot: Snapshot, objects: Iterable[Object], now: str, grace_s: in
     """
     put, drop = [], []
     for obj in objects:
-        placed = obj["kind"] == "Pod" and obj["spec"].get("nodeName")
+        placed = obj["kind"] == "Pod" and is_placed(snapshot, obj)
         if placed and grace_s != 0:
             put.append(_terminating(obj, now, grace_s))
         else:
             drop.append(key_of(obj))
     return snapshot.changed(put, drop)
+
+
+def is_placed(snapshot: Snapshot, pod: Object) -> bool:
+    """Whether there is a node that runs the pod: one that was never given an address runs nowhere."""
+    node = snapshot.get("Node", "", pod["spec"].get("nodeName") or "")
+    return node is not None and bool((pod.get("status") or {}).get("podIP"))
 
 
 def _terminating(pod: Object, now: str, grace_s: int | None) -> Object:
@@ -83,12 +90,16 @@ def _terminating(pod: Object, now: str, grace_s: int | None) -> Object:
 
 
 def orphans(snapshot: Snapshot, given: Pass) -> Snapshot:
-    """Objects whose owners are all gone go too (Kubernetes' garbage collection, background policy)."""
+    """Objects whose owners are all gone go too (Kubernetes' garbage collection, background policy).
+
+    Owners of kinds that the plane does not run, such as the StatefulSet of a Pod in a dump, are nobody's to miss.
+    """
     uids = {obj["metadata"].get("uid") for rows in snapshot.objects.values() for obj in rows.values()}
     found = [
         obj
         for rows in snapshot.objects.values()
         for obj in rows.values()
-        if (owners := obj["metadata"].get("ownerReferences")) and not any(owner["uid"] in uids for owner in owners)
+        if (owners := obj["metadata"].get("ownerReferences"))
+        and not any(owner["uid"] in uids or owner["kind"] not in KINDS for owner in owners)
     ]
     return removed(snapshot, found, given.now) if found else snapshot

@@ -23,6 +23,7 @@ from plane.ingress.table import Table
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.tls import Certificates
 from plane.ingress.upstream import Pool
+from plane.installed import Installed
 from plane.routes import Routes
 
 BACKLOG = 4096
@@ -85,8 +86,8 @@ class Ingress:
         http_port, https_port = (row.getsockname()[1] for row in self._sockets)
         return http_port, https_port
 
-    async def install(self, routes: Routes) -> int:
-        """Put Routes in force unless newer ones are; returns the generation in force."""
+    async def install(self, routes: Routes) -> Installed:
+        """Put Routes in force unless newer ones are."""
         async with self._installing:
             if routes.generation >= self.generation:
                 table = Table(routes, self._pool, self._records, self._table)
@@ -95,7 +96,7 @@ class Ingress:
                 self._pool.keep(table.addresses)
                 if not self._servers and not self._told_to_stop.is_set():
                     await self._listen()
-        return self.generation
+        return Installed(self.generation)
 
     async def beat(self, timeout_s: float) -> None:
         """Returns after that long, or as soon as it is told to stop: for whoever watches that it lives."""

@@ -47,13 +47,13 @@ class Certificates:
         if pair not in self._contexts:
             try:
                 self._contexts[pair] = _context(*pair)
-            except (ssl.SSLError, ValueError):
+            except (ssl.SSLError, ValueError, OSError):
                 self._contexts[pair] = self.listening
         return self._contexts[pair]
 
 
 def _context(chain: bytes, key: bytes) -> ssl.SSLContext:
-    """Raises ssl.SSLError where certificate and key cannot be used together."""
+    """Raises ssl.SSLError or OSError where certificate and key cannot be used together."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -63,5 +63,6 @@ def _context(chain: bytes, key: bytes) -> ssl.SSLContext:
         stack.callback(os.close, memory)
         with open(memory, "wb", closefd=False) as file:
             file.write(key.rstrip() + b"\n" + chain)
-        context.load_cert_chain(f"/proc/self/fd/{memory}")
+        # A key with a passphrase can't be used; without one here, OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(f"/proc/self/fd/{memory}", password=lambda: b"")
     return context

@@ -6,6 +6,7 @@ plane has nothing for, which would otherwise be ignored in silence.
 """
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -74,6 +75,10 @@ def like(kind: object) -> str:
 def _findings(obj: Any) -> Iterable[Finding]:
     if not isinstance(obj, dict):
         return [Finding("", f"is {_said(obj)}, not an object; write a mapping with apiVersion, kind and metadata")]
+    try:
+        json.dumps(obj, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return [Finding("", "holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; take it out")]
     unusable = list(_type_meta(obj))
     if unusable:
         return unusable

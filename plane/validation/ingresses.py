@@ -11,6 +11,7 @@ from plane.validation.metadata import name_at
 
 PATH_TYPES = ("Exact", "Prefix", "ImplementationSpecific")
 FORBIDDEN_IN_PATH = ("//", "/./", "/../", "%2f", "%2F")
+LONGEST_PATH = 65_535
 FORBIDDEN_AT_END = ("/..", "/.")
 
 
@@ -86,6 +87,8 @@ def _path(row: Place) -> Iterator[Finding]:
                 yield path.wrong(f'{shown(text)} ends in "{part}", which no path of a rule may; take it out')
     elif text and not text.startswith("/"):
         yield path.wrong(f'{shown(text)} does not begin with /; write an absolute path such as "/{text}"')
+    if len(text.encode()) > LONGEST_PATH:
+        yield path.wrong(f"is longer than {LONGEST_PATH} bytes; no request has such a path")
     backend = row.at("backend")
     if backend.value is not None:
         yield from _backend(backend)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from plane.model import DELETION_COST_ANNOTATION, POD_WEIGHT_ANNOTATION
 from plane.validation import names
 from plane.validation.containers import containers
-from plane.validation.findings import Finding, Place
+from plane.validation.findings import Finding, Place, shown
 from plane.validation.metadata import label_selector, labels, labels_and_annotations, name_at, selects, unique
+from plane.validation.services import weight
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
@@ -13,6 +15,7 @@ DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 
 def pod(obj: Place) -> Iterator[Finding]:
     spec = obj.at("spec")
+    yield from pod_annotations(obj.at("metadata", "annotations"))
     if isinstance(spec.value, dict):
         yield from pod_spec(spec)
     else:
@@ -34,6 +37,14 @@ def replica_set(obj: Place) -> Iterator[Finding]:
     yield from _replicated(obj.at("spec"))
 
 
+def pod_annotations(annotations: Place) -> Iterator[Finding]:
+    """Those that the plane reads as numbers."""
+    yield from weight(annotations.at(POD_WEIGHT_ANNOTATION))
+    cost = annotations.at(DELETION_COST_ANNOTATION)
+    if cost.given and not cost.text().removeprefix("-").isdecimal():
+        yield cost.wrong(f"{shown(cost.value)} is no cost; write a whole number")
+
+
 def _replicated(spec: Place) -> Iterator[Finding]:
     if not isinstance(spec.value, dict):
         yield spec.wrong("is required; add it")
@@ -49,6 +60,7 @@ def _replicated(spec: Place) -> Iterator[Finding]:
         elif template.value is not None and not selects(selector.value, template_labels.value or {}):
             yield template_labels.wrong("spec.selector does not match these labels; give both the same")
     yield from labels_and_annotations(template.at("metadata"))
+    yield from pod_annotations(template.at("metadata", "annotations"))
     pod_template = template.at("spec")
     if isinstance(pod_template.value, dict):
         yield from pod_spec(pod_template)

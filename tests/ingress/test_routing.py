@@ -30,7 +30,7 @@ async def test_endpoints_take_turns_and_keep_them_over_an_install(vip: str, pods
         here = await stack.enter_async_context(running(vip, web(*pods)))
         one = await stack.enter_async_context(client(here.http))
         said = [(await one.get()).body.decode() for _ in range(6)]
-        assert await here.install(web(*pods, generation=2)) == 2
+        assert (await here.install(web(*pods, generation=2))).generation == 2
         said += [(await one.get()).body.decode() for _ in range(6)]
         assert said == [ip for ip, _ in pods] * 3
 

@@ -54,12 +54,20 @@ def test_the_file_is_for_its_owner_alone_whatever_the_umask(path):
 
 
 def test_the_file_replaces_a_readable_one_and_leaves_nothing_beside_it(path):
-    path.parent.mkdir()
-    path.write_text("old")
+    kubeconfig.write(path, "https://127.0.0.1:6442", "older", "PEM")
     path.chmod(0o644)
     kubeconfig.write(path, "https://127.0.0.1:6443", "secret", "PEM")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["not yaml: [", '{"contexts": [{"name": "production"}]}', "contexts: []"])
+def test_a_file_of_other_clusters_is_left_as_it_is(path, text):
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(PlaneError, match="left as it is; set TRAFFICPLANE_KUBECONFIG"):
+        kubeconfig.write(path, "https://127.0.0.1:6443", "secret", "PEM")
+    assert path.read_text() == text
 
 
 def test_the_file_is_not_written_through_a_link(path, tmp_path):
@@ -67,9 +75,10 @@ def test_the_file_is_not_written_through_a_link(path, tmp_path):
     target.write_text("untouched")
     path.parent.mkdir()
     path.symlink_to(target)
-    kubeconfig.write(path, "https://127.0.0.1:6443", "secret", "PEM")
+    with pytest.raises(PlaneError, match="left as it is"):
+        kubeconfig.write(path, "https://127.0.0.1:6443", "secret", "PEM")
     assert target.read_text() == "untouched"
-    assert not path.is_symlink()
+    assert path.is_symlink()
 
 
 def test_a_file_that_kubectl_rewrote_as_yaml_is_read_with_its_namespace(path):

@@ -1,12 +1,14 @@
 """The control plane with real nodes and a real ingress in this process: the same objects that Ray's actors hold."""
 
 import asyncio
+import socket
 
 import pytest
 
+from plane import nodetables
 from plane.control import ControlPlane
 from plane.errors import PlaneError
-from plane.model import Key, Object
+from plane.model import Key, Object, Snapshot
 from tests.plane.local import LocalFleet, fetch, serving
 
 pytestmark = pytest.mark.syscalls
@@ -136,6 +138,41 @@ async def test_a_lost_ingress_comes_back_by_itself_with_nothing_else_going_on(pl
                 await asyncio.sleep(0.01)
         assert (await fetch(plan.vip(1), plan.bound_port(80)))[0] == 200
     assert lines == ["ingress-1 is lost, it is started again", "ingress-1 is back"]
+
+
+async def test_a_port_that_is_taken_is_told_once_and_everything_else_is_served(plan):
+    lines: list[str] = []
+    async with serving(plan, manifests(), notice=lines.append) as control:
+        with socket.create_server(("0.0.0.0", 8765)):
+            other = {**manifests()[1], "metadata": {"name": "other", "namespace": "default"}}
+            other["spec"] = {"selector": {"app": "web"}, "ports": [{"port": 8765, "targetPort": 8080}]}
+            await control.apply([other])
+            [line] = lines
+            address = control.store.get(Key("Service", "default", "other"))["spec"]["clusterIP"]
+            assert f"cannot listen on {address}:8765: Address already in use" in line
+            assert [line] == [row["message"] for row in control.store.snapshot.all("Event") if "8765" in row["message"]]
+            assert all(member.acknowledged is not None for member in control.nodes.values())
+            assert (await fetch(plan.vip(1), plan.bound_port(80)))[0] == 200
+
+
+async def test_what_cannot_be_compiled_is_told_and_the_tables_before_stay_in_force(plan, monkeypatch):
+    lines: list[str] = []
+    async with serving(plan, manifests(), notice=lines.append) as control:
+        compiled = nodetables.compile
+
+        def broken(snapshot: Snapshot, algorithm: int) -> nodetables.NodeTables:
+            if snapshot.get("Service", "default", "other"):
+                raise ValueError("what nobody thought of")
+            return compiled(snapshot, algorithm)
+
+        monkeypatch.setattr(nodetables, "compile", broken)
+        other = {**manifests()[1], "metadata": {"name": "other", "namespace": "default"}}
+        with pytest.raises(PlaneError, match="what nobody thought of"):
+            await control.apply([other])
+        assert "those before stay in force" in lines[0]
+        assert (await fetch(plan.vip(1), plan.bound_port(80)))[0] == 200
+        control.store.delete(Key("Service", "default", "other"))
+        await control.wait(control.store.snapshot.generation)
 
 
 async def test_ready_says_what_is_not_and_why(plan):

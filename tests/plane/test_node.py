@@ -153,8 +153,8 @@ async def test_a_cluster_ip_leads_to_its_pods_with_the_client_s_address(plan):
     async with running(plan) as node:
         await node.sync(pods)
         await said(node, all_ready)
-        assert await node.install(NodeTables(make_fib(3, {(service, 7000): endpoints}), ())) == 3
-        assert await node.install(NodeTables(make_fib(2, {}), ())) == 3
+        assert (await node.install(NodeTables(make_fib(3, {(service, 7000): endpoints}), ()))).generation == 3
+        assert (await node.install(NodeTables(make_fib(2, {}), ()))).generation == 3
         names = {(await fetch(f"http://{service}:7000/hostname")).body for _ in range(4)}
         assert names == {"web-2", "web-3"}
         seen = await fetch(f"http://{service}:7000/clientip", source=client)

@@ -228,3 +228,43 @@ def test_merge_patch_is_that_of_rfc_7386_appendix_a(target, patch, expected):
 )
 def test_merge_applied(last, wanted, live, expected):
     assert merge_applied(last, wanted, live) == expected
+
+
+def pod(image: str = "nginx", **metadata: object) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web", "namespace": "default", **metadata},
+        "spec": {"containers": [{"name": "c", "image": image}]},
+    }
+
+
+def test_a_pod_that_is_there_cannot_be_changed_but_applied_again_and_labelled(store):
+    store.apply([pod()])
+    [(verb, _)] = store.apply([pod()])
+    assert verb == "unchanged"
+    [(verb, _)] = store.apply([pod(labels={"a": "b"})])
+    assert verb == "configured"
+    with pytest.raises(ManifestError, match=r"Pod default/web: spec: of a Pod that is there cannot be changed"):
+        store.apply([pod("traefik/whoami")])
+
+
+def test_a_pod_of_an_owner_that_the_plane_does_not_run_stays(store):
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "1"}
+    store.apply([pod(ownerReferences=[owner])])
+    assert store.get(Key("Pod", "default", "web"))
+
+
+def test_a_pod_for_a_node_that_is_not_there_can_be_deleted(store):
+    obj = pod()
+    obj["spec"]["nodeName"] = "worker-7"
+    store.apply([obj])
+    store.delete(Key("Pod", "default", "web"))
+    assert store.snapshot.get("Pod", "default", "web") is None
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Service"])
+def test_a_status_that_the_plane_acts_on_is_written_by_the_plane_alone(store, kind):
+    store.apply([pod() if kind == "Pod" else service()])
+    with pytest.raises(ManifestError, match=r"status: .* the plane's to write"):
+        store.merge_patch(Key(kind, "default", "web"), {"status": {"podIP": "nowhere"}}, status=True)

@@ -468,6 +468,21 @@ def test_sound_variations_pass(kind: str, edits: dict[str, Any]) -> None:
             "LoadBalancer",
             id="an IP of no use",
         ),
+        pytest.param(
+            "Pod",
+            {"metadata.annotations": {"trafficplane.dev/weight": "heavy"}},
+            "metadata.annotations[trafficplane.dev/weight]",
+            "0 to 65535",
+            id="a pod's weight",
+        ),
+        pytest.param(
+            "Deployment",
+            {"spec.template.metadata.annotations": {"controller.kubernetes.io/pod-deletion-cost": "low"}},
+            "spec.template.metadata.annotations[controller.kubernetes.io/pod-deletion-cost]",
+            "a whole number",
+            id="a deletion cost",
+        ),
+        pytest.param("Service", {"metadata.labels": {"a": "\ud800"}}, "", "surrogate", id="half a character"),
         # EndpointSlice.
         pytest.param(
             "EndpointSlice",
