@@ -6,6 +6,9 @@ are. Ray carries orders and results, never a request. A run that is interrupted 
 measured so far is written like any other.
 """
 
+import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
+
+# isort: split
 import asyncio
 import json
 import signal

@@ -5,6 +5,9 @@ once and mapped read-only by every actor; an actor that dies shows as ``AgentLos
 control plane. All actors run on the machine of the driver, because the loopback addresses are there.
 """
 
+import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -13,13 +16,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-
-# Ray reads these when it is imported or started: no usage report, no warning about accelerators, no log tee.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-# A call after shutdown is an error: without this, Ray would start or join another one behind our back.
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
