@@ -1,9 +1,11 @@
 """HTTPS: which certificate a client is shown, and that a change of certificates disturbs nobody."""
 
+import base64
 import ssl
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from plane.ingress.tls import DEFAULT_NAME
 from plane.model import Object, Snapshot
@@ -60,7 +62,9 @@ async def test_sni_chooses_the_certificate_and_host_the_route(vip: str, pods: li
 
 
 @pytest.mark.parametrize(
-    "name", ["c.foo.com", "x.org", "a.b.d.com", None], ids=["broken", "unknown", "deeper", "no SNI"]
+    "name",
+    ["c.foo.com", "locked.com", "x.org", "a.b.d.com", None],
+    ids=["broken", "a key with a passphrase", "unknown", "deeper", "no SNI"],
 )
 async def test_the_default_certificate_is_shown_where_there_is_no_other(
     vip: str, pods: list[Address], name: str | None
@@ -69,8 +73,13 @@ async def test_the_default_certificate_is_shown_where_there_is_no_other(
     mixed = issued(authority, "mixed", "c.foo.com")
     mixed["data"]["tls.key"] = issued(authority, "x", "x.com")["data"]["tls.key"]
     good = issued(authority, "good", "*.d.com")
-    tls = {"mixed": ["c.foo.com"], "missing": ["m.com"], "good": ["*.d.com"]}
-    async with Endpoint(pods[0]), running(vip, snapshot(pods[0], mixed, good, tls=tls)) as here:
+    locked = issued(authority, "locked", "locked.com")
+    key = serialization.load_pem_private_key(base64.b64decode(locked["data"]["tls.key"]), None)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    closed = key.private_bytes(*form, serialization.BestAvailableEncryption(b"secret"))
+    locked["data"]["tls.key"] = base64.b64encode(closed).decode()
+    tls = {"mixed": ["c.foo.com"], "missing": ["m.com"], "good": ["*.d.com"], "locked": ["locked.com"]}
+    async with Endpoint(pods[0]), running(vip, snapshot(pods[0], mixed, good, locked, tls=tls)) as here:
         certificate = await shown(here, name)
         assert certificate is not None
         assert DEFAULT_NAME.encode() in certificate

@@ -384,6 +384,19 @@ def test_a_patch_cannot_rename(api):
             {"spec": {"containers": [{"name": "c"}]}},
         ),
         (
+            {"spec": {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}},
+            {"spec": {"ports": [{"port": 9153}, {"port": 53, "protocol": "TCP", "name": "dns-tcp"}]}},
+            {
+                "spec": {
+                    "ports": [
+                        {"port": 53, "protocol": "UDP"},
+                        {"port": 53, "protocol": "TCP", "name": "dns-tcp"},
+                        {"port": 9153},
+                    ]
+                }
+            },
+        ),
+        (
             {"spec": {"rules": [{"host": "a"}]}},
             {"spec": {"rules": [{"host": "b"}]}},
             {"spec": {"rules": [{"host": "b"}]}},
@@ -402,6 +415,7 @@ def test_a_patch_cannot_rename(api):
         "lists in elements too",
         "the order asked for, then the others",
         "a list replaced on demand",
+        "one port of two protocols is two elements",
         "lists without a key are replaced",
         "a map replaced on demand",
         "only retained keys stay",

@@ -190,6 +190,19 @@ def test_a_rolling_update_to_pods_that_never_get_ready_keeps_the_old_ones():
     assert len(live(snapshot, "broken")) == 1
 
 
+def test_a_rolling_update_gives_up_no_more_unready_pods_than_may_be_unavailable():
+    whole = with_ready(cluster(deployment(replicas=8), nodes=3))
+    unready = list(whole.all("Pod"))[:6]
+    for pod in unready:
+        conditions = [{**row, "status": "False"} for row in pod["status"]["conditions"]]
+        whole = whole.changed([{**pod, "status": {**pod["status"], "conditions": conditions}}])
+    snapshot = again(whole.changed([deployment(replicas=8, image="broken")]))
+    for _ in range(5):
+        snapshot = gone(again(snapshot))
+    assert len(live(snapshot, "v1")) == 6  # 8 and maxUnavailable 25 %
+    assert sum(map(is_ready, live(snapshot, "v1"))) == 2
+
+
 def test_recreate_ends_every_old_pod_before_the_first_new_one():
     spec = {"strategy": {"type": "Recreate"}}
     snapshot = with_ready(cluster(deployment(**spec)))
