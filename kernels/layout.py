@@ -251,15 +251,20 @@ ENDS = ("NONE", "CLOSED", "CLIENT_RESET", "UPSTREAM_RESET", "REFUSED", "TIMEOUT"
 CONNECTION = np.dtype(
     [
         ("opened_ns", "i8"),
+        ("dialled_ns", "i8"),  # when the backend it has now was first tried
+        ("record", "i8"),  # LOOP.recorded before its record was written
         ("client_ip", "u4"),
         ("frontend_ip", "u4"),
         ("client_port", "u2"),
         ("frontend_port", "u2"),
         ("backend", "u4"),
+        ("pool", "u4"),  # row of Fib.pools that it was picked from
+        ("generation", "i8"),  # of the Fib that row is of
         ("serial", "u4"),  # counts the uses of the row: an event that carries another serial is stale
         ("state", "u1"),  # one of CONNECTION_STATES
         ("queued", "u1"),  # the row is in Relay.ready, whatever its state
-        ("spare", "u2"),
+        ("tries", "u1"),  # backends that it has been offered
+        ("spare", "u1"),
     ],
     align=True,
 )

@@ -99,6 +99,19 @@ def is_member(fib, pool, backend):
 
 
 @kernel
+def after(fib, pool, backend):
+    """The member that stands after a backend in the pool's run, the first after the last; 0 where there is no other."""
+    row = fib.pools[pool]
+    first, members = np.int64(row["first_member"]), np.int64(row["members"])
+    if members < 2 or first + members > fib.members.size:
+        return _NONE
+    for i in range(members):
+        if fib.members[first + i] == backend:
+            return fib.members[first + (i + 1) % members]
+    return fib.members[first]
+
+
+@kernel
 def take_turn(turns, row, members):
     """The member whose turn it is, and on to the next."""
     turn = turns[row, 0]

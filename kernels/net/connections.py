@@ -1,7 +1,8 @@
 """Connections of the relay: opened towards a backend, carried in turns, ended by FIN or by reset.
 
 Law: a connection ends in ``end`` and nowhere else; it closes both sockets, forgets the flow and frees the row. The two
-sides' sockets stand in the connection's streams: 2·row reads from the client, 2·row + 1 from the upstream.
+sides' sockets stand in the connection's streams: 2·row reads from the client, 2·row + 1 from the upstream. One that its
+backend refuses, or does not answer in time, is offered to the next of its pool first, while the Fib is the same.
 """
 
 import numpy as np
@@ -20,36 +21,115 @@ from kernels.layout import (
     UPSTREAM_RESET,
 )
 from kernels.lb import conntrack
+from kernels.lb.forward import fingerprint
 from kernels.lb.hashing import flow_hash
+from kernels.lb.select import after
 from kernels.net import ring, streams, syscalls
 
 STREAM_KEY = 1 << 31  # an event's key: this bit and the index of the stream that its descriptor is the source of
 CLIENT, UPSTREAM = 0, 1
+TRIES = 3  # backends that a connection is offered at most
+LOOPBACK = 127  # first octet
 WATCHED = (
     syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
 )  # once, for good: no call ever re-arms
 
 
 @kernel
-def connect(steering, relay, row, backend):
-    """Start to connect a row whose record, streams and serial are filled in; it is CONNECTING or ended afterwards.
+def connect(fib, steering, relay, row, now_ns):
+    """Start to connect a row whose record, streams and serial are filled in; it is CONNECTING or ended afterwards."""
+    relay.connections[row].state = CONNECTING
+    relay.connections[row].tries = 1
+    relay.loop[0].connecting += 1
+    if _watch(relay, row, CLIENT) < 0:
+        end(steering, relay, row, REFUSED)
+    elif not _dial(fib, relay, row, now_ns):
+        try_another(fib, steering, relay, row, REFUSED, now_ns)
 
-    The upstream socket gets the client's own address where this machine has it, else the node's.
+
+@kernel
+def try_another(fib, steering, relay, row, how, now_ns):
+    """Offer a connection that its backend did not take to another one of the pool, or end it where there is none.
+
+    Nothing is lost by it: not a byte is read from a client before an upstream has answered.
     """
-    loop = relay.loop[0]
+    while _move_on(fib, steering, relay, row, now_ns):
+        if _dial(fib, relay, row, now_ns):
+            return
+    end(steering, relay, row, how)
+
+
+@kernel
+def _dial(fib, relay, row, now_ns):
+    """Start to connect to the backend that the row has. Returns whether that is under way.
+
+    The upstream socket gets the client's own address where this machine has it, else the node's; towards another
+    machine the one that leads there.
+    """
     connection = relay.connections[row]
-    connection.state = CONNECTING
-    loop.connecting += 1
+    connection.dialled_ns = now_ns
+    backend = fib.backends[connection.backend]
     upstream = relay.streams[2 * row].sink
     port = np.int64(backend.port)
-    source = _bind_source(relay, upstream, connection.client_ip)
+    source = np.uint32(0)
+    if backend.ip >> 24 == LOOPBACK:  # another machine would not know where to answer a loopback address
+        source = _bind_source(relay, upstream, connection.client_ip)
     syscalls.set_option(relay.exchange, upstream, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
     answer = syscalls.connect(relay.exchange, upstream, backend.ip, port)
     started = answer == 0 or answer == -syscalls.EINPROGRESS
     if started and source == backend.ip:
         started = not _meets_itself(relay, upstream, port)
-    if not started or _watch(relay, row, CLIENT) < 0 or _watch(relay, row, UPSTREAM) < 0:
-        end(steering, relay, row, REFUSED)
+    return started and _watch(relay, row, UPSTREAM) >= 0
+
+
+@kernel
+def _move_on(fib, steering, relay, row, now_ns):
+    """Give a row the next backend of its pool and a fresh socket for it. Returns whether it has got them."""
+    connection = relay.connections[row]
+    pool = np.int64(connection.pool)
+    if connection.tries >= TRIES or connection.generation != fib.generation or pool >= fib.pools.size:
+        return False
+    other = np.int64(after(fib, pool, connection.backend))
+    if other == 0 or other == connection.backend or other >= fib.backends.size:
+        return False
+    fresh = syscalls.stream_socket()
+    if fresh < 0:
+        return False
+    syscalls.close(relay.streams[2 * row].sink)
+    streams.redirect(relay.streams, row, fresh)
+    _count_off(steering, connection.backend)
+    connection.tries += 1
+    connection.backend = other
+    if other < steering.active.size:
+        steering.active[other] += 1
+    track = now_ns + steering.idle_ns[0], np.uint32(other), fingerprint(fib.backends[other])
+    if steering.conntrack.entries.size > 0:
+        conntrack.insert(steering.conntrack, _flow_of(connection), track, now_ns)
+    _correct_record(fib, relay, connection)
+    return True
+
+
+@kernel
+def _correct_record(fib, relay, connection):
+    """Have the connection's record say where it is sent now, if it is kept still."""
+    if relay.loop[0].recorded - connection.record <= relay.records.size:
+        record = relay.records[connection.record % relay.records.size]
+        record.backend = connection.backend
+        record.backend_ip = fib.backends[connection.backend].ip
+        record.backend_port = fib.backends[connection.backend].port
+
+
+@kernel
+def _count_off(steering, backend):
+    if backend < steering.active.size and steering.active[backend] > 0:
+        steering.active[backend] -= 1
+
+
+@kernel
+def _flow_of(connection):
+    return flow_hash(
+        connection.client_ip, connection.frontend_ip, connection.client_port, connection.frontend_port, np.uint8(TCP)
+    )
 
 
 @kernel
@@ -85,7 +165,7 @@ def _watch(relay, row, side):
 
 
 @kernel
-def on_event(steering, relay, index, serial, events):
+def on_event(fib, steering, relay, index, serial, events, now_ns):
     """Note what an event says of the source of stream ``index``, which is the other stream's sink, and act on it."""
     if index >= relay.streams.size or relay.connections[index >> 1].serial != serial:
         return
@@ -102,8 +182,10 @@ def on_event(steering, relay, index, serial, events):
         incoming.failed = 1
     connection = relay.connections[row]
     if connection.state == CONNECTING:
-        if events & syscalls.EPOLLERR:
-            end(steering, relay, row, REFUSED if index & 1 == UPSTREAM else CLIENT_RESET)
+        if events & syscalls.EPOLLERR and index & 1 == CLIENT:
+            end(steering, relay, row, CLIENT_RESET)
+        elif events & syscalls.EPOLLERR:
+            try_another(fib, steering, relay, row, REFUSED, now_ns)
         elif index & 1 == UPSTREAM:
             connection.state = OPEN
             relay.loop[0].connecting -= 1
@@ -143,13 +225,13 @@ def carry_on(steering, relay):
 
 
 @kernel
-def end_overdue(steering, relay, now_ns):
-    """End the connections whose upstream has not answered within the connect timeout."""
-    opened_before_ns = now_ns - relay.loop[0].connect_timeout_ns
+def give_up_overdue(fib, steering, relay, now_ns):
+    """Offer connections whose upstream has not answered within the connect timeout to another one."""
+    dialled_before_ns = now_ns - relay.loop[0].connect_timeout_ns
     for row in range(1, relay.connections.size):
         connection = relay.connections[row]
-        if connection.state == CONNECTING and connection.opened_ns < opened_before_ns:
-            end(steering, relay, row, TIMEOUT)
+        if connection.state == CONNECTING and connection.dialled_ns < dialled_before_ns:
+            try_another(fib, steering, relay, row, TIMEOUT, now_ns)
 
 
 @kernel
@@ -162,12 +244,8 @@ def end(steering, relay, row, how):
         if how != CLOSED:
             syscalls.reset_on_close(relay.exchange, source)
         syscalls.close(source)
-    key = flow_hash(
-        connection.client_ip, connection.frontend_ip, connection.client_port, connection.frontend_port, np.uint8(TCP)
-    )
-    conntrack.remove(steering.conntrack, key)
-    if connection.backend < steering.active.size and steering.active[connection.backend] > 0:
-        steering.active[connection.backend] -= 1
+    conntrack.remove(steering.conntrack, _flow_of(connection))
+    _count_off(steering, connection.backend)
     if connection.state == CONNECTING:
         loop.connecting -= 1
     connection.state = FREE

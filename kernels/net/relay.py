@@ -31,7 +31,7 @@ from kernels.layout import (
     Relay,
     Verdicts,
 )
-from kernels.lb.forward import create_steering, empty_fib, forward
+from kernels.lb.forward import create_steering, empty_fib, forward, pool_for
 from kernels.net import connections, ring, streams, syscalls
 
 BATCH = 64
@@ -97,10 +97,10 @@ def breath(fib, steering, relay, until_ns):
             return count
         connections.carry_on(steering, relay)
         for i in range(count):
-            woken |= _on_event(steering, relay, relay.exchange.events[i])
+            woken |= _on_event(fib, steering, relay, relay.exchange.events[i], now_ns)
         now_ns = syscalls.monotonic_ns(relay.exchange)
         _welcome(fib, steering, relay, now_ns)
-        _check_connects(steering, relay, now_ns)
+        _check_connects(fib, steering, relay, now_ns)
         if woken or now_ns >= until_ns:
             return 0
 
@@ -116,11 +116,11 @@ def _patience_ms(relay, now_ns, until_ns):
 
 
 @kernel
-def _on_event(steering, relay, event):
+def _on_event(fib, steering, relay, event, now_ns):
     """Hand an event to whom its key names. Returns whether it ends the breath."""
     key = np.int64(event.key)
     if key & connections.STREAM_KEY:
-        connections.on_event(steering, relay, key ^ connections.STREAM_KEY, event.serial, event.events)
+        connections.on_event(fib, steering, relay, key ^ connections.STREAM_KEY, event.serial, event.events, now_ns)
     elif key == WAKE_KEY:
         return True
     elif key < relay.listeners.size and relay.listeners[key].serial == event.serial:
@@ -263,9 +263,21 @@ def _send_on(fib, steering, relay, i, now_ns):
     connection.frontend_ip = relay.flows.dst_ip[i]
     connection.frontend_port = relay.flows.dst_port[i]
     connection.backend = backend
+    connection.record = loop.recorded - 1
+    connection.generation = fib.generation
+    connection.pool = _pool_of(fib, steering, relay, i)
     streams.begin(relay.streams[2 * row], client, upstream)
     streams.begin(relay.streams[2 * row + 1], upstream, client)
-    connections.connect(steering, relay, row, fib.backends[backend])
+    connections.connect(fib, steering, relay, row, now_ns)
+
+
+@kernel
+def _pool_of(fib, steering, relay, i):
+    """The pool that place ``i`` of the batch is served from, as ``forward`` found it."""
+    frontend = np.int64(relay.verdicts.frontend[i])
+    if frontend >= fib.frontends.size:
+        return np.int64(0)
+    return pool_for(fib, steering, frontend, relay.flows.src_ip[i])[1]
 
 
 @kernel
@@ -286,11 +298,11 @@ def _record(fib, relay, i, backend, now_ns):
 
 
 @kernel
-def _check_connects(steering, relay, now_ns):
+def _check_connects(fib, steering, relay, now_ns):
     loop = relay.loop[0]
     if loop.connecting and now_ns >= loop.next_scan_ns:
         loop.next_scan_ns = now_ns + SCAN_NS
-        connections.end_overdue(steering, relay, now_ns)
+        connections.give_up_overdue(fib, steering, relay, now_ns)
 
 
 @kernel

@@ -35,6 +35,18 @@ def begin(stream, source, sink):
 
 
 @kernel
+def redirect(streams, row, upstream):
+    """Put another upstream, of which nothing is known yet, in the place of a connection's first one."""
+    outward, inward = streams[2 * row], streams[2 * row + 1]
+    outward.sink = upstream
+    outward.writable = 0
+    inward.source = upstream
+    inward.readable = 0
+    inward.hangup = 0
+    inward.failed = 0
+
+
+@kernel
 def turn(streams, buffers, index):
     """Move what stream ``index`` has, as far as one turn goes. Returns RESTING, UNFINISHED or who has failed."""
     stream = streams[index]

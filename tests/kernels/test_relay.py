@@ -154,9 +154,10 @@ def test_the_later_end_is_left_to_close() -> None:
 def test_an_event_of_an_earlier_connection_is_ignored(idle: Relay) -> None:
     steering = create_steering(empty_fib(), 4)
     idle.connections[2]["serial"], idle.connections[2]["state"] = 7, OPEN
-    connections.on_event(steering, idle, 4, np.uint32(6), np.uint32(select.EPOLLIN | select.EPOLLHUP))
+    events = np.uint32(select.EPOLLIN | select.EPOLLHUP)
+    connections.on_event(empty_fib(), steering, idle, 4, np.uint32(6), events, 0)
     assert not idle.streams[4]["readable"]
-    connections.on_event(steering, idle, len(idle.streams), np.uint32(0), np.uint32(select.EPOLLIN))
+    connections.on_event(empty_fib(), steering, idle, len(idle.streams), np.uint32(0), np.uint32(select.EPOLLIN), 0)
     assert idle.connections[2]["state"] == OPEN
     assert idle.ends.sum() == 0
 

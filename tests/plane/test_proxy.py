@@ -347,6 +347,46 @@ def test_dead_backend_resets_at_once(proxy: Proxy, plan: AddressPlan, vip: Addre
     eventually(lambda: proxy.ends()["REFUSED"] == 1)
 
 
+def test_connection_that_a_pod_refuses_is_offered_to_others_and_its_record_says_who_took_it(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    dead = [pod_address(plan, number) for number in (1, 2)]
+    with Pod(pod_address(plan, 3), echo) as pod:
+        proxy.install(make_fib(1, {vip: [*dead, pod.address]}))
+        for _ in range(6):  # whoever's turn it is
+            with dial(vip) as client:
+                client.sendall(bytes(100_000))  # sent before anybody is there to read it
+                assert receive(client, 100_000) == bytes(100_000)
+        eventually(lambda: proxy.live() == 0)
+    assert {int_to_ip(ip) for ip in proxy.recorded()["backend_ip"]} == {pod.address[0]}
+    assert proxy.ends()["REFUSED"] == 0
+
+
+def test_connection_is_offered_to_three_pods_at_most(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    with Pod(pod_address(plan, 4), echo) as pod:
+        proxy.install(make_fib(1, {vip: [*(pod_address(plan, number) for number in (1, 2, 3)), pod.address]}))
+        assert_reset_at_once(vip)  # the first in turn, and the two after it
+        assert ask(vip) == b"?"
+
+
+def test_pod_that_does_not_answer_is_given_up_for_another(plan: AddressPlan, vip: Address) -> None:
+    proxy = Proxy(plan, 1, connect_timeout_s=0.3)
+    proxy.start()
+    try:
+        with contextlib.ExitStack() as stack:
+            full = stack.enter_context(socket.create_server(pod_address(plan, 1), backlog=0))
+            for _ in range(2):  # a queue of 0 holds one; from then on Linux drops what asks to connect
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            pod = stack.enter_context(Pod(pod_address(plan, 2), saying(b"2")))
+            proxy.install(make_fib(1, {vip: [full.getsockname(), pod.address]}))
+            assert ask(vip) == b"2"
+            assert proxy.ends()["TIMEOUT"] == 0
+    finally:
+        proxy.stop(0)
+
+
 def test_pod_that_is_dead_and_dials_itself_is_refused(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
     proxy.install(make_fib(1, {vip: [pod_address(plan, 1)]}))
     assert_reset_at_once(vip, source=pod_address(plan, 1)[0])
