@@ -167,7 +167,9 @@ def _print_where(cluster: Cluster, console: Console, path: Path) -> None:
         console.print(f"  ingress   http://{address}:{http} https://{address}:{https}", markup=False)
     for each in frontends_of(cluster.store.snapshot, nodes_of(cluster.store.snapshot)):
         number, protocol = cluster.plan.bound_port(each.port), each.service_port.protocol
-        kind = "" if each.kind == "ClusterIP" else f" {each.kind}"
+        if each.node > 1:
+            continue
+        kind = {"ClusterIP": "", "NodePort": " NodePort, on every node"}.get(each.kind, f" {each.kind}")
         console.print(f"  service   {each.ip}:{number}/{protocol}  {each.service.full_name}{kind}", markup=False)
     console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False, soft_wrap=True)
     console.print("Ctrl-C ends it.", markup=False)

@@ -7,6 +7,14 @@ from plane.describe.text import Row, block
 from plane.endpoints import eligible
 from plane.model import Endpoint, Object, Service, Snapshot, service_endpoints, slices_by_service
 
+POLICIES = {
+    "External Traffic Policy": "externalTrafficPolicy",
+    "Internal Traffic Policy": "internalTrafficPolicy",
+    "Traffic Distribution": "trafficDistribution",
+    "HealthCheck NodePort": "healthCheckNodePort",
+    "LoadBalancer Source Ranges": "loadBalancerSourceRanges",
+}
+
 
 def _state_of(endpoint: Endpoint) -> str:
     if endpoint.terminating:
@@ -38,18 +46,26 @@ def service(snapshot: Snapshot, obj: Object) -> tuple[list[Row], list[str]]:
     ]
     if spec.get("externalName"):
         rows.append(("External Name", spec["externalName"]))
+    if known.outside_ips:
+        rows.append(("External IPs", joined(known.outside_ips)))
+    if known.type == "LoadBalancer":
+        rows.append(("LoadBalancer Ingress", joined(known.balancer_ips, "<pending>")))
     table: list[Sequence[str]] = [("Address", "Port", "Pod", "Node", "State")]
     for port in known.ports:
         rows += [
             ("Port", f"{port.name or '<unset>'}  {port.port}/{port.protocol}"),
             ("TargetPort", f"{port.target_port}/{port.protocol}"),
+            *([("NodePort", f"{port.name or '<unset>'}  {port.node_port}/{port.protocol}")] if port.node_port else ()),
             ("Endpoints", _addresses(endpoints[port.name])),
         ]
         table += [
             (f"{row.ip}:{row.port}", port.name or str(port.port), row.pod or NONE, row.node or NONE, _state_of(row))
             for row in endpoints[port.name]
         ]
-    rows.append(("Session Affinity", spec.get("sessionAffinity", "None")))
+    rows.append(("Session Affinity", f"ClientIP, {known.affinity_s} s" if known.affinity_s else "None"))
+    for name, field in POLICIES.items():
+        if spec.get(field):
+            rows.append((name, joined(spec[field]) if isinstance(spec[field], list) else str(spec[field])))
     return rows, [block("Endpoint States", table)]
 
 

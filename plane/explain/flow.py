@@ -74,7 +74,8 @@ class FlowExplanation:
             rows.append(("policy", self.policy))
         rows += [("endpoint", each) for each in self.endpoints]
         rows.append(("chosen", self.chosen))
-        rows.append(("source", "kube-proxy would masquerade it, here it is kept" if self.masquerade else "kept"))
+        if self.chosen:
+            rows.append(("source", "kube-proxy would masquerade it, here it is kept" if self.masquerade else "kept"))
         rows += [("because" if number == 0 else "", reason) for number, reason in enumerate(self.reasons)]
         return "".join(f"{name:9} {value}\n" for name, value in rows if value is not None)
 
