@@ -273,6 +273,7 @@ CONNECTION = np.dtype(
 # readable and writable are what edge-triggered epoll reported and no system call has contradicted since.
 STREAM = np.dtype(
     [
+        ("moved", "i8"),  # bytes given to the sink so far
         ("source", "i4"),  # file descriptor read from
         ("sink", "i4"),  # file descriptor written to
         ("start", "i4"),  # buffers[stream, start:end] is read and not yet written

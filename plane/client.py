@@ -95,6 +95,11 @@ class Client:
         results = [(row["verb"], Key(row["kind"], row["namespace"], row["name"])) for row in done["items"]]
         return Applied(results, done["warnings"], done["generation"])
 
+    def connections(self) -> Sequence[Object]:
+        """The connections through Services that are open, oldest first."""
+        items: Sequence[Object] = self._ask("GET", f"{OWN_ROOT}/connections")["items"]
+        return items
+
     def wait(self, generation: int, timeout_s: float = 30.0) -> None:
         """Returns once traffic goes by that generation everywhere. Raises StatusError 504 where that takes too long."""
         query = {"generation": str(generation), "timeoutSeconds": f"{timeout_s:g}"}

@@ -59,6 +59,9 @@ class NodeActor:
     async def connections(self) -> dict[str, Any]:
         return await self.node.connections()
 
+    async def open_connections(self) -> dict[str, Any]:
+        return await self.node.open_connections()
+
     async def stop(self, grace_s: float) -> None:
         await self.node.stop(grace_s)
 
@@ -128,6 +131,9 @@ class Agent:
 
     async def connections(self) -> dict[str, Any]:
         return dict(await self.call("connections"))
+
+    async def open_connections(self) -> dict[str, Any]:
+        return dict(await self.call("open_connections"))
 
     async def records(self) -> dict[str, Any]:
         return dict(await self.call("records"))

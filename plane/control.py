@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import logging
 import operator
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kernels.layout import RANDOM
-from plane import nodetables, routes, statuses
+from plane import connections, nodetables, routes, statuses
 from plane.addresses import AddressPlan
 from plane.errors import NotReadyError, PlaneError
 from plane.ingressclass import served
@@ -51,6 +52,7 @@ class NodeAgent(Protocol):
     async def sync(self, pods: Sequence[Object]) -> None: ...
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
+    async def open_connections(self) -> dict[str, Any]: ...
     async def stop(self, grace_s: float) -> None: ...
 
 
@@ -194,6 +196,17 @@ class ControlPlane:
     def pods_seen(self) -> dict[str, tuple[str, str]]:
         """Pod address → (namespace/name, node name), the last pod that had it, also of pods that have gone."""
         return dict(self._seen_pods)
+
+    async def open_connections(self) -> list[Object]:
+        """The connections through Services there are now, node by node, as ``connections.described`` has them."""
+        members = [member for member in self.nodes.values() if member.acknowledged is not None]
+        found = await asyncio.gather(*(member.agent.open_connections() for member in members), return_exceptions=True)
+        columns = {
+            member.name: each
+            for member, each in zip(members, found, strict=True)
+            if not isinstance(each, BaseException)  # a node that is lost meanwhile has none
+        }
+        return connections.described(self.store.snapshot, self._seen_pods, columns, time.monotonic_ns())
 
     def event(self, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Records an Event about an object, as ``plane describe`` shows it."""

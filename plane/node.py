@@ -88,6 +88,10 @@ class Node:
         """The relay's connections as columns, ``Proxy.recorded``."""
         return await asyncio.to_thread(self._proxy.recorded)
 
+    async def open_connections(self) -> dict[str, np.ndarray]:
+        """The relay's connections that are there now as columns, ``Proxy.open``."""
+        return await asyncio.to_thread(self._proxy.open)
+
     async def stop(self, grace_s: float) -> None:
         """Drains pods and relay for so long at most, then ends all of it. Nothing listens any more when it returns."""
         async with self._syncing:

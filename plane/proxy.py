@@ -37,6 +37,8 @@ BREATH_NS = 250_000_000
 LAST_BREATH_NS = 5_000_000  # once stopping, to notice soon that the last connection has ended
 DRAIN_BREATHS = 2 * BACKLOG // kernel.BATCH
 
+OPEN_COLUMNS = ("client_ip", "client_port", "frontend_ip", "frontend_port", "opened_ns", "state", "tries")
+
 log = logging.getLogger(__name__)
 
 Frontend = tuple[int, int]  # address and port of a Service, as integers
@@ -165,6 +167,15 @@ class Proxy:
         rows = self._between_breaths(self._copy_records)
         return {name: np.ascontiguousarray(rows[name]) for name in layout.RECORD.names or () if name != "spare"}
 
+    def open(self) -> dict[str, np.ndarray]:
+        """The connections there are now, oldest first, as columns.
+
+        ``client_ip, client_port, frontend_ip, frontend_port, backend_ip, backend_port`` and ``opened_ns`` as in
+        ``layout.RECORD``; ``state`` (CONNECTION_STATES), ``tries`` (backends it was offered), ``to_backend`` and
+        ``to_client`` (bytes, int64), ``algorithm`` (ALGORITHMS; 255 where the Fib has changed since it was picked).
+        """
+        return self._between_breaths(self._copy_open)
+
     def outcomes(self) -> dict[str, int]:
         """How many connections were given each outcome."""
         return self._between_breaths(lambda: _named(layout.OUTCOMES, self._in_force.steering.outcomes))
@@ -252,6 +263,23 @@ class Proxy:
         mine = (rows["proto"] == layout.TCP) & np.isin(rows["node"], (0, self._node)) & some
         columns = (rows[name][mine].tolist() for name in ("ip", "port", "affinity"))
         return {(ip, port): bool(affinity) for ip, port, affinity in zip(*columns, strict=True)}
+
+    def _copy_open(self) -> dict[str, np.ndarray]:
+        fib, _, relay = self._in_force
+        rows = np.flatnonzero(relay.connections["state"] != layout.FREE)
+        rows = rows[np.argsort(relay.connections["opened_ns"][rows], kind="stable")]
+        live = relay.connections[rows]
+        known = (live["generation"] == fib.generation) & (live["pool"] < len(fib.pools))
+        algorithms = fib.pools["algorithm"][np.where(known, live["pool"], 0)]
+        backends = fib.backends[np.where(live["backend"] < len(fib.backends), live["backend"], 0)]
+        return {
+            **{name: live[name].copy() for name in OPEN_COLUMNS},
+            "backend_ip": backends["ip"],
+            "backend_port": backends["port"],
+            "to_backend": relay.streams["moved"][2 * rows],
+            "to_client": relay.streams["moved"][2 * rows + 1],
+            "algorithm": np.where(known, algorithms, 255).astype(np.uint8),
+        }
 
     def _listen(self, wanted: Mapping[Frontend, bool]) -> tuple[dict[Frontend, socket.socket], tuple[str, ...]]:
         """A listening socket for each wanted frontend that has none, and why some could not be had."""

@@ -134,7 +134,7 @@ async def _serve(
         serving.set()
         await cluster.apply([manifest.object for manifest in loaded.objects])
         token = secrets.token_urlsafe(32)
-        api = Api(cluster.store, token=token, wait=cluster.wait, advise=advise)
+        api = Api(cluster.store, token=token, wait=cluster.wait, advise=advise, connections=cluster.open_connections)
         await api.start()
         try:
             kubeconfig.write(path, api.url, token, api.ca_pem)

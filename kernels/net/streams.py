@@ -25,6 +25,7 @@ def begin(stream, source, sink):
     """A stream between two sockets of which nothing is known yet."""
     stream.source = source
     stream.sink = sink
+    stream.moved = 0
     stream.start = 0
     stream.end = 0
     stream.state = FLOWING
@@ -95,6 +96,7 @@ def _drain(stream, buffer):
         return SINK_FAILED
     elif sent >= 0:
         stream.start += sent
+        stream.moved += sent
         if stream.start < stream.end:
             stream.writable = 0
     return RESTING

@@ -1,6 +1,7 @@
 """The plane's own part of the API: what Kubernetes has no path for.
 
 ``apply``  takes a List whole or not at all, so that a folder of manifests is never half in force
+``connections``  those through Services that are open
 ``wait``   returns once all nodes and ingresses carry traffic by a generation
 """
 

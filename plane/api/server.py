@@ -36,7 +36,8 @@ PATCH_TYPES = (resources.MERGE_PATCH, resources.STRATEGIC_PATCH)
 class Api:
     """Serves a Store; ``url`` and ``ca_pem`` are what a kubeconfig file needs, once started.
 
-    ``wait(generation)`` returns once that generation is acknowledged everywhere, ``advise(snapshot)`` gives warnings.
+    ``wait(generation)`` returns once that generation is acknowledged everywhere, ``advise(snapshot)`` gives warnings,
+    ``connections()`` those that are open.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Api:
         token: str,
         wait: Callable[[int], Awaitable[None]],
         advise: Callable[[Snapshot], list[str]],
+        connections: Callable[[], Awaitable[list[Object]]],
     ):
         self.url = ""
         self.ca_pem = ""
@@ -53,6 +55,7 @@ class Api:
         self._credentials = f"Bearer {token}".encode()
         self._wait = wait
         self._advise = advise
+        self._connections = connections
         self._runner: web.AppRunner | None = None
         self._watches: set[asyncio.Task[Any]] = set()
 
@@ -120,6 +123,9 @@ class Api:
             return _json(
                 200, own.apply(self._store, await _body(request, limit=MAX_APPLY_BYTES), request.query, self._advise)
             )
+        if path == f"{own.ROOT}/connections" and method == "GET":
+            items = await self._connections()
+            return _json(200, {"apiVersion": own.OWN_GROUP_VERSION, "kind": "ConnectionList", "items": items})
         if path == f"{own.ROOT}/wait" and method == "GET":
             return _json(200, await own.wait(request.query, self._wait))
         if method != "GET":

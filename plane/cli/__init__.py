@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from plane.cli import objects, offline, writes
+from plane.cli import objects, offline, traffic, writes
 from plane.cli.arguments import message
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError
 
@@ -54,6 +54,7 @@ for command in (
     writes.scale,
     objects.get,
     objects.describe,
+    traffic.connections,
     offline.explain,
     offline.validate,
     offline.version,

@@ -49,9 +49,32 @@ class Served:
 
     async def start(self) -> None:
         self.store = Store(self._plan)
-        self.api = Api(self.store, token=self.token, wait=self._wait, advise=lambda snapshot: ["advice"])
+        self.api = Api(
+            self.store,
+            token=self.token,
+            wait=self._wait,
+            advise=lambda snapshot: ["advice"],
+            connections=self._connections,
+        )
         await self.api.start()
         kubeconfig.write(self.kubeconfig, self.api.url, self.token, self.api.ca_pem)
+
+    async def _connections(self) -> list[Object]:
+        return [
+            {
+                "node": "node-1",
+                "client": "127.0.0.1:40000",
+                "service": "default/web:80",
+                "frontend": "127.96.1.1:80",
+                "backend": "127.244.1.2:8080",
+                "pod": "default/web-1",
+                "state": "OPEN",
+                "because": "random",
+                "bytesToBackend": 78,
+                "bytesToClient": 5_000_000,
+                "ageSeconds": 1.5,
+            }
+        ]
 
     async def _wait(self, generation: int) -> None:
         self.waited.append(generation)

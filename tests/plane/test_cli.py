@@ -506,3 +506,19 @@ def test_the_environment_names_the_kubeconfig_file(filled, tmp_path):
     environment = {**os.environ, "HOME": str(tmp_path), "TRAFFICPLANE_KUBECONFIG": str(elsewhere)}
     done = subprocess.run([PLANE, "get", "svc"], capture_output=True, timeout=60, env=environment, check=False)
     assert done.returncode == 0
+
+
+# connections
+
+
+def test_connections_are_a_table_or_json_of_all_or_of_one_service(api):
+    lines = api.plane("connections").stdout.splitlines()
+    assert lines[0].split() == [
+        "CLIENT", "SERVICE", "FRONTEND", "BACKEND", "POD", "NODE", "STATE", "TO-POD", "TO-CLIENT", "AGE", "BECAUSE"
+    ]  # fmt: skip
+    assert [cell for cell in lines[1].split("  ") if cell.strip()][-1].strip() == "random"
+    assert "78 B" in lines[1]
+    assert "4.8 MiB" in lines[1]
+    [row] = json.loads(api.plane("connections", "-s", "web", "-o", "json").stdout)["items"]
+    assert row["pod"] == "default/web-1"
+    assert api.plane("connections", "-s", "other").stdout == "No connection is open.\n"

@@ -241,6 +241,26 @@ async def test_weights_of_pods_are_kept_in_proportion(plan: AddressPlan, annotat
         assert await asked(cluster_ip(control), 40) == {"a": 30, "b": 10}
 
 
+async def test_connections_are_shown_with_who_has_them_and_why(plan):
+    web = service()
+    web["metadata"]["annotations"] = {"trafficplane.dev/lb-algorithm": "rr"}
+    async with serving(plan, [web, *PODS]) as control:
+        assert await control.open_connections() == []
+        source = pod_ip(control, "c")
+        reader, writer = await asyncio.open_connection(*cluster_ip(control), local_addr=(source, 0))
+        request = b"GET /hostname HTTP/1.1\r\nHost: a\r\n\r\n"
+        writer.write(request)
+        answer = await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(1)
+        [row] = await control.open_connections()
+        writer.close()
+        host, port = writer.get_extra_info("sockname")
+        assert row["client"] == f"{host}:{port}"
+        assert (row["service"], row["state"], row["because"]) == ("default/web:80", "OPEN", "rr")
+        assert row["pod"] == f"default/{answer[-1:].decode()}"
+        assert (row["bytesToBackend"], row["bytesToClient"]) == (len(request), len(answer))
+        assert 0 <= row["ageSeconds"] < 60
+
+
 async def client_ips(control: ControlPlane, addresses: Sequence[tuple[str, int]], source: str) -> set[str]:
     """What pods say of the client's address, over these ways in."""
     seen = [await ask(address, "/clientip", source) for address in addresses for _ in range(8)]
