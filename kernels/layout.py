@@ -225,7 +225,7 @@ def freeze(array: np.ndarray) -> np.ndarray:
     return array
 
 
-# The relay: what one thread holds for the TCP connections it carries (``kernels.net.relay``).
+# The relay: what one thread holds for the connections it carries (``kernels.net.relay``); TCP first.
 
 # State of a connection. Only an OPEN one moves bytes.
 FREE = 0  # the row is in the list of free rows
@@ -300,7 +300,7 @@ LISTENER = np.dtype(
     align=True,
 )
 
-# One row for each connection that was accepted and decided on, in the order of decision.
+# One row for each connection or flow of datagrams that was accepted and decided on, in the order of decision.
 RECORD = np.dtype(
     [
         ("opened_ns", "i8"),  # the ``now_ns`` that ``forward`` was given
@@ -313,7 +313,7 @@ RECORD = np.dtype(
         ("frontend_port", "u2"),
         ("backend_port", "u2"),
         ("outcome", "u1"),  # one of OUTCOMES
-        ("spare", "u1"),
+        ("proto", "u1"),
     ],
     align=True,
 )
@@ -336,6 +336,67 @@ LOOP = np.dtype(
 )
 
 
+# UDP: who sends from one address and port to one frontend has a flow, with a socket of its own towards the backend.
+
+# What became of a datagram that was read.
+FORWARDED = 1  # handed to the socket towards the backend
+ANSWERED = 2  # handed to the listener's socket, for the client
+NO_BACKEND = 3  # ``forward`` gave none; why, its outcomes count
+TABLE_FULL = 4  # a new flow, and no free row
+NO_SOCKET = 5  # a new flow, and no descriptor, port or memory for its socket
+TURNED_AWAY = 6  # refused twice: by the flow's backend, and by the one that was picked instead
+UNSENT = 7  # the system did not take it: a full queue, no route, longer than can be sent
+FATES = ("NONE", "FORWARDED", "ANSWERED", "NO_BACKEND", "TABLE_FULL", "NO_SOCKET", "TURNED_AWAY", "UNSENT")
+
+# How a flow ended.
+UNOPENED = 1  # it never had a socket towards a backend; its datagrams' fate says why
+IDLE = 2
+BACKEND_GONE = 3  # or unready, or no longer one of the frontend's
+BACKEND_REFUSED = 4  # ICMP said so
+UNHEARD = 5  # its listener is closed
+HALTED = 6  # the relay stopped
+FLOW_ENDS = ("NONE", "UNOPENED", "IDLE", "BACKEND_GONE", "BACKEND_REFUSED", "UNHEARD", "HALTED")
+
+DATAGRAM_FLOW = np.dtype(
+    [
+        ("key", "u8"),  # its flow hash
+        ("opened_ns", "i8"),
+        ("last_ns", "i8"),  # of the last datagram, either way
+        ("moved_on", "i8"),  # bytes to the backend so far
+        ("moved_back", "i8"),  # and to the client
+        ("client_ip", "u4"),
+        ("frontend_ip", "u4"),
+        ("client_port", "u2"),
+        ("frontend_port", "u2"),
+        ("listener", "u4"),  # row of Datagrams.listeners
+        ("backend", "u4"),  # 0 until the flow is open
+        ("endpoint", "u4"),  # fingerprint of the backend's address, as in TRACK
+        ("serial", "u4"),  # counts the uses of the row: an event that carries another serial is stale
+        ("fd", "i4"),  # of the socket towards the backend; -1: the row is free
+        ("answered", "u1"),
+        ("refused", "u1"),  # ends once the answers that came before are read
+        ("queued", "u1"),  # the row is in Datagrams.answering, whatever its state
+        ("fate", "u1"),  # of the datagrams that are placed at a flow which did not open, one of FATES
+    ],
+    align=True,
+)
+
+# The scalars of the datagrams' part of a relay; there is one row of it.
+DATAGRAM_LOOP = np.dtype(
+    [
+        ("paused_until_ns", "i8"),  # no new flows before: descriptors had run out
+        ("next_scan_ns", "i8"),  # when flows are next checked for being idle
+        ("idle_ns", "i8"),  # a flow ends so long after its last datagram
+        ("stream_after_ns", "i8"),  # but one that has been answered, and goes on for so long,
+        ("stream_idle_ns", "i8"),  # so long after its last
+        ("overflowed", "i8"),  # answers that a flow's socket had no room for, as far as flows have ended
+        ("free", "i4"),  # Datagrams.free[:free] are the free rows
+        ("spare", "i4"),
+    ],
+    align=True,
+)
+
+
 class Ring(NamedTuple):
     """A queue of row numbers, none of them twice, so that as many slots as rows are enough.
 
@@ -345,6 +406,41 @@ class Ring(NamedTuple):
 
     slots: np.ndarray
     ends: np.ndarray
+
+
+class Datagrams(NamedTuple):
+    """What one relay thread writes for UDP. Row 0 of flows and listeners is none.
+
+    loop        DATAGRAM_LOOP[1]
+    flows       DATAGRAM_FLOW[F+1]
+    free        uint32[F]: stack of free flow rows
+    flow_index  uint32[power of two ≥ 2·F]: open addressing by flow hash, flow rows; 0 ends
+    answering   Ring of flow rows that may have answers to read
+    listeners   LISTENER[L+1]
+    asking      Ring of listener rows that may have datagrams to read
+    places      uint32[batch]: the flow row of each datagram of a batch
+    decided     uint8[batch]: its fate, NONE as long as that is open
+    opening     uint32[batch]: the flow rows that are new in a batch
+    fates       int64[len(FATES)]: how many datagrams had each fate
+    ends        int64[len(FLOW_ENDS)]: how many flows ended so
+    messages    the memory that system calls read and write, ``kernels.net.syscalls.Messages``
+    exchange    likewise, the relay's own
+    """
+
+    loop: np.ndarray
+    flows: np.ndarray
+    free: np.ndarray
+    flow_index: np.ndarray
+    answering: Ring
+    listeners: np.ndarray
+    asking: Ring
+    places: np.ndarray
+    decided: np.ndarray
+    opening: np.ndarray
+    fates: np.ndarray
+    ends: np.ndarray
+    messages: tuple
+    exchange: tuple
 
 
 class Relay(NamedTuple):
@@ -358,12 +454,13 @@ class Relay(NamedTuple):
     ready        Ring of connection rows that had more to move when their turn was over
     listeners    LISTENER[L+1]
     backlog      Ring of listener rows that may have connections to accept
-    flows        Flows of one batch of accepted connections
+    flows        Flows of one batch of accepted connections, or of new flows of datagrams
     verdicts     Verdicts on them
     sockets      int32[batch, 2]: their client and upstream descriptors
     records      RECORD[...], written round and round
     ends         int64[len(ENDS)]: how often connections ended so
     exchange     the memory that system calls read and write, ``kernels.net.syscalls.Exchange``
+    datagrams    Datagrams
     """
 
     loop: np.ndarray
@@ -380,3 +477,4 @@ class Relay(NamedTuple):
     records: np.ndarray
     ends: np.ndarray
     exchange: tuple
+    datagrams: Datagrams

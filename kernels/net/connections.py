@@ -78,7 +78,7 @@ def _dial(fib, relay, row, now_ns):
     answer = syscalls.connect(relay.exchange, upstream, backend.ip, port)
     started = answer == 0 or answer == -syscalls.EINPROGRESS
     if started and source == backend.ip:
-        started = not _meets_itself(relay, upstream, port)
+        started = not meets_itself(relay, upstream, port)
     return started and _watch(relay, row, UPSTREAM) >= 0
 
 
@@ -144,7 +144,7 @@ def _bind_source(relay, upstream, client_ip):
 
 
 @kernel
-def _meets_itself(relay, upstream, port):
+def meets_itself(relay, upstream, port):
     """A pod that reaches itself through its Service: with nobody listening, TCP connects a socket to itself."""
     if syscalls.own_address(relay.exchange, upstream) < 0:
         return True

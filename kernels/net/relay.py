@@ -1,8 +1,9 @@
-"""The L4 relay: TCP connections to frontends, each carried to the backend that ``forward`` picks for it.
+"""The L4 relay: connections and datagrams to frontends, carried to the backend that ``forward`` picks for each.
 
 One thread drives it in bounded *breaths*, with the GIL released. A breath makes passes: wait for events, carry bytes,
-then accept a batch from the listeners, ask ``forward`` once for the whole batch, and start the connects. Whoever holds
-the Relay changes it (listeners, the Fib) only between breaths, and writes to the wake-up descriptor to end one.
+then accept a batch from the listeners, ask ``forward`` once for the whole batch, and start the connects; before that,
+what is UDP (``kernels.net.datagrams``). Whoever holds the Relay changes it (listeners, the Fib) only between breaths,
+and writes to the wake-up descriptor to end one.
 
     listeners ── accept4 ─► flows ── forward ─► verdicts ── connect ─► connections ── turns of their streams ─► end
 
@@ -19,6 +20,7 @@ from kernels.layout import (
     CONNECTION,
     ENDS,
     FREE,
+    HALTED,
     LISTENER,
     LOOP,
     NEW,
@@ -32,25 +34,28 @@ from kernels.layout import (
     Verdicts,
 )
 from kernels.lb.forward import create_steering, empty_fib, forward, pool_for
-from kernels.net import connections, ring, streams, syscalls
+from kernels.net import connections, datagrams, ring, streams, syscalls, udpflows
+from kernels.net.records import record
 
-BATCH = 64
+BATCH = syscalls.MESSAGES
 WAKE_KEY = 0  # a listener's events carry its row as their key, a connection's have connections.STREAM_KEY set
 RETRY_NS = 20_000_000  # how long accepting pauses for want of descriptors that others may hold
 SCAN_NS = 250_000_000  # how often connects are checked for having taken too long
 
 
-def create(capacity: int, records: int, node_ip: int, connect_timeout_ns: int) -> Relay:
+def create(capacity: int, records: int, node_ip: int, connect_timeout_ns: int, datagram_flows: int = 4096) -> Relay:
     """A relay without listeners; its owner sets ``loop[0]["epoll"]`` before the first breath and closes it at the end.
 
-    capacity  most connections at one time; buffers take memory only once they have been used
-    records   how many of the last records are kept
-    node_ip   connects to backends come from here where the client's address is not this machine's
+    capacity        most connections at one time; buffers take memory only once they have been used
+    records         how many of the last records are kept
+    node_ip         connects to backends come from here where the client's address is not this machine's
+    datagram_flows  most flows of datagrams at one time; each has a descriptor
     """
     loop = np.zeros(1, LOOP)
     loop[0]["epoll"], loop[0]["socket"], loop[0]["free"] = -1, -1, capacity
     loop[0]["node_ip"], loop[0]["connect_timeout_ns"] = node_ip, connect_timeout_ns
     u1, u2, u4 = np.uint8, np.uint16, np.uint32
+    exchange = syscalls.create_exchange()
     return Relay(
         loop=loop,
         connections=np.zeros(capacity + 1, CONNECTION),
@@ -65,7 +70,8 @@ def create(capacity: int, records: int, node_ip: int, connect_timeout_ns: int) -
         sockets=np.zeros((BATCH, 2), np.int32),
         records=np.zeros(records, RECORD),
         ends=np.zeros(len(ENDS), np.int64),
-        exchange=syscalls.create_exchange(),
+        exchange=exchange,
+        datagrams=udpflows.create(datagram_flows, exchange),
     )
 
 
@@ -99,6 +105,9 @@ def breath(fib, steering, relay, until_ns):
         for i in range(count):
             woken |= _on_event(fib, steering, relay, relay.exchange.events[i], now_ns)
         now_ns = syscalls.monotonic_ns(relay.exchange)
+        datagrams.answer(fib, steering, relay.datagrams, now_ns)
+        datagrams.ask(fib, steering, relay, now_ns)
+        udpflows.end_idle(steering, relay.datagrams, now_ns)
         _welcome(fib, steering, relay, now_ns)
         _check_connects(fib, steering, relay, now_ns)
         if woken or now_ns >= until_ns:
@@ -108,7 +117,7 @@ def breath(fib, steering, relay, until_ns):
 @kernel
 def _patience_ms(relay, now_ns, until_ns):
     """How long a pass may wait for events."""
-    if ring.size(relay.ready):
+    if ring.size(relay.ready) or datagrams.is_waiting(relay.datagrams):
         return 0
     if ring.size(relay.backlog):
         until_ns = min(until_ns, relay.loop[0].paused_until_ns)
@@ -121,6 +130,8 @@ def _on_event(fib, steering, relay, event, now_ns):
     key = np.int64(event.key)
     if key & connections.STREAM_KEY:
         connections.on_event(fib, steering, relay, key ^ connections.STREAM_KEY, event.serial, event.events, now_ns)
+    elif key & (udpflows.FLOW_KEY | datagrams.LISTENER_KEY):
+        datagrams.on_event(relay.datagrams, key, event.serial)
     elif key == WAKE_KEY:
         return True
     elif key < relay.listeners.size and relay.listeners[key].serial == event.serial:
@@ -243,7 +254,7 @@ def _send_on(fib, steering, relay, i, now_ns):
     backend = np.int64(relay.verdicts.backend[i])
     if (outcome != NEW and outcome != TRACKED) or backend >= fib.backends.size:
         backend = np.int64(0)
-    _record(fib, relay, i, backend, now_ns)
+    record(fib, relay, i, backend, now_ns)
     client = relay.sockets[i, connections.CLIENT]
     upstream = relay.sockets[i, connections.UPSTREAM]
     if backend == 0:
@@ -281,23 +292,6 @@ def _pool_of(fib, steering, relay, i):
 
 
 @kernel
-def _record(fib, relay, i, backend, now_ns):
-    loop = relay.loop[0]
-    record = relay.records[loop.recorded % relay.records.size]
-    record.opened_ns = now_ns
-    record.generation = fib.generation
-    record.client_ip = relay.flows.src_ip[i]
-    record.client_port = relay.flows.src_port[i]
-    record.frontend_ip = relay.flows.dst_ip[i]
-    record.frontend_port = relay.flows.dst_port[i]
-    record.backend = backend
-    record.backend_ip = fib.backends[backend].ip
-    record.backend_port = fib.backends[backend].port
-    record.outcome = relay.verdicts.outcome[i]
-    loop.recorded += 1
-
-
-@kernel
 def _check_connects(fib, steering, relay, now_ns):
     loop = relay.loop[0]
     if loop.connecting and now_ns >= loop.next_scan_ns:
@@ -314,13 +308,14 @@ def watch(relay, fd, key, serial):
 
 @kernel
 def end_all(steering, relay):
-    """Reset every connection that is left, and close the socket held for the next one."""
+    """Reset every connection that is left, end every flow, and close the socket held for the next connection."""
     for row in range(1, relay.connections.size):
         if relay.connections[row].state != FREE:
             connections.end(steering, relay, row, STOPPED)
     if relay.loop[0].socket >= 0:
         syscalls.close(relay.loop[0].socket)
         relay.loop[0].socket = -1
+    udpflows.end_all(steering, relay.datagrams, HALTED)
 
 
 def warm() -> None:
@@ -332,5 +327,10 @@ def warm() -> None:
         steering = create_steering(fib, 1)
         watch(relay, -1, WAKE_KEY, 0)
         attend(relay, 1)
+        relay = datagrams.with_listeners(relay, 1)
+        datagrams.watch(relay, -1, 1, 0)
+        datagrams.attend(relay.datagrams, 1)
         breath(fib, steering, relay, 0)
+        udpflows.forget_gone(fib, steering, relay)
+        udpflows.forget_listener(steering, relay, 1)
         end_all(steering, relay)

@@ -22,19 +22,21 @@ from kernels.jit import kernel
 
 EAGAIN, EINTR, EINPROGRESS = errno.EAGAIN, errno.EINTR, errno.EINPROGRESS
 EMFILE, ENFILE, ENOBUFS, ENOMEM = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
-EBADF, EINVAL = errno.EBADF, errno.EINVAL
+EBADF, EINVAL, ECONNREFUSED = errno.EBADF, errno.EINVAL, errno.ECONNREFUSED
 
 EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
 EPOLLRDHUP, EPOLLET = select.EPOLLRDHUP, int(select.EPOLLET)
 
 AF_INET = int(socket.AF_INET)
 STREAM_SOCKET = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+DATAGRAM_SOCKET = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 NONBLOCKING = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-SOL_SOCKET, SO_LINGER = socket.SOL_SOCKET, socket.SO_LINGER
+SOL_SOCKET, SO_LINGER, SO_RCVBUF = socket.SOL_SOCKET, socket.SO_LINGER, socket.SO_RCVBUF
 IPPROTO_TCP, TCP_NODELAY = int(socket.IPPROTO_TCP), socket.TCP_NODELAY
+SO_MEMINFO = 55  # <asm-generic/socket.h>; the socket module has no name for it
 IPPROTO_IP = int(socket.IPPROTO_IP)
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; the socket module has no name for it before Python 3.12
-MSG_NOSIGNAL = int(socket.MSG_NOSIGNAL)
+MSG_NOSIGNAL, MSG_DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
 SHUT_WR = socket.SHUT_WR
 EPOLL_CTL_ADD = 1
 CLOCK_MONOTONIC = 1
@@ -49,6 +51,29 @@ EPOLL_EVENT = np.dtype(
 )
 EVENTS = 256
 
+# struct mmsghdr of both machines: a message, and how much of it was received. struct iovec.
+MESSAGE = np.dtype(
+    [
+        ("name", "u8"),  # address of a SOCKADDR
+        ("name_bytes", "u4"),
+        ("spare", "u4"),
+        ("vector", "u8"),  # address of its VECTORs
+        ("vectors", "u8"),
+        ("control", "u8"),
+        ("control_bytes", "u8"),
+        ("flags", "i4"),
+        ("more_spare", "u4"),
+        ("bytes", "u4"),
+        ("most_spare", "u4"),
+    ]
+)
+VECTOR = np.dtype([("base", "u8"), ("bytes", "u8")])
+MESSAGES = 64
+# A datagram over IPv4 has 65,507 bytes at most, so none is ever cut off. One line more sets the buffers' beginnings
+# apart: with a power of two between them, all would fall to the same few lines of the caches.
+DATAGRAM_BYTES = 65536
+_STRIDE = DATAGRAM_BYTES + 64
+
 
 class Exchange(NamedTuple):
     """The memory through which one thread passes arguments to system calls and gets answers.
@@ -57,7 +82,7 @@ class Exchange(NamedTuple):
     event    EPOLL_EVENT[1], read by ``watch``
     address  SOCKADDR[1]
     length   uint32[1]
-    option   int32[2]
+    option   int32[16]
     time     int64[2]: seconds and nanoseconds
     """
 
@@ -69,13 +94,59 @@ class Exchange(NamedTuple):
     time: np.ndarray
 
 
+class Messages(NamedTuple):
+    """The memory of a batch of datagrams: what is received is sent on from where it is.
+
+    buffers   uint8[MESSAGES, DATAGRAM_BYTES and some]
+    incoming  MESSAGE[MESSAGES], filled by ``receive_messages``
+    senders   SOCKADDR[MESSAGES], likewise
+    whole     VECTOR[MESSAGES]: the buffers, for incoming
+    outgoing  MESSAGE[MESSAGES], all to receiver
+    receiver  SOCKADDR[1]
+    filled    VECTOR[MESSAGES]: what was received in each buffer, for outgoing
+    """
+
+    buffers: np.ndarray
+    incoming: np.ndarray
+    senders: np.ndarray
+    whole: np.ndarray
+    outgoing: np.ndarray
+    receiver: np.ndarray
+    filled: np.ndarray
+
+
+def create_messages() -> Messages:
+    """Memory for ``MESSAGES`` datagrams of any length; a page of it is taken once it has been used."""
+    messages = Messages(
+        buffers=np.empty((MESSAGES, _STRIDE), np.uint8),
+        incoming=np.zeros(MESSAGES, MESSAGE),
+        senders=np.zeros(MESSAGES, SOCKADDR),
+        whole=np.zeros(MESSAGES, VECTOR),
+        outgoing=np.zeros(MESSAGES, MESSAGE),
+        receiver=np.zeros(1, SOCKADDR),
+        filled=np.zeros(MESSAGES, VECTOR),
+    )
+    messages.whole["base"] = messages.filled["base"] = _places(messages.buffers)
+    messages.whole["bytes"] = DATAGRAM_BYTES
+    messages.incoming["vector"], messages.incoming["name"] = _places(messages.whole), _places(messages.senders)
+    messages.outgoing["vector"], messages.outgoing["name"] = _places(messages.filled), _places(messages.receiver)
+    for each in (messages.incoming, messages.outgoing):
+        each["name_bytes"], each["vectors"] = SOCKADDR_BYTES, 1
+    return messages
+
+
+def _places(rows: np.ndarray) -> np.ndarray:
+    """Where in memory each row begins."""
+    return np.uint64(rows.ctypes.data) + np.arange(len(rows), dtype=np.uint64) * np.uint64(rows.strides[0])
+
+
 def create_exchange() -> Exchange:
     return Exchange(
         events=np.zeros(EVENTS, EPOLL_EVENT),
         event=np.zeros(1, EPOLL_EVENT),
         address=np.zeros(1, SOCKADDR),
         length=np.zeros(1, np.uint32),
-        option=np.zeros(2, np.int32),
+        option=np.zeros(16, np.int32),
         time=np.zeros(2, np.int64),
     )
 
@@ -96,8 +167,11 @@ _bind = _libc("bind", _int(_int, _address, types.uint32))
 _connect = _libc("connect", _int(_int, _address, types.uint32))
 _getsockname = _libc("getsockname", _int(_int, _address, _address))
 _setsockopt = _libc("setsockopt", _int(_int, _int, _int, _address, types.uint32))
+_getsockopt = _libc("getsockopt", _int(_int, _int, _int, _address, _address))
 _recv = _libc("recv", _long(_int, _address, _size, _int))
 _send = _libc("send", _long(_int, _address, _size, _int))
+_recvmmsg = _libc("recvmmsg", _int(_int, _address, types.uintc, _int, _address))
+_sendmmsg = _libc("sendmmsg", _int(_int, _address, types.uintc, _int))
 _shutdown = _libc("shutdown", _int(_int, _int))
 _close = _libc("close", _int(_int))
 _epoll_ctl = _libc("epoll_ctl", _int(_int, _int, _int, _address))
@@ -149,6 +223,12 @@ def stream_socket():
 
 
 @kernel
+def datagram_socket():
+    """A new nonblocking IPv4 UDP socket, closed on exec."""
+    return _answer(_socket(AF_INET, DATAGRAM_SOCKET, 0))
+
+
+@kernel
 def accept(exchange, fd):
     """The next connection of a listener, nonblocking; the peer is left in ``exchange.address``."""
     exchange.length[0] = SOCKADDR_BYTES
@@ -190,6 +270,15 @@ def set_option(exchange, fd, level, option, value):
 
 
 @kernel
+def overflowed(exchange, fd):
+    """How many datagrams the socket's queue has had no room for; 0 where the system does not say."""
+    exchange.option[8] = 0  # SK_MEMINFO_DROPS
+    exchange.length[0] = 36
+    _getsockopt(fd, SOL_SOCKET, SO_MEMINFO, exchange.option.ctypes.data, exchange.length.ctypes.data)
+    return np.int64(exchange.option[8])
+
+
+@kernel
 def reset_on_close(exchange, fd):
     """``SO_LINGER`` with a time of 0: ``close`` throws away what is unsent and sends RST."""
     exchange.option[0] = 1
@@ -207,6 +296,35 @@ def receive(fd, buffer):
 def transmit(fd, buffer):
     """``send`` a slice of uint8; a broken pipe is an error and no signal."""
     return _answer(_send(fd, buffer.ctypes.data, buffer.size, MSG_NOSIGNAL))
+
+
+@kernel
+def receive_messages(messages, fd):
+    """``recvmmsg``: the datagrams that wait, ``MESSAGES`` at most. Fewer mean that no more wait, or that the next call
+    will answer what is wrong.
+    """
+    count = _answer(_recvmmsg(fd, messages.incoming.ctypes.data, MESSAGES, MSG_DONTWAIT, 0))
+    for i in range(count):
+        messages.incoming[i].name_bytes = SOCKADDR_BYTES
+        messages.filled[i].bytes = messages.incoming[i].bytes
+    return count
+
+
+@kernel
+def transmit_message(messages, fd, i):
+    """``send`` datagram ``i`` of those received to whom the socket is connected to."""
+    return _answer(_send(fd, np.uintp(messages.filled[i].base), np.uintp(messages.filled[i].bytes), MSG_NOSIGNAL))
+
+
+@kernel
+def send_messages(messages, fd, first, end, ip, port):
+    """``sendmmsg``: datagrams ``first`` to ``end - 1`` of those received to one address. Returns how many were sent."""
+    receiver = messages.receiver[0]
+    receiver.family = AF_INET
+    receiver.port = swap16(port)
+    receiver.ip = swap32(ip)
+    rest = messages.outgoing[first:end]
+    return _answer(_sendmmsg(fd, rest.ctypes.data, np.uint32(rest.size), MSG_NOSIGNAL))
 
 
 @kernel

@@ -173,9 +173,9 @@ def test_a_socket_connected_to_itself_is_recognised(idle: Relay) -> None:
     with socket.socket() as itself, socket.create_server(("127.0.0.1", 0)) as listener:
         itself.bind(("127.0.0.1", 0))
         itself.connect(itself.getsockname())
-        assert connections._meets_itself(idle, itself.fileno(), itself.getsockname()[1])
+        assert connections.meets_itself(idle, itself.fileno(), itself.getsockname()[1])
         with socket.create_connection(listener.getsockname()) as client:
-            assert not connections._meets_itself(idle, client.fileno(), listener.getsockname()[1])
+            assert not connections.meets_itself(idle, client.fileno(), listener.getsockname()[1])
 
 
 def test_a_longer_list_of_listeners_keeps_rows_and_backlog(idle: Relay) -> None:
