@@ -30,7 +30,6 @@ class Row(NamedTuple):
 
 SERVICE_FIELDS = (
     Row("spec.type", ("ExternalName",), "not served yet, there is no DNS"),
-    Row("spec.ports[*].protocol", ("UDP",), "pods answer on UDP, the ClusterIP does not relay it yet"),
 )
 DEPLOYMENT_FIELDS = ("paused", "minReadySeconds")
 # Below a pod's spec. What concerns pulling images is not here: the plane pulls none and says so for each image.

@@ -1,14 +1,10 @@
-"""The Service proxy of one node: TCP connections to Services, carried to pods by the compiled relay.
-
-It listens at the addresses that all nodes serve and at its own node's, and only where some client would be given an
-endpoint: elsewhere the machine itself refuses at once, as kube-proxy has it.
+"""The Service proxy of one node: connections and datagrams to Services, carried to pods by the compiled relay.
 
 Law: one thread owns everything the relay writes. What is in force is one tuple (Fib, Steering, Relay), replaced by one
 assignment between two breaths; whatever other threads want to know or change is done there too. So a change needs no
 lock on the data path, and a connection that is open never notices one.
 """
 
-import errno
 import logging
 import os
 import queue
@@ -16,7 +12,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,29 +22,23 @@ from kernels import layout
 from kernels.layout import Fib, Relay, Steering
 from kernels.lb.forward import create_steering, empty_fib
 from kernels.net import relay as kernel
-from plane.addresses import AddressPlan, int_to_ip, ip_to_int
+from kernels.net import udpflows
+from plane import listeners
+from plane.addresses import AddressPlan, ip_to_int
 from plane.errors import PlaneError
 from plane.fib import highest_node
 from plane.installed import Installed
-from plane.reuseport import by_client
+from plane.listeners import Frontend, Listener
 
-BACKLOG = 4096
 BREATH_NS = 250_000_000
 LAST_BREATH_NS = 5_000_000  # once stopping, to notice soon that the last connection has ended
-DRAIN_BREATHS = 2 * BACKLOG // kernel.BATCH
+DRAIN_BREATHS = 2 * listeners.BACKLOG // kernel.BATCH
 
 OPEN_COLUMNS = ("client_ip", "client_port", "frontend_ip", "frontend_port", "opened_ns", "state", "tries")
 
 log = logging.getLogger(__name__)
 
-Frontend = tuple[int, int]  # address and port of a Service, as integers
 Answer = TypeVar("Answer")
-
-REMEDIES = {
-    errno.EADDRINUSE: "stop what has it, or choose another --instance",
-    errno.EACCES: "choose a --port-offset, or lower net.ipv4.ip_unprivileged_port_start",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-}
 
 
 class InForce(NamedTuple):
@@ -57,11 +47,6 @@ class InForce(NamedTuple):
     fib: Fib
     steering: Steering
     relay: Relay
-
-
-class Listener(NamedTuple):
-    row: int  # of Relay.listeners
-    socket: socket.socket
 
 
 class Proxy:
@@ -152,14 +137,14 @@ class Proxy:
             if fib.generation < self.generation:
                 return Installed(self.generation)
             self._nodes = max(highest_node(fib), 1)
-            wanted = self._served(fib)
-            opened, problems = self._listen(wanted)
+            wanted = listeners.wanted(fib, self._node)
+            sockets, problems = listeners.opened(wanted, self._listeners.keys(), self._plan, self._nodes)
             gone = tuple(self._listeners.keys() - wanted.keys())
             fib, pools_before = _read_only(fib), _same_pools(self._in_force.fib, fib)
             try:
-                return Installed(self._between_breaths(lambda: self._swap(fib, pools_before, opened, gone)), problems)
+                return Installed(self._between_breaths(lambda: self._swap(fib, pools_before, sockets, gone)), problems)
             except BaseException:
-                _close_all(opened.values())
+                listeners.close_all(sockets.values())
                 raise
 
     def recorded(self) -> dict[str, np.ndarray]:
@@ -184,9 +169,17 @@ class Proxy:
         """How many connections to a backend ended in each way."""
         return self._between_breaths(lambda: _named(layout.ENDS, self._in_force.relay.ends))
 
+    def datagrams(self) -> dict[str, int]:
+        """How many datagrams had each fate (``layout.FATES``)."""
+        return self._between_breaths(lambda: _named(layout.FATES, self._in_force.relay.datagrams.fates))
+
     def live(self) -> int:
         """How many connections there are now."""
         return self._between_breaths(self._live)
+
+    def live_flows(self) -> int:
+        """How many flows of datagrams there are now."""
+        return self._between_breaths(lambda: udpflows.live(self._in_force.relay.datagrams))
 
     # What follows runs in the relay's thread, apart from _between_breaths and _listen.
 
@@ -206,7 +199,7 @@ class Proxy:
             with self._asking:
                 self._running = False
             kernel.end_all(self._in_force.steering, self._in_force.relay)
-            _close_all(listener.socket for listener in self._listeners.values())
+            listeners.close_all(listener.socket for listener in self._listeners.values())
             self._listeners.clear()
             self._answer()
 
@@ -249,21 +242,6 @@ class Proxy:
             return relay.records[:count].copy()
         return np.roll(relay.records, -(count % relay.records.size))
 
-    def _served(self, fib: Fib) -> dict[Frontend, bool]:
-        """The TCP frontends to listen on, and whether each has session affinity."""
-        rows, nodes = fib.frontends, highest_node(fib)
-        people = np.concatenate(
-            [[0], np.cumsum(fib.pools["members"])]
-        )  # people[b] - people[a]: members of pools a … b-1
-        some = np.zeros(len(rows), bool)
-        for side, flag in (("inside", layout.INSIDE), ("outside", layout.OUTSIDE)):
-            first = rows[side].astype(np.int64)
-            last = np.minimum(first + np.where(rows["by_node"] & flag, nodes, 0), len(fib.pools) - 1)
-            some |= people[last + 1] > people[first]
-        mine = (rows["proto"] == layout.TCP) & np.isin(rows["node"], (0, self._node)) & some
-        columns = (rows[name][mine].tolist() for name in ("ip", "port", "affinity"))
-        return {(ip, port): bool(affinity) for ip, port, affinity in zip(*columns, strict=True)}
-
     def _copy_open(self) -> dict[str, np.ndarray]:
         fib, _, relay = self._in_force
         rows = np.flatnonzero(relay.connections["state"] != layout.FREE)
@@ -281,49 +259,20 @@ class Proxy:
             "algorithm": np.where(known, algorithms, 255).astype(np.uint8),
         }
 
-    def _listen(self, wanted: Mapping[Frontend, bool]) -> tuple[dict[Frontend, socket.socket], tuple[str, ...]]:
-        """A listening socket for each wanted frontend that has none, and why some could not be had."""
-        opened: dict[Frontend, socket.socket] = {}
-        problems: list[str] = []
-        taken = {(ip, self._plan.bound_port(port)): port for ip, port in self._listeners}
-        for (ip, port), affinity in wanted.items():
-            bound = self._plan.bound_port(port)
-            if (ip, port) in self._listeners:
-                continue
-            if (other := taken.setdefault((ip, bound), port)) != port:
-                problems.append(
-                    f"cannot listen on {int_to_ip(ip)}:{bound} for port {port}: port {other} of the same address is "
-                    f"bound to it; choose another --port-offset than {self._plan.port_offset}"
-                )
-                continue
-            try:
-                opened[ip, port] = _listening(int_to_ip(ip), bound)
-                if affinity:
-                    by_client(opened[ip, port], self._nodes)
-            except OSError as problem:
-                if problem.errno != errno.EADDRNOTAVAIL:  # another machine's address, as an external IP may be, is its
-                    shifted = f" (for port {port})" if bound != port else ""
-                    remedy = REMEDIES.get(problem.errno or 0, "choose another address or port")
-                    problems.append(f"cannot listen on {int_to_ip(ip)}:{bound}{shifted}: {problem.strerror}; {remedy}")
-        return opened, tuple(problems)
-
     def _swap(
-        self, fib: Fib, pools_before: np.ndarray, opened: dict[Frontend, socket.socket], gone: Iterable[Frontend]
+        self,
+        fib: Fib,
+        pools_before: np.ndarray,
+        sockets: Mapping[Frontend, socket.socket],
+        gone: Collection[Frontend],
     ) -> int:
         """Empty the listeners that go, watch those that come, and put the Fib in force."""
         self._drain(gone)
-        relay = kernel.with_listeners(self._in_force.relay, len(self._listeners) + len(opened))
-        free = np.flatnonzero(relay.listeners["fd"][1:] < 0) + 1
-        added = {frontend: Listener(int(row), opened[frontend]) for frontend, row in zip(opened, free, strict=False)}
-        for (ip, port), (row, listener) in added.items():
-            problem = kernel.watch(relay, listener.fileno(), row, int(relay.listeners[row]["serial"]))
-            if problem < 0:
-                raise PlaneError(f"{self._name}: cannot watch {int_to_ip(ip)}:{port}: {os.strerror(-problem)}")
-        for (ip, port), (row, listener) in added.items():
-            entry = relay.listeners[row]
-            entry["ip"], entry["port"], entry["fd"] = ip, port, listener.fileno()
+        relay = listeners.with_room(self._in_force.relay, len(self._listeners) + len(sockets))
+        added = listeners.hand_over(relay, sockets)
         steering = self._in_force.steering
         turns = np.where(pools_before[:, None] > 0, steering.turns[pools_before], np.int64(0))
+        udpflows.forget_gone(fib, steering, relay)
         active = self._counted(fib, relay)
         self._in_force = InForce(fib, steering._replace(turns=turns, active=active), relay)
         self._listeners |= added
@@ -339,46 +288,30 @@ class Proxy:
         ids = np.where(beyond, 0, ids)
         moved = beyond | np.any([old[name][ids] != fib.backends[name][ids] for name in ("ip", "port", "proto")], axis=0)
         rows["backend"][live[moved]] = 0
-        return np.bincount(rows["backend"][live], minlength=len(fib.backends)).astype(np.int32)
+        backends = np.concatenate([rows["backend"][live], udpflows.backends_in_use(relay.datagrams)])
+        return np.bincount(backends, minlength=len(fib.backends)).astype(np.int32)
 
-    def _drain(self, frontends: Iterable[Frontend]) -> None:
-        """Accept what waits in these frontends' queues, as far as the table of connections has room for it."""
-        rows = [self._listeners[frontend].row for frontend in frontends]
-        for row in rows:
-            kernel.attend(self._in_force.relay, row)
-        for _ in range(DRAIN_BREATHS if rows else 0):
-            if not self._in_force.relay.listeners["queued"][rows].any():
+    def _drain(self, frontends: Collection[Frontend]) -> None:
+        """Take what waits in these frontends' queues, as far as the tables have room for it."""
+        relay = self._in_force.relay
+        for frontend in frontends:
+            listeners.attend(relay, frontend, self._listeners[frontend].row)
+        for _ in range(DRAIN_BREATHS if frontends else 0):
+            if not any(
+                listeners.table(relay, frontend.proto)["queued"][self._listeners[frontend].row]
+                for frontend in frontends
+            ):
                 return
             self._breathe(0)
 
-    def _close(self, frontends: Iterable[Frontend]) -> None:
+    def _close(self, frontends: Collection[Frontend]) -> None:
         self._drain(frontends)
+        steering, relay = self._in_force.steering, self._in_force.relay
         for frontend in frontends:
-            row, listener = self._listeners.pop(frontend)
-            entry = self._in_force.relay.listeners[row]
-            entry["fd"] = -1
-            entry["serial"] += 1
-            listener.close()
-
-
-def _listening(ip: str, port: int) -> socket.socket:
-    """A socket that listens. Accepted connections inherit TCP_NODELAY. Raises OSError, and then holds nothing."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind((ip, port))
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _close_all(sockets: Iterable[socket.socket]) -> None:
-    for each in sockets:
-        each.close()
+            listener = self._listeners.pop(frontend)
+            if frontend.proto == layout.UDP:
+                udpflows.forget_listener(steering, relay, listener.row)
+            listeners.take_back(relay, frontend, listener)
 
 
 def _read_only(fib: Fib) -> Fib:

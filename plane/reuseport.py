@@ -12,9 +12,11 @@ import struct
 SO_ATTACH_REUSEPORT_CBPF = 51  # <asm-generic/socket.h>; the socket module has no name for it
 _SKF_NET_OFF = -0x100000  # <linux/filter.h>: offsets from here are into the IP header
 _SOURCE = 12  # of an IPv4 header
+_HEADER = 20  # its length without options; the source port is next
 
 # struct sock_filter: code, jump if true, jump if false, k.
-_LOAD_WORD, _MULTIPLY, _SHIFT_RIGHT, _MODULO, _RETURN = 0x20, 0x24, 0x74, 0x94, 0x16
+_LOAD_WORD, _LOAD_HALF, _TO_X, _ADD_X = 0x20, 0x28, 0x07, 0x0C
+_MULTIPLY, _SHIFT_RIGHT, _MODULO, _RETURN = 0x24, 0x74, 0x94, 0x16
 
 
 def by_client(listener: socket.socket, sockets: int) -> None:
@@ -22,13 +24,21 @@ def by_client(listener: socket.socket, sockets: int) -> None:
 
     Where fewer are there and the chosen one is not, Linux chooses as it would without. Raises OSError.
     """
-    program = (
-        (_LOAD_WORD, _SKF_NET_OFF + _SOURCE),
-        (_MULTIPLY, 0x9E3779B1),  # Fibonacci hashing: neighbours are spread
-        (_SHIFT_RIGHT, 16),
-        (_MODULO, sockets),
-        (_RETURN, 0),
-    )
+    _attach(listener, ((_LOAD_WORD, _SKF_NET_OFF + _SOURCE), *_one_of(sockets)))
+
+
+def by_flow(listener: socket.socket, sockets: int) -> None:
+    """The same by address and port of the client, for UDP: whatever sockets come, those that are there keep theirs."""
+    port = ((_LOAD_HALF, _SKF_NET_OFF + _HEADER), (_TO_X, 0), (_LOAD_WORD, _SKF_NET_OFF + _SOURCE), (_ADD_X, 0))
+    _attach(listener, (*port, *_one_of(sockets)))
+
+
+def _one_of(sockets: int) -> tuple[tuple[int, int], ...]:
+    """From the number in the accumulator to the socket that is chosen."""
+    return (_MULTIPLY, 0x9E3779B1), (_SHIFT_RIGHT, 16), (_MODULO, sockets), (_RETURN, 0)  # Fibonacci hashing
+
+
+def _attach(listener: socket.socket, program: tuple[tuple[int, int], ...]) -> None:
     filters = b"".join(struct.pack("=HBBI", code, 0, 0, k & 0xFFFFFFFF) for code, k in program)
     memory = ctypes.create_string_buffer(filters, len(filters))
     described = struct.pack("@HP", len(program), ctypes.addressof(memory))

@@ -145,8 +145,6 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
         pytest.param(
             (service(ports=[{"port": 53, "protocol": "UDP"}], externalIPs=["10.0.0.1"]), pod()),
             [
-                "Service default/web: spec.ports[0].protocol UDP: pods answer on UDP, the ClusterIP "
-                "does not relay it yet",
                 "Service default/web: spec.externalIPs[0] 10.0.0.1: served only where the machine has this address",
             ],
             id="UDP and external addresses",

@@ -149,7 +149,7 @@ async def test_a_port_that_is_taken_is_told_once_and_everything_else_is_served(p
             await control.apply([other])
             [line] = lines
             address = control.store.get(Key("Service", "default", "other"))["spec"]["clusterIP"]
-            assert f"cannot listen on {address}:8765: Address already in use" in line
+            assert f"cannot listen on {address}:8765/TCP: Address already in use" in line
             assert [line] == [row["message"] for row in control.store.snapshot.all("Event") if "8765" in row["message"]]
             assert all(member.acknowledged is not None for member in control.nodes.values())
             assert (await fetch(plan.vip(1), plan.bound_port(80)))[0] == 200

@@ -470,7 +470,7 @@ def test_port_that_is_taken_is_named_and_the_others_are_served(proxy: Proxy, pla
         wanted = {vip: [pod.address], other: [pod.address], (vip[0], 8082): [pod.address]}
         with socket.create_server(other):
             [problem] = proxy.install(make_fib(2, wanted)).problems
-            assert f"{vip[0]}:8081: Address already in use; stop what has it" in problem
+            assert f"{vip[0]}:8081/TCP: Address already in use; stop what has it" in problem
             assert proxy.generation == 2
             assert ask(vip) == ask((vip[0], 8082)) == b"?"
         assert proxy.install(make_fib(3, wanted)).problems == ()
@@ -489,7 +489,7 @@ def test_ports_are_shifted_by_the_plans_offset(plan: AddressPlan, vip: Address) 
             assert proxy.recorded()["frontend_port"].tolist() == [80]
             wanted = {(vip[0], 80): [pod.address], (vip[0], 8080): [pod.address]}
             [problem] = proxy.install(make_fib(2, wanted)).problems
-            assert "8080 for port 8080: port 80 of the same address is bound to it" in problem
+            assert "8080/TCP for port 8080: port 80 of the same address is bound to it" in problem
     finally:
         proxy.stop(0)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -239,6 +240,91 @@ async def test_weights_of_pods_are_kept_in_proportion(plan: AddressPlan, annotat
     weighted = [pod("a", "node-1", **{"trafficplane.dev/weight": "3"}), pod("b", "node-1")]
     async with serving(plan, [web, *weighted], nodes=1) as control:
         assert await asked(cluster_ip(control), 40) == {"a": 30, "b": 10}
+
+
+def udp_service(**spec: Any) -> Object:
+    ports = [{"name": "udp", "port": 90, "protocol": "UDP", "targetPort": 8081}]
+    return service(type="NodePort", **{"ports": ports, **spec})
+
+
+def udp_pod(name: str, node: str) -> Object:
+    obj = pod(name, node)
+    obj["spec"]["containers"][0]["args"] = ["netexec", "--http-port=8080", "--udp-port=8081"]
+    return obj
+
+
+class Datagrams:
+    """A client of UDP, connected so that it hears that one address only, and what ICMP says of it."""
+
+    def __init__(self, address: tuple[str, int], source: str = "127.0.0.1"):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.bind((source, 0))
+        self.socket.connect(address)
+
+    async def ask(self, what: str = "hostname") -> str:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self.socket, what.encode())
+        async with asyncio.timeout(5):
+            return (await loop.sock_recv(self.socket, 1 << 16)).decode().strip()
+
+    def __enter__(self) -> "Datagrams":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+UDP_PODS = [udp_pod("a", "node-1"), udp_pod("b", "node-2"), udp_pod("c", "node-2")]
+
+
+async def test_services_should_function_for_service_endpoints_using_udp(plan):
+    async with serving(plan, [udp_service(), *UDP_PODS]) as control:
+        cluster = spec_of(control)["clusterIP"], control.plan.bound_port(90)
+        for address in (cluster, node_port(control, 1), node_port(control, 2)):
+            heard = set()
+            for _ in range(24):
+                with Datagrams(address) as client:
+                    heard.add(await client.ask())
+            assert heard == {"a", "b", "c"}
+        own = pod_ip(control, "a")
+        for _ in range(6):
+            with Datagrams(cluster, own) as client:
+                assert (await client.ask("clientip")).rpartition(":")[0] == own
+
+
+async def test_services_should_keep_a_udp_flow_at_its_pod_and_move_it_at_once_when_that_goes(plan):
+    async with serving(plan, [udp_service(), *UDP_PODS]) as control:
+        with Datagrams((spec_of(control)["clusterIP"], control.plan.bound_port(90))) as client:
+            first = await client.ask()
+            assert {await client.ask() for _ in range(20)} == {first}
+            control.store.delete(Key("Pod", "default", first))
+            while control.store.snapshot.get("Pod", "default", first):
+                await control.wait(control.store.snapshot.generation + 1)
+            moved = await client.ask()
+            assert moved != first
+            assert {await client.ask() for _ in range(20)} == {moved}
+
+
+async def test_services_should_be_rejected_for_udp_when_no_endpoints_exist(plan):
+    async with serving(plan, [udp_service()], nodes=1) as control:
+        for address in ((spec_of(control)["clusterIP"], control.plan.bound_port(90)), node_port(control, 1)):
+            with Datagrams(address) as client, pytest.raises(ConnectionRefusedError):
+                await client.ask()
+
+
+async def test_services_should_serve_tcp_and_udp_on_one_port(plan):
+    both = [
+        {"name": "tcp", "port": 90, "protocol": "TCP", "targetPort": 8080},
+        {"name": "udp", "port": 90, "protocol": "UDP", "targetPort": 8081},
+    ]
+    async with serving(plan, [udp_service(ports=both), *UDP_PODS]) as control:
+        tcp, udp = spec_of(control)["ports"]
+        assert tcp["nodePort"] == udp["nodePort"]
+        address = spec_of(control)["clusterIP"], control.plan.bound_port(90)
+        assert await ask(address) in "abc"
+        with Datagrams(address) as client:
+            assert await client.ask() in "abc"
 
 
 async def test_connections_are_shown_with_who_has_them_and_why(plan):
