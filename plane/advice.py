@@ -28,9 +28,7 @@ class Row(NamedTuple):
     consequence: str
 
 
-SERVICE_FIELDS = (
-    Row("spec.type", ("ExternalName",), "not served yet, there is no DNS"),
-)
+SERVICE_FIELDS = (Row("spec.type", ("ExternalName",), "not served yet, there is no DNS"),)
 DEPLOYMENT_FIELDS = ("paused", "minReadySeconds")
 # Below a pod's spec. What concerns pulling images is not here: the plane pulls none and says so for each image.
 POD_FIELDS = (

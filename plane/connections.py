@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kernels.layout import ALGORITHMS, CONNECTION_STATES
+from kernels.layout import ALGORITHMS, CONNECTION_STATES, UDP
 from plane.addresses import int_to_ip
 from plane.frontends import frontends_of, nodes_of
 from plane.model import Object, Snapshot
@@ -18,9 +18,10 @@ def described(
     columns  node → columns of ``Proxy.open``
     """
     services = {
-        (each.ip, each.port): f"{each.service.full_name}:{each.service_port.name or each.service_port.port}"
+        (each.ip, each.port, each.service_port.protocol): (
+            f"{each.service.full_name}:{each.service_port.name or each.service_port.port}"
+        )
         for each in frontends_of(snapshot, nodes_of(snapshot))
-        if each.service_port.protocol == "TCP"
     }
     rows = [
         _described(node, {name: column[i].item() for name, column in table.items()}, services, pods, now_ns)
@@ -33,19 +34,20 @@ def described(
 def _described(
     node: str,
     row: Mapping[str, int],
-    services: Mapping[tuple[str, int], str],
+    services: Mapping[tuple[str, int, str], str],
     pods: Mapping[str, tuple[str, str]],
     now_ns: int,
 ) -> Object:
-    frontend = int_to_ip(row["frontend_ip"]), row["frontend_port"]
+    frontend = int_to_ip(row["frontend_ip"]), row["frontend_port"], "UDP" if row["proto"] == UDP else "TCP"
     backend = int_to_ip(row["backend_ip"])
     tries = f", offered to {row['tries']}" if row["tries"] > 1 else ""
-    algorithm = ALGORITHMS[row["algorithm"]] if row["algorithm"] < len(ALGORITHMS) else "picked by earlier tables"
+    unknown = "kept since its first datagram" if row["proto"] == UDP else "picked by earlier tables"
+    algorithm = ALGORITHMS[row["algorithm"]] if row["algorithm"] < len(ALGORITHMS) else unknown
     return {
         "node": node,
         "client": f"{int_to_ip(row['client_ip'])}:{row['client_port']}",
         "service": services.get(frontend, ""),
-        "frontend": f"{frontend[0]}:{frontend[1]}",
+        "frontend": f"{frontend[0]}:{frontend[1]}/{frontend[2]}",
         "backend": f"{backend}:{row['backend_port']}",
         "pod": pods.get(backend, ("", ""))[0],
         "state": CONNECTION_STATES[row["state"]],

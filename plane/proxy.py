@@ -34,7 +34,7 @@ BREATH_NS = 250_000_000
 LAST_BREATH_NS = 5_000_000  # once stopping, to notice soon that the last connection has ended
 DRAIN_BREATHS = 2 * listeners.BACKLOG // kernel.BATCH
 
-OPEN_COLUMNS = ("client_ip", "client_port", "frontend_ip", "frontend_port", "opened_ns", "state", "tries")
+OPEN_COLUMNS = ("client_ip", "client_port", "frontend_ip", "frontend_port", "opened_ns", "backend")  # of both protocols
 
 log = logging.getLogger(__name__)
 
@@ -153,11 +153,11 @@ class Proxy:
         return {name: np.ascontiguousarray(rows[name]) for name in layout.RECORD.names or () if name != "spare"}
 
     def open(self) -> dict[str, np.ndarray]:
-        """The connections there are now, oldest first, as columns.
+        """The connections and the flows of datagrams there are now, oldest first, as columns.
 
-        ``client_ip, client_port, frontend_ip, frontend_port, backend_ip, backend_port`` and ``opened_ns`` as in
+        ``client_ip, client_port, frontend_ip, frontend_port, proto, backend_ip, backend_port`` and ``opened_ns`` as in
         ``layout.RECORD``; ``state`` (CONNECTION_STATES), ``tries`` (backends it was offered), ``to_backend`` and
-        ``to_client`` (bytes, int64), ``algorithm`` (ALGORITHMS; 255 where the Fib has changed since it was picked).
+        ``to_client`` (bytes, int64), ``algorithm`` (ALGORITHMS; 255 where that is not known any more).
         """
         return self._between_breaths(self._copy_open)
 
@@ -245,19 +245,27 @@ class Proxy:
     def _copy_open(self) -> dict[str, np.ndarray]:
         fib, _, relay = self._in_force
         rows = np.flatnonzero(relay.connections["state"] != layout.FREE)
-        rows = rows[np.argsort(relay.connections["opened_ns"][rows], kind="stable")]
+        flows = relay.datagrams.flows[relay.datagrams.flows["fd"] >= 0]
         live = relay.connections[rows]
         known = (live["generation"] == fib.generation) & (live["pool"] < len(fib.pools))
-        algorithms = fib.pools["algorithm"][np.where(known, live["pool"], 0)]
-        backends = fib.backends[np.where(live["backend"] < len(fib.backends), live["backend"], 0)]
-        return {
-            **{name: live[name].copy() for name in OPEN_COLUMNS},
+        algorithms = np.where(known, fib.pools["algorithm"][np.where(known, live["pool"], 0)], 255)
+        whole = {name: np.concatenate([live[name], flows[name]]) for name in OPEN_COLUMNS}
+        backends = fib.backends[np.where(whole["backend"] < len(fib.backends), whole.pop("backend"), 0)]
+        protocols = np.repeat(np.array([layout.TCP, layout.UDP], np.uint8), [len(live), len(flows)])
+        other = np.zeros(len(flows), np.uint8)
+        columns = {
+            **whole,
+            "proto": protocols,
             "backend_ip": backends["ip"],
             "backend_port": backends["port"],
-            "to_backend": relay.streams["moved"][2 * rows],
-            "to_client": relay.streams["moved"][2 * rows + 1],
-            "algorithm": np.where(known, algorithms, 255).astype(np.uint8),
+            "state": np.concatenate([live["state"], other + layout.OPEN]),
+            "tries": np.concatenate([live["tries"], other + 1]),
+            "to_backend": np.concatenate([relay.streams["moved"][2 * rows], flows["moved_on"]]),
+            "to_client": np.concatenate([relay.streams["moved"][2 * rows + 1], flows["moved_back"]]),
+            "algorithm": np.concatenate([algorithms, other + 255]).astype(np.uint8),
         }
+        order = np.argsort(columns["opened_ns"], kind="stable")
+        return {name: column[order] for name, column in columns.items()}
 
     def _swap(
         self,

@@ -65,7 +65,7 @@ class Served:
                 "node": "node-1",
                 "client": "127.0.0.1:40000",
                 "service": "default/web:80",
-                "frontend": "127.96.1.1:80",
+                "frontend": "127.96.1.1:80/TCP",
                 "backend": "127.244.1.2:8080",
                 "pod": "default/web-1",
                 "state": "OPEN",

@@ -304,6 +304,10 @@ async def test_services_should_keep_a_udp_flow_at_its_pod_and_move_it_at_once_wh
             moved = await client.ask()
             assert moved != first
             assert {await client.ask() for _ in range(20)} == {moved}
+            [row] = await control.open_connections()
+            assert (row["service"], row["pod"], row["state"]) == ("default/web:udp", f"default/{moved}", "OPEN")
+            assert row["frontend"].endswith("/UDP")
+            assert row["bytesToBackend"] == 21 * len("hostname")
 
 
 async def test_services_should_be_rejected_for_udp_when_no_endpoints_exist(plan):
