@@ -342,7 +342,7 @@ LOOP = np.dtype(
 FORWARDED = 1  # handed to the socket towards the backend
 ANSWERED = 2  # handed to the listener's socket, for the client
 NO_BACKEND = 3  # ``forward`` gave none; why, its outcomes count
-TABLE_FULL = 4  # a new flow, and no free row
+TABLE_FULL = 4  # a new flow, no free row, and none to be crowded out: all have just been heard
 NO_SOCKET = 5  # a new flow, and no descriptor, port or memory for its socket
 TURNED_AWAY = 6  # refused twice: by the flow's backend, and by the one that was picked instead
 UNSENT = 7  # the system did not take it: a full queue, no route, longer than can be sent
@@ -355,7 +355,8 @@ BACKEND_GONE = 3  # or unready, or no longer one of the frontend's
 BACKEND_REFUSED = 4  # ICMP said so
 UNHEARD = 5  # its listener is closed
 HALTED = 6  # the relay stopped
-FLOW_ENDS = ("NONE", "UNOPENED", "IDLE", "BACKEND_GONE", "BACKEND_REFUSED", "UNHEARD", "HALTED")
+CROWDED_OUT = 7  # silent for longest when a new one had no room
+FLOW_ENDS = ("NONE", "UNOPENED", "IDLE", "BACKEND_GONE", "BACKEND_REFUSED", "UNHEARD", "HALTED", "CROWDED_OUT")
 
 DATAGRAM_FLOW = np.dtype(
     [
@@ -391,7 +392,7 @@ DATAGRAM_LOOP = np.dtype(
         ("stream_idle_ns", "i8"),  # so long after its last
         ("overflowed", "i8"),  # answers that a flow's socket had no room for, as far as flows have ended
         ("free", "i4"),  # Datagrams.free[:free] are the free rows
-        ("spare", "i4"),
+        ("cursor", "i4"),  # the flow row that was looked at last for one to be crowded out
     ],
     align=True,
 )

@@ -197,6 +197,8 @@ def _place(fib, steering, datagrams, batch, at_listener, count, now_ns):
             udpflows.end(steering, datagrams, row, BACKEND_GONE)
             row = np.int64(0)
         if row == 0:
+            if datagrams.loop[0].free == 0:
+                udpflows.make_room(steering, datagrams, now_ns)
             full = datagrams.loop[0].free == 0
             row = udpflows.begin(datagrams, key, ip, port, at_listener, now_ns)
             if row == 0:

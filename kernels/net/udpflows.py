@@ -2,7 +2,8 @@
 
 Law: a flow ends in ``end`` and nowhere else; it closes the socket, forgets the flow and frees the row. UDP itself has
 no end: a flow ends when it has been idle for as long as Linux' conntrack would remember it, when its backend refuses,
-and at once when its backend goes, because a client that never falls silent would stay with a dead pod for ever.
+when it is the quietest and another needs its room, and at once when its backend goes, because a client that never falls
+silent would stay with a dead pod for ever.
 """
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from kernels.jit import kernel
 from kernels.layout import (
     BACKEND_GONE,
+    CROWDED_OUT,
     DATAGRAM_FLOW,
     DATAGRAM_LOOP,
     DRAINING,
@@ -43,6 +45,7 @@ STREAM_IDLE_NS = 120_000_000_000
 STREAM_AFTER_NS = 2_000_000_000
 RETRY_NS = 20_000_000  # how long no flow begins for want of descriptors that others may hold
 SCAN_NS = 250_000_000  # how often flows are checked for being idle
+LOOKED_AT = 64  # flows of which one may be crowded out
 QUEUE_BYTES = 1 << 20  # of answers that wait; Linux' 208 KiB hold three large ones. It gives less where it must
 
 _1 = np.uint64(1)
@@ -132,6 +135,24 @@ def begin(datagrams, key, client_ip, client_port, at_listener, now_ns):
         at = conntrack.home(datagrams.flow_index, at + _1)
     datagrams.flow_index[at] = row
     return row
+
+
+@kernel
+def make_room(steering, datagrams, now_ns):
+    """End the flow that has been silent for longest of the next few, as Linux' conntrack does (``early_drop``).
+
+    None that has been heard at ``now_ns`` is ended: datagrams of the batch under way may be placed at it.
+    """
+    loop = datagrams.loop[0]
+    chosen = np.int64(0)
+    for _ in range(min(LOOKED_AT, datagrams.flows.size - 1)):
+        loop.cursor = loop.cursor % (datagrams.flows.size - 1) + 1
+        flow = datagrams.flows[loop.cursor]
+        silent = flow.fd >= 0 and flow.last_ns < now_ns
+        if silent and (chosen == 0 or flow.last_ns < datagrams.flows[chosen].last_ns):
+            chosen = np.int64(loop.cursor)
+    if chosen != 0:
+        end(steering, datagrams, chosen, CROWDED_OUT)
 
 
 @kernel

@@ -14,6 +14,7 @@ import pytest
 
 from kernels.layout import (
     BACKEND_STATES,
+    CROWDED_OUT,
     DRAINING,
     FATES,
     FLOW_ENDS,
@@ -435,14 +436,15 @@ def test_the_next_datagram_after_a_refusal_goes_elsewhere(three: Stage) -> None:
         assert three.turn(client) != first
 
 
-def test_of_a_burst_only_what_was_refused_is_lost_and_the_rest_keeps_its_order(three: Stage) -> None:
+@pytest.mark.parametrize("size", [2, 20])
+def test_of_a_burst_only_what_was_refused_is_lost_and_the_rest_keeps_its_order(three: Stage, size: int) -> None:
     with three.client() as client:
         first = three.turn(client)
         three.pods.pop(first).close()
-        for number in range(20):
+        for number in range(size):
             client.send(b"%d" % number)
         (heard,) = three.heard().values()
-        assert heard == [b"%d" % number for number in range(1, 20)]
+        assert heard == [b"%d" % number for number in range(1, size)]
         assert three.ends() == {"BACKEND_REFUSED": 1}
 
 
@@ -485,7 +487,7 @@ def test_a_datagram_that_no_backend_can_have_is_dropped_and_counted(one: Stage) 
     assert one.live == 0
 
 
-def test_a_full_table_drops_new_flows_only(plan: AddressPlan) -> None:
+def test_a_full_table_drops_new_flows_of_a_batch_and_later_ones_crowd_out_the_quietest(plan: AddressPlan) -> None:
     for two in stage(plan, pods=1, flows=2):
         clients = [two.client(place) for place in range(4)]
         for client in clients:
@@ -493,11 +495,14 @@ def test_a_full_table_drops_new_flows_only(plan: AddressPlan) -> None:
         two.echo()
         assert [len(drain(client)) for client in clients] == [1, 1, 0, 0]
         assert two.fates() == {"FORWARDED": 2, "ANSWERED": 2, "TABLE_FULL": 2}
-        age(two, udpflows.IDLE_NS)
-        for client in reversed(clients):
-            client.send(b"?")
+        for client in clients[:2]:
+            client.send(b"!")
         two.echo()
-        assert [len(drain(client)) for client in clients] == [0, 0, 1, 1], "room again"
+        assert [len(drain(client)) for client in clients] == [1, 1, 0, 0]
+        clients[2].send(b"?")
+        two.echo()
+        assert len(drain(clients[2])) == 1, "the quietest has made room"
+        assert two.relay.datagrams.ends[CROWDED_OUT] == 1
         for client in clients:
             client.close()
 
@@ -600,6 +605,23 @@ def test_a_pod_that_is_not_there_does_not_have_its_client_talk_to_itself(one: St
     udpflows.lead(one.fib, one.steering, one.relay, row, 1, True)
     assert one.relay.datagrams.flows[row]["fate"] == TURNED_AWAY
     assert one.live == 0
+
+
+def test_flows_are_found_whatever_came_and_went_beside_them(one: Stage) -> None:
+    table, listener = one.relay.datagrams, one.relay.datagrams.listeners[1]
+    draw = np.random.default_rng(1)
+    live: dict[int, int] = {}
+    for step in range(1000):
+        key = int(draw.integers(1, 256)) << 32 | int(draw.integers(100, 120))  # few places to begin at: long runs
+        if len(live) == len(table.free) or (live and draw.random() < 0.4):
+            udpflows.end(one.steering, table, live.pop(int(draw.choice(list(live)))), IDLE)
+        elif key not in live:
+            live[key] = int(udpflows.begin(table, np.uint64(key), np.uint32(key >> 32), np.uint16(1), 1, step))
+        found = [udpflows.find(table, np.uint64(key), np.uint32(key >> 32), np.uint16(1), listener) for key in live]
+        assert found == list(live.values())
+    for row in live.values():
+        udpflows.end(one.steering, table, row, IDLE)
+    assert not table.flow_index.any()
 
 
 def test_a_refused_registration_says_why(one: Stage) -> None:
