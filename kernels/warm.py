@@ -32,7 +32,7 @@ def is_warm() -> bool:
 def warm(progress: Callable[[str], None] | None = None) -> None:
     """Have everything compiled, and loaded into this process.
 
-    Takes half a minute at most the first time, and part of a second afterwards. ``progress`` is called with a line to
+    Takes under a minute the first time, and part of a second afterwards. ``progress`` is called with a line to
     show before each part, the first time only. Several processes may call it at the same time; one of them compiles.
     """
     if INTERPRETED:

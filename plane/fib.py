@@ -34,12 +34,7 @@ from kernels.lb import frontends
 from kernels.lb.pools import Pools
 from plane.addresses import int_to_ip
 from plane.frontends import PROTOCOLS, Frontend, Node, algorithm_of, frontends_of, ipv4, nodes_of
-from plane.model import (
-    Endpoint,
-    Service,
-    Snapshot,
-    endpoints_of,
-)
+from plane.model import Endpoint, Service, Snapshot, endpoints_of
 
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 

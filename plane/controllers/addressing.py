@@ -18,7 +18,7 @@ def services(snapshot: Snapshot, given: Pass) -> Snapshot:
     there = list(snapshot.all("Service"))
     ips = {obj["spec"].get("clusterIP", "") for obj in there}
     ports = {number for obj in there for number in node_ports_of(obj)}
-    vips = {ip for obj in there for ip in balancer_ips_of(obj)}
+    vips = {ip for obj in there for ip in (*balancer_ips_of(obj), *(obj["spec"].get("externalIPs") or ()))}
     put = [_given(obj, given, ips, ports, vips) for obj in there]
     return snapshot.changed(after for before, after in zip(there, put, strict=True) if after is not before)
 
