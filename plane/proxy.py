@@ -25,12 +25,14 @@ from kernels.net import relay as kernel
 from kernels.net import udpflows
 from plane import listeners
 from plane.addresses import AddressPlan, ip_to_int
+from plane.descriptors import allow_descriptors
 from plane.errors import PlaneError
 from plane.fib import highest_node
 from plane.installed import Installed
 from plane.listeners import Frontend, Listener
 
 BREATH_NS = 250_000_000
+DESCRIPTORS_BESIDES = 4096  # listeners, pods, and what a process has
 LAST_BREATH_NS = 5_000_000  # once stopping, to notice soon that the last connection has ended
 DRAIN_BREATHS = 2 * listeners.BACKLOG // kernel.BATCH
 
@@ -62,7 +64,7 @@ class Proxy:
         plan: AddressPlan,
         node: int,
         *,
-        connections: int = 4096,
+        connections: int = 16384,
         records: int = 65536,
         connect_timeout_s: float = 5.0,
     ):
@@ -100,6 +102,7 @@ class Proxy:
         with self._changing:
             if self._thread is not None:
                 raise PlaneError(f"{self._name}: started before")
+            allow_descriptors(2 * self._connections + self._in_force.relay.datagrams.free.size + DESCRIPTORS_BESIDES)
             self._epoll = select.epoll()
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             relay = self._in_force.relay

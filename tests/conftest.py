@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -10,6 +11,10 @@ from plane.addresses import AddressPlan, needed_port_offset
 # The first example of a kernel may compile it: no time limit for a single example.
 hypothesis.settings.register_profile("kernels", deadline=None)
 hypothesis.settings.load_profile("kernels")
+
+# Shells have their background jobs ignore SIGINT, and so would every command that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ Law: ``run`` ends by itself. Its last request is due before the duration is over
 """
 
 import asyncio
-import resource
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from harness.drivers.http import Client, Destination
 from harness.drivers.pace import ClosedLoop, OpenLoop
 from harness.recorder import Recorded, Recorder
 from harness.workload import Workload
+from plane.descriptors import allow_descriptors
 
 # Descriptors a process needs beside the connections of its load.
 _OTHER_DESCRIPTORS = 256
@@ -141,11 +141,3 @@ class Stream:
             return
         self._broken = error or RuntimeError(context["message"])
         self._over.set()
-
-
-def allow_descriptors(number: int) -> None:
-    """Raises this process's soft limit of open files as far as that many need and the hard limit lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
