@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kernels.layout import RANDOM
-from plane import connections, nodetables, routes, statuses
+from plane import connections, environment, nodetables, routes, statuses
 from plane.addresses import AddressPlan
 from plane.errors import NotReadyError, PlaneError
 from plane.ingressclass import served
 from plane.installed import Installed
-from plane.model import Key, Object, Snapshot, key_of
+from plane.model import Key, Object, Service, Snapshot, key_of
 from plane.nodetables import NodeTables
 from plane.pods.status import PodStatus
 from plane.routes import Routes
@@ -399,8 +399,17 @@ class ControlPlane:
             pods = [pod for pod in snapshot.all("Pod") if pod["spec"].get("nodeName") == name]
             wanted = [(pod["metadata"]["uid"], pod["metadata"].get("deletionGracePeriodSeconds")) for pod in pods]
             if wanted != told:
-                await agent.sync(pods)
+                await agent.sync([self._surrounded(pod, snapshot) for pod in pods])
                 told = wanted
+
+    def _surrounded(self, pod: Object, snapshot: Snapshot) -> Object:
+        """The pod with the variables of its namespace's Services, which containers get as they start."""
+        services = [
+            Service.of(obj)
+            for obj in snapshot.all("Service")
+            if obj["metadata"]["namespace"] == pod["metadata"]["namespace"]
+        ]
+        return environment.with_services(pod, environment.of_services(services, self.plan.bound_port))
 
     async def _listen(self, member: Member, agent: NodeAgent) -> None:
         """Brings what a node says of its pods into the store."""

@@ -143,14 +143,17 @@ async def test_a_lost_ingress_comes_back_by_itself_with_nothing_else_going_on(pl
 async def test_a_port_that_is_taken_is_told_once_and_everything_else_is_served(plan):
     lines: list[str] = []
     async with serving(plan, manifests(), notice=lines.append) as control:
-        with socket.create_server(("0.0.0.0", 8765)):
+        with socket.create_server(("0.0.0.0", 0)) as taken:
+            port = taken.getsockname()[1]
             other = {**manifests()[1], "metadata": {"name": "other", "namespace": "default"}}
-            other["spec"] = {"selector": {"app": "web"}, "ports": [{"port": 8765, "targetPort": 8080}]}
+            other["spec"] = {"selector": {"app": "web"}, "ports": [{"port": port, "targetPort": 8080}]}
             await control.apply([other])
             [line] = lines
             address = control.store.get(Key("Service", "default", "other"))["spec"]["clusterIP"]
-            assert f"cannot listen on {address}:8765/TCP: Address already in use" in line
-            assert [line] == [row["message"] for row in control.store.snapshot.all("Event") if "8765" in row["message"]]
+            assert f"cannot listen on {address}:{port}/TCP: Address already in use" in line
+            assert [line] == [
+                row["message"] for row in control.store.snapshot.all("Event") if "cannot listen" in row["message"]
+            ]
             assert all(member.acknowledged is not None for member in control.nodes.values())
             assert (await fetch(plan.vip(1), plan.bound_port(80)))[0] == 200
 

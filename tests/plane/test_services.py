@@ -242,6 +242,31 @@ async def test_weights_of_pods_are_kept_in_proportion(plan: AddressPlan, annotat
         assert await asked(cluster_ip(control), 40) == {"a": 30, "b": 10}
 
 
+async def test_pods_are_told_of_services_by_environment_variables(plan):
+    whoami = pod("told", "node-1")
+    whoami["spec"]["containers"][0] = {
+        "name": "c",
+        "image": "traefik/whoami",
+        "args": ["--port", "8080"],
+        "env": [{"name": "WHERE", "value": "$(MY_WEB_SERVICE_HOST):$(MY_WEB_SERVICE_PORT)"}],
+    }
+    other = {**service("elsewhere"), "metadata": {"name": "elsewhere", "namespace": "other"}}
+    async with serving(plan, [service("my-web"), other, whoami], nodes=1) as control:
+        key = Key("Service", "default", "my-web")
+        address, port = spec_of(control, key)["clusterIP"], control.plan.bound_port(80)
+        said = (await ask((address, port), "/?env=true")).splitlines()
+        assert {
+            f"MY_WEB_SERVICE_HOST={address}",
+            f"MY_WEB_SERVICE_PORT={port}",
+            f"MY_WEB_PORT=tcp://{address}:{port}",
+            f"MY_WEB_PORT_{port}_TCP_ADDR={address}",
+            f"WHERE={address}:{port}",
+        } <= set(said)
+        assert not any("ELSEWHERE" in line for line in said)
+        [container] = control.store.get(Key("Pod", "default", "told"))["spec"]["containers"]
+        assert [row["name"] for row in container["env"]] == ["WHERE"], "what a pod is told is not in its object"
+
+
 def udp_service(**spec: Any) -> Object:
     ports = [{"name": "udp", "port": 90, "protocol": "UDP", "targetPort": 8081}]
     return service(type="NodePort", **{"ports": ports, **spec})
