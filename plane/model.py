@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from plane.rows import Rows
+
 Object = dict[str, Any]
 
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -20,6 +22,10 @@ DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 POD_WEIGHT_ANNOTATION = "trafficplane.dev/weight"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 NODE_NUMBER_ANNOTATION = "trafficplane.dev/node-number"
+
+
+Name = tuple[str, str]  # namespace and name, by which the objects of a kind are ordered
+EndpointKey = tuple[str, int, str]  # address, port and protocol
 
 
 class Key(NamedTuple):
@@ -47,32 +53,35 @@ class Snapshot:
     """
 
     generation: int = 0
-    objects: Mapping[str, Mapping[tuple[str, str], Object]] = field(default_factory=dict)
-    backends: Mapping[tuple[str, int, str], int] = field(default_factory=dict)
+    objects: Mapping[str, Rows[Name, Object]] = field(default_factory=dict)
+    backends: Mapping[EndpointKey, int] = field(default_factory=Rows)
+
+    def rows(self, kind: str) -> Rows[Name, Object]:
+        """Objects of a kind by namespace and name, in that order: the same Rows for as long as none of them changes."""
+        return self.objects.get(kind, _NO_ROWS)
 
     def all(self, kind: str) -> Iterator[Object]:
         """Objects of a kind in order of namespace and name."""
-        rows = self.objects.get(kind, {})
-        return (rows[name] for name in sorted(rows))
+        return iter(self.rows(kind).values())
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        return self.objects.get(kind, {}).get((namespace, name))
+        return self.rows(kind).get((namespace, name))
 
     def changed(self, put: Iterable[Object] = (), drop: Iterable[Key] = ()) -> "Snapshot":
         """A Snapshot with some objects replaced or added and others left out; the same generation."""
-        kinds: dict[str, dict[tuple[str, str], Object]] = {}
-
-        def rows(kind: str) -> dict[tuple[str, str], Object]:
-            if kind not in kinds:
-                kinds[kind] = dict(self.objects.get(kind, {}))
-            return kinds[kind]
-
+        puts: dict[str, dict[Name, Object]] = {}
+        drops: dict[str, list[Name]] = {}
         for obj in put:
             key = key_of(obj)
-            rows(key.kind)[key.namespace, key.name] = obj
+            puts.setdefault(key.kind, {})[key.namespace, key.name] = obj
         for key in drop:
-            rows(key.kind).pop((key.namespace, key.name), None)
+            drops.setdefault(key.kind, []).append((key.namespace, key.name))
+        kinds = {kind: self.rows(kind).changed(puts.get(kind, {}), drops.get(kind, ())) for kind in puts.keys() | drops}
+        kinds = {kind: rows for kind, rows in kinds.items() if rows is not self.rows(kind)}
         return replace(self, objects={**self.objects, **kinds}) if kinds else self
+
+
+_NO_ROWS: Rows[Name, Object] = Rows()
 
 
 @dataclass(frozen=True)
@@ -147,8 +156,7 @@ class Service:
         )
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One address of one port of a Service, with its conditions already defaulted as the API defines."""
 
     ip: str
@@ -165,7 +173,7 @@ class Endpoint:
     for_zones: frozenset[str] = frozenset()
 
     @property
-    def key(self) -> tuple[str, int, str]:
+    def key(self) -> EndpointKey:
         return self.ip, self.port, self.protocol
 
 
@@ -202,6 +210,12 @@ def endpoints_of(obj: Object) -> Iterator[Endpoint]:
                 )
 
 
+def endpoint_keys(obj: Object) -> Iterator[EndpointKey]:
+    """The keys of ``endpoints_of``, in the same order."""
+    ports = [(port["port"], port.get("protocol") or "TCP") for port in obj.get("ports") or () if port.get("port") is not None]
+    return ((address, *port) for row in obj.get("endpoints") or () for port in ports for address in row["addresses"])
+
+
 def weight_of(endpoint_slice: Object) -> int:
     """The weight of a slice's endpoints, by Cilium's annotation; 1 where it says nothing."""
     return int((endpoint_slice["metadata"].get("annotations") or {}).get(WEIGHT_ANNOTATION, 1))
@@ -220,7 +234,7 @@ def slices_by_service(snapshot: Snapshot) -> dict[tuple[str, str], list[Object]]
 
 def service_endpoints(service: Service, slices: Iterable[Object]) -> dict[str, list[Endpoint]]:
     """Port name → endpoints of a Service, merged over its slices; the same address in two slices counts once."""
-    merged: dict[str, dict[tuple[str, int, str], Endpoint]] = {port.name: {} for port in service.ports}
+    merged: dict[str, dict[EndpointKey, Endpoint]] = {port.name: {} for port in service.ports}
     for obj in slices:
         for endpoint in endpoints_of(obj):
             if endpoint.port_name in merged:
