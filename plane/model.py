@@ -7,6 +7,7 @@ in there; what a Snapshot means is read through the frozen dataclasses below. Ev
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from plane.rows import Rows
@@ -63,6 +64,10 @@ class Snapshot:
     def all(self, kind: str) -> Iterator[Object]:
         """Objects of a kind in order of namespace and name."""
         return iter(self.rows(kind).values())
+
+    def inside(self, kind: str, namespace: str) -> Iterator[Object]:
+        """Objects of a kind in a namespace, in order of their names."""
+        return (obj for _, obj in takewhile(lambda pair: pair[0][0] == namespace, self.rows(kind).since((namespace, ""))))
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         return self.rows(kind).get((namespace, name))
@@ -174,7 +179,7 @@ class Endpoint(NamedTuple):
 
     @property
     def key(self) -> EndpointKey:
-        return self.ip, self.port, self.protocol
+        return self[:3]
 
 
 def endpoints_of(obj: Object) -> Iterator[Endpoint]:
@@ -234,9 +239,17 @@ def slices_by_service(snapshot: Snapshot) -> dict[tuple[str, str], list[Object]]
 
 def service_endpoints(service: Service, slices: Iterable[Object]) -> dict[str, list[Endpoint]]:
     """Port name → endpoints of a Service, merged over its slices; the same address in two slices counts once."""
-    merged: dict[str, dict[EndpointKey, Endpoint]] = {port.name: {} for port in service.ports}
-    for obj in slices:
-        for endpoint in endpoints_of(obj):
-            if endpoint.port_name in merged:
-                merged[endpoint.port_name].setdefault(endpoint.key, endpoint)
-    return {name: sorted(rows.values(), key=lambda row: row.key) for name, rows in merged.items()}
+    return merged(service, (endpoint for obj in slices for endpoint in endpoints_of(obj)))
+
+
+def merged(service: Service, endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
+    """The same of the endpoints of its slices, slice by slice."""
+    found: dict[str, dict[EndpointKey, Endpoint]] = {port.name: {} for port in service.ports}
+    for endpoint in endpoints:
+        if endpoint.port_name in found:
+            found[endpoint.port_name].setdefault(endpoint.key, endpoint)
+    return {name: sorted(rows.values(), key=_key_of) for name, rows in found.items()}
+
+
+def _key_of(endpoint: Endpoint) -> EndpointKey:
+    return endpoint[:3]

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from plane.addresses import AddressPlan
@@ -119,11 +120,7 @@ def namespaces(snapshot: Snapshot, given: Pass) -> Snapshot:
 
 def _inside(snapshot: Snapshot, namespace: str) -> Iterator[Object]:
     """The objects of a namespace."""
-    for rows in snapshot.objects.values():
-        for (owner, _), obj in rows.since((namespace, "")):
-            if owner != namespace:
-                break
-            yield obj
+    return chain.from_iterable(snapshot.inside(kind, namespace) for kind in snapshot.objects)
 
 
 def removed(snapshot: Snapshot, objects: Iterable[Object], now: str, grace_s: int | None = None) -> Snapshot:
