@@ -29,6 +29,13 @@ class Change(NamedTuple):
     nodes: bool
 
 
+class _Slice(NamedTuple):
+    """What an EndpointSlice says: whose it is, and endpoints by their keys, in order."""
+
+    service: Name | None
+    endpoints: dict[EndpointKey, tuple[Endpoint, ...]]
+
+
 class EndpointIndex:
     """Slices by Service and by endpoint, and the ids of endpoints, of the Snapshot that was followed last."""
 
@@ -39,7 +46,7 @@ class EndpointIndex:
         self._nodes: Followed[Name, Object] = Followed()
         self._slices_of: dict[Name, dict[Name, Object]] = {}  # by the Service's name
         self._slices_with: dict[EndpointKey, tuple[Object, ...]] = {}
-        self._read: dict[int, dict[EndpointKey, list[Endpoint]]] = {}  # by identity of slices that are in use
+        self._read: dict[int, _Slice] = {}  # by identity of slices that are in use
         self.ids: dict[EndpointKey, int] = {}
         self.nodes: list[Node] = []
 
@@ -54,6 +61,7 @@ class EndpointIndex:
                 if obj is not None:
                     change.endpoints.update(self._noted(name, obj, holds=holds))
                     change.services.update(_service_of(obj))
+        renumbered: dict[int, Object] = {}  # slices by identity
         for key, number, now in self._ids.news(snapshot.backends):
             change.endpoints.add(key)
             if number is not None:
@@ -61,7 +69,9 @@ class EndpointIndex:
                 del self.ids[key]
             if now is not None:
                 self.ids[key] = now
-            change.services.update(chain.from_iterable(map(_service_of, self._slices_with.get(key, ()))))
+            for obj in self._slices_with.get(key, ()):
+                renumbered[id(obj)] = obj
+        change.services.update(chain.from_iterable(map(_service_of, renumbered.values())))
         if change.nodes:
             change.services.update(snapshot.rows("Service"))
             change.endpoints.update(self._slices_with)
@@ -96,24 +106,26 @@ class EndpointIndex:
     def of_service(self, name: Name) -> Iterator[Endpoint]:
         """The endpoints of a Service, slice by slice in order of their names."""
         rows = self._slices_of.get(name, {})
-        slices = (self._by_key(rows[each]) for each in sorted(rows))
-        return chain.from_iterable(chain.from_iterable(each.values()) for each in slices)
+        slices = (self._slice(rows[each]).endpoints.values() for each in sorted(rows))
+        return chain.from_iterable(chain.from_iterable(slices))
 
-    def at(self, key: EndpointKey) -> Iterator[tuple[Endpoint, Name | None]]:
+    def is_there(self, key: EndpointKey) -> bool:
+        """Whether an endpoint is in any slice."""
+        return key in self._slices_with
+
+    def at(self, key: EndpointKey) -> list[tuple[Endpoint, Name | None]]:
         """What is said of an endpoint, slice by slice in order of their names, and whose Service the slice is."""
-        for obj in self._slices_with.get(key, ()):
-            service = next(_service_of(obj), None)
-            for endpoint in self._by_key(obj)[key]:
-                yield endpoint, service
+        slices = map(self._slice, self._slices_with.get(key, ()))
+        return [(endpoint, each.service) for each in slices for endpoint in each.endpoints[key]]
 
-    def _by_key(self, obj: Object) -> dict[EndpointKey, list[Endpoint]]:
-        """The endpoints of a slice by their keys, in order."""
-        if id(obj) not in self._read:
-            found: dict[EndpointKey, list[Endpoint]] = {}
+    def _slice(self, obj: Object) -> _Slice:
+        if (found := self._read.get(id(obj))) is None:
+            endpoints: dict[EndpointKey, tuple[Endpoint, ...]] = {}
             for endpoint in endpoints_of(obj):
-                found.setdefault(endpoint.key, []).append(endpoint)
-            self._read[id(obj)] = found
-        return self._read[id(obj)]
+                key = endpoint[:3]
+                endpoints[key] = (*endpoints[key], endpoint) if key in endpoints else (endpoint,)
+            found = self._read[id(obj)] = _Slice(next(_service_of(obj), None), endpoints)
+        return found
 
     def forget(self) -> None:
         """Frees what was read for the Snapshot that was followed last; it is read again where it is needed again."""

@@ -123,7 +123,7 @@ class Compiler:
                 edits.append(Edit(place, last, parts))
             for number in before.rings:
                 self._rings.release(number)
-            stale.update(key for key, _ in before.weights.items() ^ held.weights.items())
+            stale.update(_weighed_otherwise(before.weights, held.weights))
         self._parts.edit(edits)
         if len(self._names) != len(services) or any(edit.last - edit.first != len(edit.parts) for edit in edits):
             self._names = list(services)
@@ -152,43 +152,60 @@ class Compiler:
             rows.append((*where, inside, outside, 0, *affinity, len(ranges), len(each.source_ranges), each.node))
             ranges += map(_range, each.source_ranges)
         every = {id(choices): choices for each in reached for choices in (each.inside, each.outside)}
-        weights = {row.key: row.weight for choices in every.values() for few, _ in choices for row in few if row.weight}
+        weights = {row[:3]: row.weight for choices in every.values() for few, _ in choices for row in few if row.weight}
         part = Part(rows, pools.rows, pools.held, pools.members, pools.weights, ranges)
         return part, _Held(weights, tuple(filter(None, pools.held)))
 
     def _fill(self, backends: np.ndarray, index: EndpointIndex, keys: Iterable[EndpointKey]) -> None:
-        """Sets the rows of these endpoints, of those that have an id."""
+        """Sets weight, node and state of these endpoints, of those that have an id."""
         nodes = {node.name: node.number for node in index.nodes}
         there = [(number, key) for key in keys if (number := index.ids.get(key))]
-        rows = [self._backend(index, key, nodes) for _, key in there]
-        backends[[number for number, _ in there]] = np.array(rows, BACKEND)
+        numbers = [number for number, _ in there]
+        rows = [self._standing(index, key, nodes) for _, key in there]
+        for name, column in zip(("weight", "node", "state"), zip(*rows, strict=True), strict=False):
+            backends[name][numbers] = column
 
-    def _backend(self, index: EndpointIndex, key: EndpointKey, nodes: Mapping[str, int]) -> tuple[int, ...]:
-        """Its row of BACKEND: READY where a pool has it; zeros where it is in no slice, or can't be reached by us."""
-        ip, port, protocol = ipv4(key[0]), key[1], PROTOCOLS.get(key[2], 0)
-        said = list(index.at(key)) if ip and protocol else []
-        users = [name for _, name in said if name and key in self._held.get(name, _NOTHING).weights]
+    def _standing(self, index: EndpointIndex, key: EndpointKey, nodes: Mapping[str, int]) -> tuple[int, int, int]:
+        """(weight, node, state) of an endpoint: READY where a pool has it, GONE where it can't be reached by us."""
+        if not _is_reachable(index, key):
+            return 0, 0, GONE
+        said = index.at(key)
+        users = [name for _, name in said if name in self._held and key in self._held[name].weights]
         weight = self._held[max(users)].weights[key] if users else 0
-        found: tuple[int, ...] = (0, 0, 0, 0, 0, GONE)
+        node, best = 0, GONE
         for endpoint, _ in said:
-            state = READY if users else DRAINING if endpoint.serving else UNREADY
-            if found[-1] in (GONE, UNREADY):  # in several slices: the best of them counts
-                found = ip, port, weight, nodes.get(endpoint.node, 0), protocol, state
-        return found
+            if best in (GONE, UNREADY):  # in several slices: the best of them counts
+                node = nodes.get(endpoint.node, 0)
+                best = READY if users else DRAINING if endpoint.serving else UNREADY
+        return weight, node, best
+
+
+def _weighed_otherwise(one: Mapping[EndpointKey, int], other: Mapping[EndpointKey, int]) -> Iterable[EndpointKey]:
+    """The endpoints that have not the same weight in both."""
+    if not one or not other:
+        return one or other
+    return {key for key, _ in one.items() ^ other.items()}
+
+
+def _is_reachable(index: EndpointIndex, key: EndpointKey) -> bool:
+    return bool(index.is_there(key) and key[2] in PROTOCOLS and ipv4(key[0]))
 
 
 def _placed(before: np.ndarray, index: EndpointIndex, change: Change) -> np.ndarray:
     """BACKEND[B+1] with the addresses of endpoints by their ids as they are now: what rings follow from."""
-    numbers = [(number, key) for key in change.endpoints if (number := index.ids.get(key))]
-    size = max((number for number, _ in numbers), default=0) + 1
-    size = max(size, len(before))
-    if len(before) - 1 in change.freed and size == len(before):
+    there = [(number, key) for key in change.endpoints if (number := index.ids.get(key))]
+    numbers = [number for number, _ in there]
+    size = max(len(before), max(numbers, default=0) + 1)
+    if size - 1 in change.freed and size - 1 not in numbers:
         size = max(index.ids.values(), default=0) + 1
     table = np.zeros(size, BACKEND)
     table[: len(before)] = before[:size]
     table[[number for number in change.freed if number < size]] = np.zeros((), BACKEND)
-    rows = [(ipv4(ip), port, 0, 0, PROTOCOLS.get(protocol, 0), GONE) for _, (ip, port, protocol) in numbers]
-    table[[number for number, _ in numbers]] = np.array(rows, BACKEND)
+    rows = [
+        (ipv4(key[0]), key[1], PROTOCOLS[key[2]]) if _is_reachable(index, key) else (0, 0, 0) for _, key in there
+    ]
+    for name, column in zip(("ip", "port", "proto"), zip(*rows, strict=True), strict=False):
+        table[name][numbers] = column
     return table
 
 
@@ -201,7 +218,7 @@ def _frontend_index(table: np.ndarray, last: Fib) -> np.ndarray:
 def _pool(
     index: EndpointIndex, algorithm: int, endpoints: Sequence[Endpoint], otherwise: int
 ) -> tuple[int, list[int], list[int], int]:
-    return algorithm, [index.ids[row.key] for row in endpoints], [row.weight for row in endpoints], otherwise
+    return algorithm, [index.ids[row[:3]] for row in endpoints], [row.weight for row in endpoints], otherwise
 
 
 def service_names(snapshot: Snapshot) -> tuple[str, ...]:

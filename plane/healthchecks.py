@@ -44,7 +44,7 @@ class Compiler:
         differs = False
         for name in change.services:
             before, obj = self._checks.pop(name, None), snapshot.get("Service", *name)
-            if obj is not None and (check := _of_service(Service.of(obj), index)):
+            if obj and obj["spec"].get("healthCheckNodePort") and (check := _of_service(Service.of(obj), index)):
                 self._checks[name] = check
             differs |= before != self._checks.get(name)
         if differs:

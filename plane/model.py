@@ -161,6 +161,9 @@ class Service:
         )
 
 
+NOBODY: frozenset[str] = frozenset()
+
+
 class Endpoint(NamedTuple):
     """One address of one port of a Service, with its conditions already defaulted as the API defines."""
 
@@ -174,8 +177,8 @@ class Endpoint(NamedTuple):
     node: str  # name of the Node, empty if unknown
     pod: str  # name of the Pod, empty if unknown
     weight: int = 1
-    for_nodes: frozenset[str] = frozenset()  # hints of the EndpointSlice controller: whom the endpoint is meant for
-    for_zones: frozenset[str] = frozenset()
+    for_nodes: frozenset[str] = NOBODY  # hints of the EndpointSlice controller: whom the endpoint is meant for
+    for_zones: frozenset[str] = NOBODY
 
     @property
     def key(self) -> EndpointKey:
@@ -189,35 +192,33 @@ def endpoints_of(obj: Object) -> Iterator[Endpoint]:
     (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
     """
     weight = weight_of(obj)
+    ports = [(*_port_of(port), port.get("name") or "") for port in obj.get("ports") or () if port.get("port") is not None]
     for row in obj.get("endpoints") or ():
-        conditions = row.get("conditions") or {}
-        ready = conditions.get("ready")
-        serving = conditions.get("serving")
+        conditions, target, hints = row.get("conditions") or {}, row.get("targetRef") or {}, row.get("hints") or {}
+        ready, serving = conditions.get("ready"), conditions.get("serving")
         ready = True if ready is None else ready
-        target, hints = row.get("targetRef") or {}, row.get("hints") or {}
-        for port in obj.get("ports") or ():
-            if port.get("port") is None:
-                continue
+        rest = (
+            ready,
+            ready if serving is None else serving,
+            bool(conditions.get("terminating")),
+            row.get("nodeName") or "",
+            target.get("name", "") if target.get("kind") == "Pod" else "",
+            weight,
+            frozenset(hint["name"] for hint in hints.get("forNodes") or ()) if hints else NOBODY,
+            frozenset(hint["name"] for hint in hints.get("forZones") or ()) if hints else NOBODY,
+        )
+        for port in ports:
             for address in row["addresses"]:
-                yield Endpoint(
-                    ip=address,
-                    port=port["port"],
-                    protocol=port.get("protocol") or "TCP",
-                    port_name=port.get("name") or "",
-                    ready=ready,
-                    serving=ready if serving is None else serving,
-                    terminating=bool(conditions.get("terminating")),
-                    node=row.get("nodeName") or "",
-                    pod=target.get("name", "") if target.get("kind") == "Pod" else "",
-                    weight=weight,
-                    for_nodes=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
-                    for_zones=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
-                )
+                yield Endpoint(address, *port, *rest)
+
+
+def _port_of(port: Object) -> tuple[int, str]:
+    return port["port"], port.get("protocol") or "TCP"
 
 
 def endpoint_keys(obj: Object) -> Iterator[EndpointKey]:
     """The keys of ``endpoints_of``, in the same order."""
-    ports = [(port["port"], port.get("protocol") or "TCP") for port in obj.get("ports") or () if port.get("port") is not None]
+    ports = [_port_of(port) for port in obj.get("ports") or () if port.get("port") is not None]
     return ((address, *port) for row in obj.get("endpoints") or () for port in ports for address in row["addresses"])
 
 
@@ -247,9 +248,5 @@ def merged(service: Service, endpoints: Iterable[Endpoint]) -> dict[str, list[En
     found: dict[str, dict[EndpointKey, Endpoint]] = {port.name: {} for port in service.ports}
     for endpoint in endpoints:
         if endpoint.port_name in found:
-            found[endpoint.port_name].setdefault(endpoint.key, endpoint)
-    return {name: sorted(rows.values(), key=_key_of) for name, rows in found.items()}
-
-
-def _key_of(endpoint: Endpoint) -> EndpointKey:
-    return endpoint[:3]
+            found[endpoint.port_name].setdefault(endpoint[:3], endpoint)
+    return {name: [rows[key] for key in sorted(rows)] for name, rows in found.items()}

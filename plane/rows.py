@@ -5,10 +5,10 @@ made of all chunks but those that it changed. So ``differences`` of two versions
 and at no more, whichever of the two is the older, and whatever lies between them.
 """
 
+import operator
 from bisect import bisect_right
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from itertools import chain, dropwhile
-from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Any)
@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 CHUNK = 128  # pairs; up to twice as many before it is split
 _ABSENT: Any = object()
-_key = itemgetter(0)
+_key = operator.itemgetter(0)
 
 
 def _first(chunk: dict[K, V]) -> K:
@@ -128,17 +128,30 @@ def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterator[tuple[K, V |
         return
     before, now = old, new
     if isinstance(old, Rows) and isinstance(new, Rows):
-        shared = {id(chunk) for chunk in old._chunks} & {id(chunk) for chunk in new._chunks}
-        before, now = (
-            dict(chain.from_iterable(chunk.items() for chunk in rows._chunks if id(chunk) not in shared))
-            for rows in (old, new)
-        )
+        before, now = _unshared(old._chunks, new._chunks)
     for key, value in now.items():
         if (was := before.get(key)) is not value:
             yield key, was, value
     for key, was in before.items():
         if key not in now:
             yield key, was, None
+
+
+def _unshared(old: list[dict[K, V]], new: list[dict[K, V]]) -> tuple[dict[K, V], dict[K, V]]:
+    """The pairs of the chunks that only one of the two has."""
+    head = _common(old, new)
+    old, new = old[head:], new[head:]
+    tail = _common(old[::-1], new[::-1])
+    old, new = old[: len(old) - tail], new[: len(new) - tail]
+    shared = {id(chunk) for chunk in old} & {id(chunk) for chunk in new}
+    before, now = ([chunk.items() for chunk in chunks if id(chunk) not in shared] for chunks in (old, new))
+    return dict(chain.from_iterable(before)), dict(chain.from_iterable(now))
+
+
+def _common(old: list[dict[K, V]], new: list[dict[K, V]]) -> int:
+    """How many chunks at the front are the same objects."""
+    alike = [*map(operator.is_, old, new), False]
+    return alike.index(False)
 
 
 def _edited(chunk: dict[K, V], edits: dict[K, V]) -> dict[K, V]:

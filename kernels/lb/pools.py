@@ -70,5 +70,7 @@ class Pools:
 def _usable(
     algorithm: int, ids: Sequence[int], weights: Sequence[int], otherwise: int = REJECT
 ) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
+    if all(weights):
+        return algorithm, tuple(ids), tuple(weights), otherwise
     kept = [(number, weight) for number, weight in zip(ids, weights, strict=True) if weight > 0]
     return algorithm, tuple(number for number, _ in kept), tuple(weight for _, weight in kept), otherwise
