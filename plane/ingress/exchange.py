@@ -13,7 +13,7 @@ import time
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.http import HttpVersion10
+from aiohttp.http import HttpVersion10, HttpVersion11
 
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection, UnansweredError
@@ -26,6 +26,7 @@ from plane.ingress.upstream import Pool
 
 TRIES = 3
 CLIENT_LEFT = 499
+CLOSING = (400, 431, 501, 505)  # after these nobody knows where the next request begins, or wants to
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 
@@ -110,14 +111,23 @@ class Exchange:
     def _find_target(self, head: RequestHead) -> tuple[Target, str]:
         """Where the request goes, and what is asked for there. Raises RefusedError."""
         request, asked = self._request, self._request.raw_path
+        if request.version != HttpVersion11 and request.version != HttpVersion10:
+            raise RefusedError(505, "this speaks HTTP/1.1 and HTTP/1.0")
         if request.method == "CONNECT":
             raise RefusedError(405, "this is no forward proxy")
         if head.chunked and request.version == HttpVersion10:
             raise RefusedError(400, "HTTP/1.0 has no transfer codings")
         if asked[0] != "/" and asked != "*":  # absolute form, whose host counts before Host (RFC 9112, 3.2.2)
             url = urlsplit(asked)
-            head.host = url.netloc.rpartition("@")[2].encode("utf-8", "surrogateescape")
+            named = url.netloc.rpartition("@")[2].encode("utf-8", "surrogateescape")
+            if url.scheme not in ("http", "https"):
+                raise RefusedError(400, "the target is no http or https URL")
+            if head.host and named.lower() != head.host.lower():  # who comes after us may go by either
+                raise RefusedError(400, "the host of the target and Host differ")
+            head.host = named
             asked = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if not forwarding.is_authority(head.host) and (head.host or request.version != HttpVersion10):
+            raise RefusedError(400, "Host is neither a name nor an address")
         if "#" in asked:
             asked = asked.partition("#")[0]
         path = asked.partition("?")[0] if "?" in asked else asked
@@ -283,7 +293,7 @@ class Exchange:
     async def _refuse(self, status: int, reason: str) -> web.StreamResponse:
         """An answer of ours. What is left of the request's body is not waited for."""
         self._status = status
-        if not self._request.content.is_eof() or status in (400, 501):
+        if not self._request.content.is_eof() or status in CLOSING:
             self._keep_alive = False
         if not self._keep_alive:
             connection = [forwarding.CLOSE]

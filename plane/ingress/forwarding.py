@@ -6,6 +6,7 @@ their order. A request that two parsers could take differently is refused, or bo
 """
 
 import random
+import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from email.utils import formatdate
@@ -14,6 +15,8 @@ from http import HTTPStatus
 
 CLOSE = b"Connection: close"
 SERVER = b"Server: trafficplane"
+TARGET_BYTES = 8192  # of a request's target, as in NGINX
+HEAD_BYTES = 32768  # of all header fields of a request: NGINX's four buffers of 8 KiB
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # a body is unusual and may be taken for the next request
 
@@ -39,6 +42,8 @@ _REQUEST_FIELDS = {
 ANSWER_FIELDS = frozenset(
     {b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"upgrade", b"trailer"}
 )
+# A host name or an address, with a port or without (RFC 3986, 3.2.2; names as DNS and Windows have them, with "_").
+_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _DESYNC = frozenset({b"transfer_encoding", b"content_length"})
 
@@ -57,7 +62,7 @@ class RequestHead:
     __slots__ = ("chunked", "desync", "expects_continue", "host", "length", "lines", "named", "request_id", "upgrade")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]]):
-        """Raises RefusedError with 417 or 501."""
+        """Raises RefusedError with 417, 431 or 501."""
         self.lines: list[bytes] = []
         self.host = b""
         self.length = b""
@@ -67,8 +72,9 @@ class RequestHead:
         self.request_id = b""
         self.named: set[bytes] = set()  # by Connection
         self.desync = False  # another parser may see another end of this request: neither connection is used again
-        lines = self.lines
+        lines, size = self.lines, 0
         for name, value in fields:
+            size += len(name) + len(value) + 4
             key = name.lower()
             rule = _REQUEST_FIELDS.get(key)
             if rule is None:
@@ -81,6 +87,8 @@ class RequestHead:
                 self.host = value
             elif rule != _DROP:
                 self._note(rule, value)
+        if size > HEAD_BYTES:
+            raise RefusedError(431, f"the header fields are longer than {HEAD_BYTES} bytes")
         if self.named:
             self.lines = without(lines, self.named)
 
@@ -109,6 +117,12 @@ class RequestHead:
     def is_websocket(self) -> bool:
         """Whether the client asks to go on as a WebSocket, the one upgrade that is passed on."""
         return b"upgrade" in self.named and self.upgrade.strip().lower() == b"websocket"
+
+
+@lru_cache(4096)
+def is_authority(host: bytes) -> bool:
+    """Whether this may stand in Host: a name or an address, with a port or without; nothing that a path may hold."""
+    return _AUTHORITY.fullmatch(host) is not None
 
 
 @lru_cache(256)

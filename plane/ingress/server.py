@@ -81,7 +81,7 @@ class Ingress:
             raise
         self._pool = Pool(self._timeouts)
         self._certificates = Certificates()
-        self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s)
+        self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s, head_s=self._timeouts.head_s)
         self._started = True
         http_port, https_port = (row.getsockname()[1] for row in self._sockets)
         return http_port, https_port
