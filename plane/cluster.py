@@ -26,7 +26,8 @@ from kernels.warm import warm
 from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
-from plane.ingress.server import Ingress
+from plane.ingress.edge import Edge
+from plane.ingress.server import NOBODY, Ingress
 from plane.installed import Installed
 from plane.model import Object
 from plane.node import Node
@@ -72,9 +73,9 @@ class NodeActor:
 class IngressActor:
     """One ingress on the Ingress address, which several may share."""
 
-    async def start(self, plan: AddressPlan, recording: bool) -> None:
+    async def start(self, plan: AddressPlan, recording: bool, edge: Edge) -> None:
         ports = plan.bound_port(80), plan.bound_port(443)
-        self.ingress = Ingress(plan.vip(1), *ports, recording=recording)
+        self.ingress = Ingress(plan.vip(1), *ports, recording=recording, edge=edge)
         await self.ingress.start()
 
     async def install(self, routes: Routes) -> Installed:
@@ -154,9 +155,10 @@ class Agent:
 class RayFleet:
     """Actors on this machine: ``plane.control.Fleet`` by Ray."""
 
-    def __init__(self, plan: AddressPlan, *, recording: bool):
+    def __init__(self, plan: AddressPlan, *, recording: bool, edge: Edge):
         self._plan = plan
         self._recording = recording
+        self._edge = edge
         here = ray.get_runtime_context().get_node_id()
         # num_cpus=0: our actors share the machine, they do not book it. Many calls wait inside an actor (long polls).
         self._options = {
@@ -172,7 +174,7 @@ class RayFleet:
 
     async def start_ingress(self, number: int) -> Agent:
         agent = Agent(ray.remote(IngressActor).options(**self._options).remote(), f"ingress-{number}")
-        await self._started(agent, agent.call("start", self._plan, self._recording, timeout_s=120))
+        await self._started(agent, agent.call("start", self._plan, self._recording, self._edge, timeout_s=120))
         return agent
 
     def share(self, tables: Any) -> Any:
@@ -190,9 +192,16 @@ class Cluster(ControlPlane):
     """A control plane whose agents are Ray actors. Use ``running``."""
 
     def __init__(
-        self, plan: AddressPlan, notice: Callable[[str], None], *, recording: bool, algorithm: int, zones: int
+        self,
+        plan: AddressPlan,
+        notice: Callable[[str], None],
+        *,
+        recording: bool,
+        edge: Edge,
+        algorithm: int,
+        zones: int,
     ):
-        super().__init__(plan, RayFleet(plan, recording=recording), notice, algorithm=algorithm, zones=zones)
+        super().__init__(plan, RayFleet(plan, recording=recording, edge=edge), notice, algorithm=algorithm, zones=zones)
 
     @property
     def ingress_address(self) -> tuple[str, int, int]:
@@ -224,6 +233,7 @@ async def running(
     port_offset: int | None = None,
     ray_address: str | None = None,
     recording: bool = False,
+    edge: Edge = NOBODY,
     algorithm: int = RANDOM,
     zones: int = 1,
     grace_s: float = 5.0,
@@ -232,7 +242,8 @@ async def running(
     """A cluster that serves, for as long as the context lasts; afterwards nothing of it is left.
 
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
-    ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over.
+    ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over,
+    ``edge`` who stands in front of the ingress.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -248,7 +259,7 @@ async def running(
     await asyncio.to_thread(warm, from_thread)
     with claimed(plan):
         async with connected(ray_address):
-            cluster = Cluster(plan, progress, recording=recording, algorithm=algorithm, zones=zones)
+            cluster = Cluster(plan, progress, recording=recording, edge=edge, algorithm=algorithm, zones=zones)
             progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
             try:
                 await cluster.start(nodes=nodes, ingresses=ingresses)

@@ -26,6 +26,7 @@ from plane.api import Api
 from plane.cluster import Cluster, running
 from plane.errors import NotReadyError, PlaneError
 from plane.frontends import algorithm_of_mode, frontends_of, nodes_of
+from plane.ingress.edge import Edge, networks
 from plane.manifests import Loaded, load, locate
 from plane.model import key_of
 from plane.printing import as_list
@@ -47,10 +48,13 @@ def run(
     port_offset: int | None = None,
     ray_address: str | None = None,
     ready_file: str | None = None,
+    trusted_proxies: str = "",
+    proxy_protocol: bool = False,
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)
     algorithm = algorithm_of_mode(proxy_mode)
+    edge = Edge(networks(trusted_proxies), proxy_protocol)
     loaded = checked(load(paths, sys.stdin), instance)
     if ready_file:
         Path(ready_file).unlink(missing_ok=True)  # one left by an earlier run would be read as ours
@@ -65,6 +69,7 @@ def run(
         "instance": instance,
         "port_offset": port_offset,
         "ray_address": ray_address,
+        "edge": edge,
     }
     return asyncio.run(_until_told(loaded, console, ready_file, options))
 

@@ -23,6 +23,15 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
     metavar="MODE",
     help="How Services that do not say it balance: iptables, nftables, ipvs, or an algorithm such as maglev or lc.",
 )
+@click.option(
+    "--trusted-proxies",
+    default="",
+    metavar="CIDR,…",
+    help="Proxies in front of the ingress whose X-Forwarded-For and its kin count.",
+)
+@click.option(
+    "--proxy-protocol", is_flag=True, help="Connections to the ingress begin with a header of the PROXY protocol."
+)
 @click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
 @click.option(
     "--port-offset",
@@ -46,6 +55,8 @@ def up(
     ingresses: int,
     zones: int,
     proxy_mode: str,
+    trusted_proxies: str,
+    proxy_protocol: bool,
     ready_file: str | None,
     port_offset: int | None,
     instance: int,
@@ -64,6 +75,8 @@ def up(
         port_offset=port_offset,
         ray_address=address,
         ready_file=ready_file,
+        trusted_proxies=trusted_proxies,
+        proxy_protocol=proxy_protocol,
     )
 
 

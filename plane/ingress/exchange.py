@@ -17,8 +17,8 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection, UnansweredError
-from plane.ingress.forwarding import RefusedError, RequestHead
-from plane.ingress.front import CLOSED, KEPT, Client, log
+from plane.ingress.forwarding import Origin, RefusedError, RequestHead
+from plane.ingress.front import CLOSED, KEPT, log
 from plane.ingress.records import Records
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.tunnel import Tunnel
@@ -72,9 +72,10 @@ class Exchange:
     async def run(self) -> web.StreamResponse:
         """Answers the request; what is left to say to aiohttp is whether the client's connection goes on."""
         try:
-            head = self._head = RequestHead(self._request.raw_headers)
+            origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
+            head = self._head = RequestHead(self._request.raw_headers, trusted=origin.trusted)
             target, path = self._find_target(head)
-            connection = await self._ask(head, target, path)
+            connection = await self._ask(head, target, path, origin.fields(head))
             if connection.switched:
                 return await self._tunnel(connection)
             return await self._relay(connection)
@@ -138,14 +139,16 @@ class Exchange:
         self._target = self._table.targets[match.target]
         return self._target, asked
 
-    async def _ask(self, head: RequestHead, target: Target, path: str) -> Connection:
-        """Send the request; returns with the head of an answer. Raises RefusedError, UnansweredError."""
+    async def _ask(self, head: RequestHead, target: Target, path: str, hop: bytes) -> Connection:
+        """Send the request, with the forwarding fields ``hop``; returns with the head of an answer.
+
+        Raises RefusedError, UnansweredError.
+        """
         request = self._request
         if not head.request_id:
             head.request_id = forwarding.new_request_id()
         framing = self._frame(head)
-        client: Client = request.protocol  # type: ignore[assignment]
-        data = forwarding.request_bytes(request.method, path, head, client.forwarded, framing)
+        data = forwarding.request_bytes(request.method, path, head, hop, framing)
         if self._body:
             data += self._body
         failed: list[Backend] = []

@@ -15,6 +15,9 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from plane.ingress import forwarding
+from plane.ingress.announced import Peer
+from plane.ingress.edge import Edge
+from plane.ingress.forwarding import Origin
 
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
@@ -56,26 +59,29 @@ CLOSED = Sent(keep_alive=False)
 
 
 class Client(web.RequestHandler):
-    """A client's connection. ``forwarded`` are the forwarding fields of all its requests.
+    """A client's connection.
 
+    origin    who is at its other end
     head_due  loop time at which the head that is being read must be here, None while none is
     """
 
-    __slots__ = ("_begun", "_head_s", "forwarded", "head_due")
+    __slots__ = ("_announced", "_begun", "_head_s", "head_due", "origin")
 
-    forwarded: bytes
+    origin: Origin
     head_due: float | None
 
-    def __init__(self, manager: "Front", head_s: float, **options: Any):
+    def __init__(self, manager: "Front", head_s: float, announced: Peer | None, **options: Any):
         super().__init__(manager, **options)
         self._head_s = head_s
+        self._announced = announced
         self._begun = False  # something of the head is here
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
-        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        peer = self._announced or transport.get_extra_info("peername") or ("unknown", 0)
+        own = transport.get_extra_info("sockname")
         scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self.forwarded = forwarding.forwarded(peer[0] if peer else "unknown", scheme, own[1] if own else 0)
+        self.origin = Origin(peer[0], scheme, own[1] if own else 0, self._manager.edge)  # type: ignore[union-attr]
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -116,8 +122,9 @@ class Client(web.RequestHandler):
 class Front(web.Server):
     """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves."""
 
-    def __init__(self, handler: Any, *, keep_alive_s: float, head_s: float):
+    def __init__(self, handler: Any, edge: Edge, *, keep_alive_s: float, head_s: float):
         super().__init__(handler, handler_cancellation=True)
+        self.edge = edge
         self._keep_alive_s = keep_alive_s
         self._head_s = head_s
         self._tick_s = min(HEAD_TICK_S, head_s / 4)
@@ -134,10 +141,12 @@ class Front(web.Server):
         self._timer.cancel()
         await super().shutdown(timeout)
 
-    def __call__(self) -> Client:
+    def __call__(self, announced: Peer | None = None) -> Client:
+        """A protocol for a connection; ``announced`` is whom a header of the PROXY protocol named as its client."""
         return Client(
             self,
             self._head_s,
+            announced,
             loop=self._loop,
             access_log=None,
             auto_decompress=False,

@@ -16,6 +16,8 @@ import numpy as np
 from aiohttp import web
 
 from plane.errors import PlaneError
+from plane.ingress.announced import Announced
+from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
 from plane.ingress.front import Front
 from plane.ingress.records import Records
@@ -28,6 +30,7 @@ from plane.routes import Routes
 
 BACKLOG = 4096
 DEFAULT_TIMEOUTS = Timeouts()
+NOBODY = Edge()
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
 
@@ -37,6 +40,7 @@ class Ingress:
     address           IPv4 address to listen on
     http_port         and ``https_port``: ports to listen on, 0 for any that is free
     recording         keep a row for each request, for ``records``
+    edge              who stands in front of it
     """
 
     def __init__(
@@ -47,13 +51,15 @@ class Ingress:
         *,
         recording: bool = False,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        edge: Edge = NOBODY,
     ):
         self.address = address
         self._ports = http_port, https_port
         self._timeouts = timeouts
+        self._edge = edge
         self._records = Records() if recording else None
         self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Announced] = []
         self._table: Table | None = None
         self._installing = asyncio.Lock()
         self._started = False
@@ -81,7 +87,9 @@ class Ingress:
             raise
         self._pool = Pool(self._timeouts)
         self._certificates = Certificates()
-        self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s, head_s=self._timeouts.head_s)
+        self._front = Front(
+            self._answer, self._edge, keep_alive_s=self._timeouts.keep_alive_s, head_s=self._timeouts.head_s
+        )
         self._started = True
         http_port, https_port = (row.getsockname()[1] for row in self._sockets)
         return http_port, https_port
@@ -130,7 +138,12 @@ class Ingress:
         loop = asyncio.get_running_loop()
         for number, row in enumerate(self._sockets):
             secured = self._certificates.listening if number else None
-            self._servers.append(await loop.create_server(self._front, sock=row, backlog=BACKLOG, ssl=secured))
+            if self._edge.proxy_protocol:
+                row.listen(BACKLOG)
+                patience_s = self._timeouts.head_s
+                self._servers.append(Announced(row, self._front, self._edge, tls=secured, patience_s=patience_s))
+            else:
+                self._servers.append(await loop.create_server(self._front, sock=row, backlog=BACKLOG, ssl=secured))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         received_ns = time.monotonic_ns()
