@@ -28,6 +28,7 @@ from plane.errors import NotReadyError, PlaneError
 from plane.frontends import algorithm_of_mode, frontends_of, nodes_of
 from plane.ingress.edge import Edge, networks
 from plane.manifests import Loaded, load, locate
+from plane.metrics import INGRESS_PORT, NODE_PORT
 from plane.model import key_of
 from plane.printing import as_list
 from plane.store import Store
@@ -50,6 +51,7 @@ def run(
     ready_file: str | None = None,
     trusted_proxies: str = "",
     proxy_protocol: bool = False,
+    access_log: str = "",
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)
@@ -70,6 +72,7 @@ def run(
         "port_offset": port_offset,
         "ray_address": ray_address,
         "edge": edge,
+        "access_log": access_log and str(Path(access_log).absolute()),  # an actor has a working directory of its own
     }
     return asyncio.run(_until_told(loaded, console, ready_file, options))
 
@@ -176,6 +179,8 @@ def _print_where(cluster: Cluster, console: Console, path: Path) -> None:
             continue
         kind = {"ClusterIP": "", "NodePort": " NodePort, on every node"}.get(each.kind, f" {each.kind}")
         console.print(f"  service   {each.ip}:{number}/{protocol}  {each.service.full_name}{kind}", markup=False)
+    for whose, where in (("ingress", f"{address}:{INGRESS_PORT}"), ("node-1", f"{cluster.plan.node(1)}:{NODE_PORT}")):
+        console.print(f"  metrics   http://{where}/metrics  {whose}", markup=False)
     console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False, soft_wrap=True)
     console.print("Ctrl-C ends it.", markup=False)
 

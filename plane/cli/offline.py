@@ -32,6 +32,7 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
 @click.option(
     "--proxy-protocol", is_flag=True, help="Connections to the ingress begin with a header of the PROXY protocol."
 )
+@click.option("--access-log", default="", metavar="F", help="File that gets a line of JSON for each request.")
 @click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
 @click.option(
     "--port-offset",
@@ -57,6 +58,7 @@ def up(
     proxy_mode: str,
     trusted_proxies: str,
     proxy_protocol: bool,
+    access_log: str,
     ready_file: str | None,
     port_offset: int | None,
     instance: int,
@@ -77,6 +79,7 @@ def up(
         ready_file=ready_file,
         trusted_proxies=trusted_proxies,
         proxy_protocol=proxy_protocol,
+        access_log=access_log,
     )
 
 

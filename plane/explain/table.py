@@ -14,7 +14,6 @@ from plane import routes
 from plane.ingressclass import served
 from plane.model import Snapshot, service_endpoints, slices_by_service
 from plane.printing import aligned
-from plane.reasons import field_of
 from plane.routes import Origin, Routes, matched
 
 DEFAULT = "default"
@@ -85,7 +84,7 @@ def _other(snapshot: Snapshot, rule: Rule, origin: Origin) -> Rule:
         port=number,
         endpoints=len(endpoints),
         ingress=f"{origin.namespace}/{origin.ingress}",
-        field=_field(origin),
+        field=origin.field,
     )
 
 
@@ -123,11 +122,7 @@ def _rule(table: Routes, host: str, kind: str, path: str, target: int, origin: i
     row, where = table.targets[target], table.origins[origin]
     port = table.services[row["service"]]
     ingress = f"{where.namespace}/{where.ingress}"
-    return Rule(host, kind, path, port.service, port.port, int(row["endpoints"]), ingress, _field(where))
-
-
-def _field(origin: Origin) -> str:
-    return "spec.defaultBackend" if origin.rule < 0 else field_of(origin.rule, origin.path)
+    return Rule(host, kind, path, port.service, port.port, int(row["endpoints"]), ingress, where.field)
 
 
 def _said(snapshot: Snapshot) -> defaultdict[Slot, list[Origin]]:

@@ -16,9 +16,11 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
 
 from plane.ingress import forwarding
+from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.forwarding import Origin, RefusedError, RequestHead
 from plane.ingress.front import CLOSED, KEPT, log
+from plane.ingress.metrics import Metrics
 from plane.ingress.records import Records
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.tunnel import Tunnel
@@ -107,6 +109,33 @@ class Exchange:
             backend.port if backend else 0,
             self._status,
             self._retries,
+        )
+
+    def count(self, metrics: Metrics, duration_ns: int) -> None:
+        service = self._target.service if self._target else None
+        metrics.add(self._table.origins[self._route], service, self._status, duration_ns, self._retries)
+
+    def entry(self, duration_ns: int) -> Entry:
+        """The request as the access log has it."""
+        request, head, origin = self._request, self._head, self._request.protocol.origin  # type: ignore[attr-defined]
+        return Entry(
+            client=origin.client(head) if head else origin.peer,
+            scheme=origin.scheme,
+            method=request.method,
+            host=head.host.decode("latin-1") if head else "",
+            target=request.raw_path,
+            protocol="HTTP/{}.{}".format(*request.version),
+            status=self._status,
+            bytes_sent=request.writer.output_size,
+            duration_ms=round(duration_ns / 1e6, 3),
+            request_id=head.request_id.decode("latin-1") if head else "",
+            route=str(self._table.origins[self._route]) if self._route else "",
+            service=str(self._target.service) if self._target else "",
+            endpoint="{}:{}".format(*self._backend.endpoint.address) if self._backend else "",
+            retries=self._retries,
+            generation=self._table.generation,
+            user_agent=request.headers.get("User-Agent", ""),
+            referer=request.headers.get("Referer", ""),
         )
 
     def _find_target(self, head: RequestHead) -> tuple[Target, str]:

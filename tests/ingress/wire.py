@@ -202,9 +202,20 @@ async def running(
     recording: bool = False,
     timeouts: Timeouts | None = None,
     edge: Edge | None = None,
+    metrics_port: int = 0,
+    access_log: str = "",
 ) -> AsyncIterator[Running]:
     """An ingress on free ports of ``address``."""
-    ingress = Ingress(address, 0, 0, recording=recording, timeouts=timeouts or Timeouts(), edge=edge or Edge())
+    ingress = Ingress(
+        address,
+        0,
+        0,
+        recording=recording,
+        timeouts=timeouts or Timeouts(),
+        edge=edge or Edge(),
+        metrics_port=metrics_port,
+        access_log=access_log,
+    )
     http_port, https_port = await ingress.start()
     for listener in ingress._sockets:  # what it accepts inherits this
         with_small_buffers(listener)
