@@ -57,6 +57,11 @@ class AddressPlan:
     def vips(self) -> ipaddress.IPv4Network:
         return ipaddress.IPv4Network(f"127.{200 + self.instance}.0.0/16")
 
+    @property
+    def dns(self) -> str:
+        """ClusterIP of cluster DNS: the tenth, as in kubeadm."""
+        return str(self.cluster_ips[10])
+
     def node(self, number: int) -> str:
         """Address of node ``number``, counted from 1."""
         return str(self.nodes[number])

@@ -25,6 +25,7 @@ from kernels.layout import RANDOM, Fib, freeze
 from kernels.warm import warm
 from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
+from plane.dns.names import Names
 from plane.errors import PlaneError
 from plane.ingress.server import Ingress
 from plane.installed import Installed
@@ -47,8 +48,8 @@ class NodeActor:
         self.node = Node(node_name(number), number, plan)
         await self.node.start()
 
-    async def install(self, tables: NodeTables) -> Installed:
-        return await self.node.install(tables._replace(fib=_frozen(tables.fib)))
+    async def install(self, tables: NodeTables, names: Names) -> Installed:
+        return await self.node.install(tables._replace(fib=_frozen(tables.fib)), names)
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.node.sync(pods)
@@ -116,8 +117,8 @@ class Agent:
         except RayTaskError as error:
             raise error.cause from error
 
-    async def install(self, tables: Any) -> Installed:
-        return Installed(*await self.call("install", tables))
+    async def install(self, *tables: Any) -> Installed:
+        return Installed(*await self.call("install", *tables))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.call("sync", pods)
