@@ -75,7 +75,7 @@ class IngressActor:
 
     async def start(self, plan: AddressPlan, recording: bool) -> None:
         ports = plan.bound_port(80), plan.bound_port(443)
-        self.ingress = Ingress(plan.vip(1), *ports, recording=recording)
+        self.ingress = Ingress(plan.vip(1), *ports, recording=recording, plan=plan)
         await self.ingress.start()
 
     async def install(self, routes: Routes) -> Installed:

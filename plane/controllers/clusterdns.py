@@ -1,7 +1,7 @@
 """Service ``kube-dns`` in ``kube-system``: cluster DNS as any other Service, whose endpoints are the nodes. Pure.
 
-Law: it is there as soon as there is a node, with the ClusterIP that clusters give it, and it is the plane's alone. A node
-that is not ready answers nobody, so it is no endpoint.
+Law: it is there as soon as there is a node, with the ClusterIP that clusters give it, and it is the plane's alone. A
+node that is not ready answers nobody, so it is no endpoint.
 """
 
 from plane.controllers.endpointslices import MANAGED_LABEL

@@ -1,9 +1,9 @@
 """One question to cluster DNS and its answer, as bytes on the wire. Pure; the wire format is dnspython's.
 
 Law: whatever the bytes are, the result is an answer or nothing, never an error. The answer is authoritative for
-``cluster.local`` and for addresses; all other names are refused, because there is nobody to forward them to. A name that
-is not there is NXDOMAIN, one that is there without the type asked for has no error and no answer, and both come with
-the SOA whose last number says for how long that may be remembered (RFC 2308).
+``cluster.local`` and for addresses; all other names are refused, because there is nobody to forward them to. A name
+that is not there is NXDOMAIN, one that is there without the type asked for has no error and no answer, and both come
+with the SOA whose last number says for how long that may be remembered (RFC 2308).
 """
 
 import logging
@@ -111,12 +111,12 @@ def _refusal(query: dns.message.Message) -> dns.rcode.Rcode:
 
 
 def _explained(
-    query: dns.message.Message, response: dns.message.Message, rcode: dns.rcode.Rcode, code: int, why: str
+    query: dns.message.Message, response: dns.message.Message, rcode: dns.rcode.Rcode, code: dns.edns.EDECode, why: str
 ) -> dns.message.Message:
     """The response with an extended error (RFC 8914) for those who can read one."""
     response.set_rcode(rcode)
     if query.edns >= 0:
-        options = [dns.edns.EDEOption(code, why)]
+        options: list[dns.edns.Option] = [dns.edns.EDEOption(code, why)]
         response.use_edns(0, 0, LARGEST_UDP, query.payload, options=options)
         response.set_rcode(rcode)
     return response

@@ -209,7 +209,7 @@ def _headless_changed(before: Snapshot, now: Snapshot) -> bool:
     changed = [obj for name, obj in new.items() if old.get(name) is not obj]
     changed += [obj for name, obj in old.items() if new.get(name) is not obj]
     keys = {
-        (obj["metadata"].get("namespace", "default"), (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL))
+        (obj["metadata"].get("namespace", "default"), (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) or "")
         for obj in changed
     }
     services = now.objects.get("Service", {})

@@ -128,4 +128,4 @@ def _by_machine(foreign: Foreign) -> Found:
         rows = machine_getaddrinfo(foreign.name, None, socket.AF_INET, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as problem:
         raise UnresolvedError(f"this machine finds no address of {foreign.name}: {problem}") from problem
-    return Found(tuple(dict.fromkeys(row[4][0] for row in rows)), min(foreign.ttl_s, MACHINE_TTL_S))
+    return Found(tuple(dict.fromkeys(str(row[4][0]) for row in rows)), min(foreign.ttl_s, MACHINE_TTL_S))

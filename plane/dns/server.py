@@ -1,7 +1,8 @@
 """The DNS server of one node: UDP and TCP on the node's own address, as NodeLocal DNSCache has it.
 
-Law: it answers from the newest Zone it was given, which it takes by one assignment. A client can do nothing to it: bytes
-that are no DNS are refused or passed over, a TCP connection that says nothing is closed, and so are those in excess.
+Law: it answers from the newest Zone it was given, which it takes by one assignment. A client can do nothing to it:
+bytes that are no DNS are refused or passed over, a TCP connection that says nothing is closed, and so are those in
+excess.
 """
 
 import asyncio

@@ -20,7 +20,7 @@ from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.front import CLOSED, KEPT, Client, log
 from plane.ingress.records import Records
-from plane.ingress.table import Backend, Table, Target
+from plane.ingress.table import Backend, NamedTarget, Table, Target
 from plane.ingress.tunnel import Tunnel
 from plane.ingress.upstream import Pool
 
@@ -133,6 +133,8 @@ class Exchange:
         request = self._request
         if not head.request_id:
             head.request_id = forwarding.new_request_id()
+        if isinstance(target, NamedTarget):
+            await target.find()
         framing = self._frame(head)
         client: Client = request.protocol  # type: ignore[assignment]
         data = forwarding.request_bytes(request.method, path, head, client.forwarded, framing)

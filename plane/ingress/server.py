@@ -15,8 +15,11 @@ import time
 import numpy as np
 from aiohttp import web
 
+from plane.addresses import AddressPlan
+from plane.dns.resolver import Resolver
 from plane.errors import PlaneError
 from plane.ingress.exchange import Exchange
+from plane.ingress.external import Hosts
 from plane.ingress.front import Front
 from plane.ingress.records import Records
 from plane.ingress.table import Table
@@ -28,6 +31,8 @@ from plane.routes import Routes
 
 BACKLOG = 4096
 DEFAULT_TIMEOUTS = Timeouts()
+DNS_PORT = 53
+LOOKUP_TIMEOUT_S = 1.0  # of one question to cluster DNS, which is asked twice
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
 
@@ -37,6 +42,7 @@ class Ingress:
     address           IPv4 address to listen on
     http_port         and ``https_port``: ports to listen on, 0 for any that is free
     recording         keep a row for each request, for ``records``
+    plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
     def __init__(
@@ -47,9 +53,11 @@ class Ingress:
         *,
         recording: bool = False,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        plan: AddressPlan | None = None,
     ):
         self.address = address
         self._ports = http_port, https_port
+        self._plan = plan
         self._timeouts = timeouts
         self._records = Records() if recording else None
         self._sockets: list[socket.socket] = []
@@ -80,6 +88,8 @@ class Ingress:
             self._close_sockets()
             raise
         self._pool = Pool(self._timeouts)
+        own = [row.getsockname() for row in self._sockets]
+        self._hosts = Hosts(self._resolver(), own, self._bound_port)
         self._certificates = Certificates()
         self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s)
         self._started = True
@@ -90,7 +100,8 @@ class Ingress:
         """Put Routes in force unless newer ones are."""
         async with self._installing:
             if routes.generation >= self.generation:
-                table = Table(routes, self._pool, self._records, self._table)
+                self._hosts.keep(routes.externals.values())
+                table = Table(routes, self._pool, self._hosts, self._records, self._table)
                 self._certificates.install(routes.certificates)
                 self._table = table
                 self._pool.keep(table.addresses)
@@ -125,6 +136,14 @@ class Ingress:
         self._pool.close()
         for server in self._servers:
             await server.wait_closed()
+
+    def _resolver(self) -> Resolver:
+        servers = ((self._plan.dns, self._plan.bound_port(DNS_PORT)),) if self._plan else ()
+        return Resolver(servers=servers, timeout_s=LOOKUP_TIMEOUT_S)
+
+    def _bound_port(self, ip: str, port: int) -> int:
+        """The port at an address: one of the plane's may be shifted."""
+        return self._plan.bound_port(port) if self._plan and self._plan.has(ip) else port
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,8 @@ or a function that makes one.
 
 Law: an app runs in a thread and an event loop of its own, so that one that blocks stalls itself only. The module it is
 in is run anew for each pod, so that replicas share none of its state; the modules it imports are shared, as is the
-process. Names are those that the pod resolves (``plane.pods.resolving``). ``os.environ`` holds the container's variables while the module is run and the app is made.
+process. ``os.environ`` holds the container's variables while the module is run and the app is made; names mean what
+they mean to the pod (``plane.pods.resolving``).
 """
 
 import importlib

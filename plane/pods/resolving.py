@@ -1,10 +1,11 @@
-"""What names mean in a pod: ``dnsPolicy``, ``dnsConfig``, ``hostAliases`` and ``hostname``, for apps and for ``/dial``.
+"""What names mean in a pod: ``dnsPolicy``, ``dnsConfig``, ``hostAliases``, ``hostname``; for apps and for ``/dial``.
 
-Law: a pod asks the DNS server of its own node, from its own address, as with NodeLocal DNSCache, along the search path of
-its namespace; what the cluster does not know is the machine's to say. ``socket.getaddrinfo`` and ``gethostbyname`` mean
-this wherever ``resolver_here`` is set, and the machine's resolver everywhere else; it is set in the thread of an app's loop
-and in those of its executor, and goes along with its tasks. Not where the app starts a bare ``threading.Thread``, and not
-for ``socket.connect`` with a name, which never leaves C. A loop of a pod asks for every name that it connects to.
+Law: a pod asks the DNS server of its own node, from its own address, as with NodeLocal DNSCache, along the search path
+of its namespace; what the cluster does not know is the machine's to say. The loop of an app asks so for whatever it
+connects to. ``socket.getaddrinfo`` and ``gethostbyname`` do where ``resolver_here`` is set, and ask the machine
+everywhere else; it is set in the thread of an app's loop and in those of its executor, and goes along with tasks and
+with ``asyncio.to_thread``. It is not set in a bare ``threading.Thread`` of an app, and ``socket.connect`` with a name
+never comes by here.
 https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/
 """
 
@@ -26,8 +27,6 @@ from plane.pods.spec import ContainerSpec
 NDOTS = 5  # the kubelet's, with ClusterFirst
 DNS_PORT = 53  # of name servers given by hand
 EXECUTOR_THREADS = 32
-
-AddressInfo = tuple[int, int, int, str, Any]
 
 resolver_here: ContextVar[Resolver | None] = ContextVar("resolver_here", default=None)
 
@@ -77,7 +76,7 @@ def _hosts(spec: ContainerSpec) -> dict[str, list[str]]:
 
 def getaddrinfo(
     resolver: Resolver, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
-) -> list[AddressInfo]:
+) -> list[Any]:
     """``socket.getaddrinfo`` as this pod has it. Blocks. Raises socket.gaierror."""
     name = host.decode() if isinstance(host, bytes) else host
     known = not name or is_address(name) or family not in (socket.AF_UNSPEC, socket.AF_INET)

@@ -168,9 +168,9 @@ def test_exact_twins_and_ages_have_their_reasons() -> None:
             id="none ready",
         ),
         pytest.param(
-            [service("shop", port_name="http", type="ExternalName")],
-            "Service default/shop is an ExternalName, which has no endpoints",
-            id="ExternalName",
+            [service("shop", port_name="http", type="ExternalName", externalName="shop.default.svc.cluster.local")],
+            "Service default/shop is an ExternalName that leads back to itself",
+            id="an ExternalName that leads back to itself",
         ),
     ],
 )
@@ -251,10 +251,18 @@ def test_a_cluster_ip_is_decided_by_forward(url: str, algorithm: str) -> None:
             id="headless",
         ),
         pytest.param(
-            [service("web", type="ExternalName")],
+            [service("web", type="ExternalName", externalName="example.org")],
             "http://web.default.svc/",
-            "Service default/web is of type ExternalName: it has no ClusterIP to connect to",
+            "Service default/web is an ExternalName: DNS says example.org, and the client connects to that host "
+            "itself: no Service is on the way",
             id="ExternalName",
+        ),
+        pytest.param(
+            [service("web", cluster_ip="None"), slice_of("web", endpoint("127.244.1.2"))],
+            "http://web.default.svc/",
+            "Service default/web is headless: it has no ClusterIP to connect to; DNS says 127.244.1.2, and the client "
+            "connects to one itself",
+            id="headless with an endpoint",
         ),
     ],
 )
