@@ -88,6 +88,7 @@ def getaddrinfo(
         raise socket.gaierror(socket.EAI_NONAME, f"{name}: {problem}") from problem
     if not isinstance(found, Found):
         return machine_getaddrinfo(found.name, port, family, type, proto, flags)
+    flags &= ~socket.AI_ADDRCONFIG  # by which a machine that has loopback only has no IPv4
     rows = [machine_getaddrinfo(ip, port, socket.AF_INET, type, proto, flags) for ip in found.addresses]
     return [row for each in rows for row in each]
 
