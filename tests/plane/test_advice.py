@@ -163,6 +163,26 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="UDP and external addresses",
         ),
         pytest.param(
+            (
+                pod(
+                    spec={
+                        "hostname": "a",
+                        "subdomain": "web",
+                        "setHostnameAsFQDN": True,
+                        "dnsPolicy": "None",
+                        "dnsConfig": {
+                            "nameservers": ["10.0.0.1"],
+                            "searches": ["_sites.example.com", "."],
+                            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+                        },
+                        "hostAliases": [{"ip": "10.0.0.2", "hostnames": ["cache"]}],
+                    }
+                ),
+            ),
+            ["Pod default/web-1: not acted on: spec.setHostnameAsFQDN, spec.dnsConfig.options[1] (edns0)"],
+            id="how a pod resolves names",
+        ),
+        pytest.param(
             (pod("docker.io/library/redis:8"),),
             [
                 "Pod default/web-1: spec.containers[0].image: the plane does not run docker.io/library/redis:8, "

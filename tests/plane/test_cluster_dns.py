@@ -21,10 +21,12 @@ import pytest
 
 from plane.addresses import AddressPlan
 from plane.control import ControlPlane
-from plane.dns.names import KUBE_DNS, NODE_PORT
+from plane.dns.names import KUBE_DNS, NODE_PORT, Names
 from plane.errors import ManifestError
 from plane.model import SERVICE_LABEL, Key, Object
-from tests.plane.local import fetch, serving
+from plane.offline import settled
+from plane.store import Store
+from tests.plane.local import LocalFleet, fetch, serving
 from tests.plane.test_services import ask as fetched
 from tests.plane.test_services import pod, pod_ip, service
 from tests.pods.asking import WAYS
@@ -229,7 +231,7 @@ async def test_dns_should_support_configurable_pod_resolv_conf(plan):
 
 async def test_dns_should_provide_etc_hosts_entries_for_the_cluster(plan):
     aliases = [
-        {"ip": "192.0.2.7", "hostnames": ["cache", "Cache.example.com"]},
+        {"ip": "192.0.2.7", "hostnames": ["cache", "cache.example.com"]},
         {"ip": "192.0.2.8", "hostnames": ["web"]},
     ]
     async with serving(plan, [WEB, asking(hostAliases=aliases)], nodes=1) as control:
@@ -410,9 +412,6 @@ def own(name: str = "kube-dns", **spec: Any) -> Object:
 )
 @pytest.mark.parametrize("nodes", [0, 1], ids=["before there is a plane", "on a plane"])
 async def test_nobody_else_is_cluster_dns(plan, obj, field, reason, nodes):
-    from plane.offline import settled
-    from plane.store import Store
-
     made = obj(plan)
     with pytest.raises(ManifestError) as caught:
         settled([made], plan=plan) if nodes else Store(plan).apply([made])
@@ -493,3 +492,23 @@ async def echoing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nmachine")
     writer.close()
+
+
+async def test_names_are_shared_again_only_where_they_change(plan, monkeypatch):
+    shared: list[object] = []
+    monkeypatch.setattr(LocalFleet, "share", lambda fleet, tables: shared.append(tables) or tables)
+
+    def times() -> int:
+        return sum(isinstance(tables, Names) for tables in shared)
+
+    async with serving(
+        plan, [WEB, service("headless", clusterIP="None", selector={"app": "other"}), pod("a")], nodes=1
+    ) as control:
+        before, everything = times(), len(shared)
+        await control.apply([pod("b")])
+        await control.ready(20)
+        assert len(shared) > everything
+        assert times() == before  # an endpoint of a ClusterIP
+        await control.apply([service("third")])
+        assert times() == before + 1
+        assert records(await query(plan, f"third.{SVC}")) == {ip_of(control, "third")}

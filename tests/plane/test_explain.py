@@ -180,6 +180,31 @@ def test_503_says_what_is_missing(objects: list, reason: str) -> None:
     assert found.reasons[0] == reason
 
 
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("Docs.example.org", "the request goes to docs.example.org, whose address the ingress asks for, port 80"),
+        (
+            "web.default.svc.cluster.local.",
+            "the request goes to web.default.svc.cluster.local, which is Service default/web",
+        ),
+    ],
+)
+def test_an_external_name_takes_the_request_to_its_host(target: str, reason: str) -> None:
+    external = service("shop", type="ExternalName", externalName=target)
+    found = explain(snapshot_of(*BASE, external, ingress("a", rule("", prefix("/", "shop")))), "http://x.com/")
+    assert (found.status, found.service, found.endpoints, found.chosen) == (200, "default/shop", (), None)
+    assert found.reasons[0] == f"Service default/shop is an ExternalName: {reason}"
+    assert "status    forwarded" in found.render()
+
+
+def test_a_service_by_its_external_name_is_that_service() -> None:
+    external = service("shop", type="ExternalName", externalName="web.default.svc.cluster.local")
+    objects = [service("web", cluster_ip="127.96.1.1"), slice_of("web", endpoint("127.244.1.2")), external]
+    found = explain(snapshot_of(*objects), "http://shop.default.svc/")
+    assert (found.status, found.service, found.chosen["ip"]) == (200, "default/web", "127.244.1.2")
+
+
 def test_404_says_so_first() -> None:
     found = explain(snapshot_of(*BASE, *NESTED), "http://example.org/")
     assert (found.status, found.ingress, found.rule, found.service) == (404, None, None, None)
