@@ -57,6 +57,16 @@ class AddressPlan:
     def vips(self) -> ipaddress.IPv4Network:
         return ipaddress.IPv4Network(f"127.{200 + self.instance}.0.0/16")
 
+    @property
+    def dns(self) -> str:
+        """ClusterIP of cluster DNS: the tenth, as in kubeadm."""
+        return str(self.cluster_ips[10])
+
+    def has(self, ip: str) -> bool:
+        """Whether an address is one of this plane's Services, pods or load balancers."""
+        address = ipaddress.ip_address(ip)
+        return any(address in span for span in (self.cluster_ips, self.pods, self.vips))
+
     def node(self, number: int) -> str:
         """Address of node ``number``, counted from 1."""
         return str(self.nodes[number])

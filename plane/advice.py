@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from plane.controllers.addressing import is_balanced
+from plane.dns.names import followed, loops
 from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
 from plane.model import SERVICE_LABEL, Object, Service, Snapshot, key_of, slices_by_service
 from plane.pods import images
@@ -19,16 +20,6 @@ from plane.routes import find_port, matched
 from plane.validation.findings import Place
 from plane.validation.metadata import APP_ANNOTATION
 
-
-class Row(NamedTuple):
-    """A field that is not acted on: its path (``[*]``: every item), which values (none: any), and what happens."""
-
-    field: str
-    values: tuple[object, ...]
-    consequence: str
-
-
-SERVICE_FIELDS = (Row("spec.type", ("ExternalName",), "not served yet, there is no DNS"),)
 DEPLOYMENT_FIELDS = ("paused", "minReadySeconds")
 # Below a pod's spec. What concerns pulling images is not here: the plane pulls none and says so for each image.
 POD_FIELDS = (
@@ -63,12 +54,11 @@ POD_FIELDS = (
     "hostNetwork",
     "hostPID",
     "hostIPC",
-    "hostAliases",
-    "subdomain",
-    "dnsConfig",
+    "setHostnameAsFQDN",
     "priorityClassName",
     "runtimeClassName",
 )
+RESOLVER_OPTIONS = ("ndots", "timeout", "attempts")  # of dnsConfig, that pods' resolvers act on
 # Annotations by which ingress controllers are told what the Ingress API has no field for.
 DIALECTS = (
     "nginx.ingress.kubernetes.io/",
@@ -90,7 +80,7 @@ def advise(snapshot: Snapshot) -> list[str]:
 def _warnings(snapshot: Snapshot) -> Iterator[str]:
     templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
     for obj in snapshot.all("Service"):
-        yield from _service(obj, templates, with_slices)
+        yield from _service(obj, snapshot, templates, with_slices)
     yield from _slices(snapshot)
     for kind in ("Deployment", "ReplicaSet", "Pod"):
         for obj in _roots(snapshot, kind):
@@ -168,15 +158,15 @@ class _Templates:
         ]
 
 
-def _service(obj: Object, templates: _Templates, with_slices: Container[tuple[str, str]]) -> Iterator[str]:
+def _service(
+    obj: Object, snapshot: Snapshot, templates: _Templates, with_slices: Container[tuple[str, str]]
+) -> Iterator[str]:
     service = Service.of(obj)
-    for row in SERVICE_FIELDS:
-        for place in _found(Place("", obj), row.field):
-            if not row.values or place.value in row.values:
-                shown = f" {place.value}" if isinstance(place.value, str) else ""
-                yield _said(obj, f"{place.path}{shown}", row.consequence)
     yield from _dialect(obj)
     if service.type == "ExternalName":
+        if loops(snapshot, service):
+            chain = " → ".join(followed(snapshot, service)[0])
+            yield _said(obj, "spec.externalName", f"leads back to itself, by {chain}: it has no address")
         return
     if service.type == "LoadBalancer" and not is_balanced(obj):
         named = obj["spec"]["loadBalancerClass"]
@@ -229,6 +219,9 @@ def _pods(obj: Object) -> Iterator[str]:
     fields = [
         place.path for base, name in (*own, *((spec, name) for name in POD_FIELDS)) for place in _found(base, name)
     ]
+    for option in spec.at("dnsConfig", "options").rows():
+        if option.at("name").text() not in RESOLVER_OPTIONS:
+            fields.append(f"{option.path} ({option.at('name').text()})")
     if fields:
         yield _said(obj, "", f"not acted on: {', '.join(fields)}")
     is_app = pod.at("metadata", "annotations").at(APP_ANNOTATION).given

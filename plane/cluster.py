@@ -25,6 +25,7 @@ from kernels.layout import RANDOM, Fib, freeze
 from kernels.warm import warm
 from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
+from plane.dns.names import Names
 from plane.errors import PlaneError
 from plane.ingress.edge import Edge
 from plane.ingress.server import NOBODY, Ingress
@@ -49,8 +50,8 @@ class NodeActor:
         self.node = Node(node_name(number), number, plan)
         await self.node.start()
 
-    async def install(self, tables: NodeTables) -> Installed:
-        return await self.node.install(tables._replace(fib=_frozen(tables.fib)))
+    async def install(self, tables: NodeTables, names: Names) -> Installed:
+        return await self.node.install(tables._replace(fib=_frozen(tables.fib)), names)
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.node.sync(pods)
@@ -84,7 +85,8 @@ class IngressActor:
 
     async def start(self, number: int, plan: AddressPlan, options: IngressOptions) -> None:
         ports = plan.bound_port(80), plan.bound_port(443)
-        self.ingress = Ingress(plan.vip(1), *ports, metrics_port=INGRESS_PORT + number - 1, **options._asdict())
+        port = INGRESS_PORT + number - 1
+        self.ingress = Ingress(plan.vip(1), *ports, plan=plan, metrics_port=port, **options._asdict())
         await self.ingress.start()
 
     async def install(self, routes: Routes) -> Installed:
@@ -126,8 +128,8 @@ class Agent:
         except RayTaskError as error:
             raise error.cause from error
 
-    async def install(self, tables: Any) -> Installed:
-        return Installed(*await self.call("install", tables))
+    async def install(self, *tables: Any) -> Installed:
+        return Installed(*await self.call("install", *tables))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.call("sync", pods)

@@ -108,6 +108,7 @@ class Service:
     balancer_ips: tuple[str, ...] = ()
     source_ranges: tuple[str, ...] = ()
     health_port: int = 0
+    external_name: str = ""  # of type ExternalName: the DNS name that it stands for
 
     @property
     def full_name(self) -> str:
@@ -144,6 +145,7 @@ class Service:
             balancer_ips=tuple(row["ip"] for row in balanced.get("ingress") or () if row.get("ip")),
             source_ranges=tuple(spec.get("loadBalancerSourceRanges") or ()),
             health_port=spec.get("healthCheckNodePort") or 0,
+            external_name=spec.get("externalName") or "",
         )
 
 

@@ -24,6 +24,7 @@ from plane.addresses import AddressPlan
 from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, running
+from plane.dns.names import KUBE_DNS, ZONE
 from plane.errors import NotReadyError, PlaneError
 from plane.frontends import algorithm_of_mode, frontends_of, nodes_of
 from plane.ingress.edge import Edge, networks
@@ -175,12 +176,14 @@ def _print_where(cluster: Cluster, console: Console, path: Path) -> None:
         console.print(f"  ingress   http://{address}:{http} https://{address}:{https}", markup=False)
     for each in frontends_of(cluster.store.snapshot, nodes_of(cluster.store.snapshot)):
         number, protocol = cluster.plan.bound_port(each.port), each.service_port.protocol
-        if each.node > 1:
+        if each.node > 1 or (each.service.namespace, each.service.name) == KUBE_DNS[1:]:
             continue
         kind = {"ClusterIP": "", "NodePort": " NodePort, on every node"}.get(each.kind, f" {each.kind}")
         console.print(f"  service   {each.ip}:{number}/{protocol}  {each.service.full_name}{kind}", markup=False)
     for whose, where in (("ingress", f"{address}:{INGRESS_PORT}"), ("node-1", f"{cluster.plan.node(1)}:{NODE_PORT}")):
         console.print(f"  metrics   http://{where}/metrics  {whose}", markup=False)
+    plan = cluster.plan
+    console.print(f"  dns       {plan.dns}:{plan.bound_port(53)}  {ZONE}, UDP and TCP", markup=False)
     console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False, soft_wrap=True)
     console.print("Ctrl-C ends it.", markup=False)
 

@@ -22,7 +22,7 @@ from plane.ingress.forwarding import Origin, RefusedError, RequestHead
 from plane.ingress.front import CLOSED, KEPT, log
 from plane.ingress.metrics import Metrics
 from plane.ingress.records import Records
-from plane.ingress.table import Backend, Table, Target
+from plane.ingress.table import Backend, NamedTarget, Table, Target
 from plane.ingress.tunnel import Tunnel
 from plane.ingress.upstream import Pool
 
@@ -176,6 +176,8 @@ class Exchange:
         request = self._request
         if not head.request_id:
             head.request_id = forwarding.new_request_id()
+        if isinstance(target, NamedTarget):
+            await target.find()
         framing = self._frame(head)
         data = forwarding.request_bytes(request.method, path, head, hop, framing)
         if self._body:

@@ -17,11 +17,14 @@ import numpy as np
 from aiohttp import web
 from prometheus_client import Metric
 
+from plane.addresses import AddressPlan
+from plane.dns.resolver import Resolver
 from plane.errors import PlaneError
 from plane.ingress.accesslog import AccessLog
 from plane.ingress.announced import Announced
 from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
+from plane.ingress.external import Hosts
 from plane.ingress.front import Front
 from plane.ingress.metrics import Metrics
 from plane.ingress.records import Records
@@ -36,6 +39,8 @@ from plane.routes import Routes
 BACKLOG = 4096
 DEFAULT_TIMEOUTS = Timeouts()
 NOBODY = Edge()
+DNS_PORT = 53
+LOOKUP_TIMEOUT_S = 1.0  # of one question to cluster DNS, which is asked twice
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
 
@@ -48,6 +53,7 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
+    plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
     def __init__(
@@ -61,9 +67,11 @@ class Ingress:
         edge: Edge = NOBODY,
         metrics_port: int = 0,
         access_log: str = "",
+        plan: AddressPlan | None = None,
     ):
         self.address = address
         self._ports = http_port, https_port
+        self._plan = plan
         self._timeouts = timeouts
         self._edge = edge
         self._metrics = Metrics()
@@ -107,6 +115,8 @@ class Ingress:
         if self._exposition is not None:
             self._problems = tuple(filter(None, (await self._exposition.start(),)))
         self._pool = Pool(self._timeouts)
+        own = [row.getsockname() for row in self._sockets]
+        self._hosts = Hosts(self._resolver(), own, self._bound_port)
         self._certificates = Certificates()
         self._front = Front(
             self._answer, self._edge, keep_alive_s=self._timeouts.keep_alive_s, head_s=self._timeouts.head_s
@@ -119,7 +129,8 @@ class Ingress:
         """Put Routes in force unless newer ones are."""
         async with self._installing:
             if routes.generation >= self.generation:
-                table = Table(routes, self._pool, self._records, self._table)
+                self._hosts.keep(routes.externals.values())
+                table = Table(routes, self._pool, self._hosts, self._records, self._table)
                 self._certificates.install(routes.certificates)
                 self._table = table
                 self._metrics.installs += 1
@@ -160,6 +171,14 @@ class Ingress:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+    def _resolver(self) -> Resolver:
+        servers = ((self._plan.dns, self._plan.bound_port(DNS_PORT)),) if self._plan else ()
+        return Resolver(servers=servers, timeout_s=LOOKUP_TIMEOUT_S)
+
+    def _bound_port(self, ip: str, port: int) -> int:
+        """The port at an address: one of the plane's may be shifted."""
+        return self._plan.bound_port(port) if self._plan and self._plan.has(ip) else port
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()

@@ -50,7 +50,9 @@ async def test_metrics_count_what_was_answered(vip: str, pods: list[Address]) ->
         assert value(metrics, requests, **{**found, "service": "default/gone:80", "status": "503"}) == 1
         assert value(metrics, requests, namespace="", ingress="", service="", status="404") == 1
         retries = {name: text for name, text in found.items() if name != "status"}
-        assert value(metrics, "trafficplane_ingress_retries_total", **retries) == 3  # the turns meet the other pod first
+        assert (
+            value(metrics, "trafficplane_ingress_retries_total", **retries) == 3
+        )  # the turn is that of the pod that refuses
         duration = "trafficplane_ingress_request_duration_seconds"
         assert value(metrics, f"{duration}_count", **found) == 3
         assert value(metrics, f"{duration}_bucket", **found, le="+Inf") == 3

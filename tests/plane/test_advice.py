@@ -139,8 +139,21 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
         ),
         pytest.param(
             (service(type="ExternalName", externalName="a.com", selector={}, ports=[]),),
-            ["Service default/web: spec.type ExternalName: not served yet, there is no DNS"],
+            [],
             id="an ExternalName",
+        ),
+        pytest.param(
+            (
+                service(type="ExternalName", externalName="b.default.svc.cluster.local", selector={}, ports=[]),
+                service("b", type="ExternalName", externalName="web.default.svc.cluster.local.", selector={}, ports=[]),
+            ),
+            [
+                "Service default/b: spec.externalName: leads back to itself, by web.default.svc.cluster.local → "
+                "b.default.svc.cluster.local: it has no address",
+                "Service default/web: spec.externalName: leads back to itself, by b.default.svc.cluster.local → "
+                "web.default.svc.cluster.local: it has no address",
+            ],
+            id="ExternalNames that lead to each other",
         ),
         pytest.param(
             (service(ports=[{"port": 53, "protocol": "UDP"}], externalIPs=["10.0.0.1"]), pod()),
@@ -148,6 +161,26 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 "Service default/web: spec.externalIPs[0] 10.0.0.1: served only where the machine has this address",
             ],
             id="UDP and external addresses",
+        ),
+        pytest.param(
+            (
+                pod(
+                    spec={
+                        "hostname": "a",
+                        "subdomain": "web",
+                        "setHostnameAsFQDN": True,
+                        "dnsPolicy": "None",
+                        "dnsConfig": {
+                            "nameservers": ["10.0.0.1"],
+                            "searches": ["_sites.example.com", "."],
+                            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+                        },
+                        "hostAliases": [{"ip": "10.0.0.2", "hostnames": ["cache"]}],
+                    }
+                ),
+            ),
+            ["Pod default/web-1: not acted on: spec.setHostnameAsFQDN, spec.dnsConfig.options[1] (edns0)"],
+            id="how a pod resolves names",
         ),
         pytest.param(
             (pod("docker.io/library/redis:8"),),
