@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dns.message
+import dns.query
 import pyarrow as pa
 import pytest
 
@@ -158,6 +160,12 @@ def test_the_tour_up_get_apply_scale_explain_delete_and_away(start, tmp_path):
         answers = [plane.fetch(address, plane.plan.bound_port(80)) for _ in range(40)]
         assert {status for status, _ in answers} == {200}
         assert {body for _, body in answers} == names
+
+    question = dns.message.make_query("my-service.default.svc.cluster.local", "A")
+    for ask in (dns.query.udp, dns.query.tcp):
+        found = ask(question, plane.plan.dns, port=plane.plan.bound_port(53), timeout=10)
+        assert [row.address for row in found.answer[0]] == [service["spec"]["clusterIP"]]
+    assert f"dns       {plane.plan.dns}:{plane.plan.bound_port(53)}" in (tmp_path / "log").read_text()
 
     assert "my-service" in plane("get", "all")
     assert "deployment.apps/my-app scaled" in plane("scale", "deployment", "my-app", "--replicas", "5")

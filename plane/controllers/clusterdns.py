@@ -35,7 +35,7 @@ def is_cluster_dns(obj: Object) -> bool:
     """Whether an object is cluster DNS, or gives it endpoints."""
     key, labels = key_of(obj), (obj.get("metadata") or {}).get("labels") or {}
     if key.kind == SLICE.kind and key.namespace == SLICE.namespace:
-        return labels.get(SERVICE_LABEL) == KUBE_DNS.name
+        return key == SLICE or labels.get(SERVICE_LABEL) == KUBE_DNS.name
     return key == KUBE_DNS
 
 

@@ -27,6 +27,7 @@ from plane.dns.zone import Zone, origin_of
 
 HEADER = 12
 SMALLEST_UDP, LARGEST_UDP, LARGEST = 512, 4096, 65535
+SMALLEST_RECORD = 16  # an address, its name said before
 MOST_ADDRESSES = 4000  # of one name in one answer: more don't fit into 64 KiB, so that many are drawn at random
 TRANSFERS = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
 
@@ -43,8 +44,11 @@ def answer(zone: Zone, data: bytes, *, stream: bool = False) -> bytes | None:
         log.debug("no DNS message: %r", problem)
         return _short(data, dns.rcode.FORMERR)
     try:
-        response = _respond(zone, query)
-        return response.to_wire(max_size=LARGEST if stream else _room(query), prefer_truncation=True)
+        response, room = _respond(zone, query), LARGEST if stream else _room(query)
+        if SMALLEST_RECORD * sum(map(len, response.answer)) > room:  # known without writing it, which takes its time
+            response.flags |= dns.flags.TC
+            response.sections[1:] = [[], [], []]
+        return response.to_wire(max_size=room, prefer_truncation=True)
     except Exception:
         log.exception("a DNS question could not be answered")
         return _short(data, dns.rcode.SERVFAIL)
@@ -89,7 +93,7 @@ def _respond(zone: Zone, query: dns.message.Message) -> dns.message.Message:
             return response
         if chain[-1] in chain[:-1] or len(chain) > LONGEST_CHAIN:
             response.answer.clear()
-            why = f"{_text(chain[0])} is an ExternalName that leads back to itself"
+            why = f"{_text(chain[0])} leads back to itself, or through more than {LONGEST_CHAIN} ExternalNames"
             return _explained(query, response, dns.rcode.SERVFAIL, dns.edns.EDECode.OTHER, why)
     if len(response.answer) < len(chain):
         _add(zone, origin_of(name) or "", "SOA", response.authority)
@@ -147,11 +151,11 @@ def _add_targets(zone: Zone, rdataset: dns.rdataset.Rdataset, response: dns.mess
 
 def _rrset(name: dns.name.Name, rdataset: dns.rdataset.Rdataset) -> dns.rrset.RRset:
     """The records under a name as it was asked for. dnspython shuffles them as it writes them."""
-    rows = list(rdataset)
     found = dns.rrset.RRset(name, rdataset.rdclass, rdataset.rdtype)
     found.ttl = rdataset.ttl
-    for row in rows if len(rows) <= MOST_ADDRESSES else random.sample(rows, MOST_ADDRESSES):
-        found.items[row] = None
+    found.items = rdataset.items  # the zone's own: it is read only, and hashing records takes its time
+    if len(found.items) > MOST_ADDRESSES:
+        found.items = dict.fromkeys(random.sample(list(found.items), MOST_ADDRESSES))
     return found
 
 

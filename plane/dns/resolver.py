@@ -26,7 +26,7 @@ from plane.dns.zone import origin_of
 MACHINE_TTL_S = 30
 machine_getaddrinfo = socket.getaddrinfo
 # Lookups block: they have threads of their own, so that a slow name server holds up nobody else.
-threads = ThreadPoolExecutor(16, "resolver")
+threads = ThreadPoolExecutor(64, "resolver")
 
 
 class UnresolvedError(Exception):

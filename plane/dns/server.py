@@ -33,24 +33,31 @@ class DnsServer:
         self._listener: asyncio.Server | None = None
         self._datagrams: asyncio.DatagramTransport | None = None
         self._connections: set[asyncio.Task] = set()
+        self._stopped = False
 
     async def install(self, given: Names, generation: int) -> tuple[str, ...]:
         """Answers from these names from here on; returns a line where it cannot listen, which is tried each time."""
         if self._zone is None or not names.equal(given, self._names):
             self._zone = await asyncio.to_thread(Zone, given, generation)
             self._names = given
-        if self._datagrams is not None:
+        if self._datagrams is not None or self._stopped:
             return ()
         try:
             await self._listen()
         except OSError as problem:
-            await self.stop()
+            await self._close()
             why = os.strerror(problem.errno) if problem.errno else str(problem)
             what = "stop what has it, perhaps on 0.0.0.0, which is every address"
             return (f"cannot listen on {self._address}:{self._port} for cluster DNS: {why}; {what}",)
+        if self._stopped:  # meanwhile
+            await self._close()
         return ()
 
     async def stop(self) -> None:
+        self._stopped = True
+        await self._close()
+
+    async def _close(self) -> None:
         if self._datagrams is not None:
             self._datagrams.abort()
             self._datagrams = None

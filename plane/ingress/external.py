@@ -15,7 +15,8 @@ from plane.ingress.upstream import Address
 from plane.routes import External
 
 LOOKUP_S = 5.0
-SHORTEST_S, FAILED_S = 1.0, 2.0  # an answer holds so long at least; that there is none
+SHORTEST_S = 1.0  # for which an answer holds at least
+FAILED_S = 2.0  # for which it holds that there is none
 
 
 @dataclass
@@ -56,6 +57,11 @@ class Hosts:
         """Forget all other names; who waits for one gets its answer still."""
         for name in self._known.keys() - {external.name for external in externals}:
             del self._known[name]
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        for known in self._known.values():
+            known.asking.cancel()
 
     def in_use(self, external: External) -> list[Address]:
         """Where a host was reached last, nowhere while that is not known."""

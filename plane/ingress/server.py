@@ -163,6 +163,7 @@ class Ingress:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), grace_s)
         await self._front.shutdown(CANCELLING_S)
+        self._hosts.close()
         self._pool.close()
         for server in self._servers:
             await server.wait_closed()

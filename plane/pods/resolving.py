@@ -25,6 +25,7 @@ from plane.model import Object
 from plane.pods.spec import ContainerSpec
 
 NDOTS = 5  # the kubelet's, with ClusterFirst
+TIMEOUT_S, ATTEMPTS = 2, 2  # of name servers on this machine; the bounds of options below are glibc's
 DNS_PORT = 53  # of name servers given by hand
 EXECUTOR_THREADS = 32
 
@@ -42,21 +43,21 @@ def resolver_of(spec: ContainerSpec) -> Resolver:
     if policy.startswith("ClusterFirst"):
         servers = ((spec.plan.node(spec.plan.node_of(spec.ip)), NODE_PORT),)
         search = f"{spec.namespace}.{SERVICES}", SERVICES, ZONE
-    default = Resolver(ndots=NDOTS if search else 1)
+
+    def number(name: str, otherwise: int, least: int, most: int) -> int:
+        given = options.get(name, "")
+        return min(max(int(given), least), most) if given.isdecimal() else otherwise
+
     return Resolver(
         servers=servers + given,
         search=tuple(dict.fromkeys((*search, *(config.get("searches") or ())))),
-        ndots=_number(options.get("ndots", ""), default.ndots),
-        timeout_s=_number(options.get("timeout", ""), default.timeout_s),
-        attempts=_number(options.get("attempts", ""), default.attempts),
+        ndots=number("ndots", NDOTS if search else 1, 0, 15),
+        timeout_s=number("timeout", TIMEOUT_S, 1, 30),
+        attempts=number("attempts", ATTEMPTS, 1, 5),
         source=spec.ip,
         hosts=_hosts(spec),
         machine=policy != "None",
     )
-
-
-def _number(text: str, otherwise: Any) -> Any:
-    return int(text) if text.isdecimal() and int(text) else otherwise
 
 
 def _hosts(spec: ContainerSpec) -> dict[str, list[str]]:
@@ -78,10 +79,9 @@ def getaddrinfo(
     resolver: Resolver, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
 ) -> list[Any]:
     """``socket.getaddrinfo`` as this pod has it. Blocks. Raises socket.gaierror."""
-    name = host.decode() if isinstance(host, bytes) else host
-    known = not name or is_address(name) or family not in (socket.AF_UNSPEC, socket.AF_INET)
-    if known or flags & socket.AI_NUMERICHOST:
+    if not _is_name(host) or family not in (socket.AF_UNSPEC, socket.AF_INET) or flags & socket.AI_NUMERICHOST:
         return machine_getaddrinfo(host, port, family, type, proto, flags)
+    name = host.decode() if isinstance(host, bytes) else host
     try:
         found = resolver.look_up(name)
     except UnresolvedError as problem:
@@ -91,6 +91,11 @@ def getaddrinfo(
     flags &= ~socket.AI_ADDRCONFIG  # by which a machine that has loopback only has no IPv4
     rows = [machine_getaddrinfo(ip, port, socket.AF_INET, type, proto, flags) for ip in found.addresses]
     return [row for each in rows for row in each]
+
+
+def _is_name(host: Any) -> bool:
+    """Whether there is anything to ask for: a host may be none, or an address already."""
+    return bool(host) and not is_address(host.decode() if isinstance(host, bytes) else host)
 
 
 def attend() -> None:
@@ -123,13 +128,15 @@ class PodLoop(uvloop.Loop):
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> Any:
+        if not _is_name(host):
+            return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         ask = functools.partial(getaddrinfo, self._resolver, host, port, family, type, proto, flags)
         return await self.run_in_executor(threads, ask)
 
     async def create_connection(
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
     ) -> Any:
-        if not host or is_address(host):
+        if not _is_name(host):
             return await super().create_connection(protocol_factory, host, port, **options)
         asked = {name: options.get(name) or 0 for name in ("family", "proto", "flags")}
         if options.get("ssl") and options.get("server_hostname") is None:
@@ -145,7 +152,7 @@ class PodLoop(uvloop.Loop):
     async def create_datagram_endpoint(
         self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **options: Any
     ) -> Any:
-        if remote_addr and not is_address(remote_addr[0]):
+        if remote_addr and _is_name(remote_addr[0]):
             rows = await self.getaddrinfo(*remote_addr, family=options.get("family") or 0, type=socket.SOCK_DGRAM)
             remote_addr = rows[0][4][:2]
         return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)

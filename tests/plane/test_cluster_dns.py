@@ -23,7 +23,7 @@ from plane.addresses import AddressPlan
 from plane.control import ControlPlane
 from plane.dns.names import KUBE_DNS, NODE_PORT, Names
 from plane.errors import ManifestError
-from plane.model import SERVICE_LABEL, Key, Object
+from plane.model import SERVICE_LABEL, Key, Object, key_of
 from plane.offline import settled
 from plane.store import Store
 from tests.plane.local import LocalFleet, fetch, serving
@@ -401,14 +401,27 @@ def own(name: str = "kube-dns", **spec: Any) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "namespace": "kube-system"}}
 
 
+def own_slice(name: str, service_name: str) -> Object:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "kube-system", "labels": {SERVICE_LABEL: service_name}},
+        "addressType": "IPv4",
+        "endpoints": [],
+        "ports": [],
+    }
+
+
 @pytest.mark.parametrize(
     ("obj", "field", "reason"),
     [
         (lambda plan: service("mine", clusterIP=plan.dns), "spec.clusterIP", "is already that of Service kube-system"),
         (lambda plan: own(), "metadata", "is the plane's own, which runs cluster DNS itself; leave it out"),
         (lambda plan: own(clusterIP=plan.dns), "metadata", "is the plane's own"),
+        (lambda plan: own_slice("kube-dns-nodes", "other"), "metadata", "is the plane's own"),
+        (lambda plan: own_slice("mine", "kube-dns"), "metadata", "is the plane's own"),
     ],
-    ids=["its address", "its name", "both"],
+    ids=["its address", "its name", "both", "its EndpointSlice", "another EndpointSlice of it"],
 )
 @pytest.mark.parametrize("nodes", [0, 1], ids=["before there is a plane", "on a plane"])
 async def test_nobody_else_is_cluster_dns(plan, obj, field, reason, nodes):
@@ -416,10 +429,7 @@ async def test_nobody_else_is_cluster_dns(plan, obj, field, reason, nodes):
     with pytest.raises(ManifestError) as caught:
         settled([made], plan=plan) if nodes else Store(plan).apply([made])
     [problem] = caught.value.problems
-    assert (problem.field, problem.object) == (
-        field,
-        f"Service {made['metadata']['namespace']}/{made['metadata']['name']}",
-    )
+    assert (problem.field, problem.object) == (field, str(key_of(made)))
     assert reason in problem.reason
 
 

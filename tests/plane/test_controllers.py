@@ -7,7 +7,7 @@ from plane.controllers import reconcile
 from plane.controllers.deployments import rolling_bounds
 from plane.controllers.endpointslices import is_ready
 from plane.controllers.lifecycle import removed
-from plane.dns.names import NODE_PORT
+from plane.dns.names import KUBE_DNS, NODE_PORT
 from plane.errors import PlaneError
 from plane.model import Key, Object, Snapshot, endpoints_of, key_of
 
@@ -289,6 +289,19 @@ def test_cluster_ips_come_after_the_static_band_and_are_kept():
     more = again(snapshot.changed([service("b")]))
     assert more.get("Service", "default", "b")["spec"]["clusterIP"] == "127.96.1.2"
     assert more.get("Service", "default", "a") == snapshot.get("Service", "default", "a")
+
+
+def test_cluster_dns_comes_with_the_first_node_and_leads_to_those_that_are_ready():
+    assert cluster(nodes=0).get(*KUBE_DNS) is None
+    snapshot = reconcile(Snapshot().changed([node(1), node(2, ready=False)]), PLAN, NOW)
+    service = snapshot.get(*KUBE_DNS)
+    assert (service["spec"]["type"], service["spec"]["clusterIP"]) == ("ClusterIP", "127.96.0.10")
+    [row] = snapshot.all("EndpointSlice")
+    assert {endpoint.ip for endpoint in endpoints_of(row)} == {"127.18.0.1"}
+    assert again(snapshot).get(*KUBE_DNS) is service
+    assert next(again(snapshot).all("EndpointSlice")) is row
+    [row] = again(snapshot.changed([node(2)])).all("EndpointSlice")
+    assert {endpoint.ip for endpoint in endpoints_of(row)} == {"127.18.0.1", "127.18.0.2"}
 
 
 def test_backend_ids_are_stable_and_given_again_only_once_their_endpoint_is_gone():
