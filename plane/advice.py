@@ -11,9 +11,11 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from kernels.layout import ALGORITHMS, RANDOM
 from plane.controllers.addressing import is_balanced
+from plane.frontends import algorithm_of, slow_start_of
 from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
-from plane.model import SERVICE_LABEL, Object, Service, Snapshot, key_of, slices_by_service
+from plane.model import SERVICE_LABEL, SLOW_START_ANNOTATION, Object, Service, Snapshot, key_of, slices_by_service
 from plane.pods import images
 from plane.routes import find_port, matched
 from plane.validation.findings import Place
@@ -79,18 +81,20 @@ DIALECTS = (
 )
 
 
-def advise(snapshot: Snapshot) -> list[str]:
+def advise(snapshot: Snapshot, algorithm: int = RANDOM) -> list[str]:
     """All warnings about the objects of a Snapshot, in order of kind and name.
 
-    Objects that a controller made are left out: their owner is warned about.
+    Objects that a controller made are left out: their owner is warned about. ``algorithm`` is that of Services which
+    name none.
     """
-    return list(_warnings(snapshot))
+    return list(_warnings(snapshot, algorithm))
 
 
-def _warnings(snapshot: Snapshot) -> Iterator[str]:
+def _warnings(snapshot: Snapshot, algorithm: int) -> Iterator[str]:
     templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
     for obj in snapshot.all("Service"):
         yield from _service(obj, templates, with_slices)
+        yield from _slow_start(obj, algorithm)
     yield from _slices(snapshot)
     for kind in ("Deployment", "ReplicaSet", "Pod"):
         for obj in _roots(snapshot, kind):
@@ -203,6 +207,14 @@ def _service(obj: Object, templates: _Templates, with_slices: Container[tuple[st
             yield _said(obj, f"spec.ports[{index}].targetPort", what)
 
 
+def _slow_start(obj: Object, algorithm: int) -> Iterator[str]:
+    service = Service.of(obj)
+    chosen = algorithm_of(service, algorithm)
+    if service.slow_start_s and not slow_start_of(service, chosen):
+        why = "session affinity" if service.affinity_s else f"{ALGORITHMS[chosen]}, which hashes"
+        yield _said(obj, f"metadata.annotations[{SLOW_START_ANNOTATION}]", f"has no effect beside {why}; leave one out")
+
+
 def _unmatched(service: Service, templates: _Templates) -> str:
     wanted = ",".join(f"{key}={value}" for key, value in service.selector.items())
     near = templates.near(service)
@@ -272,6 +284,9 @@ def _backend(obj: Object, backend: Place, snapshot: Snapshot) -> Iterator[str]:
     service, found = find_port(snapshot, namespace, backend.value)
     if service is None:
         what = f'there is no Service "{name}" in namespace {namespace}; requests get 503'
+        yield _said(obj, backend.at("name").path, what)
+    elif found is not None and service.slow_start_s:
+        what = f'Service "{name}" has slow start, which holds for its own addresses and not yet through an Ingress'
         yield _said(obj, backend.at("name").path, what)
     elif found is None:
         port = backend.at("port", "name") if backend.at("port", "name").given else backend.at("port", "number")
