@@ -31,9 +31,7 @@ class Pools:
         self._slot_parts: list[np.ndarray] = []
         self._slot_count = 0
 
-    def add(
-        self, owner: object, *choices: tuple[int, Sequence[int], Sequence[int], int], slow_start_s: int = 0
-    ) -> int:
+    def add(self, owner: object, *choices: tuple[int, Sequence[int], Sequence[int], int], slow_start_s: int = 0) -> int:
         """The row of the first of these pools, each (algorithm, backend ids, weights, outcome where there are none).
 
         Several pools stand in consecutive rows, as those of nodes 0, 1, 2, … do. Members of weight 0 are left out.

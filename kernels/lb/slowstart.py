@@ -6,10 +6,9 @@ algorithm. Only differences of age count: the oldest member takes part always, s
 Least connections would give everything to who has none, so there the chance is that part of the member's share by
 weight. Whether one takes part follows from flow, time and endpoint, and is asked as often as a pick likes.
 
-The straight line and its floor are Envoy's (``slow_start_config`` with its default aggression and ``min_weight_percent``,
-https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/slow_start); HAProxy's and NGINX'
-``slowstart`` begin at nothing. All three scale a weight instead of leaving a server out, which holds back nobody who is
-compared by connections and has none.
+The straight line and its floor are Envoy's, with its default aggression and minimum weight
+(https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/slow_start). It scales weights;
+here members are left out, because a load of 0 stays 0 whatever weight it is divided by.
 """
 
 import numpy as np
@@ -18,7 +17,7 @@ from kernels.jit import kernel
 from kernels.layout import LC, NQ, SED, WLC
 from kernels.lb.hashing import endpoint_seed, mix64
 
-FLOOR = 10  # a member that is new takes part in every tenth pick at least
+FLOOR = 10  # the least age is a tenth of the time that slow start takes
 
 NOBODY_NEW = (np.int64(0), np.int64(0))  # for ``warmth`` where nobody has to be asked
 
@@ -36,7 +35,7 @@ def warmth(fib, steering, row, now_ns):
 
 @kernel
 def takes_part(fib, steering, row, i, word, warm):
-    """Whether member ``i`` of a pool, whose run lies within ``fib.members``, takes part in the pick of hash ``word``."""
+    """Whether member ``i`` of a pool, whose run lies within its table, takes part in the pick of hash ``word``."""
     now_ns, oldest_ns = warm
     if oldest_ns == 0:
         return True

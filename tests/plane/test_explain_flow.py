@@ -182,6 +182,25 @@ def test_a_service_is_found_by_its_dns_name_and_session_affinity_is_told() -> No
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "spec", "reason"),
+    [
+        ("lc", {}, "slow start: one that has been ready for less than 30 s gets less"),
+        ("maglev", {}, "slow start of 30 s has no effect beside maglev"),
+        ("lc", {"sessionAffinity": "ClientIP"}, "slow start of 30 s has no effect beside session affinity"),
+    ],
+)
+def test_slow_start_is_told_and_where_it_has_no_effect(algorithm: str, spec: Object, reason: str) -> None:
+    web = service(**spec)
+    web["metadata"]["annotations"] = {
+        "trafficplane.dev/slow-start": "30s",
+        "trafficplane.dev/lb-algorithm": algorithm,
+    }
+    found = explain(cluster(web, ALL), f"tcp://{CLUSTER_IP}", from_ip=POD)
+    assert isinstance(found, FlowExplanation)
+    assert any(each.startswith(reason) for each in found.reasons)
+
+
+@pytest.mark.parametrize(
     ("options", "field"),
     [({"node": "node-9"}, "--node"), ({"from_pod": "ns1/x"}, "--from-pod"), ({"from_ip": "here"}, "--from-ip")],
 )

@@ -99,6 +99,22 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "spec", "said"),
+    [
+        ("lc", {}, "lc slow start 90 s"),
+        ("maglev", {}, "maglev"),
+        ("sh", {}, "sh"),
+        ("lc", {"sessionAffinity": "ClientIP"}, "lc"),
+    ],
+)
+def test_slow_start_is_in_pools_that_give_shares(algorithm: str, spec: Object, said: str) -> None:
+    web = service("web", "127.96.1.1", algorithm=algorithm, **spec)
+    web["metadata"]["annotations"]["trafficplane.dev/slow-start"] = "1m30s"
+    table = fib.compile(snapshot_of(web, slice_of("web", endpoint("127.244.1.2"))))
+    assert f"  anyone {said}\n" in fib.dump(table)
+
+
 def test_an_empty_snapshot_compiles_to_an_empty_fib() -> None:
     table = fib.compile(Snapshot(7))
     assert table.generation == 7
