@@ -44,6 +44,7 @@ POD_FIELDS = (
     "containers[*].env[*].valueFrom.secretKeyRef",
     "containers[*].env[*].valueFrom.fileKeyRef",
     "containers[*].ports[*].hostPort",
+    "containers[*].ports[*].hostIP",
     "containers[*].volumeMounts",
     "containers[*].volumeDevices",
     "containers[*].resources.limits",
@@ -67,6 +68,8 @@ POD_FIELDS = (
     "hostIPC",
     "hostAliases",
     "subdomain",
+    "setHostnameAsFQDN",
+    "hostnameOverride",
     "dnsConfig",
     "priorityClassName",
     "runtimeClassName",
@@ -231,6 +234,20 @@ def _slices(snapshot: Snapshot) -> Iterator[str]:
             yield _said(obj, field, "is missing, so its endpoints belong to no Service; add it")
         elif not snapshot.get("Service", namespace, name):
             yield _said(obj, field, f'there is no Service "{name}" in namespace {namespace}')
+        yield from _of_slice(obj)
+
+
+def _of_slice(obj: Object) -> Iterator[str]:
+    """Warnings about what kube-proxy takes no notice of either."""
+    for row in Place("", obj).at("endpoints").rows():
+        addresses = row.at("addresses")
+        if len(addresses.value) > 1:
+            yield _said(obj, addresses.path, f"only the first, {addresses.value[0]}, is used; write an endpoint for each")
+        if row.at("deprecatedTopology").given:
+            yield _said(obj, row.at("deprecatedTopology").path, "not acted on; write nodeName and zone")
+    for row in Place("", obj).at("ports").rows():
+        if row.at("port").value is None:
+            yield _said(obj, row.at("port").path, "is missing, so no Service port leads to it; add it")
 
 
 def _pods(obj: Object) -> Iterator[str]:

@@ -94,7 +94,7 @@ class Service:
     affinity_s     for how long a client keeps its endpoint, 0 without session affinity
     slow_start_s   for how long an endpoint that has become ready gets less than its share, 0 without slow start
     outside_ips    addresses for clients from outside: ``spec.externalIPs``
-    balancer_ips   those of ``status.loadBalancer``, to which alone ``source_ranges`` apply
+    balancer_ips   those of ``status.loadBalancer`` that nodes serve themselves, to which alone ``source_ranges`` apply
     """
 
     namespace: str
@@ -148,7 +148,7 @@ class Service:
             internal_local=spec.get("internalTrafficPolicy") == "Local",
             external_local=spec.get("externalTrafficPolicy") == "Local",
             outside_ips=tuple(spec.get("externalIPs") or ()),
-            balancer_ips=tuple(row["ip"] for row in balanced.get("ingress") or () if row.get("ip")),
+            balancer_ips=tuple(row["ip"] for row in balanced.get("ingress") or () if _is_virtual(row)),
             source_ranges=tuple(spec.get("loadBalancerSourceRanges") or ()),
             health_port=spec.get("healthCheckNodePort") or 0,
         )
@@ -176,8 +176,13 @@ class Endpoint:
         return self.ip, self.port, self.protocol
 
 
+def _is_virtual(ingress: Object) -> bool:
+    """Whether nodes take a load balancer's address for their own; with ipMode Proxy they leave it to the balancer."""
+    return bool(ingress.get("ip")) and ingress.get("ipMode") != "Proxy"
+
+
 def endpoints_of(obj: Object) -> Iterator[Endpoint]:
-    """Every endpoint of an EndpointSlice, one for each address and port.
+    """Every endpoint of an EndpointSlice, one for each port. Only its first address counts, as for kube-proxy.
 
     Conditions may be null: ready null counts as ready, serving null follows ready, terminating null is false
     (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
@@ -192,21 +197,20 @@ def endpoints_of(obj: Object) -> Iterator[Endpoint]:
         for port in obj.get("ports") or ():
             if port.get("port") is None:
                 continue
-            for address in row["addresses"]:
-                yield Endpoint(
-                    ip=address,
-                    port=port["port"],
-                    protocol=port.get("protocol") or "TCP",
-                    port_name=port.get("name") or "",
-                    ready=ready,
-                    serving=ready if serving is None else serving,
-                    terminating=bool(conditions.get("terminating")),
-                    node=row.get("nodeName") or "",
-                    pod=target.get("name", "") if target.get("kind") == "Pod" else "",
-                    weight=weight,
-                    for_nodes=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
-                    for_zones=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
-                )
+            yield Endpoint(
+                ip=row["addresses"][0],
+                port=port["port"],
+                protocol=port.get("protocol") or "TCP",
+                port_name=port.get("name") or "",
+                ready=ready,
+                serving=ready if serving is None else serving,
+                terminating=bool(conditions.get("terminating")),
+                node=row.get("nodeName") or "",
+                pod=target.get("name", "") if target.get("kind") == "Pod" else "",
+                weight=weight,
+                for_nodes=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
+                for_zones=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
+            )
 
 
 def duration_s(text: str) -> int:

@@ -156,6 +156,27 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="an EndpointSlice of no Service",
         ),
         pytest.param(
+            (
+                service(selector={}),
+                named(
+                    "EndpointSlice",
+                    "web-1",
+                    "discovery.k8s.io/v1",
+                    {"labels": {"kubernetes.io/service-name": "web"}},
+                    addressType="IPv4",
+                    endpoints=[{"addresses": ["127.0.0.7", "127.0.0.8"], "deprecatedTopology": {"a": "b"}}],
+                    ports=[{"name": "", "port": 80}, {"name": "b"}],
+                ),
+            ),
+            [
+                "EndpointSlice default/web-1: endpoints[0].addresses: only the first, 127.0.0.7, is used; "
+                "write an endpoint for each",
+                "EndpointSlice default/web-1: endpoints[0].deprecatedTopology: not acted on; write nodeName and zone",
+                "EndpointSlice default/web-1: ports[1].port: is missing, so no Service port leads to it; add it",
+            ],
+            id="what kube-proxy takes no notice of in an EndpointSlice",
+        ),
+        pytest.param(
             (service(type="LoadBalancer", externalTrafficPolicy="Local", sessionAffinity="ClientIP"), pod()),
             [],
             id="what Services can say",

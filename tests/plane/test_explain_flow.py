@@ -174,6 +174,14 @@ def test_where_nobody_is_no_frontend(url: str, reason: str) -> None:
     assert reason in found.reasons[0]
 
 
+def test_a_balancer_of_mode_proxy_is_left_to_itself() -> None:
+    web = service()
+    web["status"]["loadBalancer"]["ingress"] = [{"ip": "1.2.3.4", "ipMode": "Proxy"}, {"ip": "1.2.3.5", "ipMode": "VIP"}]
+    verdicts = [explain(cluster(web, ALL), f"tcp://1.2.3.{last}:80", from_ip=OUTSIDE) for last in (4, 5)]
+    assert [found.verdict for found in verdicts] == ["NO_FRONTEND", "NEW"]
+    assert "ipMode Proxy" in verdicts[0].reasons[0]
+
+
 def test_a_service_is_found_by_its_dns_name_and_session_affinity_is_told() -> None:
     found = explain(cluster(service(sessionAffinity="ClientIP"), ALL), "tcp://web.ns1.svc.cluster.local:80")
     assert isinstance(found, FlowExplanation)
