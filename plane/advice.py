@@ -242,7 +242,9 @@ def _of_slice(obj: Object) -> Iterator[str]:
     for row in Place("", obj).at("endpoints").rows():
         addresses = row.at("addresses")
         if len(addresses.value) > 1:
-            yield _said(obj, addresses.path, f"only the first, {addresses.value[0]}, is used; write an endpoint for each")
+            yield _said(
+                obj, addresses.path, f"only the first, {addresses.value[0]}, is used; write an endpoint for each"
+            )
         if row.at("deprecatedTopology").given:
             yield _said(obj, row.at("deprecatedTopology").path, "not acted on; write nodeName and zone")
     for row in Place("", obj).at("ports").rows():

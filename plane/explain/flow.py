@@ -223,7 +223,9 @@ def _nobody_there(snapshot: Snapshot, address: str, port: int, protocol: str) ->
             return f"Service {service.full_name} has no port {port}/{protocol}, it has {there}: refused"
         balanced = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         if any(row.get("ip") == address for row in balanced):
-            return f"{address} is a load balancer of Service {service.full_name} of ipMode Proxy: nodes leave it to that"
+            return (
+                f"{address} is a load balancer of Service {service.full_name} of ipMode Proxy: nodes leave it to that"
+            )
     for obj in snapshot.all("Pod"):
         if (obj.get("status") or {}).get("podIP") == address:
             name = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"

@@ -228,6 +228,28 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="fields of a pod that are not acted on",
         ),
         pytest.param(
+            (
+                pod(
+                    spec={
+                        "readinessGates": [{"conditionType": "example.com/ready"}],
+                        "hostNetwork": True,
+                        "setHostnameAsFQDN": True,
+                    },
+                    ports=[{"name": "http", "containerPort": 8080, "hostPort": 8080, "hostIP": "127.0.0.9"}],
+                ),
+            ),
+            [
+                "Pod default/web-1: not acted on: spec.containers[0].ports[0].hostPort, "
+                "spec.containers[0].ports[0].hostIP, spec.readinessGates, spec.hostNetwork, spec.setHostnameAsFQDN"
+            ],
+            id="what a pod says of its traffic that is not acted on",
+        ),
+        pytest.param(
+            (pod(spec={"hostnameOverride": "web.example.com"}),),
+            ["Pod default/web-1: not acted on: spec.hostnameOverride"],
+            id="another name for a pod",
+        ),
+        pytest.param(
             (pod(readinessProbe={"httpGet": {"port": "web"}}),),
             [
                 "Pod default/web-1: spec.containers[0].readinessProbe.httpGet.port: the container "

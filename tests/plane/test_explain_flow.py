@@ -176,7 +176,10 @@ def test_where_nobody_is_no_frontend(url: str, reason: str) -> None:
 
 def test_a_balancer_of_mode_proxy_is_left_to_itself() -> None:
     web = service()
-    web["status"]["loadBalancer"]["ingress"] = [{"ip": "1.2.3.4", "ipMode": "Proxy"}, {"ip": "1.2.3.5", "ipMode": "VIP"}]
+    web["status"]["loadBalancer"]["ingress"] = [
+        {"ip": "1.2.3.4", "ipMode": "Proxy"},
+        {"ip": "1.2.3.5", "ipMode": "VIP"},
+    ]
     verdicts = [explain(cluster(web, ALL), f"tcp://1.2.3.{last}:80", from_ip=OUTSIDE) for last in (4, 5)]
     assert [found.verdict for found in verdicts] == ["NO_FRONTEND", "NEW"]
     assert "ipMode Proxy" in verdicts[0].reasons[0]
