@@ -43,22 +43,29 @@ def pick(fib, steering, pool, flow, key, now_ns):
     if members == 0 or first + members > fib.members.size or first + members > fib.weights.size:
         return _NONE
     word = mix64(key ^ mix64(np.uint64(now_ns)))  # from flow and time, so that the next connection draws again
-    warm = NOBODY_NEW
-    if row["slow_start_s"] != 0 and now_ns < steering.warm_ns[0]:
-        warm = warmth(fib, steering, row, now_ns)
-    if algorithm in (RR, WRR):
-        choice = _turn(fib, steering, pool, row, word, warm)
-    elif algorithm in (LC, WLC, SED, NQ):
-        choice = _least(fib, steering, row, word, warm)
-    elif algorithm == SH:
+    if algorithm == SH:
         choice = _by_weight(fib, row, _address_hash(flow[0]))
     elif algorithm == DH:
         choice = _by_weight(fib, row, _address_hash(flow[1]))
-    elif algorithm == P2C:
-        choice = _better_of_two(fib, steering, row, word, warm)
-    else:
-        choice = _at_random(fib, steering, row, word, warm)
+    elif row["slow_start_s"] != 0 and now_ns < steering.warm_ns[0]:
+        choice = _choose(fib, steering, pool, word, warmth(fib, steering, row, now_ns))
+    else:  # compiled by itself, without anything that is asked of those that are new
+        choice = _choose(fib, steering, pool, word, NOBODY_NEW)
     return at(fib.members, row["first_member"], row["members"], choice)
+
+
+@kernel
+def _choose(fib, steering, pool, word, warm):
+    """The place of a member in a pool that has some, by an algorithm that gives shares, among those that take part."""
+    row = fib.pools[pool]
+    algorithm = row["algorithm"]
+    if algorithm in (RR, WRR):
+        return _turn(fib, steering, pool, row, word, warm)
+    if algorithm in (LC, WLC, SED, NQ):
+        return _least(fib, steering, row, word, warm)
+    if algorithm == P2C:
+        return _better_of_two(fib, steering, row, word, warm)
+    return _at_random(fib, steering, row, word, warm)
 
 
 @kernel
