@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from plane import relaymetrics
 from plane.addresses import AddressPlan
 from plane.errors import PlaneError
 from plane.healthchecks import HealthServer
 from plane.installed import Installed
+from plane.metrics import NODE_PORT, Exposition
 from plane.model import Object
 from plane.nodetables import NodeTables
 from plane.pods.pod import Pod, grace_of
@@ -31,6 +33,10 @@ class Node:
         self._plan = plan
         self._proxy = Proxy(plan, number)
         self._health = HealthServer(plan.node(number), number)
+        self._exposition = Exposition(
+            plan.node(number), NODE_PORT, lambda: relaymetrics.collect(self._proxy), blocking=True
+        )
+        self._problems: tuple[str, ...] = ()
         self._installing = asyncio.Lock()
         self._prober = Prober(plan.node(number))
         self._pods: dict[str, Pod] = {}  # by uid
@@ -43,6 +49,7 @@ class Node:
         """Raises PlaneError where the relay can't start."""
         await asyncio.to_thread(self._proxy.start)
         await self._prober.open()
+        self._problems = tuple(filter(None, (await self._exposition.start(),)))
 
     async def install(self, tables: NodeTables) -> Installed:
         """Puts tables in force unless newer ones are, and listens where it can."""
@@ -50,7 +57,8 @@ class Node:
             installed = await asyncio.to_thread(self._proxy.install, tables.fib)
             if installed.generation != tables.generation:
                 return installed
-            return Installed(installed.generation, installed.problems + await self._health.install(tables.health))
+            problems = self._problems + installed.problems + await self._health.install(tables.health)
+            return Installed(installed.generation, problems)
 
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.
@@ -104,6 +112,7 @@ class Node:
             self._pods.clear()
             await self._prober.close()
             await self._health.stop()
+            await self._exposition.stop()
 
     def _changed(self) -> None:
         self._version += 1

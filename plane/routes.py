@@ -50,6 +50,14 @@ class Origin(NamedTuple):
     rule: int
     path: int
 
+    @property
+    def field(self) -> str:
+        """What it is in the manifest, as kubectl prints fields."""
+        return "spec.defaultBackend" if self.rule < 0 else f"spec.rules[{self.rule}].http.paths[{self.path}]"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.ingress} {self.field}"
+
 
 class Port(NamedTuple):
     """A port of a Service, as a backend names it: by number, or by name where the Service has no such port."""

@@ -28,7 +28,9 @@ from plane.api import Api
 from plane.cluster import Cluster, running
 from plane.errors import NotReadyError, PlaneError
 from plane.frontends import algorithm_of_mode, frontends_of, nodes_of
+from plane.ingress.edge import Edge, networks
 from plane.manifests import Loaded, load, locate
+from plane.metrics import INGRESS_PORT, NODE_PORT
 from plane.model import key_of
 from plane.printing import as_list
 from plane.store import Store
@@ -49,10 +51,14 @@ def run(
     port_offset: int | None = None,
     ray_address: str | None = None,
     ready_file: str | None = None,
+    trusted_proxies: str = "",
+    proxy_protocol: bool = False,
+    access_log: str = "",
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)
     algorithm = algorithm_of_mode(proxy_mode)
+    edge = Edge(networks(trusted_proxies), proxy_protocol)
     loaded = checked(load(paths, sys.stdin), instance, algorithm)
     if ready_file:
         Path(ready_file).unlink(missing_ok=True)  # one left by an earlier run would be read as ours
@@ -67,6 +73,8 @@ def run(
         "instance": instance,
         "port_offset": port_offset,
         "ray_address": ray_address,
+        "edge": edge,
+        "access_log": access_log and str(Path(access_log).absolute()),  # an actor has a working directory of its own
     }
     return asyncio.run(_until_told(loaded, console, ready_file, options))
 
@@ -174,6 +182,8 @@ def _print_where(cluster: Cluster, console: Console, path: Path) -> None:
             continue
         kind = {"ClusterIP": "", "NodePort": " NodePort, on every node"}.get(each.kind, f" {each.kind}")
         console.print(f"  service   {each.ip}:{number}/{protocol}  {each.service.full_name}{kind}", markup=False)
+    for whose, where in (("ingress", f"{address}:{INGRESS_PORT}"), ("node-1", f"{cluster.plan.node(1)}:{NODE_PORT}")):
+        console.print(f"  metrics   http://{where}/metrics  {whose}", markup=False)
     console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False, soft_wrap=True)
     console.print("Ctrl-C ends it.", markup=False)
 

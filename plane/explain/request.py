@@ -18,7 +18,7 @@ from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
 from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
-from plane.reasons import Reasons, field_of
+from plane.reasons import Reasons
 from plane.requestpath import host_of, normalised
 from plane.router import Router, names_for
 from plane.routes import Origin, Port, Routes
@@ -170,11 +170,11 @@ def _rule(snapshot: Snapshot, origin: Origin) -> tuple[Object, dict[str, Any]]:
     """The Service that a rule of an Ingress names, and the rule."""
     spec = (snapshot.get("Ingress", origin.namespace, origin.ingress) or {})["spec"]
     if origin.rule < 0:
-        return spec["defaultBackend"].get("service") or {}, {"field": "spec.defaultBackend"}
+        return spec["defaultBackend"].get("service") or {}, {"field": origin.field}
     rule = spec["rules"][origin.rule]
     path = rule["http"]["paths"][origin.path]
     said = {"host": rule.get("host") or "", "pathType": path.get("pathType"), "path": path.get("path") or "/"}
-    return path["backend"].get("service") or {}, {"field": field_of(origin.rule, origin.path), **said}
+    return path["backend"].get("service") or {}, {"field": origin.field, **said}
 
 
 def _certificate(table: Routes, host: str) -> str:

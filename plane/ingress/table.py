@@ -56,6 +56,7 @@ class Table:
 
     def __init__(self, routes: Routes, pool: Pool, records: Records | None, before: "Table | None" = None):
         self.generation = routes.generation
+        self.origins = routes.origins
         self.router = Router(routes)
         self.addresses: set[Address] = set()
         self.targets: list[Target] = []
