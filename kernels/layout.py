@@ -70,7 +70,7 @@ POOL = np.dtype(
         ("step", "u2"),  # their greatest common divisor
         ("algorithm", "u1"),  # one of ALGORITHMS
         ("otherwise", "u1"),  # REJECT or DROP: the outcome where there is no member
-        ("spare", "u2"),
+        ("slow_start_s", "u2"),  # for how long a member that has become ready gets less than its share
     ],
     align=True,
 )
@@ -160,6 +160,8 @@ class Steering(NamedTuple):
     affinity   Conntrack of clients of frontends with session affinity
     turns      int64[pools, 2]: the next member in turn of a pool, and the weight its turns have come down to
     active     int32[backends]: flows that a backend has now; each NEW one is counted, who sees it end counts it off
+    ready_ns   int64[backends]: since when a backend has been ready; 0: longer than anybody remembers
+    warm_ns    int64[1]: from when on no backend is new to a pool with slow start
     outcomes   int64[len(OUTCOMES)]: how often each outcome was given
     idle_ns    int64[1]: how long a tracked flow is remembered after its last packet or batch
     arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
@@ -170,6 +172,8 @@ class Steering(NamedTuple):
     affinity: Conntrack
     turns: np.ndarray
     active: np.ndarray
+    ready_ns: np.ndarray
+    warm_ns: np.ndarray
     outcomes: np.ndarray
     idle_ns: np.ndarray
     arrival: np.ndarray

@@ -284,8 +284,10 @@ class Proxy:
         steering = self._in_force.steering
         turns = np.where(pools_before[:, None] > 0, steering.turns[pools_before], np.int64(0))
         udpflows.forget_gone(fib, steering, relay)
-        active = self._counted(fib, relay)
-        self._in_force = InForce(fib, steering._replace(turns=turns, active=active), relay)
+        active, ready_ns = self._counted(fib, relay), self._ready_since(fib, time.monotonic_ns())
+        warm_ns = np.full(1, ready_ns.max() + int(fib.pools["slow_start_s"].max()) * 1_000_000_000)
+        steering = steering._replace(turns=turns, active=active, ready_ns=ready_ns, warm_ns=warm_ns)
+        self._in_force = InForce(fib, steering, relay)
         self._listeners |= added
         self._close(gone)
         return self.generation
@@ -301,6 +303,16 @@ class Proxy:
         rows["backend"][live[moved]] = 0
         backends = np.concatenate([rows["backend"][live], udpflows.backends_in_use(relay.datagrams)])
         return np.bincount(backends, minlength=len(fib.backends)).astype(np.int32)
+
+    def _ready_since(self, fib: Fib, now_ns: int) -> np.ndarray:
+        """Steering.ready_ns under a new Fib. With the first one all are equally new, and so nobody is held back."""
+        old, before = self._in_force.fib.backends, self._in_force.steering.ready_ns
+        since = np.full(len(fib.backends), now_ns, np.int64)
+        both = slice(min(len(old), len(since)))
+        same = np.all([old[name][both] == fib.backends[name][both] for name in ("ip", "port", "proto")], axis=0)
+        was_ready = same & (old["state"][both] == layout.READY)
+        since[both] = np.where(was_ready, before[both], since[both])
+        return np.where(fib.backends["state"] == layout.READY, since, np.int64(0))
 
     def _drain(self, frontends: Collection[Frontend]) -> None:
         """Take what waits in these frontends' queues, as far as the tables have room for it."""

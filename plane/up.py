@@ -6,6 +6,7 @@ way out, through the context managers, so that no process, listener or file is l
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from kernels.layout import RANDOM
 from plane import kubeconfig
 from plane.addresses import AddressPlan
 from plane.advice import advise
@@ -58,7 +60,7 @@ def run(
     console = Console(stderr=True, highlight=False)
     algorithm = algorithm_of_mode(proxy_mode)
     edge = Edge(networks(trusted_proxies), proxy_protocol)
-    loaded = checked(load(paths, sys.stdin), instance)
+    loaded = checked(load(paths, sys.stdin), instance, algorithm)
     if ready_file:
         Path(ready_file).unlink(missing_ok=True)  # one left by an earlier run would be read as ours
     for warning in loaded.warnings:
@@ -78,7 +80,7 @@ def run(
     return asyncio.run(_until_told(loaded, console, ready_file, options))
 
 
-def checked(loaded: Loaded, instance: int) -> Loaded:
+def checked(loaded: Loaded, instance: int, algorithm: int = RANDOM) -> Loaded:
     """The manifests without kinds that the plane makes itself, known to be accepted as a whole.
 
     Raises ManifestError with file and document, before anything is started.
@@ -92,7 +94,7 @@ def checked(loaded: Loaded, instance: int) -> Loaded:
     with locate(kept):
         store = Store(AddressPlan(instance))
         store.apply([manifest.object for manifest in kept])
-    return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot)))
+    return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot, algorithm)))
 
 
 def refuse_second(path: Path) -> None:
@@ -143,7 +145,8 @@ async def _serve(
         serving.set()
         await cluster.apply([manifest.object for manifest in loaded.objects])
         token = secrets.token_urlsafe(32)
-        api = Api(cluster.store, token=token, wait=cluster.wait, advise=advise, connections=cluster.open_connections)
+        advice = functools.partial(advise, algorithm=options["algorithm"])
+        api = Api(cluster.store, token=token, wait=cluster.wait, advise=advice, connections=cluster.open_connections)
         await api.start()
         try:
             kubeconfig.write(path, api.url, token, api.ca_pem)

@@ -20,7 +20,12 @@ PATIENCE_S = 10.0
 
 
 def make_fib(
-    generation: int, frontends: Mapping[Address, Sequence[Address]], algorithm: int = RR, node: int = 1
+    generation: int,
+    frontends: Mapping[Address, Sequence[Address]],
+    algorithm: int = RR,
+    node: int = 1,
+    *,
+    slow_start_s: int = 0,
 ) -> Fib:
     """A Fib of TCP frontends, each with its endpoints; ids go by first mention, all endpoints are pods of ``node``."""
     ids: dict[Address, int] = {}
@@ -35,7 +40,8 @@ def make_fib(
     for row, ((ip, port), endpoints) in zip(rows[1:], frontends.items(), strict=True):
         row["ip"], row["port"], row["proto"] = ip_to_int(ip), port, TCP
         members = [ids[endpoint] for endpoint in endpoints]
-        row["inside"] = row["outside"] = pools.add((ip, port), (algorithm, members, [1] * len(members), REJECT))
+        choice = algorithm, members, [1] * len(members), REJECT
+        row["inside"] = row["outside"] = pools.add((ip, port), choice, slow_start_s=slow_start_s)
     table, members, weights, rings = pools.tables()
     return empty_fib()._replace(
         generation=generation,

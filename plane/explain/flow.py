@@ -18,7 +18,7 @@ from plane.addresses import int_to_ip, ip_to_int
 from plane.dns.names import followed, loops
 from plane.endpoints import topology
 from plane.errors import ManifestError, Problem
-from plane.frontends import PROTOCOLS, Frontend, Node, frontends_of, ipv4, nodes_of
+from plane.frontends import PROTOCOLS, Frontend, Node, frontends_of, ipv4, nodes_of, slow_start_of
 from plane.model import Endpoint, Service, Snapshot, service_endpoints, slices_by_service
 
 # The flow that is asked about, as far as nobody says: a client's first port on Linux, at time 0.
@@ -147,6 +147,7 @@ def explain_flow(
         reasons.append(f"session affinity: {client.ip} keeps this endpoint {kept}")
     else:
         reasons.append(f"{name}: {BECAUSE[name].format(flow=f'the flow from {client.ip}:{CLIENT_PORT}')}")
+    reasons += _about_slow_start(frontend, int(table.pools[pool]["algorithm"])) if chosen else ()
     masquerade, masquerading = _masqueraded(frontend, client, chosen)
     return FlowExplanation(
         flow=flow,
@@ -238,6 +239,11 @@ def _nobody_there(snapshot: Snapshot, address: str, port: int, protocol: str) ->
         if address in (service.cluster_ip, *service.outside_ips, *service.balancer_ips):
             there = ", ".join(f"{row.port}/{row.protocol}" for row in service.ports) or "none"
             return f"Service {service.full_name} has no port {port}/{protocol}, it has {there}: refused"
+        balanced = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+        if any(row.get("ip") == address for row in balanced):
+            return (
+                f"{address} is a load balancer of Service {service.full_name} of ipMode Proxy: nodes leave it to that"
+            )
     for obj in snapshot.all("Pod"):
         if (obj.get("status") or {}).get("podIP") == address:
             name = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
@@ -265,6 +271,16 @@ def _about_hints(frontend: Frontend, client: Client, nodes: Sequence[Node], poli
     if not near:
         return [f"hints: not every ready endpoint has one, or none is for {place.node} or its zone: all are used"]
     return [f"hints: those for {near} {place.node if near == 'node' else place.zone} are used"]
+
+
+def _about_slow_start(frontend: Frontend, algorithm: int) -> list[str]:
+    asked_s, held_s = frontend.service.slow_start_s, slow_start_of(frontend.service, algorithm)
+    if not asked_s:
+        return []
+    if not held_s:
+        what = "session affinity" if frontend.service.affinity_s else ALGORITHMS[algorithm]
+        return [f"slow start of {asked_s} s has no effect beside {what}"]
+    return [f"slow start: one that has been ready for less than {held_s} s gets less, which a running plane remembers"]
 
 
 def _why_nobody(frontend: Frontend, outcome: str, client: Client, nodes: Sequence[Node]) -> str:

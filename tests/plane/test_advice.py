@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kernels.layout import MAGLEV
 from plane.advice import advise
 from plane.defaults import defaulted
 from plane.manifests import load
@@ -59,6 +60,11 @@ def ingress_class(name: str, controller: str, *, default: bool = False) -> Objec
     return {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": metadata, "spec": spec}
 
 
+def slow(algorithm: str, **spec: Any) -> Object:
+    annotations = {"trafficplane.dev/slow-start": "30s", "trafficplane.dev/lb-algorithm": algorithm}
+    return service(annotations=annotations, **spec)
+
+
 def test_the_quickstart_warns_of_nothing() -> None:
     manifests = load([str(ROOT / "configs" / "quickstart")]).objects
     objects = [row.object for row in manifests]
@@ -77,6 +83,31 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
     ("objects", "expected"),
     [
         pytest.param((service(), pod(), ingress()), [], id="nothing to say"),
+        pytest.param((slow("lc"), pod()), [], id="slow start"),
+        pytest.param(
+            (slow("maglev"), pod()),
+            [
+                "Service default/web: metadata.annotations[trafficplane.dev/slow-start]: "
+                "has no effect beside maglev, which hashes; leave one out"
+            ],
+            id="slow start with a hash",
+        ),
+        pytest.param(
+            (slow("lc", sessionAffinity="ClientIP"), pod()),
+            [
+                "Service default/web: metadata.annotations[trafficplane.dev/slow-start]: "
+                "has no effect beside session affinity; leave one out"
+            ],
+            id="slow start with session affinity",
+        ),
+        pytest.param(
+            (slow("lc"), pod(), ingress()),
+            [
+                'Ingress default/web: spec.rules[0].http.paths[0].backend.service.name: Service "web" has slow start, '
+                "which holds for its own addresses and not yet through an Ingress"
+            ],
+            id="slow start through an Ingress",
+        ),
         pytest.param(
             (service(selector={"app": "b"}), pod()),
             [
@@ -123,6 +154,27 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 "belong to no Service; add it"
             ],
             id="an EndpointSlice of no Service",
+        ),
+        pytest.param(
+            (
+                service(selector={}),
+                named(
+                    "EndpointSlice",
+                    "web-1",
+                    "discovery.k8s.io/v1",
+                    {"labels": {"kubernetes.io/service-name": "web"}},
+                    addressType="IPv4",
+                    endpoints=[{"addresses": ["127.0.0.7", "127.0.0.8"], "deprecatedTopology": {"a": "b"}}],
+                    ports=[{"name": "", "port": 80}, {"name": "b"}],
+                ),
+            ),
+            [
+                "EndpointSlice default/web-1: endpoints[0].addresses: only the first, 127.0.0.7, is used; "
+                "write an endpoint for each",
+                "EndpointSlice default/web-1: endpoints[0].deprecatedTopology: not acted on; write nodeName and zone",
+                "EndpointSlice default/web-1: ports[1].port: is missing, so no Service port leads to it; add it",
+            ],
+            id="what kube-proxy takes no notice of in an EndpointSlice",
         ),
         pytest.param(
             (service(type="LoadBalancer", externalTrafficPolicy="Local", sessionAffinity="ClientIP"), pod()),
@@ -207,6 +259,28 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 "spec.containers[0].resources.limits, spec.containers[0].livenessProbe"
             ],
             id="fields of a pod that are not acted on",
+        ),
+        pytest.param(
+            (
+                pod(
+                    spec={
+                        "readinessGates": [{"conditionType": "example.com/ready"}],
+                        "hostNetwork": True,
+                        "setHostnameAsFQDN": True,
+                    },
+                    ports=[{"name": "http", "containerPort": 8080, "hostPort": 8080, "hostIP": "127.0.0.9"}],
+                ),
+            ),
+            [
+                "Pod default/web-1: not acted on: spec.containers[0].ports[0].hostPort, "
+                "spec.containers[0].ports[0].hostIP, spec.readinessGates, spec.hostNetwork, spec.setHostnameAsFQDN"
+            ],
+            id="what a pod says of its traffic that is not acted on",
+        ),
+        pytest.param(
+            (pod(spec={"hostnameOverride": "web.example.com"}),),
+            ["Pod default/web-1: not acted on: spec.hostnameOverride"],
+            id="another name for a pod",
         ),
         pytest.param(
             (pod(readinessProbe={"httpGet": {"port": "web"}}),),
@@ -369,3 +443,10 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
 )
 def test_warnings(objects: tuple[Object, ...], expected: list[str]) -> None:
     assert advise(snapshot(*objects)) == expected
+
+
+def test_slow_start_beside_a_hash_of_the_whole_plane_is_warned_of() -> None:
+    web = service(annotations={"trafficplane.dev/slow-start": "30s"})
+    assert advise(snapshot(web, pod())) == []
+    (line,) = advise(snapshot(web, pod()), MAGLEV)
+    assert line.endswith("has no effect beside maglev, which hashes; leave one out")

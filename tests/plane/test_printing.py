@@ -211,6 +211,13 @@ def test_a_service_is_described_with_its_endpoints(snapshot):
         assert line.split()[1:] == ["80", pod["metadata"]["name"], pod["spec"]["nodeName"], "Ready"]
 
 
+def test_a_service_with_slow_start_is_described_with_its_time():
+    slow = service()
+    slow["metadata"]["annotations"] = {"trafficplane.dev/slow-start": "2m"}
+    found = sections(describe(settled([slow]), Key("Service", "default", "web"), NOW))
+    assert found["Slow Start"] == "120 s"
+
+
 def test_an_ingress_is_described_with_the_addresses_behind_each_path(snapshot):
     text = describe(snapshot, Key("Ingress", "default", "web"), NOW)
     line = next(line for line in text.splitlines() if "example.com" in line)

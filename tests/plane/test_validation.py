@@ -461,6 +461,24 @@ def test_sound_variations_pass(kind: str, edits: dict[str, Any]) -> None:
             "random, rr, wrr, lc",
             id="an algorithm",
         ),
+        *(
+            pytest.param(
+                "Service",
+                {"metadata.annotations": {"trafficplane.dev/slow-start": text}},
+                "metadata.annotations[trafficplane.dev/slow-start]",
+                "1s to 18h; write one such as 30s, 2m or 1m30s",
+                id=f"slow start for {what}",
+            )
+            for what, text in {
+                "no time": "0s",
+                "a number": "30",
+                "too long": "18h1s",
+                "less than seconds": "500ms",
+                "days": "1d",
+                "nothing": "",
+                "some digits": "٣s",
+            }.items()
+        ),
         pytest.param(
             "Service",
             {"spec.loadBalancerIP": "127.200.0.5"},
