@@ -143,7 +143,8 @@ def opened(wanted: Wanted, have: Collection[Frontend], plan: AddressPlan, nodes:
             )
             continue
         try:
-            sockets |= {} if frontend in have else {frontend: (_listening(bound, nodes, affinity),)}
+            if frontend not in have:
+                sockets[frontend] = (_listening(bound, nodes, affinity),)
             listening.add(frontend)
         except OSError as problem:
             if problem.errno != errno.EADDRNOTAVAIL:  # an external IP may be another machine's

@@ -5,6 +5,7 @@ addresses and ports. For session affinity that will not do: what a client had la
 A classic BPF program on the group makes Linux go by the client's address alone (socket(7), SO_ATTACH_REUSEPORT_CBPF).
 """
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -44,12 +45,14 @@ def withdraw(listener: socket.socket) -> None:
     """Have a listening socket get nothing more, so that what waits in it is the last; another listens in its place.
 
     Linux finds it no longer. Where it is one of a group by whose other sockets it is chosen still, a TCP client's SYN
-    goes unanswered, and the one that the client sends a second later finds the group without it. Raises OSError.
+    goes unanswered, and the one that the client sends a second later finds the group without it. Where a
+    process without privileges may not attach the program that sees to it, such a client may be reset.
     """
     listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NOWHERE)
     if listener.type == socket.SOCK_STREAM:
         no_syn = ((_LOAD_BYTE, _FLAGS), (_AND, _SYN_ACK), (_JUMP_IF_EQUAL, _SYN), (_RETURN_NUMBER, 0))
-        _attach(listener, (*no_syn, (_RETURN_NUMBER, _WHOLE)), SO_ATTACH_FILTER)
+        with contextlib.suppress(PermissionError):
+            _attach(listener, (*no_syn, (_RETURN_NUMBER, _WHOLE)), SO_ATTACH_FILTER)
 
 
 def _one_of(sockets: int) -> tuple[tuple[int, int], ...]:

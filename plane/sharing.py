@@ -19,19 +19,16 @@ from kernels.layout import MARKS, UDP
 from plane.addresses import AddressPlan, is_service_address
 
 # So many listeners are nothing to a process that may have tens of thousands, and hardly a laptop's plane has more
-# Services on one port. Fewer than half of it, and the port is not shared any more: between the two it stays as it is.
+# Services on one port. With half of that, the port is not shared any more: between the two it stays as it is. (A node
+# that starts in between listens at each address, and so gets all that comes there: a bound address goes before.)
 SHARE_FROM = 64
 SHARE_UNTIL = SHARE_FROM // 2
 
 _LISTENING = {socket.SOCK_STREAM: ("tcp", "0A"), socket.SOCK_DGRAM: ("udp", "07")}  # /proc/net: file, state
 
 
-class PortClaimedError(OSError):
-    """Another plane of this machine shares the port."""
-
-
 def claim(plan: AddressPlan, port: int, proto: int) -> socket.socket:
-    """Keeps a port for sharing by this plane, until it is closed. Raises PortClaimedError, and OSError.
+    """Keeps a port for sharing by this plane, until it is closed. Raises OSError where another has it.
 
     The claim is the name of an abstract socket, as that of ``addresses.claimed`` is; each node has one, as each may
     outlive the others. It is made before it is looked whether others are there: of two planes, one at least sees both.
@@ -43,7 +40,7 @@ def claim(plan: AddressPlan, port: int, proto: int) -> socket.socket:
         claimed.bind(f"\0{mine}{secrets.token_hex(8)}")
         names = (line.rpartition(" ")[2] for line in Path("/proc/net/unix").read_text().splitlines())
         if any(name.startswith(f"@trafficplane-shares-{port}-{kind}-") and f"@{mine}" not in name for name in names):
-            raise PortClaimedError(errno.EADDRINUSE, "another plane of this machine shares the port")
+            raise OSError(errno.EADDRINUSE, "another plane of this machine shares the port")
     except OSError:
         claimed.close()
         raise
@@ -54,7 +51,7 @@ def refuser() -> socket.socket | None:
     """The raw socket by which a relay refuses datagrams; None where this process may not have one."""
     try:
         return socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
-    except PermissionError:
+    except OSError:
         return None
 
 
