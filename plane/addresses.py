@@ -122,6 +122,12 @@ class AddressPlan:
         return port + self.port_offset if port < unprivileged_port_start() else port
 
 
+def is_service_address(ip: str) -> bool:
+    """Whether it is one that planes of this machine, of whatever instance, give to Services."""
+    first, second = ipaddress.IPv4Address(ip).packed[:2]
+    return first == 127 and (96 <= second < 96 + 16 * INSTANCES or 200 <= second < 200 + INSTANCES)
+
+
 @contextmanager
 def claimed(plan: AddressPlan) -> Iterator[None]:
     """Keeps the plan's addresses for one plane: listeners share ports, so two planes would share traffic in silence.

@@ -8,6 +8,7 @@ one assignment; a port that comes or goes is opened or closed
 
 import asyncio
 import functools
+import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from plane.frontends import nodes_of
 from plane.model import Service, Snapshot, service_endpoints, slices_by_service
+from plane.sharing import bind_alone
 
 
 class HealthCheck(NamedTuple):
@@ -60,7 +62,7 @@ class HealthServer:
         for port in self._checks.keys() - self._servers.keys():
             front = web.Server(functools.partial(self._answer, port))
             try:
-                server = await asyncio.get_running_loop().create_server(front, self._address, port)
+                server = await asyncio.get_running_loop().create_server(front, sock=self._bound(port))
             except OSError as error:
                 named = f"{self._checks[port].namespace}/{self._checks[port].service}"
                 problems.append(
@@ -74,6 +76,18 @@ class HealthServer:
     async def stop(self) -> None:
         for port in tuple(self._servers):
             await self._close(port)
+
+    def _bound(self, port: int) -> socket.socket:
+        """A socket that has the port but does not listen. Raises OSError."""
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setblocking(False)
+            bind_alone(bound, self._address, port)
+        except OSError:
+            bound.close()
+            raise
+        return bound
 
     async def _close(self, port: int) -> None:
         server, front = self._servers.pop(port)

@@ -25,20 +25,21 @@ def make_fib(
     algorithm: int = RR,
     node: int = 1,
     *,
+    proto: int = TCP,
     slow_start_s: int = 0,
 ) -> Fib:
-    """A Fib of TCP frontends, each with its endpoints; ids go by first mention, all endpoints are pods of ``node``."""
+    """A Fib of frontends, each with its endpoints; ids go by first mention, all endpoints are pods of ``node``."""
     ids: dict[Address, int] = {}
     for endpoints in frontends.values():
         for endpoint in endpoints:
             ids.setdefault(endpoint, len(ids) + 1)
     backends = np.zeros(len(ids) + 1, BACKEND)
     for (ip, port), number in ids.items():
-        backends[number] = (ip_to_int(ip), port, 1, node, TCP, READY)
+        backends[number] = (ip_to_int(ip), port, 1, node, proto, READY)
     pools = Pools(backends)
     rows = np.zeros(len(frontends) + 1, FRONTEND)
     for row, ((ip, port), endpoints) in zip(rows[1:], frontends.items(), strict=True):
-        row["ip"], row["port"], row["proto"] = ip_to_int(ip), port, TCP
+        row["ip"], row["port"], row["proto"] = ip_to_int(ip), port, proto
         members = [ids[endpoint] for endpoint in endpoints]
         choice = algorithm, members, [1] * len(members), REJECT
         row["inside"] = row["outside"] = pools.add((ip, port), choice, slow_start_s=slow_start_s)

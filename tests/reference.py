@@ -268,3 +268,11 @@ def _is_there(fib: Fib, backend: int, seed: int) -> bool:
 
 def _fingerprint(backend: np.void) -> int:
     return endpoint_seed(int(backend["ip"]), int(backend["port"]), int(backend["proto"])) & 0xFFFFFFFF
+
+
+def internet_checksum(data: bytes) -> int:
+    """RFC 1071: 0 for what carries its own."""
+    total = sum(int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
