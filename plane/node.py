@@ -103,7 +103,8 @@ class Node:
             await asyncio.gather(relay, *(pod.gone() for pod in pods))
             self._pods.clear()
             await self._prober.close()
-            await self._health.stop()
+            async with self._installing:  # one that was under way opens nothing afterwards
+                await self._health.stop()
 
     def _changed(self) -> None:
         self._version += 1

@@ -1,7 +1,7 @@
 """Clients, pods and relays in processes of their own, so that descriptors are counted apart and one can be killed.
 
-A process plays one of ``ROLES``: an object whose methods the test calls by name (``Process.ask``), one line of JSON each
-way. It ends when its input does.
+A process plays one of ``ROLES``: an object whose methods the test calls by name (``Process.ask``), in lines of JSON
+both ways. It ends when its input does.
 """
 
 import asyncio
@@ -17,11 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import uvloop
 from aiohttp import web
 
-from plane.addresses import AddressPlan, ip_to_int
+from plane.addresses import AddressPlan
 from plane.api import Api
 from plane.descriptors import allow_descriptors
 from plane.healthchecks import HealthCheck, HealthServer
@@ -171,18 +172,17 @@ class _Echo(asyncio.Protocol):
     """Sends back what comes, and closes what is closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._transport.write(data)
 
 
 class Loop:
-    """A role whose work is in an asyncio loop, in a thread of its own; and the limit of the process's descriptors."""
+    """A role whose work is in a loop such as Ray's actors have, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def call(self, work: Awaitable[Any]) -> Any:
@@ -228,21 +228,19 @@ class HttpPod(Loop):
 
 
 class ApiServer(Loop):
-    """The API server, which says its port."""
+    """The API server of an empty plane; its token is ``token``."""
 
-    def __init__(self, instance: int):
+    def __init__(self, address: str, port: int):
         super().__init__()
-        self.port = self.call(self._start(AddressPlan(instance)))
 
-    async def _start(self, plan: AddressPlan) -> int:
         async def nothing(*_: object) -> Any:
             return []
 
-        api = Api(Store(plan), token="token", wait=nothing, advise=lambda _: [], connections=nothing)
-        return int((await api.start()).rpartition(":")[2])
+        async def start() -> None:
+            api = Api(Store(AddressPlan()), token="token", wait=nothing, advise=lambda _: [], connections=nothing)
+            await api.start(address, port)
 
-    def where(self) -> int:
-        return self.port
+        self.call(start())
 
 
 class Relay:
