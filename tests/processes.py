@@ -25,6 +25,7 @@ from aiohttp import web
 from plane.addresses import AddressPlan
 from plane.api import Api
 from plane.descriptors import allow_descriptors
+from plane.errors import PlaneError
 from plane.healthchecks import HealthCheck, HealthServer
 from plane.pods.server import HttpServer
 from plane.pods.spec import Listen
@@ -247,8 +248,17 @@ class Relay:
     """The relay of one node."""
 
     def __init__(self, instance: int, node: int):
-        self._proxy = Proxy(AddressPlan(instance), node, connections=9600)
-        self._proxy.start()
+        self._plan, self._node = AddressPlan(instance), node
+        assert self.start() == ""
+
+    def start(self) -> str:
+        """Another relay in the place of the one before. Returns why that cannot be."""
+        self._proxy = Proxy(self._plan, self._node, connections=9600)
+        try:
+            self._proxy.start()
+        except PlaneError as problem:
+            return str(problem)
+        return ""
 
     def install(self, generation: int, frontends: list[tuple[Address, list[Address]]]) -> list[str]:
         """Puts frontends with their endpoints in force. Returns the problems."""
@@ -270,6 +280,20 @@ class Relay:
 
     def free_descriptors(self) -> None:
         free_descriptors()
+
+    def take_descriptors(self, left: int) -> None:
+        """Has so many left, for good of those that there may be, so that the relay cannot allow itself more."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        self._taken = []
+        with contextlib.suppress(OSError):
+            while True:
+                self._taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(left):
+            os.close(self._taken.pop())
+
+    def give_descriptors_back(self) -> None:
+        for descriptor in self._taken:
+            os.close(descriptor)
 
     def stop(self) -> list[str]:
         """Stops at once. Returns what is left of it."""

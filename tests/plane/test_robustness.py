@@ -473,6 +473,22 @@ def test_a_relay_without_descriptors_pauses_and_serves_those_that_waited_once_it
         assert relay.ask("stop") == []
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_relay_that_lacks_descriptors_to_start_says_so_and_starts_once_it_has_some(
+    plan: AddressPlan, vip: Address, left: int
+) -> None:
+    with Process("relay", plan.instance, 1) as relay, Pod(pod_address(plan, 1), echo) as pod:
+        assert relay.ask("stop") == []
+        relay.ask("take_descriptors", left)
+        problem = relay.ask("start")
+        assert problem.endswith("cannot start: Too many open files; raise the limit of open files (ulimit -n)")
+        relay.ask("give_descriptors_back")
+        assert relay.ask("start") == ""
+        assert relay.ask("install", 1, [[vip, [pod.address]]]) == []
+        assert ask(vip) == b"?"
+        assert relay.ask("stop") == []
+
+
 SERVERS = pytest.mark.parametrize("role", ["health", "http", "api"])
 
 
