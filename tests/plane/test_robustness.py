@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from kernels.layout import RR, UDP
+from kernels.layout import LC, RR, UDP
 from plane import fib
 from plane.addresses import AddressPlan, int_to_ip
 from plane.model import Key, Object
@@ -229,6 +229,46 @@ def test_where_no_backend_takes_a_connection_three_are_tried_and_the_client_is_r
         # The last of those that do not answer may be one that was offered a connection before: one is left for it.
         proxy.install(make_fib(2, {vip: [stuck[0], stuck[1], well.address], others: [well.address]}))
         assert [ask(vip) for _ in range(6)] == [b"?"] * 6
+
+
+def test_a_backend_that_cannot_be_reached_is_passed_over(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    nowhere = "255.255.255.255", 8080  # connect(2) answers ENETUNREACH
+    with Pod(pod_address(plan, 1), echo) as well:
+        proxy.install(make_fib(1, {vip: [nowhere, well.address]}))
+        assert [ask(vip) for _ in range(6)] == [b"?"] * 6
+        proxy.install(make_fib(2, {vip: [nowhere]}))
+        with pytest.raises(ConnectionResetError):
+            ask(vip)
+    assert proxy.ends()["REFUSED"] == 1
+
+
+def test_counts_of_connections_hold_while_endpoints_change_and_ids_are_given_again(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    pods = [pod_address(plan, number) for number in range(1, 7)]
+    chance = random.Random(3)
+    with contextlib.ExitStack() as stack:
+        for address in pods:
+            stack.enter_context(Pod(address, echo))
+        kept: list[socket.socket] = []
+        for generation in range(1, 121):
+            proxy.install(make_fib(generation, {vip: chance.sample(pods, chance.randint(1, 6))}, LC))
+            kept += [dial(vip) for _ in range(3)]
+            for client in kept[-3:]:
+                client.sendall(b"?")
+                assert client.recv(1) == b"?"
+            while len(kept) > 20:
+                gone = kept.pop(chance.randrange(len(kept)))
+                gone.close() if chance.random() < 0.5 else reset(gone)
+            eventually(lambda left=len(kept): proxy.live() == left)
+            # Ids go by first mention, so each install gives them to others: only connections of this one count.
+            active, rows = proxy._in_force.steering.active, proxy._in_force.relay.connections
+            live = rows[rows["state"] != 0]["backend"]
+            assert active.tolist()[1:] == np.bincount(live, minlength=len(active)).tolist()[1:]
+            assert (active >= 0).all()
+        for client in kept:
+            client.close()
+        eventually(lambda: proxy.live() == 0)
 
 
 # Half-closed connections, with more in them than any buffer holds.
@@ -654,6 +694,8 @@ class Changing:
     def tidy(self) -> None:
         """Close the pods that have left and that nobody is connected to any more."""
         held = {int_to_ip(ip) for proxy in self._proxies for ip in proxy.open()["backend_ip"]}
+        if "0.0.0.0" in held:  # a connection whose endpoint is gone: it may be anyone's
+            return
         for ip in self._pods.keys() - self._listed - held - set(self._steady):
             self._pods.pop(ip).close()
 
