@@ -260,7 +260,8 @@ def test_counts_of_connections_hold_while_endpoints_change_and_ids_are_given_aga
             while len(kept) > 20:
                 gone = kept.pop(chance.randrange(len(kept)))
                 gone.close() if chance.random() < 0.5 else reset(gone)
-            eventually(lambda left=len(kept): proxy.live() == left)
+            left = len(kept)
+            eventually(lambda left=left: proxy.live() == left)
             # Ids go by first mention, so each install gives them to others: only connections of this one count.
             active, rows = proxy._in_force.steering.active, proxy._in_force.relay.connections
             live = rows[rows["state"] != 0]["backend"]
@@ -424,13 +425,15 @@ def test_a_backend_that_resets_mid_stream_is_no_clean_end_to_its_client(
                 assert how_it_ended(client) == "reset"
 
 
-def uploading(client: socket.socket, stop: threading.Event) -> threading.Thread:
-    """A thread that sends until it can't."""
+def uploading(client: socket.socket, errors: list[str]) -> threading.Thread:
+    """A thread that sends until it can't, and notes why."""
 
     def upload() -> None:
-        with contextlib.suppress(OSError):
-            while not stop.is_set():
+        try:
+            while True:
                 client.sendall(bytes(65536))
+        except OSError as problem:
+            errors.append(type(problem).__name__)
 
     thread = threading.Thread(target=upload)
     thread.start()
@@ -444,19 +447,18 @@ def uploading(client: socket.socket, stop: threading.Event) -> threading.Thread:
 def test_a_backend_that_resets_while_its_client_uploads_is_no_clean_end_either(
     proxy: Proxy, plan: AddressPlan, vip: Address
 ) -> None:
-    ends = []
     for number in range(10):
         with Pod(pod_address(plan, 1 + number), breaking_off(answered := threading.Event())) as pod:
             proxy.install(make_fib(1 + number, {vip: [pod.address]}))
             with dial(vip) as client:
                 client.sendall(b"?")
                 assert receive(client, 12) == b"half an answ"
-                thread = uploading(client, stop := threading.Event())
+                thread = uploading(client, errors := [])
                 answered.set()
-                ends.append(how_it_ended(client))
-                stop.set()
+                ended = how_it_ended(client)
                 thread.join()
-    assert ends == ["reset"] * 10
+                # A reset is told to whoever reads or writes first, the other finds an end: who uploads may have had it.
+                assert ended == "reset" or errors == ["ConnectionResetError"]
 
 
 @pytest.mark.xfail(
