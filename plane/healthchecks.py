@@ -18,6 +18,9 @@ from plane.frontends import nodes_of
 from plane.model import Service, Snapshot, service_endpoints, slices_by_service
 from plane.sharing import bind_alone
 
+# What answers under way get when their port goes. It must not be 0, by which aiohttp means without an end.
+CLOSING_S = 0.1
+
 
 class HealthCheck(NamedTuple):
     """One Service's. ``local_endpoints``: how many ready ones each node has, by N of the node."""
@@ -56,9 +59,9 @@ class HealthServer:
     async def install(self, checks: Iterable[HealthCheck]) -> tuple[str, ...]:
         """Answers these from here on, but for those of which it returns a line why it cannot."""
         problems = []
-        self._checks = {check.port: check for check in checks}
-        for port in self._servers.keys() - self._checks.keys():
-            await self._close(port)
+        wanted = {check.port: check for check in checks}
+        await self._close(self._servers.keys() - wanted.keys())  # while it goes, a port answers as before
+        self._checks = wanted
         for port in self._checks.keys() - self._servers.keys():
             front = web.Server(functools.partial(self._answer, port))
             try:
@@ -74,8 +77,7 @@ class HealthServer:
         return tuple(problems)
 
     async def stop(self) -> None:
-        for port in tuple(self._servers):
-            await self._close(port)
+        await self._close(self._servers.keys())
 
     def _bound(self, port: int) -> socket.socket:
         """A socket that has the port but does not listen. Raises OSError."""
@@ -89,11 +91,13 @@ class HealthServer:
             raise
         return bound
 
-    async def _close(self, port: int) -> None:
-        server, front = self._servers.pop(port)
-        server.close()
-        await front.shutdown(0)
-        await server.wait_closed()
+    async def _close(self, ports: Iterable[int]) -> None:
+        gone = [self._servers.pop(port) for port in tuple(ports)]
+        for server, _ in gone:
+            server.close()
+        await asyncio.gather(*(front.shutdown(CLOSING_S) for _, front in gone))
+        for server, _ in gone:
+            await server.wait_closed()
 
     async def _answer(self, port: int, request: web.BaseRequest) -> web.Response:
         check = self._checks[port]

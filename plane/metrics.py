@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 NODE_PORT, INGRESS_PORT = 10249, 10254
+CLOSING_S = 0.1  # what a scrape under way gets at the end; by 0 aiohttp means without an end
 
 Collect = Callable[[], Iterable[Metric]]
 
@@ -47,7 +48,7 @@ class Exposition:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-            await self._front.shutdown(0)
+            await self._front.shutdown(CLOSING_S)
             await self._server.wait_closed()
             self._server = None
 

@@ -114,9 +114,10 @@ class Node:
             await asyncio.gather(relay, *(pod.gone() for pod in pods))
             self._pods.clear()
             await self._prober.close()
-            await self._health.stop()
+            async with self._installing:  # one that was under way opens nothing afterwards
+                await self._health.stop()
+                await self._dns.stop()
             await self._exposition.stop()
-            await self._dns.stop()
 
     def _changed(self) -> None:
         self._version += 1

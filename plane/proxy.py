@@ -101,13 +101,16 @@ class Proxy:
         return int(self._in_force.fib.generation)
 
     def start(self) -> None:
-        """Start the thread; the relay listens nowhere until a Fib is installed."""
+        """Start the thread; it listens nowhere until a Fib is installed. Raises PlaneError, and then holds nothing."""
         with self._changing:
             if self._thread is not None:
                 raise PlaneError(f"{self._name}: started before")
             allow_descriptors(2 * self._connections + self._in_force.relay.datagrams.free.size + DESCRIPTORS_BESIDES)
-            self._epoll = select.epoll()
-            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                self._epoll, self._wake = _waking()
+            except OSError as problem:
+                remedy = listeners.REMEDIES.get(problem.errno or 0, "free some memory")
+                raise PlaneError(f"{self._name}: cannot start: {problem.strerror}; {remedy}") from problem
             relay = self._in_force.relay
             relay.loop[0]["epoll"] = self._epoll.fileno()
             self._refuser = refuser()
@@ -362,6 +365,16 @@ class Proxy:
             if frontend.proto == layout.UDP:
                 udpflows.forget_listener(steering, relay, listener.row)
             listeners.take_back(relay, frontend, listener)
+
+
+def _waking() -> tuple[select.epoll, int]:
+    """An epoll set and a descriptor to end a wait for it. Raises OSError."""
+    epoll = select.epoll()
+    try:
+        return epoll, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    except OSError:
+        epoll.close()
+        raise
 
 
 def _read_only(fib: Fib) -> Fib:

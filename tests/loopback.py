@@ -1,11 +1,13 @@
 """Fibs written by hand and pods on real sockets, for tests of what carries traffic."""
 
 import contextlib
+import ipaddress
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from kernels.lb.forward import empty_fib
 from kernels.lb.frontends import build_index
 from kernels.lb.pools import Pools
 from plane.addresses import AddressPlan, ip_to_int
+from plane.proxy import Proxy
 
 Address = tuple[str, int]
 PATIENCE_S = 10.0
@@ -165,6 +168,38 @@ def open_descriptors() -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(f"/proc/self/fd/{number}"))
     return sorted(name for name in found if not name.startswith("/proc/"))
+
+
+def leftovers(proxy: Proxy) -> list[str]:
+    """What a proxy that has stopped still counts or remembers and should not, by name."""
+    _, steering, relay = proxy._in_force
+    datagrams = relay.datagrams
+    held = {
+        "rows of connections": len(relay.free) - relay.loop[0]["free"],
+        "rows twice in the list of free ones": len(relay.free) - len(np.unique(relay.free)),
+        "states": relay.connections["state"].any(),
+        "connects under way": relay.loop[0]["connecting"],
+        "tracked flows": steering.conntrack.counts[0],
+        "connections of backends": steering.active[1:].any(),
+        "rows of datagram flows": len(datagrams.free) - datagrams.loop[0]["free"],
+        "places in the index of datagram flows": datagrams.flow_index.any(),
+        "a socket kept for the next connection": relay.loop[0]["socket"] >= 0,
+        "listeners": (relay.listeners["fd"] >= 0).any() or (datagrams.listeners["fd"] >= 0).any(),
+    }
+    return [f"{name}: {count}" for name, count in held.items() if count]
+
+
+def listening(plan: AddressPlan) -> list[str]:
+    """What is bound to the plan's addresses, in whatever process: ``protocol ip:port`` in the kernel's hexadecimal."""
+    spans = (plan.nodes, plan.pods, plan.cluster_ips, plan.vips)
+    found = []
+    for protocol, state in (("tcp", "0A"), ("udp", "07")):  # TCP_LISTEN; a UDP socket that is not connected
+        rows = [row.split() for row in Path("/proc/net", protocol).read_text().splitlines()[1:]]
+        for local in (row[1] for row in rows if row[3] == state):
+            ip = ipaddress.IPv4Address(bytes.fromhex(local[:8])[::-1])  # the machine is little-endian
+            if any(ip in span for span in spans):
+                found.append(f"{protocol} {local}")
+    return sorted(found)
 
 
 def addresses(plan: AddressPlan, port: int) -> Iterator[Address]:
