@@ -1,26 +1,29 @@
 """All tables of one Snapshot after the other, for a plane that runs.
 
-Law: the tables are those that ``nodetables.compile`` and ``routes.compile`` make of the Snapshot from nothing; the time
-it takes goes by what differs from the Snapshot before, whatever number of Services there is besides.
+Law: they are those that ``nodetables.compile``, ``names.compile`` and ``routes.compile`` make of the Snapshot from
+nothing; the time it takes goes by what differs from the Snapshot before, whatever number of Services there is besides.
 """
 
 from kernels.layout import RANDOM
 from plane import nodetables, routes
+from plane.dns import names
+from plane.dns.names import BoundPort, Names
 from plane.endpointindex import EndpointIndex
 from plane.model import Snapshot
 from plane.nodetables import NodeTables
 from plane.routes import Routes
 
 # Kinds that tables follow from.
-KINDS = ("Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret")
+KINDS = ("Namespace", "Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret")
 
 
 class Compiler:
-    """``algorithm`` is that of Services which name none."""
+    """``algorithm`` is that of Services which name none, ``bound_port`` gives the port that is really listened on."""
 
-    def __init__(self, algorithm: int = RANDOM):
+    def __init__(self, algorithm: int = RANDOM, bound_port: BoundPort = int):
         self._algorithm = algorithm
-        self._last: tuple[Snapshot, NodeTables, Routes] | None = None
+        self._bound_port = bound_port
+        self._last: tuple[Snapshot, NodeTables, Names, Routes] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -28,7 +31,7 @@ class Compiler:
         self._node_tables = nodetables.Compiler(self._algorithm)
         self._routes = routes.Compiler()
 
-    def compile(self, snapshot: Snapshot) -> tuple[NodeTables, Routes]:
+    def compile(self, snapshot: Snapshot) -> tuple[NodeTables, Names, Routes]:
         """The tables of a Snapshot: the very objects of the one before where they would be equal to them.
 
         Whatever it raises, the next Snapshot is compiled as if there had been none before.
@@ -38,6 +41,7 @@ class Compiler:
         try:
             change = self._index.follow(snapshot)
             node_tables = self._node_tables.compile(snapshot, self._index, change)
+            found_names = names.compile(snapshot, self._bound_port, self._last and (self._last[0], self._last[2]))
             found = self._routes.compile(snapshot, self._index, change)
         except BaseException:
             self._begin()  # one of them may have followed half of a change
@@ -45,11 +49,12 @@ class Compiler:
         finally:
             self._index.forget()
         if self._last is not None:
-            _, last_node_tables, last_routes = self._last
+            _, last_node_tables, last_names, last_routes = self._last
             node_tables = last_node_tables if nodetables.equal(last_node_tables, node_tables) else node_tables
+            found_names = last_names if names.equal(last_names, found_names) else found_names
             found = last_routes if routes.equal(last_routes, found) else found
-        self._last = snapshot, node_tables, found
-        return node_tables, found
+        self._last = snapshot, node_tables, found_names, found
+        return node_tables, found_names, found
 
 
 def _alike(one: Snapshot, other: Snapshot) -> bool:

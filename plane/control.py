@@ -22,6 +22,7 @@ from kernels.layout import RANDOM
 from plane import connections, environment, statuses
 from plane.addresses import AddressPlan
 from plane.compiler import Compiler
+from plane.dns.names import Names
 from plane.errors import NotReadyError, PlaneError
 from plane.ingressclass import served
 from plane.installed import Installed
@@ -47,7 +48,7 @@ class AgentLostError(Exception):
 class NodeAgent(Protocol):
     """A node, wherever it runs (``plane.node.Node`` here, or an actor that holds one)."""
 
-    async def install(self, tables: Any) -> Installed: ...
+    async def install(self, tables: Any, names: Any) -> Installed: ...
     async def sync(self, pods: Sequence[Object]) -> None: ...
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
@@ -74,12 +75,14 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True)
 class Published:
-    """A Snapshot with its compiled tables, and the form of them that agents are handed."""
+    """A Snapshot with what is compiled of it, and the form of that which agents are handed."""
 
     snapshot: Snapshot
     node_tables: NodeTables
+    names: Names
     routes: Routes
     shared_node_tables: Any
+    shared_names: Any
     shared_routes: Any
 
     @property
@@ -118,7 +121,7 @@ class ControlPlane:
 
         ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over.
         """
-        self._compiler = Compiler(algorithm)
+        self._compiler = Compiler(algorithm, plan.bound_port)
         self._zones = zones
         self.plan = plan
         self.fleet = fleet
@@ -243,7 +246,7 @@ class ControlPlane:
             seen = snapshot.generation
             last = self._published
             try:
-                tables, found = await asyncio.to_thread(self._compiler.compile, snapshot)
+                tables, names, found = await asyncio.to_thread(self._compiler.compile, snapshot)
             except Exception as error:  # whatever it is: one object must not stop the others being served
                 log.exception("generation %d cannot be compiled", seen)
                 why = f"no tables can be made of generation {seen}, those before stay in force: {error!r}"
@@ -253,10 +256,12 @@ class ControlPlane:
                     self._progress.notify_all()
                 continue
             shared_tables = last.shared_node_tables if last and last.node_tables is tables else self.fleet.share(tables)
+            shared_names = last.shared_names if last and last.names is names else self.fleet.share(names)
             shared_routes = last.shared_routes if last and last.routes is found else self.fleet.share(found)
             self._see_pods(snapshot)
             async with self._progress:
-                self._published = Published(snapshot, tables, found, shared_tables, shared_routes)
+                compiled = tables, names, found
+                self._published = Published(snapshot, *compiled, shared_tables, shared_names, shared_routes)
                 self._settle()
                 self._progress.notify_all()
 
@@ -313,8 +318,7 @@ class ControlPlane:
         member.agent = agent = await self.fleet.start_node(member.number)
         try:
             async with asyncio.TaskGroup() as group:
-                tables = operator.attrgetter("node_tables"), operator.attrgetter("shared_node_tables")
-                group.create_task(self._keep(member, agent, *tables, self._node_up))
+                group.create_task(self._keep(member, agent, ("node_tables", "names"), self._node_up))
                 group.create_task(self._place(member, agent))
                 group.create_task(self._listen(member, agent))
         finally:
@@ -323,20 +327,18 @@ class ControlPlane:
     async def _run_ingress(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_ingress(member.number)
         async with asyncio.TaskGroup() as group:
-            tables = operator.attrgetter("routes"), operator.attrgetter("shared_routes")
-            group.create_task(self._keep(member, agent, *tables))
+            group.create_task(self._keep(member, agent, ("routes",)))
             group.create_task(self._watch(agent))
 
     async def _keep(
         self,
         member: Member,
         agent: Any,
-        tables: Callable[[Published], Any],
-        shared: Callable[[Published], Any],
+        tables: tuple[str, ...],
         up: Callable[[Member], None] | None = None,
     ) -> None:
-        """Hands an agent the newest tables as they are published, and notes its acknowledgement."""
-        installed = None
+        """Hands an agent the newest tables, which are fields of Published, and notes its acknowledgement."""
+        installed: list[Any] = [None for _ in tables]
         while True:
             async with self._progress:
                 await self._progress.wait_for(
@@ -345,9 +347,11 @@ class ControlPlane:
                 published = self._published
                 member.joining = True
             assert published is not None
-            if tables(published) is not installed:
-                self._tell_problems(member, (await agent.install(shared(published))).problems)
-                installed = tables(published)
+            newest = [getattr(published, name) for name in tables]
+            if not all(map(operator.is_, newest, installed)):
+                shared = [getattr(published, f"shared_{name}") for name in tables]
+                self._tell_problems(member, (await agent.install(*shared)).problems)
+                installed = newest
             first = member.acknowledged is None
             async with self._progress:
                 member.acknowledged, member.joining = published.generation, False

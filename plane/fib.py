@@ -6,8 +6,8 @@ that a new flow may go to, for clients in the cluster and for those outside, and
 for each node (``plane.endpoints``). Every endpoint in any slice is a backend, because flows may still be going there;
 one that is in no pool drains, or is unready.
 
-A ``Compiler`` goes from Snapshot to Snapshot, and what it does in Python goes by what differs between them: it makes the
-parts of the Services that changed (``kernels.lb.parts``) and the rows of the backends that did, and copies the rest.
+A ``Compiler`` goes from Snapshot to Snapshot, and what it does in Python goes by what differs between them: it makes
+the parts of the Services that changed (``kernels.lb.parts``) and the rows of the backends that did; the rest it copies.
 """
 
 import hashlib
@@ -42,7 +42,16 @@ from kernels.lb.pools import Pools
 from kernels.lb.rings import Rings
 from plane.addresses import int_to_ip
 from plane.endpointindex import Change, EndpointIndex
-from plane.frontends import PROTOCOLS, Choices, Frontend, Node, algorithm_of, frontends_of_service, ipv4
+from plane.frontends import (
+    PROTOCOLS,
+    Choices,
+    Frontend,
+    Node,
+    algorithm_of,
+    frontends_of_service,
+    ipv4,
+    slow_start_of,
+)
 from plane.model import Endpoint, EndpointKey, Name, Object, Service, Snapshot
 from plane.rows import Followed
 
@@ -135,11 +144,13 @@ class Compiler:
         endpoints = index.of_service((service.namespace, service.name))
         reached = list(frontends_of_service(0, service, endpoints, index.nodes))
         pools, algorithm = Pools(backends, rings=self._rings), algorithm_of(service, self._algorithm)
+        slow_start_s = slow_start_of(service, algorithm)
         known: dict[int, int] = {}  # the pools of a port's choices, which several of its frontends have
 
         def pool(owner: str, choices: Choices) -> int:
             if id(choices) not in known:
-                known[id(choices)] = pools.add(owner, *(_pool(index, algorithm, *choice) for choice in choices))
+                each = (_pool(index, algorithm, *choice) for choice in choices)
+                known[id(choices)] = pools.add(owner, *each, slow_start_s=slow_start_s)
             return known[id(choices)]
 
         rows: list[tuple[int, ...]] = []
@@ -201,9 +212,7 @@ def _placed(before: np.ndarray, index: EndpointIndex, change: Change) -> np.ndar
     table = np.zeros(size, BACKEND)
     table[: len(before)] = before[:size]
     table[[number for number in change.freed if number < size]] = np.zeros((), BACKEND)
-    rows = [
-        (ipv4(key[0]), key[1], PROTOCOLS[key[2]]) if _is_reachable(index, key) else (0, 0, 0) for _, key in there
-    ]
+    rows = [(ipv4(key[0]), key[1], PROTOCOLS[key[2]]) if _is_reachable(index, key) else (0, 0, 0) for _, key in there]
     for name, column in zip(("ip", "port", "proto"), zip(*rows, strict=True), strict=False):
         table[name][numbers] = column
     return table
@@ -275,8 +284,9 @@ def _traits(fib: Fib, row: np.void) -> str:
 def _pool_lines(fib: Fib, number: int, whom: str) -> Iterator[str]:
     pool = fib.pools[number]
     first, count, slots = int(pool["first_member"]), int(pool["members"]), int(pool["slots"])
-    otherwise = "" if count else f" {OUTCOMES[pool['otherwise']]}"
-    yield f"  {whom} {ALGORITHMS[pool['algorithm']]}{otherwise}"
+    traits = f" slow start {pool['slow_start_s']} s" if pool["slow_start_s"] else ""
+    traits += "" if count else f" {OUTCOMES[pool['otherwise']]}"
+    yield f"  {whom} {ALGORITHMS[pool['algorithm']]}{traits}"
     owned = np.bincount(fib.rings[int(pool["first_slot"]) :][:slots], minlength=len(fib.backends))
     for member, weight in zip(fib.members[first:][:count], fib.weights[first:][:count], strict=True):
         share = (f" weight {weight}" if weight != 1 else "") + (f" {owned[member]}/{slots} slots" if slots else "")

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 from plane.addresses import AddressPlan
 from plane.controllers import Reconciler
 from plane.controllers.addressing import Claims, claims
+from plane.controllers.clusterdns import is_cluster_dns
 from plane.controllers.lifecycle import removed
 from plane.defaults import defaulted
+from plane.dns.names import KUBE_DNS
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError, Problem
 from plane.inheritance import inherited
 from plane.kinds import KINDS
@@ -212,6 +214,8 @@ class Store:
         if before and key.kind == "Service" and isinstance(obj.get("spec"), dict):
             obj = {**obj, "spec": inherited(obj["spec"], before["spec"])}
         problems = check(obj)
+        if not problems and is_cluster_dns(obj):
+            problems = [_problem(key, "metadata", "is the plane's own, which runs cluster DNS itself; leave it out")]
         if problems:
             raise ManifestError(problems)
         old = (before or {}).get("metadata") or {}
@@ -257,6 +261,8 @@ class Store:
             for claim in claims(after.rows("Service")[name]):
                 span = {"spec.clusterIP": self.plan.cluster_ips, "spec.loadBalancerIP": self.plan.vips}.get(claim.field)
                 owner = min(self._claims.owners(claim), key=lambda each: (each in names, each))
+                if claim.value == self.plan.dns:  # also while it is not there
+                    owner = KUBE_DNS[1:]
                 if span is not None and IPv4Address(claim.value) not in span:
                     reason = f"{claim.value} is not in this plane's range {span}; choose one of it, or leave it out"
                     yield _problem(key, claim.field, reason)

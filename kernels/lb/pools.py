@@ -33,16 +33,16 @@ class Pools:
         self._known: dict[tuple[object, ...], int] = {}
         self._runs: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
 
-    def add(self, owner: object, *choices: tuple[int, Sequence[int], Sequence[int], int]) -> int:
+    def add(self, owner: object, *choices: tuple[int, Sequence[int], Sequence[int], int], slow_start_s: int = 0) -> int:
         """The row of the first of these pools, each (algorithm, backend ids, weights, outcome where there are none).
 
         Several pools stand in consecutive rows, as those of nodes 0, 1, 2, … do. Members of weight 0 are left out.
         """
         wanted = tuple(_usable(*choice) for choice in choices)
-        key = (owner, wanted)
+        key = (owner, wanted, slow_start_s)
         if key not in self._known:
             self._known[key] = len(self.rows) + 1
-            self.rows += [self._row(*each) for each in wanted]
+            self.rows += [(*self._row(*each), slow_start_s) for each in wanted]
         return self._known[key]
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ class Pools:
             self.weights += weights
         self.held.append(self._ring(ids, weights) if algorithm in HASHING and ids else 0)
         heaviest, step = max(weights, default=0), math.gcd(*weights)
-        return first, len(ids), 0, 0, sum(weights), heaviest, step, algorithm, otherwise, 0
+        return first, len(ids), 0, 0, sum(weights), heaviest, step, algorithm, otherwise
 
     def _ring(self, ids: tuple[int, ...], weights: tuple[int, ...]) -> int:
         numbers = np.array(ids, np.uint32)

@@ -12,7 +12,7 @@ from kernels.lb import hashing, maglev
 
 
 class Rings:
-    """Rings by number, from 1 on; a number that nobody holds is given again, but not before the next ``lay`` is over."""
+    """Rings by number, from 1 on. A number that nobody holds is given again once the next ``lay`` is over."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}  # by what a ring follows from

@@ -11,15 +11,26 @@ from plane import fib, healthchecks, routes
 from plane.addresses import AddressPlan
 from plane.compiler import Compiler
 from plane.controllers import Reconciler, reconcile
-from plane.model import ALGORITHM_ANNOTATIONS, NODE_NUMBER_ANNOTATION, SERVICE_LABEL, WEIGHT_ANNOTATION, ZONE_LABEL
-from plane.model import Key, Object, Snapshot, endpoint_keys, key_of
+from plane.dns import names
+from plane.model import (
+    ALGORITHM_ANNOTATIONS,
+    NODE_NUMBER_ANNOTATION,
+    SERVICE_LABEL,
+    WEIGHT_ANNOTATION,
+    ZONE_LABEL,
+    Key,
+    Object,
+    Snapshot,
+    endpoint_keys,
+    key_of,
+)
 from plane.rows import Followed, Rows, differences
 
 NOW = "2026-01-01T00:00:00Z"
 PLAN = AddressPlan(0)
 SERVICES = tuple("abcdef")
 NODES = ("node-1", "node-2", "node-3")
-ADDRESSES = tuple(f"127.244.{node}.{host}" for node in (1, 2) for host in range(2, 6)) + ("10.0.0.1", "fd00::1")
+ADDRESSES = (*(f"127.244.{node}.{host}" for node in (1, 2) for host in range(2, 6)), "10.0.0.1", "fd00::1")
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 some = st.sampled_from
@@ -28,7 +39,12 @@ maybe = st.booleans()
 
 def obj(kind: str, name: str, namespace: str = "default", **parts: Any) -> Object:
     metadata = {"name": name, "namespace": namespace, **parts.pop("metadata", {})}
-    return {"apiVersion": "v1", "kind": kind, "metadata": {each: text for each, text in metadata.items() if text}, **parts}
+    return {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {each: text for each, text in metadata.items() if text},
+        **parts,
+    }
 
 
 @st.composite
@@ -56,7 +72,9 @@ def services(draw: Draw) -> Object:
 def slices(draw: Draw) -> Object:
     owner = draw(some([*SERVICES, ""]))
     name, port = draw(some(["http", "http", "dns"])), draw(some([8080, 9090]))
-    rows = draw(st.lists(st.tuples(some(ADDRESSES), some([True, True, False, None]), maybe, some([*NODES, ""])), max_size=5))
+    rows = draw(
+        st.lists(st.tuples(some(ADDRESSES), some([True, True, False, None]), maybe, some([*NODES, ""])), max_size=5)
+    )
     conditions = [{"ready": ready, "serving": not ready or None, "terminating": ends} for _, ready, ends, _ in rows]
     endpoints = [
         {"addresses": [ip], "conditions": each, **({"nodeName": node, "hints": _hints(node)} if node else {})}
@@ -85,7 +103,10 @@ def nodes(draw: Draw) -> Object:
         "Node",
         name,
         "",
-        metadata={"annotations": {NODE_NUMBER_ANNOTATION: number}, "labels": {ZONE_LABEL: draw(some(["zone-1", "zone-2"]))}},
+        metadata={
+            "annotations": {NODE_NUMBER_ANNOTATION: number},
+            "labels": {ZONE_LABEL: draw(some(["zone-1", "zone-2"]))},
+        },
         spec={"podCIDR": f"127.244.{number}.0/24"},
         status={
             "addresses": [{"type": "InternalIP", "address": f"127.18.0.{number}"}],
@@ -110,7 +131,9 @@ def ingresses(draw: Draw) -> Object:
 TABLED = st.one_of(services(), slices(), slices(), nodes(), placed_pods(), ingresses())
 # Objects to put, how many of those there are to drop, and whether the Snapshot before comes back.
 STEPS = st.lists(
-    st.tuples(st.lists(TABLED, max_size=6), st.lists(st.integers(0, 50), max_size=2), some(["", "", "", "back", "unseen"])),
+    st.tuples(
+        st.lists(TABLED, max_size=6), st.lists(st.integers(0, 50), max_size=2), some(["", "", "", "back", "unseen"])
+    ),
     min_size=1,
     max_size=10,
 )
@@ -142,11 +165,12 @@ def test_tables_compiled_from_change_to_change_are_those_compiled_from_nothing(s
         snapshots.append(snapshot)
         if what == "unseen":
             continue
-        node_tables, found = compiler.compile(snapshot)
+        node_tables, named, found = compiler.compile(snapshot)
         fresh = fib.compile(snapshot)
         assert fib.dump(node_tables.fib) == fib.dump(fresh)
         assert fib.equal(node_tables.fib, fresh)
         assert node_tables.health == healthchecks.health_checks(snapshot)
+        assert names.dump(named) == names.dump(names.compile(snapshot, int))
         assert routes.equal(found, routes.compile(snapshot))
         assert not any(array.flags.writeable for array in node_tables.fib[1:])
 
@@ -173,7 +197,9 @@ def selectors(draw: Draw) -> Object:
     kind = draw(some(["ClusterIP", "ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]))
     ports = [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": draw(some([8080, 9090]))}]
     selector = draw(some([{"app": "web"}, {"app": "api"}, {"app": "web", "more": "no"}, {}]))
-    return obj("Service", name, metadata={"uid": f"s-{name}"}, spec={"type": kind, "selector": selector, "ports": ports})
+    return obj(
+        "Service", name, metadata={"uid": f"s-{name}"}, spec={"type": kind, "selector": selector, "ports": ports}
+    )
 
 
 @st.composite
@@ -203,8 +229,14 @@ def reported(snapshot: Snapshot, reports: list[tuple[int, str]]) -> Snapshot:
     for place, what in reports if pods else ():
         pod = pods[place % len(pods)]
         rows = [{"type": "Ready", "status": "True" if what == "ready" else "False"}]
-        status = {**(pod.get("status") or {}), "phase": "Succeeded" if what == "finished" else "Running", "conditions": rows}
-        snapshot = snapshot.changed(drop=[key_of(pod)]) if what == "gone" else snapshot.changed([{**pod, "status": status}])
+        status = {
+            **(pod.get("status") or {}),
+            "phase": "Succeeded" if what == "finished" else "Running",
+            "conditions": rows,
+        }
+        snapshot = (
+            snapshot.changed(drop=[key_of(pod)]) if what == "gone" else snapshot.changed([{**pod, "status": status}])
+        )
     return snapshot
 
 
@@ -255,7 +287,13 @@ def sizes(thing: Any, path: str = "", seen: set[int] | None = None) -> dict[str,
     if id(thing) in seen or isinstance(thing, Snapshot | Rows):
         return found
     seen.add(id(thing))
-    if isinstance(thing, dict | set | list) and path.rpartition(".")[2] not in ("_queued", "_holes", "_free", "_keys", "_holders"):
+    if isinstance(thing, dict | set | list) and path.rpartition(".")[2] not in (
+        "_queued",
+        "_holes",
+        "_free",
+        "_keys",
+        "_holders",
+    ):
         found[path] = len(thing)
     held = thing.values() if isinstance(thing, dict) and all(isinstance(key, type | str) for key in thing) else ()
     for name, value in [*getattr(thing, "__dict__", {}).items(), *((type(each).__name__, each) for each in held)]:
