@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup check lint test soak bench microbench clean lock
+.PHONY: setup check lint test soak bench bench-growth microbench clean lock
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ soak: setup
 
 bench: setup
 	$(BIN)/plane bench run configs/quickstart.yaml --out results
+
+bench-growth: setup
+	$(BIN)/python -m tests.benchmarks.growth
 
 microbench: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave --benchmark-columns=median,iqr,ops,rounds --benchmark-group-by=group
