@@ -486,8 +486,9 @@ class Relay(NamedTuple):
 # State of one of the generator's clients.
 IDLE = 0  # without a connection
 DIALLING = 1  # its connect is under way
-ASKING = 2  # its request or the answer to it is under way
-CLIENT_STATES = ("IDLE", "DIALLING", "ASKING")
+HOLDING = 2  # connected, and not to ask yet
+ASKING = 3  # its request or the answer to it is under way
+CLIENT_STATES = ("IDLE", "DIALLING", "HOLDING", "ASKING")
 
 # Why a request was not answered as it should be.
 NO_CONNECTION = 1  # refused, or reset before anything was sent
@@ -500,7 +501,7 @@ MISSES = ("NONE", "NO_CONNECTION", "NO_PORT", "RESET", "EOF", "WRONG", "OVERDUE"
 
 CLIENT = np.dtype(
     [
-        ("began_ns", "i8"),  # when the request was sent first, on a connection of its own: when that was dialled
+        ("began_ns", "i8"),  # when the connection was dialled; later, of a kept one, when the request was sent first
         ("id", "u8"),  # of the request, its first bytes
         ("received", "i8"),  # bytes of the answer so far
         ("fd", "i4"),
@@ -525,7 +526,8 @@ LOAD = np.dtype(
         ("dialling", "i4"),  # clients in state DIALLING
         ("proto", "u1"),
         ("fresh", "u1"),  # a connection for each request
-        ("spare", "u2"),
+        ("hold", "u1"),  # who has connected does not ask yet
+        ("spare", "u1"),
     ],
     align=True,
 )

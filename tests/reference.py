@@ -229,3 +229,9 @@ def _is_there(fib: Fib, backend: int, seed: int) -> bool:
 
 def _fingerprint(backend: np.void) -> int:
     return endpoint_seed(int(backend["ip"]), int(backend["port"]), int(backend["proto"])) & 0xFFFFFFFF
+
+
+def answer(block: bytes, number: int, length: int) -> bytes:
+    """The request or the answer of so many bytes with this id: the id, then the block's rest over and over."""
+    rest = block[8:]
+    return (number.to_bytes(8, "little") + rest * (length // len(rest) + 1))[:length]

@@ -26,7 +26,7 @@ class Process:
     """A command that runs on one core. ``prefix`` is what leads to where it is to run (``Ground``)."""
 
     def __init__(self, command: Sequence[str], core: int, prefix: Sequence[str] = ()):
-        self._name = Path(command[0]).name if not command[0].endswith("python") else " ".join(command[1:3])
+        self._name = command[2] if command[1] == "-m" else Path(command[0]).name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in ``end``
         with on_core(core):
             self._process = subprocess.Popen(

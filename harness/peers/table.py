@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.peers.summary import GOALS, OURS, RIVAL
+from harness.peers.summary import BASELINE, GOALS, OURS, RIVAL
 from harness.units import format_ns
 
 COLUMNS = ("rate", "lowest to highest", "× direct", "CPU, an answer", "core busy", "p50", "p99")
@@ -37,20 +37,16 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     """What one must know beside the numbers: who was what, where, and who is missing why."""
     versions = ", ".join(f"{name} {version}" for name, version in summary["peers"].items())
     placement = summary["placement"]
-    where = (
-        f"subject on core {placement.get('subject')}, client and backends share core {placement.get('others')}"
-        + (", which is the same core's other thread" if placement.get("siblings") else "")
-        if placement
-        else ""
-    )
-    lines = [f"versions: {versions}", f"{where}; {summary['cpu']}, Linux {summary['kernel']}"]
+    shared = ", the other thread of the same core" if placement["siblings"] else ""
+    lines = [
+        f"versions: {versions}",
+        f"subject on core {placement['subject']}; client and backends share core {placement['others']}{shared}",
+        f"{summary['cpu']}, Linux {summary['kernel']}",
+    ]
     lines += [f"{name} was skipped: {reason}" for name, reason in summary["skipped"].items()]
     lines += [f"{name}: {reason}" for name, reason in summary["refused"].items()]
-    if any(row["cpu_us"] is None for row in summary["rows"] if not row["errors"]):
-        lines.append(
-            "core: how long its core was not idle, where the work is the kernel's and no process has it; "
-            "with direct it is what else ran there"
-        )
+    if any("(core)" in cell for cells in _cells(summary) for cell in cells):
+        lines.append("(core): how long its core was not idle, where the work is the kernel's and no process has it")
     if summary["interrupted"] == "true":
         lines.append("interrupted: this was measured until then")
     return lines
@@ -80,16 +76,21 @@ def _numbers(row: Mapping[str, Any]) -> tuple[str, ...]:
         wrong = "; ".join(f"{text} ({count} ×)" if count > 1 else text for text, count in row["errors"].items())
         return (f"error: {wrong}", *[""] * (len(COLUMNS) - 1))
     spread = " to ".join(rate_text(row["unit"], row["rate"][name]) for name in ("lowest", "highest"))
-    cpu = f"{row['core_us']:,.1f} µs (core)" if row["cpu_us"] is None else f"{row['cpu_us']:,.1f} µs"
     return (
         rate_text(row["unit"], row["rate"]["median"]),
         spread,
         "" if row["ratio"] is None else f"{row['ratio']:.2f}",
-        cpu,
+        _cpu_text(row),
         f"{row['core_busy']:.0%}",
         format_ns(round(row["p50_ns"])),
         format_ns(round(row["p99_ns"])),
     )
+
+
+def _cpu_text(row: Mapping[str, Any]) -> str:
+    if row["subject"] == BASELINE:  # nobody is on its core
+        return ""
+    return f"{row['core_us']:,.1f} µs (core)" if row["cpu_us"] is None else f"{row['cpu_us']:,.1f} µs"
 
 
 def _beside(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

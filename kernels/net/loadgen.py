@@ -5,7 +5,7 @@ asks, reads the answer, and asks again, on the same connection or, ``fresh``, on
 are those of ``kernels.net.answers``; a datagram's answer is its echo.
 
     idle ── connect ─► DIALLING ── writable ─► ASKING ── whole answer ─► its latency, then ASKING or idle again
-                                                 └────── anything else ─► a miss, counted by its reason, then idle
+                           └─ HOLDING, ask_all ─┘└────── anything else ─► a miss, counted by its reason, then idle
 
 Law: nothing is measured that was not answered rightly. A breath ends when there is no room for as many latencies as
 one wait may bring, so none is lost. Nothing here allocates, blocks beyond ``until_ns`` or raises.
@@ -23,6 +23,7 @@ from kernels.layout import (
     CLIENT,
     DIALLING,
     EOF,
+    HOLDING,
     IDLE,
     LOAD,
     MISSES,
@@ -53,11 +54,14 @@ def create(
     answer_bytes: int,
     *,
     fresh: bool = False,
+    hold: bool = False,
 ) -> Load:
     """Clients that are all idle; their owner sets ``loop[0]["epoll"]`` before the first breath.
 
     targets  (address, port) as integers in host order, for clients in turn
     sources  addresses that clients connect from, in turn; empty: as the system has it
+    fresh    a connection for each request
+    hold     clients that have connected hold until ``ask_all``, so that no connect competes with requests
 
     Raises ValueError where a request has no room for its id, or a datagram's answer is not its echo.
     """
@@ -67,7 +71,7 @@ def create(
         raise ValueError("the answer to a datagram is its echo: as many bytes")
     loop = np.zeros(1, LOAD)
     loop[0]["proto"], loop[0]["fresh"], loop[0]["answer_bytes"] = proto, fresh, answer_bytes
-    loop[0]["epoll"], loop[0]["idle"] = -1, clients
+    loop[0]["epoll"], loop[0]["idle"], loop[0]["hold"] = -1, clients, hold
     block = answers.create_block()
     return Load(
         loop=loop,
@@ -104,10 +108,21 @@ def breath(load, until_ns):
 
 
 @kernel
-def give_up_overdue(load, before_ns):
-    """Count those requests as missed, and drop their connections, that began before."""
+def ask_all(load):
+    """Have those that hold ask, and nobody hold from here on."""
+    load.loop[0].hold = 0
     for row in range(load.clients.size):
-        if load.clients[row].state != IDLE and load.clients[row].began_ns < before_ns:
+        if load.clients[row].state == HOLDING:
+            load.clients[row].state = ASKING
+            _ask(load, row, syscalls.monotonic_ns(load.exchange))
+
+
+@kernel
+def give_up_overdue(load, before_ns):
+    """Count those requests and connects as missed, and drop their connections, that began before."""
+    for row in range(load.clients.size):
+        client = load.clients[row]
+        if client.began_ns < before_ns and (client.state == DIALLING or client.state == ASKING):
             _miss(load, row, OVERDUE)
 
 
@@ -169,13 +184,22 @@ def _on_event(load, event):
         if event.events & (syscalls.EPOLLERR | syscalls.EPOLLHUP):
             _miss(load, row, NO_CONNECTION)
         elif event.events & syscalls.EPOLLOUT:
-            load.loop[0].dialling -= 1
-            client.state = ASKING
-            _ask(load, row, client.began_ns if load.loop[0].fresh else syscalls.monotonic_ns(load.exchange))
+            _connected(load, row)
+    elif client.state == HOLDING and event.events & OVER:
+        _miss(load, row, EOF)
     elif client.state == ASKING:
         if client.sent < load.request.size and not _send(load, row):
             return
         _read(load, row, event.events & OVER)
+
+
+@kernel
+def _connected(load, row):
+    loop, client = load.loop[0], load.clients[row]
+    loop.dialling -= 1
+    client.state = HOLDING if loop.hold else ASKING
+    if client.state == ASKING:
+        _ask(load, row, client.began_ns if loop.fresh else syscalls.monotonic_ns(load.exchange))
 
 
 @kernel
@@ -278,5 +302,6 @@ def warm() -> None:
         load = create(UDP, [(0x7F000001, 9)], [], 1, answers.HEAD, answers.HEAD)
         load.loop[0]["epoll"] = epoll.fileno()
         breath(load, 0)
+        ask_all(load)
         give_up_overdue(load, 0)
         end_all(load)
