@@ -32,6 +32,7 @@ def load_on(*targets: Address, proto: int = TCP, clients: int = 1, answer: int =
     load = loadgen.create(proto, places, rest.pop("sources", []), clients, REQUEST, answer, **rest)  # type: ignore[arg-type]
     with select.epoll() as epoll:
         load.loop[0]["epoll"] = epoll.fileno()
+        loadgen.breath(load, 0)  # compiles, before anybody waits
         yield load
         loadgen.end_all(load)
         assert (load.clients["state"] == IDLE).all()

@@ -40,6 +40,7 @@ def answering(plan: AddressPlan, port: int, capacity: int = 64) -> Iterator[tupl
         epoll = stack.enter_context(select.epoll())
         answers_to.room[0]["epoll"] = epoll.fileno()
         assert responder.listen(answers_to) == 0
+        responder.breath(answers_to, 0)  # compiles, before anybody waits
 
         def run() -> None:
             while not over.is_set():
