@@ -20,9 +20,9 @@ from harness import provenance, records
 from harness.peers import rounds
 from harness.peers.peer import Peer
 from harness.peers.records import FILE, Row, tabulate
-from harness.peers.rounds import BASELINE, Cores, Effort
+from harness.peers.rounds import Cores, Effort
 from harness.peers.scene import Scene, compose
-from harness.peers.summary import rate, summarise
+from harness.peers.summary import BASELINE, rate, summarise
 from harness.peers.table import markdown, rate_text
 from plane import manifests
 from plane.addresses import AddressPlan, claimed
@@ -112,9 +112,13 @@ def _measured(subjects: Sequence[Peer], scene: Scene, effort: Effort, console: C
     """The rows, and whether they were cut short."""
     total = effort.rounds * sum(len(rounds.carried(peer, scene, effort)) for peer in subjects)
     rows: list[Row] = []
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
     with _shown(total, effort.rounds, console) as show:
         try:
-            for row in rounds.measure(subjects, scene, effort):
+            for row in rounds.measure(subjects, scene, effort, say):
                 rows.append(row)
                 show(row)
         except KeyboardInterrupt:

@@ -121,7 +121,7 @@ class Nftables:
 
     def _link(self, name: str, addresses: list[str], core: int) -> None:
         """A cable between the node and a neighbour that has these addresses, and sends everything to the node."""
-        here, there = NODE_TO[name], name[:8]
+        here, there = NODE_TO[name], f"to-{name}"
         others = sum(1 << each for each in os.sched_getaffinity(0) if each != core) or 1 << core
         pid = str(self._spaces[name].pid)
         self._on_node("ip", "link", "add", there, "type", "veth", "peer", "name", "eth0", "netns", pid)

@@ -15,9 +15,9 @@ Address = tuple[str, int]
 class Ground(NamedTuple):
     """Where client and backends of a peer live.
 
-    client     what a command is preceded by to run where clients are
-    backends   likewise for backends
-    translate  an address of the Scene to the one that it has here: begins with this octet instead of 127
+    client    what a command is preceded by to run where clients are
+    backends  likewise for backends
+    octet     what addresses of the Scene begin with here, in the place of 127
     """
 
     client: tuple[str, ...] = ()
@@ -25,6 +25,7 @@ class Ground(NamedTuple):
     octet: int = 127
 
     def address(self, ip: str) -> str:
+        """What an address of the Scene is here."""
         return f"{self.octet}.{ip.partition('.')[2]}"
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
@@ -28,7 +28,6 @@ from kernels import warm
 from plane.descriptors import allow_descriptors
 from plane.errors import ManifestError, PlaneError, Problem
 
-BASELINE = "direct"
 CLIENT_PATIENCE_S = 60.0  # beyond the time that is measured
 DESCRIPTORS = 20_000  # two for each of the most connections there are, and some
 
@@ -65,10 +64,12 @@ def cores() -> Cores:
     return Cores(*allowed[:2])
 
 
-def measure(subjects: Sequence[Peer], scene: Scene, effort: Effort) -> Iterator[Row]:
-    """All rows, as they come. Raises PlaneError where nothing can be measured."""
+def measure(
+    subjects: Sequence[Peer], scene: Scene, effort: Effort, say: Callable[[str], None] | None = None
+) -> Iterator[Row]:
+    """All rows, as they come; ``say`` is told what is waited for before the first. Raises PlaneError where none can be."""
     places = cores()
-    warm.warm()
+    warm.warm(say)
     allow_descriptors(DESCRIPTORS)
     for number in range(1, effort.rounds + 1):
         turned = number % len(subjects)
@@ -84,6 +85,8 @@ def carried(peer: Peer, scene: Scene, effort: Effort) -> list[Workload]:
 def _of_subject(peer: Peer, scene: Scene, effort: Effort, places: Cores, turn: tuple[int, int]) -> Iterator[Row]:
     """The rows of one subject in one round."""
     waiting = deque(carried(peer, scene, effort))
+    if not waiting:
+        return
     try:
         with running(peer, scene, places) as client:
             while waiting:
