@@ -67,7 +67,7 @@ def cores() -> Cores:
 def measure(
     subjects: Sequence[Peer], scene: Scene, effort: Effort, say: Callable[[str], None] | None = None
 ) -> Iterator[Row]:
-    """All rows, as they come; ``say`` is told what is waited for before the first. Raises PlaneError where none can be."""
+    """All rows, as they come; ``say`` is told what has to be done before. Raises PlaneError where none can be had."""
     places = cores()
     warm.warm(say)
     allow_descriptors(DESCRIPTORS)
