@@ -102,10 +102,11 @@ class Proxy:
         with self._changing:
             if self._thread is not None:
                 raise PlaneError(f"{self._name}: started before")
-            allow_descriptors(2 * self._connections + self._in_force.relay.datagrams.free.size + DESCRIPTORS_BESIDES)
+            relay = self._in_force.relay
+            sockets = 2 * self._connections + relay.datagrams.free.size
+            allow_descriptors(sockets + relay.pipes.ends.size + DESCRIPTORS_BESIDES)
             self._epoll = select.epoll()
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            relay = self._in_force.relay
             relay.loop[0]["epoll"] = self._epoll.fileno()
             kernel.watch(relay, self._wake, kernel.WAKE_KEY, 0)
             kernel.breath(*self._in_force, 0)  # loads the compiled code, so that the first traffic does not wait for it

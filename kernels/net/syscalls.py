@@ -9,6 +9,8 @@ little-endian, so turning them round for the network is unconditional.
 """
 
 import errno
+import fcntl
+import os
 import platform
 import select
 import socket
@@ -38,6 +40,9 @@ IPPROTO_IP = int(socket.IPPROTO_IP)
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; the socket module has no name for it before Python 3.12
 MSG_NOSIGNAL, MSG_DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
 SHUT_WR = socket.SHUT_WR
+PIPE = os.O_NONBLOCK | os.O_CLOEXEC
+F_SETPIPE_SZ = fcntl.F_SETPIPE_SZ
+SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 EPOLL_CTL_ADD = 1
 CLOCK_MONOTONIC = 1
 
@@ -172,6 +177,9 @@ _recv = _libc("recv", _long(_int, _address, _size, _int))
 _send = _libc("send", _long(_int, _address, _size, _int))
 _recvmmsg = _libc("recvmmsg", _int(_int, _address, types.uintc, _int, _address))
 _sendmmsg = _libc("sendmmsg", _int(_int, _address, types.uintc, _int))
+_pipe2 = _libc("pipe2", _int(_address, _int))
+_fcntl = _libc("fcntl", _int(_int, _int, _int))
+_splice = _libc("splice", _long(_int, _address, _int, _address, _size, types.uintc))
 _shutdown = _libc("shutdown", _int(_int, _int))
 _close = _libc("close", _int(_int))
 _epoll_ctl = _libc("epoll_ctl", _int(_int, _int, _int, _address))
@@ -296,6 +304,24 @@ def receive(fd, buffer):
 def transmit(fd, buffer):
     """``send`` a slice of uint8; a broken pipe is an error and no signal."""
     return _answer(_send(fd, buffer.ctypes.data, buffer.size, MSG_NOSIGNAL))
+
+
+@kernel
+def pipe(exchange):
+    """A new nonblocking pipe, closed on exec; its ends, to read from and to write to, are left in ``exchange.option``."""
+    return _answer(_pipe2(exchange.option.ctypes.data, PIPE))
+
+
+@kernel
+def size_pipe(fd, size):
+    """Have a pipe hold so many bytes, a page in each place. Returns how many it holds."""
+    return _answer(_fcntl(fd, F_SETPIPE_SZ, size))
+
+
+@kernel
+def splice(source, sink, count):
+    """Move at most so many bytes between a pipe and a socket. A broken pipe is a signal too, which Python ignores."""
+    return _answer(_splice(source, 0, sink, 0, np.uintp(count), SPLICE))
 
 
 @kernel

@@ -628,6 +628,8 @@ def refuses(address: Address) -> bool:
         dial(address).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it closed during the handshake
+        return False
     return False
 
 
