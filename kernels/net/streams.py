@@ -131,6 +131,9 @@ def _splice(some, stream):
     got = syscalls.splice(stream.source, some.ends[stream.pipe, pipes.WRITE], pipes.PIPE_BYTES)
     if got <= 0:
         _give_back(some, stream)
+        if got == -syscalls.EINVAL or got == -syscalls.ENOSYS:  # a system that cannot: the next round copies
+            stream.bulk = 0
+            return RESTING
         return _not_read(stream, got)
     stream.bulk = got >= BULK_BYTES
     stream.start = 0

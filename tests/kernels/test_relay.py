@@ -231,6 +231,21 @@ def test_pipes_that_cannot_be_opened_are_none(pairs: tuple[socket.socket, ...]) 
     pipes.close_all(some.pipes)
 
 
+def test_where_the_system_cannot_splice_bulk_is_copied(pairs: tuple[socket.socket, ...]) -> None:
+    sender, source, sink, reader = pairs
+    some, both = carrying(source, sink)
+    with select.epoll() as no_source:
+        both[0]["source"], both[0]["bulk"] = no_source.fileno(), 1
+        assert streams._pass_on(some, 2) == streams.RESTING
+    assert both[0]["readable"]
+    assert some.pipes.count[0] == relay.PIPES
+    both[0]["source"] = source.fileno()
+    sender.send(b"copied")
+    assert streams.turn(some, 2) == streams.RESTING
+    assert reader.recv(10) == b"copied"
+    pipes.close_all(some.pipes)
+
+
 @contextlib.contextmanager
 def no_descriptors_left() -> Iterator[None]:
     """Have every call that opens one answer EMFILE."""
