@@ -40,7 +40,7 @@ from kernels.net.records import record
 BATCH = syscalls.MESSAGES
 WAKE_KEY = 0  # a listener's events carry its row as their key, a connection's have connections.STREAM_KEY set
 RETRY_NS = 20_000_000  # how long accepting pauses for want of descriptors that others may hold
-PIPES = 64  # with what they may hold, an eighth of the pages that Linux lets one user have in pipes
+PIPES = 64  # a quarter of the pages that Linux lets one user have in pipes
 SCAN_NS = 250_000_000  # how often connects are checked for having taken too long
 
 

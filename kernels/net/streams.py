@@ -3,8 +3,8 @@
 Law: edge-triggered epoll speaks once, so a descriptor counts as readable or writable until a system call says
 otherwise: ``EAGAIN``, or a ``recv`` or ``send`` that did less than it was asked to, which epoll(7) gives the same
 meaning; ``splice`` also does less where a pipe has no place left, so there only ``EAGAIN`` counts. Nothing is read
-while the sink takes nothing. A stream reads ``ROUNDS`` times at most in one turn, so that no bulk transfer starves the
-others. Half-close is kept: a source's FIN is passed on as FIN, after the last byte and in its direction only.
+while the sink takes nothing. A stream's turn is over after ``ROUNDS`` reads or ``TURN_BYTES``, so that no bulk transfer
+starves the others. Half-close is kept: a source's FIN is passed on as FIN, after the last byte and in its direction only.
 
 What is read goes through one buffer that all streams share, so that it stays in the core's cache; only what a sink does
 not take is put aside in the stream's own. A read that fills the buffer is the sign of bulk: from then on bytes go
@@ -22,6 +22,7 @@ from kernels.net import pipes, syscalls
 BUFFER_BYTES = 32768
 BULK_BYTES = 8192  # of less, copying costs no more than a pipe
 ROUNDS = 8  # each a read, and a write of what it brought
+TURN_BYTES = 1 << 20  # a fraction of a millisecond
 
 # What a turn came to.
 RESTING = 0  # an event will say when there is more to do
@@ -70,7 +71,10 @@ def redirect(streams, row, upstream):
 def turn(relay, index):
     """Move what stream ``index`` has, as far as one turn goes. Returns RESTING, UNFINISHED or who has failed."""
     stream = relay.streams[index]
+    last = stream.moved + TURN_BYTES
     for _ in range(ROUNDS):
+        if stream.moved >= last:
+            break
         if stream.start == stream.end:
             if stream.state == ENDING:
                 _finish(relay.streams, index)
