@@ -1,8 +1,8 @@
 """The pipes of a relay, taken by a stream for as long as bytes of it are on their way.
 
-Law: a pipe that is given back is empty; one that is not is closed instead. A pipe is opened when it is first wanted, and
-stays open until the relay ends. Where none is to be had (all taken, no descriptor, more pages than the user may have in
-pipes) there is none, and whoever asked copies.
+Law: a pipe that is given back is empty; one that is not is closed instead. A pipe is opened when it is first wanted,
+and stays open until the relay ends. Where none is to be had (all taken, no descriptor, more pages than the user may
+have in pipes), whoever asked copies.
 """
 
 import numpy as np
@@ -20,25 +20,25 @@ def create(most: int) -> Pipes:
     return Pipes(
         ends=np.full((most + 1, 2), -1, np.int32),
         free=np.arange(most, 0, -1, dtype=np.uint32),
-        count=np.full(1, most, np.int64),
+        left=np.full(1, most, np.int64),
     )
 
 
 @kernel
 def take(pipes, exchange):
     """The row of an empty pipe, int64; 0 where none is to be had."""
-    if pipes.count[0] == 0:
+    if pipes.left[0] == 0:
         return np.int64(0)
-    row = np.int64(pipes.free[pipes.count[0] - 1])
+    row = np.int64(pipes.free[pipes.left[0] - 1])
     if pipes.ends[row, READ] < 0 and not _open(pipes, exchange, row):
         return np.int64(0)
-    pipes.count[0] -= 1
+    pipes.left[0] -= 1
     return row
 
 
 @kernel
 def _open(pipes, exchange, row):
-    """Open a pipe of ``PIPE_BYTES``. A smaller one is worth nothing: beyond what its user may have, it has two pages."""
+    """Open a pipe of ``PIPE_BYTES``. A smaller one is no use: beyond its user's share, Linux gives it two pages."""
     if syscalls.pipe(exchange) < 0:
         return False
     pipes.ends[row, READ] = exchange.option[READ]
@@ -52,8 +52,8 @@ def _open(pipes, exchange, row):
 @kernel
 def give_back(pipes, row):
     """Take an empty pipe back; the next who takes one gets it."""
-    pipes.free[pipes.count[0]] = row
-    pipes.count[0] += 1
+    pipes.free[pipes.left[0]] = row
+    pipes.left[0] += 1
 
 
 @kernel

@@ -4,7 +4,8 @@ Law: edge-triggered epoll speaks once, so a descriptor counts as readable or wri
 otherwise: ``EAGAIN``, or a ``recv`` or ``send`` that did less than it was asked to, which epoll(7) gives the same
 meaning; ``splice`` also does less where a pipe has no place left, so there only ``EAGAIN`` counts. Nothing is read
 while the sink takes nothing. A stream's turn is over after ``ROUNDS`` reads or ``TURN_BYTES``, so that no bulk transfer
-starves the others. Half-close is kept: a source's FIN is passed on as FIN, after the last byte and in its direction only.
+starves the others. Half-close is kept: a source's FIN is passed on as FIN, after the last byte and in its direction
+only.
 
 What is read goes through one buffer that all streams share, so that it stays in the core's cache; only what a sink does
 not take is put aside in the stream's own. A read that fills the buffer is the sign of bulk: from then on bytes go

@@ -113,7 +113,7 @@ def test_a_stream_delivers_every_byte_and_then_the_end(chunks: list[int], read_s
         end.setblocking(False)
     with sender, source, sink, reader:
         some, both = carrying(source, sink)
-        some.pipes.count[0] = pipes_had
+        some.pipes.left[0] = pipes_had
         wanted = b"".join(os.urandom(size) for size in chunks)
         sent, got = 0, b""
         while both[0]["state"] != ENDED or len(got) < len(wanted):
@@ -129,7 +129,7 @@ def test_a_stream_delivers_every_byte_and_then_the_end(chunks: list[int], read_s
         assert got == wanted
         assert both[0]["moved"] == len(wanted)
         assert reader.recv(1) == b"", "the end is passed on"
-        assert some.pipes.count[0] == pipes_had, "a pipe that is empty is given back"
+        assert some.pipes.left[0] == pipes_had, "a pipe that is empty is given back"
         relay.end_all(create_steering(empty_fib(), 4), some)
 
 
@@ -203,10 +203,10 @@ def test_a_full_sink_holds_a_pipe_which_is_closed_with_what_is_in_it(pairs: tupl
     assert streams.turn(some, 2) == streams.RESTING
     assert not both[0]["writable"]
     assert both[0]["end"] - both[0]["start"] == 50_000
-    assert some.pipes.count[0] == relay.PIPES - 1
+    assert some.pipes.left[0] == relay.PIPES - 1
     assert len(open_descriptors()) == len(before) + 2
     streams.forget(some, 2)
-    assert some.pipes.count[0] == relay.PIPES
+    assert some.pipes.left[0] == relay.PIPES
     assert (some.pipes.ends == -1).all()
     assert open_descriptors() == before
 
@@ -221,7 +221,7 @@ def test_pipes_that_cannot_be_opened_are_none(pairs: tuple[socket.socket, ...]) 
         sender.sendall(b"copied")
         assert streams.turn(some, 2) == streams.RESTING
     assert reader.recv(10) == b"copied"
-    assert some.pipes.count[0] == relay.PIPES
+    assert some.pipes.left[0] == relay.PIPES
     assert (some.pipes.ends == -1).all()
     both["readable"] = both["bulk"] = 1
     sender.sendall(b"spliced")
@@ -238,7 +238,7 @@ def test_where_the_system_cannot_splice_bulk_is_copied(pairs: tuple[socket.socke
         both[0]["source"], both[0]["bulk"] = no_source.fileno(), 1
         assert streams._pass_on(some, 2) == streams.RESTING
     assert both[0]["readable"]
-    assert some.pipes.count[0] == relay.PIPES
+    assert some.pipes.left[0] == relay.PIPES
     both[0]["source"] = source.fileno()
     sender.send(b"copied")
     assert streams.turn(some, 2) == streams.RESTING

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.layout import DROP, LC, NEW, RANDOM, RANGE, RECORD, Fib, freeze
+from kernels.layout import DRAINING, DROP, LC, NEW, P2C, RANDOM, RANGE, RECORD, RR, Fib, freeze
 from kernels.net import relay as kernel
 from kernels.net.pipes import PIPE_BYTES
 from kernels.net.relay import PIPES
@@ -201,7 +201,7 @@ def test_64_mib_arrive_whole_both_ways_and_wait_for_a_slow_reader(
     wanted = hashlib.sha256(block * 64).digest()
     sent = 0
     relay = proxy._in_force.relay
-    relay.pipes.count[0] = pipes_had
+    relay.pipes.left[0] = pipes_had
 
     def send(client: socket.socket) -> None:
         nonlocal sent
@@ -225,7 +225,7 @@ def test_64_mib_arrive_whole_both_ways_and_wait_for_a_slow_reader(
             sender.join()
     assert digest.digest() == wanted
     eventually(lambda: proxy.live() == 0)
-    assert relay.pipes.count[0] == pipes_had
+    assert relay.pipes.left[0] == pipes_had
 
 
 @pytest.mark.parametrize("late", ["client", "pod"])
@@ -277,7 +277,7 @@ def test_reset_by_the_client_amid_bulk_reaches_the_pod_as_reset(proxy: Proxy, pl
         eventually(lambda: ended)
         assert ended == [ConnectionResetError]
     assert proxy.ends()["CLIENT_RESET"] == 1
-    assert relay.pipes.count[0] == PIPES
+    assert relay.pipes.left[0] == PIPES
 
 
 def test_reset_by_the_pod_amid_bulk_reaches_the_client_as_reset(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
@@ -297,23 +297,23 @@ def test_reset_by_the_pod_amid_bulk_reaches_the_client_as_reset(proxy: Proxy, pl
             with pytest.raises(ConnectionResetError):
                 receive(client, 1 << 40)
         eventually(lambda: proxy.ends()["UPSTREAM_RESET"] == 1)
-    assert relay.pipes.count[0] == PIPES
+    assert relay.pipes.left[0] == PIPES
 
 
 def test_slow_readers_beyond_the_pipes_get_every_byte_too(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
     wanted = os.urandom(8 * MIB)
     relay = proxy._in_force.relay
-    relay.pipes.count[0] = 2
+    relay.pipes.left[0] = 2
     with Pod(pod_address(plan, 1), lambda connection: connection.sendall(wanted)) as pod:
         proxy.install(make_fib(1, {vip: [pod.address]}))
         clients = [dial(vip) for _ in range(6)]
         eventually(lambda: np.count_nonzero(relay.streams["end"] > relay.streams["start"]) == 6)
-        assert relay.pipes.count[0] == 0
+        assert relay.pipes.left[0] == 0
         for client in clients:
             with client:
                 assert receive(client, 1 << 30) == wanted
         eventually(lambda: proxy.ends()["CLOSED"] == 6)
-    assert relay.pipes.count[0] == 2
+    assert relay.pipes.left[0] == 2
 
 
 def test_bulk_that_is_under_way_when_grace_ends_leaves_nothing(plan: AddressPlan, vip: Address) -> None:
@@ -671,6 +671,59 @@ def test_running_out_of_descriptors_pauses_accepting_and_recovers(plan: AddressP
         assert "'CLOSED': 12" in output
 
 
+@pytest.mark.parametrize("algorithm", [LC, P2C, RANDOM, RR], ids=["lc", "p2c", "random", "rr"])
+def test_slow_start_keeps_load_from_an_endpoint_that_has_just_come(
+    proxy: Proxy, plan: AddressPlan, vip: Address, algorithm: int
+) -> None:
+    """Scaled up under load: the others are at work, the one that comes has no connection yet."""
+    with (
+        Pod(pod_address(plan, 1), saying(b"1")) as one,
+        Pod(pod_address(plan, 2), saying(b"2")) as two,
+        Pod(pod_address(plan, 3), saying(b"3")) as new,
+        contextlib.ExitStack() as load,
+    ):
+        proxy.install(make_fib(1, {vip: [one.address, two.address]}, algorithm, slow_start_s=3600))
+        for _ in range(60):  # connections that last
+            load.enter_context(dial(vip))
+        # The first two are an hour old when the third comes.
+        proxy._between_breaths(lambda: np.subtract.at(proxy._in_force.steering.ready_ns, [1, 2], 3600 * 10**9))
+        proxy.install(make_fib(2, {vip: [one.address, two.address, new.address]}, algorithm, slow_start_s=3600))
+        answers = Counter(ask(vip) for _ in range(120))
+        # A fair share is 40, and a tenth of it 4; p2c draws it twice as often. Seven standard deviations are allowed.
+        assert answers[b"3"] <= (27 if algorithm == P2C else 18)
+        assert answers.total() == 120
+        # And once its time is over, it has what its algorithm gives.
+        proxy.install(make_fib(3, {vip: [one.address, two.address, new.address]}, algorithm, slow_start_s=1))
+        eventually(lambda: time.monotonic_ns() > proxy._in_force.steering.warm_ns[0])
+        answers = Counter(ask(vip) for _ in range(120))
+        assert answers[b"3"] >= 20
+
+
+def test_an_endpoint_is_new_since_it_became_ready_whatever_is_installed_meanwhile(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    def ready_ns() -> list[int]:
+        return proxy._between_breaths(lambda: proxy._in_force.steering.ready_ns.tolist())
+
+    first, second, third = (pod_address(plan, number) for number in (1, 2, 3))
+    fibs = [make_fib(generation, {vip: [first, second]}, slow_start_s=9) for generation in range(1, 6)]
+    away = fibs[2].backends.copy()
+    away["state"][2] = DRAINING
+    other = fibs[4].backends.copy()
+    other["ip"][2] = ip_to_int(third[0])
+    fibs[2], fibs[4] = fibs[2]._replace(backends=freeze(away)), fibs[4]._replace(backends=freeze(other))
+    seen = []
+    for fib in fibs:
+        proxy.install(fib)
+        seen.append(ready_ns())
+    assert {row[0] for row in seen} == {0}
+    assert len({row[1] for row in seen}) == 1, "the first was ready throughout"
+    came, still, gone, again, replaced = (row[2] for row in seen)
+    assert came == still == seen[0][1]
+    assert gone == 0
+    assert still < again < replaced, "ready again after it had drained; then its id had another endpoint"
+
+
 def test_records_say_who_was_sent_where(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
     begun_ns = time.monotonic_ns()
     with Pod(pod_address(plan, 1), echo) as pod:
@@ -810,7 +863,7 @@ def test_whatever_clients_and_pods_do_nothing_is_left(plan: AddressPlan, vip: Ad
     relay, conntrack = proxy._in_force.relay, proxy._in_force.steering.conntrack
     assert sorted(relay.free) == list(range(1, 17))
     assert sorted(relay.pipes.free) == list(range(1, PIPES + 1))
-    assert relay.pipes.count[0] == PIPES
+    assert relay.pipes.left[0] == PIPES
     assert not relay.connections["state"].any()
     assert relay.loop[0]["connecting"] == 0
     assert conntrack.counts[0] == 0
