@@ -275,6 +275,7 @@ CONNECTION = np.dtype(
 
 # One direction of a connection: streams[2·row] goes from client to upstream, streams[2·row + 1] back.
 # readable and writable are what edge-triggered epoll reported and no system call has contradicted since.
+# What is read and not yet written, end - start bytes, is in the stream's pipe where it has one, else in its buffer.
 STREAM = np.dtype(
     [
         ("moved", "i8"),  # bytes given to the sink so far
@@ -282,12 +283,13 @@ STREAM = np.dtype(
         ("sink", "i4"),  # file descriptor written to
         ("start", "i4"),  # buffers[stream, start:end] is read and not yet written
         ("end", "i4"),
+        ("pipe", "u2"),  # row of Pipes.ends, held while there is something in it; 0: none
         ("state", "u1"),  # one of STREAM_STATES
         ("readable", "u1"),
         ("writable", "u1"),
         ("hangup", "u1"),  # the source's FIN is here: read on to the end, no further edge will come
         ("failed", "u1"),  # the source is reset: what the sink does not take now is lost
-        ("spare", "u1", (3,)),
+        ("bulk", "u1"),  # the last read brought much: a pipe is worth its while
     ],
     align=True,
 )
@@ -458,13 +460,28 @@ class Datagrams(NamedTuple):
     exchange: tuple
 
 
+class Pipes(NamedTuple):
+    """The pipes through which a relay's bulk goes from socket to socket without being copied. Row 0 is none.
+
+    ends   int32[P+1, 2]: descriptors to read from and to write to; -1: not open
+    free   uint32[P]: stack of free rows
+    left   int64[1]: free[:left] are the free rows
+    """
+
+    ends: np.ndarray
+    free: np.ndarray
+    left: np.ndarray
+
+
 class Relay(NamedTuple):
     """Everything one relay thread writes, apart from Steering. Row 0 of connections and listeners is none.
 
     loop         LOOP[1]
     connections  CONNECTION[C+1]
     streams      STREAM[2·(C+1)]
-    buffers      uint8[2·(C+1), bytes of a buffer]
+    buffer       uint8[bytes of a buffer]: what a stream reads, until it has been written
+    buffers      uint8[2·(C+1), bytes of a buffer]: what was read and the sink has not taken, each stream's
+    pipes        Pipes
     free         uint32[C]: stack of free connection rows
     ready        Ring of connection rows that had more to move when their turn was over
     listeners    LISTENER[L+1]
@@ -481,7 +498,9 @@ class Relay(NamedTuple):
     loop: np.ndarray
     connections: np.ndarray
     streams: np.ndarray
+    buffer: np.ndarray
     buffers: np.ndarray
+    pipes: Pipes
     free: np.ndarray
     ready: Ring
     listeners: np.ndarray
