@@ -32,6 +32,7 @@ from kernels.layout import (
     freeze,
 )
 from plane.addresses import int_to_ip, ip_to_int
+from plane.dns.names import loops
 from plane.endpoints import eligible
 from plane.ingressclass import served
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
@@ -50,6 +51,14 @@ class Origin(NamedTuple):
     rule: int
     path: int
 
+    @property
+    def field(self) -> str:
+        """What it is in the manifest, as kubectl prints fields."""
+        return "spec.defaultBackend" if self.rule < 0 else f"spec.rules[{self.rule}].http.paths[{self.path}]"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.ingress} {self.field}"
+
 
 class Port(NamedTuple):
     """A port of a Service, as a backend names it: by number, or by name where the Service has no such port."""
@@ -59,6 +68,13 @@ class Port(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.service}:{self.port}"
+
+
+class External(NamedTuple):
+    """The host that an ExternalName stands for, and the port that is connected to."""
+
+    name: str
+    port: int
 
 
 class Certificate(NamedTuple):
@@ -82,6 +98,7 @@ class Routes:
     text          uint8[...]: host names and paths
     origins       by the rows that PATH.origin and HOST.origin mean
     services      by the rows that TARGET.service means
+    externals     row of a target that is an ExternalName → the host it stands for
     certificates  of ``spec.tls``, one for each host
     """
 
@@ -94,6 +111,7 @@ class Routes:
     text: np.ndarray
     origins: tuple[Origin, ...]
     services: tuple[Port, ...]
+    externals: dict[int, External]
     certificates: tuple[Certificate, ...] = field(repr=False)
 
     def string(self, offset: int, length: int) -> str:
@@ -150,8 +168,10 @@ def dump(routes: Routes) -> str:
             lines.append(f"  {text} -> {_said(routes, int(path['target']), int(path['origin']))}")
         if host["default"]:
             lines.append(f"  default -> {_said(routes, int(host['default']), int(host['origin']))}")
-    for target in routes.targets[1:]:
+    for number, target in enumerate(routes.targets[1:], start=1):
         lines.append(f"target {routes.services[target['service']]} {ALGORITHMS[target['algorithm']]}")
+        if external := routes.externals.get(number):
+            lines.append(f"  -> {external.name}:{external.port}")
         for backend in routes.endpoints[int(target["first_endpoint"]) :][: int(target["endpoints"])]:
             row = routes.backends[backend]
             lines.append(f"  -> {backend} {int_to_ip(row['ip'])}:{row['port']}")
@@ -196,6 +216,7 @@ class _Table:
         self._rows = [np.zeros((), TARGET).item()]
         self._endpoints: list[int] = []
         self._used: dict[int, Endpoint] = {}
+        self._externals: dict[int, External] = {}
         self._origins = [Origin("", "", -1, -1)]
 
     def add(self, ingress: Object) -> None:
@@ -226,7 +247,10 @@ class _Table:
         named = Port(f"{namespace}/{backend.get('name', '')}", port.port if port else _named_port(backend))
         if named not in self._targets:
             endpoints = []
-            if service and port and service.type != "ExternalName":
+            if service and port and service.type == "ExternalName":
+                if not loops(self._snapshot, service):
+                    self._externals[len(self._rows)] = _external(service, port)
+            elif service and port:
                 slices = self._slices.get((namespace, service.name), ())
                 endpoints = usable(service_endpoints(service, slices)[port.name])
             ids = [self._snapshot.backends[endpoint.key] for endpoint in endpoints]
@@ -261,6 +285,7 @@ class _Table:
             text=freeze(np.frombuffer(bytes(text.bytes), np.uint8)),
             origins=tuple(self._origins),
             services=(Port("", 0), *self._targets),
+            externals=self._externals,
             certificates=certificates,
         )
 
@@ -296,13 +321,24 @@ def matched(path: Object) -> tuple[int, str, bool]:
 
 
 def find_port(snapshot: Snapshot, namespace: str, backend: Object) -> tuple[Service | None, ServicePort | None]:
-    """The Service and its port that the ``service`` of a backend means; None for what is not there."""
+    """The Service and its port that the ``service`` of a backend means; None for what is not there.
+
+    An ExternalName need not list its ports: a number that it does not list is that of the host, as in ingress-nginx.
+    """
     obj = snapshot.get("Service", namespace, backend.get("name", ""))
     if obj is None:
         return None, None
     service, wanted = Service.of(obj), _named_port(backend)
     ports = (port for port in service.ports if wanted in (port.port, port.name) and port.protocol == "TCP")
-    return service, next(ports, None)
+    found = next(ports, None)
+    if found is None and service.type == "ExternalName" and isinstance(wanted, int) and wanted:
+        found = ServicePort("", "TCP", wanted, wanted)
+    return service, found
+
+
+def _external(service: Service, port: ServicePort) -> External:
+    number = port.target_port if isinstance(port.target_port, int) else port.port
+    return External(service.external_name.lower().removesuffix("."), number)
 
 
 def usable(endpoints: Iterable[Endpoint]) -> list[Endpoint]:

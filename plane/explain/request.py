@@ -14,14 +14,15 @@ import numpy as np
 from kernels.lb import select
 from plane import routes
 from plane.addresses import int_to_ip
+from plane.dns.names import followed
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
 from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
-from plane.reasons import Reasons, field_of
+from plane.reasons import Reasons
 from plane.requestpath import host_of, normalised
 from plane.router import Router, names_for
-from plane.routes import Origin, Port, Routes
+from plane.routes import External, Origin, Port, Routes
 
 FORWARDED = 200
 
@@ -114,6 +115,8 @@ def _through_cluster_ip(
     found = explain_flow(
         snapshot, "TCP", service.cluster_ip or f"{service.name}.{service.namespace}", port, from_ip=client
     )
+    if service.type == "ExternalName":
+        service = followed(snapshot, service)[1] or service
     there = next((row for row in service.ports if row.port == port and row.protocol == "TCP"), None)
     rows = _rows(service, _endpoints(snapshot, service, there)) if there else ()
     chosen = None
@@ -159,6 +162,9 @@ def _through_ingress(snapshot: Snapshot, request: str, host: str, parts: SplitRe
         port=named.port,
         endpoints=_rows(service, endpoints),
     )
+    if external := table.externals.get(match.target):
+        assert service is not None
+        return replace(known, status=FORWARDED, reasons=(_by_name(snapshot, service, external), *reasons))
     if not target["endpoints"]:
         return replace(known, reasons=(_why_nobody(named, service, port, endpoints), *reasons))
     chosen = _row_at(known.endpoints, _first_in_turn(table, match.target))
@@ -170,11 +176,11 @@ def _rule(snapshot: Snapshot, origin: Origin) -> tuple[Object, dict[str, Any]]:
     """The Service that a rule of an Ingress names, and the rule."""
     spec = (snapshot.get("Ingress", origin.namespace, origin.ingress) or {})["spec"]
     if origin.rule < 0:
-        return spec["defaultBackend"].get("service") or {}, {"field": "spec.defaultBackend"}
+        return spec["defaultBackend"].get("service") or {}, {"field": origin.field}
     rule = spec["rules"][origin.rule]
     path = rule["http"]["paths"][origin.path]
     said = {"host": rule.get("host") or "", "pathType": path.get("pathType"), "path": path.get("path") or "/"}
-    return path["backend"].get("service") or {}, {"field": field_of(origin.rule, origin.path), **said}
+    return path["backend"].get("service") or {}, {"field": origin.field, **said}
 
 
 def _certificate(table: Routes, host: str) -> str:
@@ -191,8 +197,14 @@ def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, 
         there = ", ".join(f"{row.port} ({row.name})" if row.name else str(row.port) for row in service.ports) or "none"
         return f"Service {named.service} has no TCP port {named.port}; it has {there}"
     if service.type == "ExternalName":
-        return f"Service {named.service} is an ExternalName, which has no endpoints"
+        return f"Service {named.service} is an ExternalName that leads back to itself"
     return _nobody(named.service, endpoints)
+
+
+def _by_name(snapshot: Snapshot, service: Service, external: External) -> str:
+    names, end = followed(snapshot, service)
+    where = f"which is Service {end.full_name}" if end else f"whose address the ingress asks for, port {external.port}"
+    return f"Service {service.full_name} is an ExternalName: the request goes to {' → '.join(names)}, {where}"
 
 
 def _first_in_turn(table: Routes, target: int) -> tuple[str, int]:
