@@ -4,7 +4,7 @@ Law: after ``follow`` the index says of a Snapshot what an index made from nothi
 that may differ from the Snapshot followed before. What it costs goes by what differs, not by what there is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -18,13 +18,14 @@ class Change(NamedTuple):
 
     services   names of those that came, went, or changed, themselves or in their slices or the ids of their endpoints;
                all of them where ``nodes`` is true
-    endpoints  those that are or were in a slice, or have or had an id, that changed; likewise
+    endpoints  those that are or were in a slice, or have or had an id, that changed; likewise. In order of the slices,
+               in which it takes half of the time to go through many
     freed      ids that endpoints had and have no more; others may have them now
     nodes      whether nodes differ in what steering cares for
     """
 
     services: set[Name]
-    endpoints: set[EndpointKey]
+    endpoints: dict[EndpointKey, None]
     freed: list[int]
     nodes: bool
 
@@ -53,7 +54,7 @@ class EndpointIndex:
     def follow(self, snapshot: Snapshot) -> Change:
         """Goes on to this Snapshot."""
         self.forget()
-        change = Change(set(), set(), [], self._follow_nodes(snapshot))
+        change = Change(set(), {}, [], self._follow_nodes(snapshot))
         for name, _, _ in self._services.news(snapshot.rows("Service")):
             change.services.add(name)
         for name, old, new in self._slices.news(snapshot.rows("EndpointSlice")):
@@ -63,7 +64,7 @@ class EndpointIndex:
                     change.services.update(_service_of(obj))
         renumbered: dict[int, Object] = {}  # slices by identity
         for key, number, now in self._ids.news(snapshot.backends):
-            change.endpoints.add(key)
+            change.endpoints[key] = None
             if number is not None:
                 change.freed.append(number)
                 del self.ids[key]
@@ -74,7 +75,7 @@ class EndpointIndex:
         change.services.update(chain.from_iterable(map(_service_of, renumbered.values())))
         if change.nodes:
             change.services.update(snapshot.rows("Service"))
-            change.endpoints.update(self._slices_with)
+            change.endpoints.update(dict.fromkeys(self._slices_with))
         return change
 
     def _follow_nodes(self, snapshot: Snapshot) -> bool:
@@ -83,7 +84,7 @@ class EndpointIndex:
         before, self.nodes = self.nodes, nodes_of(snapshot)
         return before != self.nodes
 
-    def _noted(self, name: Name, obj: Object, *, holds: bool) -> Iterable[EndpointKey]:
+    def _noted(self, name: Name, obj: Object, *, holds: bool) -> dict[EndpointKey, None]:
         """Notes a slice that came or went; the keys of its endpoints."""
         for service in _service_of(obj):
             rows = self._slices_of.setdefault(service, {})

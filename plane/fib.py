@@ -88,10 +88,10 @@ class Compiler:
 
     def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Fib:
         """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
-        fib, stale = self._fib, set(change.endpoints)
+        fib, stale = self._fib, dict(change.endpoints)
         backends = _placed(fib.backends, index, change)
         if change.services:
-            stale |= self._remake(snapshot, index, change.services, backends)
+            stale |= dict.fromkeys(self._remake(snapshot, index, change.services, backends))
             tables = self._parts.tables()
             rings = self._rings.lay(tables.pools, tables.held)
             fib = fib._replace(
