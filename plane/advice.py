@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from plane import dialects
+from plane.annotationadvice import remarks
 from plane.controllers.addressing import is_balanced
 from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
 from plane.model import SERVICE_LABEL, Object, Service, Snapshot, key_of, slices_by_service
@@ -68,14 +70,6 @@ POD_FIELDS = (
     "dnsConfig",
     "priorityClassName",
     "runtimeClassName",
-)
-# Annotations by which ingress controllers are told what the Ingress API has no field for.
-DIALECTS = (
-    "nginx.ingress.kubernetes.io/",
-    "traefik.ingress.kubernetes.io/",
-    "konghq.com/",
-    "haproxy.org/",
-    "haproxy-ingress.github.io/",
 )
 
 
@@ -243,14 +237,16 @@ def _pods(obj: Object) -> Iterator[str]:
 
 
 def _dialect(obj: Object) -> Iterator[str]:
+    """Of a Service: controllers read some annotations there, the plane reads none."""
     annotations = obj["metadata"].get("annotations") or {}
-    found = sorted(name for name in annotations if name.startswith(DIALECTS))
+    found = sorted(name for name in annotations if name.startswith(dialects.DIALECTS))
     if found:
         yield _said(obj, "metadata.annotations", f"not acted on yet: {', '.join(found)}")
 
 
 def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
-    yield from _dialect(obj)
+    for field, what in remarks(obj, snapshot):
+        yield _said(obj, field, what)
     unserved = unserved_because(obj, snapshot)
     if unserved:
         named = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
@@ -305,6 +301,8 @@ def _conflicts(snapshot: Snapshot) -> Iterator[str]:
     """Rules for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
     taken: dict[tuple[Any, ...], str] = {}
     for obj in served(snapshot):
+        if dialects.asked(obj, snapshot).canary:
+            continue
         for slot, place in _slots(obj):
             if slot not in taken:
                 taken[slot] = f"{key_of(obj)} {place.path}"

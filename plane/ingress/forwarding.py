@@ -44,22 +44,35 @@ _DESYNC = frozenset({b"transfer_encoding", b"content_length"})
 
 
 class RefusedError(Exception):
-    """A request that is answered here and goes nowhere."""
+    """A request that is answered here and goes nowhere; ``lines`` are further fields of the answer."""
 
-    def __init__(self, status: int, reason: str):
+    def __init__(self, status: int, reason: str, lines: Sequence[bytes] = ()):
         super().__init__(reason)
         self.status = status
+        self.lines = lines
 
 
 class RequestHead:
     """What the header of a request says, and ``lines``, those of its fields that go on."""
 
-    __slots__ = ("chunked", "desync", "expects_continue", "host", "length", "lines", "named", "request_id", "upgrade")
+    __slots__ = (
+        "chunked",
+        "desync",
+        "expects_continue",
+        "host",
+        "length",
+        "lines",
+        "named",
+        "request_id",
+        "upgrade",
+        "upstream_host",
+    )
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]]):
         """Raises RefusedError with 417 or 501."""
         self.lines: list[bytes] = []
         self.host = b""
+        self.upstream_host = b""  # what the endpoint is told instead, if anything
         self.length = b""
         self.chunked = False
         self.upgrade = b""
@@ -139,11 +152,16 @@ def request_number(request_id: bytes) -> int:
     return int(request_id, 16) if len(request_id) == 16 and not request_id.strip(_HEX_DIGITS) else 0
 
 
-def request_bytes(method: str, target: str, head: RequestHead, hop: bytes, framing: Sequence[bytes]) -> bytes:
-    """The head of a request as it goes to an endpoint; ``hop`` is ``forwarded`` of the client's connection."""
+def request_bytes(
+    method: str, target: str, head: RequestHead, hop: bytes, framing: Sequence[bytes], upstream_host: bytes = b""
+) -> bytes:
+    """The head of a request as it goes to an endpoint; ``hop`` is ``forwarded`` of the client's connection.
+
+    ``upstream_host`` goes in the place of the request's own Host.
+    """
     line = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
     host, number = head.host, head.request_id
-    ours = (line, b"Host: " + host, hop, b"X-Forwarded-Host: " + host, b"X-Request-ID: " + number)
+    ours = (line, b"Host: " + (upstream_host or host), hop, b"X-Forwarded-Host: " + host, b"X-Request-ID: " + number)
     return b"\r\n".join((*ours, *head.lines, *framing, b"", b""))
 
 
@@ -162,18 +180,24 @@ def _date(second: int) -> bytes:
     return b"Date: " + formatdate(second, usegmt=True).encode()
 
 
-def own_answer(status: int, reason: str, *, bodiless: bool, connection: Sequence[bytes]) -> bytes:
-    """An answer of ours, whole; to HEAD it is ``bodiless``."""
+def own_answer(
+    status: int, reason: str, *, bodiless: bool, connection: Sequence[bytes], lines: Sequence[bytes] = ()
+) -> bytes:
+    """An answer of ours, whole, with further fields; to HEAD it is ``bodiless``, and 204 always is."""
     phrase = HTTPStatus(status).phrase
-    body = f"{status} {phrase}: {reason}\n".encode()
-    lines = (
+    body = f"{status} {phrase}: {reason}\n".encode("utf-8", "surrogateescape")
+    if status == HTTPStatus.NO_CONTENT:
+        bodiless = True
+    else:
+        length = b"Content-Length: %d" % len(body)
+        lines = (b"Content-Type: text/plain; charset=utf-8", length, *lines)
+    head = (
         status_line(status, phrase.encode()),
         SERVER,
         date(),
-        b"Content-Type: text/plain; charset=utf-8",
-        b"Content-Length: %d" % len(body),
+        *lines,
         *connection,
         b"",
         b"" if bodiless else body,
     )
-    return b"\r\n".join(lines)
+    return b"\r\n".join(head)

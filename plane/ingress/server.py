@@ -18,6 +18,7 @@ from aiohttp import web
 from plane.errors import PlaneError
 from plane.ingress.exchange import Exchange
 from plane.ingress.front import Front
+from plane.ingress.limits import Limits
 from plane.ingress.records import Records
 from plane.ingress.table import Table
 from plane.ingress.timeouts import Timeouts
@@ -55,6 +56,7 @@ class Ingress:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._table: Table | None = None
+        self._limits = Limits()
         self._installing = asyncio.Lock()
         self._started = False
         self._told_to_stop = asyncio.Event()
@@ -83,14 +85,16 @@ class Ingress:
         self._certificates = Certificates()
         self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s)
         self._started = True
-        http_port, https_port = (row.getsockname()[1] for row in self._sockets)
-        return http_port, https_port
+        http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
+        return http_port, self._https_port
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
         async with self._installing:
             if routes.generation >= self.generation:
-                table = Table(routes, self._pool, self._records, self._table)
+                table = Table(
+                    routes, self._pool, self._records, self._table, limits=self._limits, https_port=self._https_port
+                )
                 self._certificates.install(routes.certificates)
                 self._table = table
                 self._pool.keep(table.addresses)

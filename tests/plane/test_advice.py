@@ -221,7 +221,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 ingress(
                     metadata={
                         "annotations": {
-                            "nginx.ingress.kubernetes.io/rewrite-target": "/",
+                            "nginx.ingress.kubernetes.io/proxy-buffering": "off",
                             "traefik.ingress.kubernetes.io/router.tls": "true",
                             "example.com/owner": "me",
                         }
@@ -231,7 +231,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             [
                 "Service default/web: metadata.annotations: not acted on yet: konghq.com/path",
                 "Ingress default/web: metadata.annotations: not acted on yet: "
-                "nginx.ingress.kubernetes.io/rewrite-target, "
+                "nginx.ingress.kubernetes.io/proxy-buffering, "
                 "traefik.ingress.kubernetes.io/router.tls",
             ],
             id="annotations of a dialect",

@@ -58,12 +58,15 @@ def test_json_of_the_quickstart() -> None:
     ]
     assert found == {
         "status": 200,
+        "redirect": None,
         "ingress": "default/web",
         "rule": {"field": "spec.rules[0].http.paths[0]", "host": "example.com", "pathType": "Prefix", "path": "/"},
         "service": "default/web",
         "port": 80,
         "endpoints": endpoints,
         "chosen": endpoints[0],
+        "upstream": {"method": "GET", "path": "/", "host": "example.com", "headers": {}},
+        "response_headers": {},
         "reasons": [
             "default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request",
             "round robin: this endpoint is the first in turn, the next request gets the next",

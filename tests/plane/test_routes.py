@@ -11,7 +11,7 @@ from kernels.layout import READY
 from plane import routes
 from plane.model import Snapshot
 from plane.requestpath import host_of, normalised
-from plane.router import Router
+from plane.router import Match, Router
 from tests.ingress.corpus import CORPUS, NAMES, Row, services
 from tests.ingress.manifests import (
     endpoint,
@@ -70,14 +70,14 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
         "no host\n"
         "  default -> default/web:80 (default/shop default backend)\n"
         "host *.shop.com\n"
-        "  Prefix / -> default/web:80 (default/shop rule 1 path 0)\n"
-        "  default -> default/web:80 (default/shop default backend)\n"
+        "  Prefix / -> default/web:80 (default/shop rule 1 path 0) [https]\n"
+        "  default -> default/web:80 (default/shop default backend) [https]\n"
         "host shop.com\n"
-        "  Exact /buy -> default/api:80 (default/shop rule 0 path 1)\n"
-        "  Prefix /api/ -> default/api:80 (default/shop rule 0 path 2)\n"
-        "  Prefix /api -> default/web:80 (default/shop rule 0 path 3)\n"
-        "  Prefix / -> default/web:80 (default/shop rule 0 path 0)\n"
-        "  default -> default/web:80 (default/shop default backend)\n"
+        "  Exact /buy -> default/api:80 (default/shop rule 0 path 1) [https]\n"
+        "  Prefix /api/ -> default/api:80 (default/shop rule 0 path 2) [https]\n"
+        "  Prefix /api -> default/web:80 (default/shop rule 0 path 3) [https]\n"
+        "  Prefix / -> default/web:80 (default/shop rule 0 path 0) [https]\n"
+        "  default -> default/web:80 (default/shop default backend) [https]\n"
         "target default/web:80 rr\n"
         "  -> 1 127.244.1.2:8080\n"
         "  -> 2 127.244.1.3:8080\n"
@@ -99,13 +99,13 @@ def test_an_empty_snapshot_compiles_to_tables_that_find_nothing() -> None:
     table = routes.compile(Snapshot(7))
     assert table.generation == 7
     assert routes.dump(table) == ""
-    assert Router(table).match("example.com", "/") == (0, 0)
+    assert Router(table).match("example.com", "/") == Match(0, 0)
 
 
 def test_every_table_is_read_only_and_leaves_a_pickle_out_of_band() -> None:
     table = routes.compile(web(POD))
-    arrays = [value for value in vars(table).values() if isinstance(value, np.ndarray)]
-    assert len(arrays) == 6
+    arrays = [value for value in (*vars(table).values(), *table.policies) if isinstance(value, np.ndarray)]
+    assert len(arrays) == 10
     assert not any(array.flags.writeable for array in arrays)
     buffers: list[pickle.PickleBuffer] = []
     packed = pickle.dumps(table, protocol=5, buffer_callback=buffers.append)
@@ -234,6 +234,6 @@ def test_host_of(header: str, host: str) -> None:
 def test_made_up_hosts_do_not_pile_up_in_the_router() -> None:
     router = Router(routes.compile(web(POD)))
     for number in range(3 * Router.SEEN):
-        assert router.match(f"{number}.com", "/") == (0, 0)
+        assert router.match(f"{number}.com", "/") == Match(0, 0)
     assert len(router._seen) <= Router.SEEN
     assert router.match("example.com", "/").target
