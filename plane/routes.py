@@ -146,14 +146,23 @@ def _same(one: Any, other: Any) -> bool:
 def names(routes: Routes) -> list[str]:
     """For each row of ``origins``, the route as people name it: ``namespace/ingress host path``."""
     found = [f"{origin.namespace}/{origin.ingress} default backend" for origin in routes.origins]
+
+    def name(origin: int, what: str) -> None:
+        found[origin] = f"{routes.origins[origin].namespace}/{routes.origins[origin].ingress} {what}"
+
     for number, host in enumerate(routes.hosts):
         if host["alias"]:
             continue
+        host_name = routes.host_name(number) or "*"
+        if host["policy"] and not host["default"]:
+            name(int(host["origin"]), host_name)
         for row in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
-            row_origin = int(routes.paths[row]["origin"])
-            origin = routes.origins[row_origin]
-            host_name = routes.host_name(number) or "*"
-            found[row_origin] = f"{origin.namespace}/{origin.ingress} {host_name} {routes.path_text(row)}"
+            path = routes.paths[row]
+            origins = [int(path["origin"])]
+            if path["canary"]:
+                origins.append(int(routes.policies.canaries[path["canary"]]["origin"]))
+            for origin in origins:
+                name(origin, f"{host_name} {routes.path_text(row)}")
     return ["", *found[1:]]
 
 
