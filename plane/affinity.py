@@ -67,4 +67,4 @@ def set_cookie(policies: Policies, key: str, service: str, *, secure: bool, now_
 
 
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

@@ -12,7 +12,7 @@ from plane.ingressclass import served
 from plane.model import Object, Snapshot
 from plane.passwords import unusable, users_of
 from plane.policies import NOBODY, Asked
-from plane.routes import matched
+from plane.routes import path_said
 
 Said = tuple[str, str]  # (field, what)
 
@@ -91,10 +91,10 @@ def _canary(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
 
 
 def _rules(obj: Object) -> Iterator[tuple[str, object, Object, str]]:
-    """(host, what it matches, path, field) of each rule."""
+    """(host, type and path as they are written, path, field) of each rule."""
     for number, rule in enumerate(obj["spec"].get("rules") or ()):
         for index, path in enumerate((rule.get("http") or {}).get("paths") or ()):
-            yield (rule.get("host") or "").lower(), matched(path), path, f"spec.rules[{number}].http.paths[{index}]"
+            yield (rule.get("host") or "").lower(), path_said(path), path, f"spec.rules[{number}].http.paths[{index}]"
 
 
 def _aliases(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:

@@ -218,5 +218,6 @@ def _by_header(canary: Canary, value: str) -> bool | None:
     if canary.header_value:
         return True if value == canary.header_value else None
     if canary.header_pattern:
-        return True if compiled(canary.header_pattern).search(value) else None
+        text = value.encode("utf-8", "replace").decode()  # bytes that are no text match nothing
+        return True if compiled(canary.header_pattern).search(text) else None
     return {ALWAYS: True, NEVER: False}.get(value)

@@ -230,6 +230,7 @@ class _Host:
     aliases: tuple[str, ...] = ()
     app_root: tuple[Object, Asked, str] | None = None
     paths: dict[Slot, _Place] = field(default_factory=dict)
+    said: dict[Slot, tuple[str, str]] = field(default_factory=dict)  # what a rule of a canary must be equal to
 
 
 class _Table:
@@ -289,6 +290,7 @@ class _Table:
                 if slot not in host.paths:
                     policy = self._policy(asked, name, path)
                     host.paths[slot] = self._place(ingress, path["backend"], number, index, policy)
+                    host.said[slot] = path_said(path)
 
     def _policy(self, asked: Asked, host: str, path: Object) -> int:
         """Row of the policies of a path, which may be a default backend's, without anything."""
@@ -322,7 +324,7 @@ class _Table:
             for index, path in enumerate(_paths_of(rule) if host else ()):
                 slot = matched(path, regex=host.regex) if host else None
                 main = host.paths.get(slot) if host and slot else None
-                if host is None or slot is None or main is None or main.canary:
+                if host is None or slot is None or main is None or main.canary or host.said[slot] != path_said(path):
                     continue
                 place = self._place(ingress, path["backend"], number, index, 0)
                 if place.target != main.target:
@@ -455,6 +457,11 @@ def matched(path: Object, *, regex: bool = False) -> Slot:
 
 def _paths_of(rule: Object) -> list[Object]:
     return (rule.get("http") or {}).get("paths") or []
+
+
+def path_said(path: Object) -> tuple[str, str]:
+    """Type and text of a path, as they are written: a canary's are the same as those of its rule."""
+    return path.get("pathType") or "", path.get("path") or "/"
 
 
 def _rewrites(asked: Asked, path: Object) -> bool:

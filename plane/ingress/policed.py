@@ -42,11 +42,11 @@ class Policed:
         self._seen = Request(
             method=request.method,
             scheme="https" if secure else "http",
-            host=head.host.decode("latin-1"),
+            host=head.host.decode("utf-8", "surrogateescape"),
             uri=asked,
             client=ip_to_int(peer[0]) if peer else 0,
             length=int(head.length or 0),
-            value=lambda name: ", ".join(request.headers.getall(name, ())),
+            value=lambda name: ("; " if name == "cookie" else ", ").join(request.headers.getall(name, ())),
             https_port=table.https_port,
         )
 
@@ -167,4 +167,4 @@ def _refusal(answer: Answer) -> RefusedError:
 
 
 def _lines(fields: Fields) -> list[bytes]:
-    return [f"{name}: {value}".encode("latin-1", "surrogateescape") for name, value in fields]
+    return [f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in fields]

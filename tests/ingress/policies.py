@@ -187,6 +187,12 @@ REDIRECTS = [
         "http://example.com/",
         redirected("http://example.com/app1", 302),
     ),
+    Row(
+        "app-root among regular expressions",
+        [with_(regex("/(.*)", "web"), app_root="/app1", use_regex="true")],
+        "http://example.com/",
+        redirected("http://example.com/app1", 302),
+    ),
     Row("from-to-www-redirect to the bare name", WWW, "http://www.foo.com/x?y", redirected("http://foo.com/x?y")),
     Row("which is served", WWW, "http://foo.com/x", to("web")),
     Row("from-to-www-redirect to www", FROM_WWW, "http://foo.com/x/", redirected("http://www.foo.com/x")),
@@ -353,6 +359,12 @@ CANARIES = [
         [with_(WEB, prefix("/x", "old")), canary(canary_weight="100")],
         "http://example.com/x",
         to("old"),
+    ),
+    Row(
+        "a canary of another pathType is none",
+        [with_(WEB), with_(regex("/", "api"), name="canary", canary="true", canary_weight="100")],
+        "http://example.com/",
+        to("web"),
     ),
     Row(
         "of two canaries the older counts",

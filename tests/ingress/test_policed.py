@@ -511,6 +511,31 @@ async def test_cors_fields_of_the_endpoint_are_replaced(vip: str, pods: list[Add
         assert (await ask(here.http, GET)).get("access-control-allow-origin") == "*"
 
 
+@pytest.mark.parametrize("name", ["Origin", "Cookie", "Authorization", "X-Canary"])
+async def test_bytes_that_are_no_text_harm_nobody(vip: str, pods: list[Address], name: str) -> None:
+    made = with_canary(
+        *pods[:2],
+        main={"enable_cors": "true", "cors_allow_origin": "https://a.com", "affinity": "cookie"},
+        canary_by_header="X-Canary",
+        canary_by_header_pattern="a+",
+        canary_by_cookie="try",
+    )
+    async with Endpoint(pods[0]), Endpoint(pods[1]), running(vip, made) as here, client(here.http) as one:
+        known = (await served(here.http, ""))[1].partition("|")[2].encode()
+        for value in (b"\xff", b"INGRESSCOOKIE=\xff|" + known, b"\xe2\x82\xac|x; try=\xff", b"Basic \xfc"):
+            one.send(b"GET / HTTP/1.1\r\n" + HEAD + name.encode() + b": " + value + b"\r\n\r\n")
+            assert (await one.answer()).status == 200
+
+
+@pytest.mark.parametrize("token", [b"Basic \xff", b"Basic /w==", b"Basic Og==", b"Basic", b"Digest x", b"basic YTpi"])
+async def test_credentials_that_are_none_get_401(vip: str, pods: list[Address], token: bytes) -> None:
+    said = {"auth_type": "basic", "auth_secret": "users"}
+    made = annotated(pods[0], more=(secret("users", auth=f"a:{SHA}"),), **said)
+    async with running(vip, made) as here, client(here.http) as one:
+        one.send(b"GET / HTTP/1.1\r\n" + HEAD + b"Authorization: " + token + b"\r\n\r\n")
+        assert (await one.answer()).status == 401
+
+
 async def test_https_of_another_port_is_found_by_those_who_named_one(vip: str, pods: list[Address]) -> None:
     async with (
         Endpoint(pods[0]),
