@@ -91,9 +91,11 @@ class Conduct:
         if policies.cors and request.method == "OPTIONS" and self._allows(request):
             return Answer(204, "", fields=(("Content-Type", "text/plain charset=UTF-8"),))
         if policies.redirect:
-            return self._redirected(policies.redirect_status, self._url(request))
+            return _redirected(policies.redirect_status, self._url(request))
         if policies.https and request.scheme == "http":
-            return self._redirected(PERMANENT_REDIRECT, _secured(request, keep_slash=policies.keep_slash))
+            if not request.host:
+                return Answer(400, "there is no Host that could be asked by HTTPS")
+            return _redirected(PERMANENT_REDIRECT, _secured(request, keep_slash=policies.keep_slash))
         if limited is not None and (why := limited(policies, request.client)):
             return Answer(503, why)
         if _holds(policies.sources_denied, request.client):
@@ -136,14 +138,15 @@ class Conduct:
     def _allows(self, request: Request) -> bool:
         return self._any_origin or bool(self._origins.fullmatch(request.value("origin")))
 
-    def _redirected(self, status: int, url: str) -> Answer:
-        return Answer(status, f"see {url}", url)
-
     def _url(self, request: Request) -> str:
         """The URL of a redirect; the pieces alternate with names of variables."""
         return "".join(
             _variable(piece, request) if number % 2 else piece for number, piece in enumerate(self._redirect)
         )
+
+
+def _redirected(status: int, url: str) -> Answer:
+    return Answer(status, f"see {url}", url)
 
 
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"

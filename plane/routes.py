@@ -220,6 +220,7 @@ class _Host:
     first    of all its Ingresses, whose policies are those of a path miss
     regex    paths are regular expressions
     secured  one of its Ingresses has spec.tls
+    said     by slots, what a rule of a canary must be equal to
     """
 
     first: tuple[Object, Asked]
@@ -228,9 +229,9 @@ class _Host:
     secured: bool = False
     www: bool = False
     aliases: tuple[str, ...] = ()
-    app_root: tuple[Object, Asked, str] | None = None
+    app_root: tuple[Object, str] | None = None  # and whose it is
     paths: dict[Slot, _Place] = field(default_factory=dict)
-    said: dict[Slot, tuple[str, str]] = field(default_factory=dict)  # what a rule of a canary must be equal to
+    said: dict[Slot, tuple[str, str]] = field(default_factory=dict)
 
 
 class _Table:
@@ -269,7 +270,7 @@ class _Table:
         host.www |= asked.www and bool(name)
         host.aliases = host.aliases or asked.aliases
         if asked.app_root and not host.app_root:
-            host.app_root = ingress, asked, asked.app_root
+            host.app_root = ingress, asked.app_root
 
     def _add_rules(self, ingress: Object, asked: Asked) -> None:
         rules = ingress["spec"].get("rules") or ()
@@ -321,10 +322,12 @@ class _Table:
         """To the same rule of another Ingress, unless that has one, or leads to the same Service."""
         for number, rule in enumerate(ingress["spec"].get("rules") or ()):
             host = self._hosts.get((rule.get("host") or "").lower())
-            for index, path in enumerate(_paths_of(rule) if host else ()):
-                slot = matched(path, regex=host.regex) if host else None
-                main = host.paths.get(slot) if host and slot else None
-                if host is None or slot is None or main is None or main.canary or host.said[slot] != path_said(path):
+            if host is None:
+                continue
+            for index, path in enumerate(_paths_of(rule)):
+                slot = matched(path, regex=host.regex)
+                main = host.paths.get(slot, NOWHERE)
+                if main.canary or host.said.get(slot) != path_said(path):
                     continue
                 place = self._place(ingress, path["backend"], number, index, 0)
                 if place.target != main.target:
@@ -399,7 +402,7 @@ class _Table:
         """Rows of PATH of a host, in order of matching."""
         rows = dict(host.paths)
         if host.app_root:
-            ingress, _, root = host.app_root
+            ingress, root = host.app_root
             policy = self._redirect(f"$scheme://$http_host{root}", 302)
             rows[(EXACT, "/", False)] = _Place(0, self._origin(ingress, -1, -1), policy)
         by_name = sorted(rows.items(), key=lambda row: row[0][1], reverse=host.regex)

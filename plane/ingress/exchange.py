@@ -22,7 +22,7 @@ from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.front import CLOSED, KEPT, Client, log
 from plane.ingress.policed import Policed
 from plane.ingress.records import Records
-from plane.ingress.retry import DEFAULT
+from plane.ingress.retry import DEFAULT, Retry
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.tunnel import Tunnel
 from plane.ingress.upstream import Pool
@@ -150,17 +150,18 @@ class Exchange:
         if self._body:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
-        until_s = self._pool.loop.time() + retry.within_s if retry.within_s else 0.0
+        began_s = self._pool.loop.time() if retry.within_s else 0.0
         failed: list[Backend] = []
         fresh, error, attempt = False, None, 0
         backend = self._next(target, failed)
         while backend is not None:
             self._backend, self._retries, self._connection = backend, attempt, None
             attempt += 1
-            last = attempt >= retry.tries or bool(until_s and self._pool.loop.time() >= until_s)
             try:
                 connection = await self._try(backend, data, head, fresh=fresh)
-                if last or not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
+                if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
+                    return connection
+                if self._is_last(retry, attempt, began_s):
                     return connection
                 failed.append(backend)
                 following = self._next(target, failed)
@@ -172,12 +173,14 @@ class Exchange:
                 error = failure
                 # That a connection had gone stale is no fault of the endpoint, but its other idle ones may have too.
                 stale = self._connection is not None and self._connection.used
-                fresh = fresh or stale
-                if (last and not stale) or not (DEFAULT if stale else retry).after(
-                    failure, request.method, self._streaming
-                ):
+                rule = DEFAULT if stale else retry
+                if not rule.after(failure, request.method, self._streaming):
                     raise
-                if not stale:
+                if stale:
+                    fresh = True
+                elif self._is_last(retry, attempt, began_s):
+                    raise
+                else:
                     failed.append(backend)
                 backend = self._next(target, failed)
         if error is None:
@@ -197,6 +200,11 @@ class Exchange:
             self._sender = asyncio.create_task(self._send_body(connection, head))
         await connection.head()
         return connection
+
+    def _is_last(self, retry: Retry, attempt: int, began_s: float) -> bool:
+        """Whether the policy allows no try after so many and for so long."""
+        late = retry.within_s and self._pool.loop.time() - began_s >= retry.within_s
+        return attempt >= retry.tries or bool(late)
 
     @property
     def _streaming(self) -> bool:

@@ -17,6 +17,7 @@ from plane.conduct import Answer, Fields, Request, choose
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
 from plane.ingress.forwarding import RefusedError, RequestHead
+from plane.ingress.retry import DEFAULT
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.upstream import Pool
 from plane.policies import Policies
@@ -102,7 +103,7 @@ class Policed:
         if key and of == affinity.backend_key(service) and not (failed and policies.cookie_change_on_failure):
             found = affinity.endpoint_of(key, addresses, persistent=policies.cookie_persistent)
             if found is not None:
-                return backends[found]
+                return backends[found] if list(failed).count(backends[found]) < DEFAULT.tries else None
         chosen = target.next(failed)
         if chosen is None:
             return None

@@ -343,16 +343,29 @@ async def test_proxy_next_upstream_after_a_timeout(vip: str, pods: list[Address]
         assert (await ask(here.http, GET)).status == 200
 
 
-async def test_proxy_next_upstream_timeout_ends_the_tries(vip: str, pods: list[Address]) -> None:
-    said = {"proxy_next_upstream": "timeout", "proxy_read_timeout": "1", "proxy_next_upstream_timeout": "1"}
-    async with (
-        Endpoint(pods[0], serve=silent),
-        Endpoint(pods[1], serve=silent) as second,
-        Endpoint(pods[2]) as third,
-        running(vip, annotated(*pods[:3], **said)) as here,
-    ):
-        assert (await ask(here.http, GET)).status == 504
-        assert (second.connections, third.connections) == (1, 0)
+@pytest.mark.parametrize(("within", "status"), [("1", 504), ("60", 200)])
+async def test_proxy_next_upstream_timeout_ends_the_tries(
+    vip: str, pods: list[Address], within: str, status: int
+) -> None:
+    said = {"proxy_next_upstream": "timeout", "proxy_read_timeout": "1", "proxy_next_upstream_timeout": within}
+    snapshot = annotated(*pods[:2], **said)
+    async with Endpoint(pods[0], serve=silent), Endpoint(pods[1]), running(vip, snapshot) as here:
+        assert (await ask(here.http, GET)).status == status
+
+
+async def test_affinity_to_an_endpoint_that_is_gone_does_not_try_it_forever(vip: str, pods: list[Address]) -> None:
+    said = {"affinity": "cookie", "affinity_mode": "persistent", "proxy_next_upstream_tries": "0"}
+    async with running(vip, annotated(*pods[:2], **said)) as here:
+        async with Endpoint(pods[0], saying(b"0")):
+            cookie = (await served(here.http, ""))[1]
+        async with client(here.http) as one:
+            assert (await one.get(fields=f"Cookie: {cookie}\r\n")).status == 502
+
+
+async def test_a_request_without_a_host_cannot_be_redirected(vip: str, pods: list[Address]) -> None:
+    made = ingress("web", rule("", prefix("/", "web")), annotations=named(force_ssl_redirect="true"))
+    async with running(vip, snapshot_of(service("web"), made)) as here:
+        assert (await ask(here.http, b"GET / HTTP/1.0\r\n\r\n")).status == 400
 
 
 # Affinity
