@@ -390,10 +390,10 @@ def test_reasons_of_expressions_aliases_and_roots() -> None:
     found = explain(snapshot, "http://example.com/")
     assert (found.status, found.redirect, found.ingress) == (302, "http://example.com/app", "default/root")
     assert found.rule == {"field": "metadata.annotations"}
-    assert found.reasons[-1] == (
+    assert (
         "default/root spec.rules[0].http.paths[0]: example.com Exact /: "
         "it matches, but default/root redirects this path of the host"
-    )
+    ) in found.reasons
 
 
 def test_the_cookie_of_affinity_chooses_the_endpoint() -> None:
