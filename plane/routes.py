@@ -267,7 +267,7 @@ class _Table:
         host = self._hosts.setdefault(name, _Host((ingress, asked)))
         host.regex |= asked.regex or any(_rewrites(asked, path) for path in paths)
         host.secured |= bool(ingress["spec"].get("tls"))
-        host.www |= asked.www and bool(name)
+        host.www |= asked.www and bool(name) and not name.startswith("*")
         host.aliases = host.aliases or asked.aliases
         if asked.app_root and not host.app_root:
             host.app_root = ingress, asked.app_root
@@ -306,7 +306,7 @@ class _Table:
             else:
                 policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
         if path and _rewrites(asked, path):
-            policies = replace(policies, rewrite_from=text, rewrite_to=asked.rewrite)
+            policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
         elif policies.forwarded_prefix:
             policies = replace(policies, forwarded_prefix="")
         if policies.cookie and not policies.cookie_path:

@@ -67,7 +67,7 @@ def words_of(*words: str) -> Reader:
 
 def size(text: str) -> int:
     """Bytes, as NGINX writes them."""
-    found = re.fullmatch(r"(\d{1,12})([bkmg]?)", text.strip().lower(), re.ASCII)
+    found = re.fullmatch(r"(\d{1,9})([bkmg]?)", text.strip().lower(), re.ASCII)
     if not found:
         raise ValueError('write a number of bytes, as in "8m", "512k" or "0" for no limit')
     return int(found[1]) * _UNITS[found[2]]

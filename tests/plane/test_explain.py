@@ -396,6 +396,20 @@ def test_reasons_of_expressions_aliases_and_roots() -> None:
     ) in found.reasons
 
 
+def test_what_a_dump_has_and_the_plane_would_not_take_is_explained_without_it() -> None:
+    made = annotated(
+        prefix("/a(", "web"), prefix("/b", "web"), rewrite_target="/x", auth_type="digest", server_snippet="return 200;"
+    )
+    canary = annotated(
+        prefix("/b", "api"), name="new", canary="true", canary_by_header="X", canary_by_header_pattern="(?!x)"
+    )
+    snapshot = snapshot_of(*BASE, made, canary)
+    literal = explain(snapshot, "http://example.com/a(/c")
+    assert literal.upstream is not None
+    assert (literal.status, literal.upstream["path"]) == (200, "/x")
+    assert explain(snapshot, "http://example.com/b", headers=[("X", "y")]).service == "default/web"
+
+
 def test_the_cookie_of_affinity_chooses_the_endpoint() -> None:
     said = {"affinity": "cookie", "affinity-mode": "persistent"}
     snapshot = web(*PODS, annotations={NGINX + name: value for name, value in said.items()})
