@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup check lint test bench microbench clean lock
+.PHONY: setup check lint test soak bench microbench clean lock
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ test: setup
 	$(BIN)/python -m pytest tests
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q tests -m "not ray"
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q tests/kernels tests/plane/test_fib.py -m "not syscalls"
+
+# What takes too long for every day: two minutes.
+soak: setup
+	$(BIN)/python -m pytest tests -m soak
 
 bench: setup
 	$(BIN)/plane bench run configs/quickstart.yaml --out results

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, InstanceOf, ValidationError
+from pydantic import Field, InstanceOf
 
 from harness import units
-from harness.schema import Contradiction, Part, at, field_path, read_by
-from plane import documents
+from plane import strict
 from plane.errors import ManifestError, Problem
+from plane.strict import Contradiction, Part, at, read_by
 
 # A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
 ROWS_AT_MOST = 50_000_000
@@ -245,8 +245,9 @@ def read(path: Path) -> tuple[Scenario, str]:
         reason = error.strerror if isinstance(error, OSError) else f"is not UTF-8: {error}"
         raise ScenarioError([Problem(str(path), 0, "Scenario", "", f"cannot be read: {reason}")]) from None
     scenario = parse(text, str(path))
+    named = f"Scenario {scenario.name}"
     missing = [
-        Problem(str(path), 1, _named(scenario.name), f"spec.manifests[{place}]", f"there is no {path.parent / name}")
+        Problem(str(path), 1, named, f"spec.manifests[{place}]", f"there is no {path.parent / name}")
         for place, name in enumerate(scenario.spec.manifests)
         if not (path.parent / name).exists()
     ]
@@ -257,24 +258,10 @@ def read(path: Path) -> tuple[Scenario, str]:
 
 def parse(text: str, file: str = "") -> Scenario:
     """The scenario that the text is; ``file`` is for messages. Raises ScenarioError with everything that is wrong."""
-    found = list(documents.parse(text))
-    faults = [(document.number, fault) for document in found for fault in document.faults]
-    if faults:
-        raise ScenarioError(
-            Problem(f"{file}:{fault.line}:{fault.column}" if fault.line else file, number, "Scenario", "", fault.reason)
-            for number, fault in faults
-        )
-    values = [document.value for document in found if document.value is not None]
-    if len(values) != 1:
-        reason = f"holds {len(values)} YAML documents; a scenario is exactly one"
-        raise ScenarioError([Problem(file, 0, "Scenario", "", reason)])
-    name = values[0].get("metadata") if isinstance(values[0], dict) else None
-    named = _named(name.get("name") if isinstance(name, dict) else None)
-    try:
-        return Scenario.model_validate(values[0])
-    except ValidationError as error:
-        problems = [Problem(file, 1, named, field_path(row["loc"]), row["msg"]) for row in error.errors()]
-        raise ScenarioError(problems) from None
+    found = strict.parse(Scenario, text, file)
+    if isinstance(found, list):
+        raise ScenarioError(found)
+    return found
 
 
 def is_address(host: str) -> bool:
@@ -284,7 +271,3 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _named(name: Any) -> str:
-    return f"Scenario {name}" if isinstance(name, str) else "Scenario"

@@ -70,7 +70,7 @@ POOL = np.dtype(
         ("step", "u2"),  # their greatest common divisor
         ("algorithm", "u1"),  # one of ALGORITHMS
         ("otherwise", "u1"),  # REJECT or DROP: the outcome where there is no member
-        ("spare", "u2"),
+        ("slow_start_s", "u2"),  # for how long a member that has become ready gets less than its share
     ],
     align=True,
 )
@@ -160,6 +160,8 @@ class Steering(NamedTuple):
     affinity   Conntrack of clients of frontends with session affinity
     turns      int64[pools, 2]: the next member in turn of a pool, and the weight its turns have come down to
     active     int32[backends]: flows that a backend has now; each NEW one is counted, who sees it end counts it off
+    ready_ns   int64[backends]: since when a backend has been ready; 0: longer than anybody remembers
+    warm_ns    int64[1]: from when on no backend is new to a pool with slow start
     outcomes   int64[len(OUTCOMES)]: how often each outcome was given
     idle_ns    int64[1]: how long a tracked flow is remembered after its last packet or batch
     arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
@@ -170,6 +172,8 @@ class Steering(NamedTuple):
     affinity: Conntrack
     turns: np.ndarray
     active: np.ndarray
+    ready_ns: np.ndarray
+    warm_ns: np.ndarray
     outcomes: np.ndarray
     idle_ns: np.ndarray
     arrival: np.ndarray
@@ -379,7 +383,7 @@ STREAM = np.dtype(
 
 LISTENER = np.dtype(
     [
-        ("ip", "u4"),  # of the frontend
+        ("ip", "u4"),  # of the frontend; 0: shared, of every frontend of that port that ``shared.answers`` names
         ("port", "u2"),  # of the frontend; the socket may be bound to a shifted one
         ("queued", "u1"),  # the row is in Relay.backlog
         ("spare", "u1"),
@@ -388,6 +392,12 @@ LISTENER = np.dtype(
     ],
     align=True,
 )
+
+# The mark of a shared listener is the longest segment that it says it takes. A handshake carries it to the other side,
+# and no other server asks for so little over the loopback device, or for so much over another. 12 bytes are taken by
+# timestamps, unless Linux is told to send none.
+SHARED_SEGMENT_BYTES = 32000
+MARKS = (SHARED_SEGMENT_BYTES, SHARED_SEGMENT_BYTES - 12)
 
 # One row for each connection or flow of datagrams that was accepted and decided on, in the order of decision.
 RECORD = np.dtype(
@@ -482,6 +492,8 @@ DATAGRAM_LOOP = np.dtype(
         ("overflowed", "i8"),  # answers that a flow's socket had no room for, as far as flows have ended
         ("free", "i4"),  # Datagrams.free[:free] are the free rows
         ("cursor", "i4"),  # the flow row that was looked at last for one to be crowded out
+        ("raw", "i4"),  # descriptor to refuse by, -1 where this process may have none: then nothing is shared
+        ("spare", "i4"),
     ],
     align=True,
 )
@@ -513,6 +525,7 @@ class Datagrams(NamedTuple):
     opening     uint32[batch]: the flow rows that are new in a batch
     fates       int64[len(FATES)]: how many datagrams had each fate
     ends        int64[len(FLOW_ENDS)]: how many flows ended so
+    refusal     uint8[refusal.BYTES]: the packet that says nobody is there
     messages    the memory that system calls read and write, ``kernels.net.syscalls.Messages``
     exchange    likewise, the relay's own
     """
@@ -529,6 +542,7 @@ class Datagrams(NamedTuple):
     opening: np.ndarray
     fates: np.ndarray
     ends: np.ndarray
+    refusal: np.ndarray
     messages: tuple
     exchange: tuple
 

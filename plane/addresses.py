@@ -57,6 +57,16 @@ class AddressPlan:
     def vips(self) -> ipaddress.IPv4Network:
         return ipaddress.IPv4Network(f"127.{200 + self.instance}.0.0/16")
 
+    @property
+    def dns(self) -> str:
+        """ClusterIP of cluster DNS: the tenth, as in kubeadm."""
+        return str(self.cluster_ips[10])
+
+    def has(self, ip: str) -> bool:
+        """Whether an address is one of this plane's Services, pods or load balancers."""
+        address = ipaddress.ip_address(ip)
+        return any(address in span for span in (self.cluster_ips, self.pods, self.vips))
+
     def node(self, number: int) -> str:
         """Address of node ``number``, counted from 1."""
         return str(self.nodes[number])
@@ -110,6 +120,12 @@ class AddressPlan:
     def bound_port(self, port: int) -> int:
         """The port a socket is bound to for a manifest's ``port``: shifted where it needs a privilege we lack."""
         return port + self.port_offset if port < unprivileged_port_start() else port
+
+
+def is_service_address(ip: str) -> bool:
+    """Whether it is one that planes of this machine, of whatever instance, give to Services."""
+    first, second = ipaddress.IPv4Address(ip).packed[:2]
+    return first == 127 and (96 <= second < 96 + 16 * INSTANCES or 200 <= second < 200 + INSTANCES)
 
 
 @contextmanager

@@ -11,26 +11,19 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from kernels.layout import ALGORITHMS, RANDOM
 from plane import dialects
 from plane.annotationadvice import remarks
 from plane.controllers.addressing import is_balanced
+from plane.dns.names import followed, loops
+from plane.frontends import algorithm_of, slow_start_of
 from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
-from plane.model import SERVICE_LABEL, Object, Service, Snapshot, key_of, slices_by_service
+from plane.model import SERVICE_LABEL, SLOW_START_ANNOTATION, Object, Service, Snapshot, key_of, slices_by_service
 from plane.pods import images
 from plane.routes import find_port, matched
 from plane.validation.findings import Place
 from plane.validation.metadata import APP_ANNOTATION
 
-
-class Row(NamedTuple):
-    """A field that is not acted on: its path (``[*]``: every item), which values (none: any), and what happens."""
-
-    field: str
-    values: tuple[object, ...]
-    consequence: str
-
-
-SERVICE_FIELDS = (Row("spec.type", ("ExternalName",), "not served yet, there is no DNS"),)
 DEPLOYMENT_FIELDS = ("paused", "minReadySeconds")
 # Below a pod's spec. What concerns pulling images is not here: the plane pulls none and says so for each image.
 POD_FIELDS = (
@@ -44,6 +37,7 @@ POD_FIELDS = (
     "containers[*].env[*].valueFrom.secretKeyRef",
     "containers[*].env[*].valueFrom.fileKeyRef",
     "containers[*].ports[*].hostPort",
+    "containers[*].ports[*].hostIP",
     "containers[*].volumeMounts",
     "containers[*].volumeDevices",
     "containers[*].resources.limits",
@@ -65,26 +59,28 @@ POD_FIELDS = (
     "hostNetwork",
     "hostPID",
     "hostIPC",
-    "hostAliases",
-    "subdomain",
-    "dnsConfig",
+    "setHostnameAsFQDN",
+    "hostnameOverride",
     "priorityClassName",
     "runtimeClassName",
 )
+RESOLVER_OPTIONS = ("ndots", "timeout", "attempts")  # of dnsConfig, that pods' resolvers act on
 
 
-def advise(snapshot: Snapshot) -> list[str]:
+def advise(snapshot: Snapshot, algorithm: int = RANDOM) -> list[str]:
     """All warnings about the objects of a Snapshot, in order of kind and name.
 
-    Objects that a controller made are left out: their owner is warned about.
+    Objects that a controller made are left out: their owner is warned about. ``algorithm`` is that of Services which
+    name none.
     """
-    return list(_warnings(snapshot))
+    return list(_warnings(snapshot, algorithm))
 
 
-def _warnings(snapshot: Snapshot) -> Iterator[str]:
+def _warnings(snapshot: Snapshot, algorithm: int) -> Iterator[str]:
     templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
     for obj in snapshot.all("Service"):
-        yield from _service(obj, templates, with_slices)
+        yield from _service(obj, snapshot, templates, with_slices)
+        yield from _slow_start(obj, algorithm)
     yield from _slices(snapshot)
     for kind in ("Deployment", "ReplicaSet", "Pod"):
         for obj in _roots(snapshot, kind):
@@ -162,15 +158,15 @@ class _Templates:
         ]
 
 
-def _service(obj: Object, templates: _Templates, with_slices: Container[tuple[str, str]]) -> Iterator[str]:
+def _service(
+    obj: Object, snapshot: Snapshot, templates: _Templates, with_slices: Container[tuple[str, str]]
+) -> Iterator[str]:
     service = Service.of(obj)
-    for row in SERVICE_FIELDS:
-        for place in _found(Place("", obj), row.field):
-            if not row.values or place.value in row.values:
-                shown = f" {place.value}" if isinstance(place.value, str) else ""
-                yield _said(obj, f"{place.path}{shown}", row.consequence)
     yield from _dialect(obj)
     if service.type == "ExternalName":
+        if loops(snapshot, service):
+            chain = " → ".join(followed(snapshot, service)[0])
+            yield _said(obj, "spec.externalName", f"leads back to itself, by {chain}: it has no address")
         return
     if service.type == "LoadBalancer" and not is_balanced(obj):
         named = obj["spec"]["loadBalancerClass"]
@@ -197,6 +193,14 @@ def _service(obj: Object, templates: _Templates, with_slices: Container[tuple[st
             yield _said(obj, f"spec.ports[{index}].targetPort", what)
 
 
+def _slow_start(obj: Object, algorithm: int) -> Iterator[str]:
+    service = Service.of(obj)
+    chosen = algorithm_of(service, algorithm)
+    if service.slow_start_s and not slow_start_of(service, chosen):
+        why = "session affinity" if service.affinity_s else f"{ALGORITHMS[chosen]}, which hashes"
+        yield _said(obj, f"metadata.annotations[{SLOW_START_ANNOTATION}]", f"has no effect beside {why}; leave one out")
+
+
 def _unmatched(service: Service, templates: _Templates) -> str:
     wanted = ",".join(f"{key}={value}" for key, value in service.selector.items())
     near = templates.near(service)
@@ -213,6 +217,22 @@ def _slices(snapshot: Snapshot) -> Iterator[str]:
             yield _said(obj, field, "is missing, so its endpoints belong to no Service; add it")
         elif not snapshot.get("Service", namespace, name):
             yield _said(obj, field, f'there is no Service "{name}" in namespace {namespace}')
+        yield from _of_slice(obj)
+
+
+def _of_slice(obj: Object) -> Iterator[str]:
+    """Warnings about what kube-proxy takes no notice of either."""
+    for row in Place("", obj).at("endpoints").rows():
+        addresses = row.at("addresses")
+        if len(addresses.value) > 1:
+            yield _said(
+                obj, addresses.path, f"only the first, {addresses.value[0]}, is used; write an endpoint for each"
+            )
+        if row.at("deprecatedTopology").given:
+            yield _said(obj, row.at("deprecatedTopology").path, "not acted on; write nodeName and zone")
+    for row in Place("", obj).at("ports").rows():
+        if row.at("port").value is None:
+            yield _said(obj, row.at("port").path, "is missing, so no Service port leads to it; add it")
 
 
 def _pods(obj: Object) -> Iterator[str]:
@@ -223,6 +243,9 @@ def _pods(obj: Object) -> Iterator[str]:
     fields = [
         place.path for base, name in (*own, *((spec, name) for name in POD_FIELDS)) for place in _found(base, name)
     ]
+    for option in spec.at("dnsConfig", "options").rows():
+        if option.at("name").text() not in RESOLVER_OPTIONS:
+            fields.append(f"{option.path} ({option.at('name').text()})")
     if fields:
         yield _said(obj, "", f"not acted on: {', '.join(fields)}")
     is_app = pod.at("metadata", "annotations").at(APP_ANNOTATION).given
@@ -268,6 +291,9 @@ def _backend(obj: Object, backend: Place, snapshot: Snapshot) -> Iterator[str]:
     service, found = find_port(snapshot, namespace, backend.value)
     if service is None:
         what = f'there is no Service "{name}" in namespace {namespace}; requests get 503'
+        yield _said(obj, backend.at("name").path, what)
+    elif found is not None and service.slow_start_s:
+        what = f'Service "{name}" has slow start, which holds for its own addresses and not yet through an Ingress'
         yield _said(obj, backend.at("name").path, what)
     elif found is None:
         port = backend.at("port", "name") if backend.at("port", "name").given else backend.at("port", "number")

@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -25,9 +25,12 @@ from kernels.layout import RANDOM, Fib, freeze
 from kernels.warm import warm
 from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
+from plane.dns.names import Names
 from plane.errors import PlaneError
-from plane.ingress.server import Ingress
+from plane.ingress.edge import Edge
+from plane.ingress.server import NOBODY, Ingress
 from plane.installed import Installed
+from plane.metrics import INGRESS_PORT
 from plane.model import Object
 from plane.node import Node
 from plane.nodetables import NodeTables
@@ -47,8 +50,8 @@ class NodeActor:
         self.node = Node(node_name(number), number, plan)
         await self.node.start()
 
-    async def install(self, tables: NodeTables) -> Installed:
-        return await self.node.install(tables._replace(fib=_frozen(tables.fib)))
+    async def install(self, tables: NodeTables, names: Names) -> Installed:
+        return await self.node.install(tables._replace(fib=_frozen(tables.fib)), names)
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.node.sync(pods)
@@ -69,12 +72,21 @@ class NodeActor:
         return os.getpid()
 
 
+class IngressOptions(NamedTuple):
+    """Options of every ingress, ``plane.ingress.server.Ingress``."""
+
+    recording: bool
+    edge: Edge
+    access_log: str
+
+
 class IngressActor:
     """One ingress on the Ingress address, which several may share."""
 
-    async def start(self, plan: AddressPlan, recording: bool) -> None:
+    async def start(self, number: int, plan: AddressPlan, options: IngressOptions) -> None:
         ports = plan.bound_port(80), plan.bound_port(443)
-        self.ingress = Ingress(plan.vip(1), *ports, recording=recording)
+        port = INGRESS_PORT + number - 1
+        self.ingress = Ingress(plan.vip(1), *ports, plan=plan, metrics_port=port, **options._asdict())
         await self.ingress.start()
 
     async def install(self, routes: Routes) -> Installed:
@@ -116,8 +128,8 @@ class Agent:
         except RayTaskError as error:
             raise error.cause from error
 
-    async def install(self, tables: Any) -> Installed:
-        return Installed(*await self.call("install", tables))
+    async def install(self, *tables: Any) -> Installed:
+        return Installed(*await self.call("install", *tables))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.call("sync", pods)
@@ -154,9 +166,9 @@ class Agent:
 class RayFleet:
     """Actors on this machine: ``plane.control.Fleet`` by Ray."""
 
-    def __init__(self, plan: AddressPlan, *, recording: bool):
+    def __init__(self, plan: AddressPlan, options: IngressOptions):
         self._plan = plan
-        self._recording = recording
+        self._options_of_ingress = options
         here = ray.get_runtime_context().get_node_id()
         # num_cpus=0: our actors share the machine, they do not book it. Many calls wait inside an actor (long polls).
         self._options = {
@@ -172,7 +184,7 @@ class RayFleet:
 
     async def start_ingress(self, number: int) -> Agent:
         agent = Agent(ray.remote(IngressActor).options(**self._options).remote(), f"ingress-{number}")
-        await self._started(agent, agent.call("start", self._plan, self._recording, timeout_s=120))
+        await self._started(agent, agent.call("start", number, self._plan, self._options_of_ingress, timeout_s=120))
         return agent
 
     def share(self, tables: Any) -> Any:
@@ -190,9 +202,15 @@ class Cluster(ControlPlane):
     """A control plane whose agents are Ray actors. Use ``running``."""
 
     def __init__(
-        self, plan: AddressPlan, notice: Callable[[str], None], *, recording: bool, algorithm: int, zones: int
+        self,
+        plan: AddressPlan,
+        notice: Callable[[str], None],
+        options: IngressOptions,
+        *,
+        algorithm: int,
+        zones: int,
     ):
-        super().__init__(plan, RayFleet(plan, recording=recording), notice, algorithm=algorithm, zones=zones)
+        super().__init__(plan, RayFleet(plan, options), notice, algorithm=algorithm, zones=zones)
 
     @property
     def ingress_address(self) -> tuple[str, int, int]:
@@ -224,6 +242,8 @@ async def running(
     port_offset: int | None = None,
     ray_address: str | None = None,
     recording: bool = False,
+    edge: Edge = NOBODY,
+    access_log: str = "",
     algorithm: int = RANDOM,
     zones: int = 1,
     grace_s: float = 5.0,
@@ -232,7 +252,8 @@ async def running(
     """A cluster that serves, for as long as the context lasts; afterwards nothing of it is left.
 
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
-    ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over.
+    ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over,
+    ``edge`` who stands in front of the ingress, ``access_log`` a file that gets a line for each request.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -248,7 +269,9 @@ async def running(
     await asyncio.to_thread(warm, from_thread)
     with claimed(plan):
         async with connected(ray_address):
-            cluster = Cluster(plan, progress, recording=recording, algorithm=algorithm, zones=zones)
+            cluster = Cluster(
+                plan, progress, IngressOptions(recording, edge, access_log), algorithm=algorithm, zones=zones
+            )
             progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
             try:
                 await cluster.start(nodes=nodes, ingresses=ingresses)

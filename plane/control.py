@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from kernels.layout import RANDOM
 from plane import connections, environment, nodetables, routes, statuses
 from plane.addresses import AddressPlan
+from plane.dns import names
+from plane.dns.names import Names
 from plane.errors import NotReadyError, PlaneError
 from plane.ingressclass import served
 from plane.installed import Installed
@@ -35,7 +37,7 @@ RESTART_DELAY_S = 0.5
 EVENTS_KEPT = 500
 RESTART_DELAY_AT_MOST_S = 10.0
 # Kinds that tables follow from: a Snapshot in which only others differ has the tables of the one before.
-COMPILED = ("Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret")
+COMPILED = ("Namespace", "Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret")
 
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class AgentLostError(Exception):
 class NodeAgent(Protocol):
     """A node, wherever it runs (``plane.node.Node`` here, or an actor that holds one)."""
 
-    async def install(self, tables: Any) -> Installed: ...
+    async def install(self, tables: Any, names: Any) -> Installed: ...
     async def sync(self, pods: Sequence[Object]) -> None: ...
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
@@ -75,12 +77,14 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True)
 class Published:
-    """A Snapshot with its compiled tables, and the form of them that agents are handed."""
+    """A Snapshot with what is compiled of it, and the form of that which agents are handed."""
 
     snapshot: Snapshot
     node_tables: NodeTables
+    names: Names
     routes: Routes
     shared_node_tables: Any
+    shared_names: Any
     shared_routes: Any
 
     @property
@@ -243,7 +247,7 @@ class ControlPlane:
             seen = snapshot.generation
             last = self._published
             try:
-                new_tables, new_routes = await asyncio.to_thread(self._compiled, snapshot, last)
+                new_tables, new_names, new_routes = await asyncio.to_thread(self._compiled, snapshot, last)
             except Exception as error:  # whatever it is: one object must not stop the others being served
                 log.exception("generation %d cannot be compiled", seen)
                 why = f"no tables can be made of generation {seen}, those before stay in force: {error!r}"
@@ -256,6 +260,10 @@ class ControlPlane:
                 new_tables, shared_tables = last.node_tables, last.shared_node_tables
             else:
                 shared_tables = self.fleet.share(new_tables)
+            if last is not None and names.equal(last.names, new_names):
+                new_names, shared_names = last.names, last.shared_names
+            else:
+                shared_names = self.fleet.share(new_names)
             if last is not None and routes.equal(last.routes, new_routes):
                 new_routes, shared_routes = last.routes, last.shared_routes
             else:
@@ -268,16 +276,22 @@ class ControlPlane:
                         pod["spec"].get("nodeName", ""),
                     )
             async with self._progress:
-                self._published = Published(snapshot, new_tables, new_routes, shared_tables, shared_routes)
+                compiled = new_tables, new_names, new_routes
+                self._published = Published(snapshot, *compiled, shared_tables, shared_names, shared_routes)
                 self._settle()
                 self._progress.notify_all()
 
-    def _compiled(self, snapshot: Snapshot, last: Published | None) -> tuple[NodeTables, Routes]:
+    def _compiled(self, snapshot: Snapshot, last: Published | None) -> tuple[NodeTables, Names, Routes]:
         if last is not None and snapshot.backends == last.snapshot.backends:
             before, now = last.snapshot.objects, snapshot.objects
             if all(before.get(kind) is now.get(kind) for kind in COMPILED):
-                return last.node_tables, last.routes
-        return nodetables.compile(snapshot, self._algorithm), routes.compile(snapshot)
+                return last.node_tables, last.names, last.routes
+        earlier = (last.snapshot, last.names) if last is not None else None
+        return (
+            nodetables.compile(snapshot, self._algorithm),
+            names.compile(snapshot, self.plan.bound_port, earlier),
+            routes.compile(snapshot),
+        )
 
     def _settle(self) -> None:
         """Moves ``_settled`` to the published Snapshot once every live agent has it. Called under ``_progress``."""
@@ -323,8 +337,7 @@ class ControlPlane:
         member.agent = agent = await self.fleet.start_node(member.number)
         try:
             async with asyncio.TaskGroup() as group:
-                tables = operator.attrgetter("node_tables"), operator.attrgetter("shared_node_tables")
-                group.create_task(self._keep(member, agent, *tables, self._node_up))
+                group.create_task(self._keep(member, agent, ("node_tables", "names"), self._node_up))
                 group.create_task(self._place(member, agent))
                 group.create_task(self._listen(member, agent))
         finally:
@@ -333,20 +346,18 @@ class ControlPlane:
     async def _run_ingress(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_ingress(member.number)
         async with asyncio.TaskGroup() as group:
-            tables = operator.attrgetter("routes"), operator.attrgetter("shared_routes")
-            group.create_task(self._keep(member, agent, *tables))
+            group.create_task(self._keep(member, agent, ("routes",)))
             group.create_task(self._watch(agent))
 
     async def _keep(
         self,
         member: Member,
         agent: Any,
-        tables: Callable[[Published], Any],
-        shared: Callable[[Published], Any],
+        tables: tuple[str, ...],
         up: Callable[[Member], None] | None = None,
     ) -> None:
-        """Hands an agent the newest tables as they are published, and notes its acknowledgement."""
-        installed = None
+        """Hands an agent the newest tables, which are fields of Published, and notes its acknowledgement."""
+        installed: list[Any] = [None for _ in tables]
         while True:
             async with self._progress:
                 await self._progress.wait_for(
@@ -355,9 +366,11 @@ class ControlPlane:
                 published = self._published
                 member.joining = True
             assert published is not None
-            if tables(published) is not installed:
-                self._tell_problems(member, (await agent.install(shared(published))).problems)
-                installed = tables(published)
+            newest = [getattr(published, name) for name in tables]
+            if not all(map(operator.is_, newest, installed)):
+                shared = [getattr(published, f"shared_{name}") for name in tables]
+                self._tell_problems(member, (await agent.install(*shared)).problems)
+                installed = newest
             first = member.acknowledged is None
             async with self._progress:
                 member.acknowledged, member.joining = published.generation, False

@@ -33,7 +33,7 @@ from kernels.layout import (
 from kernels.lb import frontends
 from kernels.lb.pools import Pools
 from plane.addresses import int_to_ip
-from plane.frontends import PROTOCOLS, Frontend, Node, algorithm_of, frontends_of, ipv4, nodes_of
+from plane.frontends import PROTOCOLS, Frontend, Node, algorithm_of, frontends_of, ipv4, nodes_of, slow_start_of
 from plane.model import Endpoint, Service, Snapshot, endpoints_of
 
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -49,9 +49,9 @@ def compile(snapshot: Snapshot, algorithm: int = RANDOM) -> Fib:
     ranges: list[tuple[int, int, int, int]] = []
     for each in reached:
         chosen = algorithm_of(each.service, algorithm)
-        owner = each.row, each.service_port.name
+        owner, slow_start_s = (each.row, each.service_port.name), slow_start_of(each.service, chosen)
         inside, outside = (
-            pools.add(owner, *(_pool(snapshot, chosen, *choice) for choice in choices))
+            pools.add(owner, *(_pool(snapshot, chosen, *choice) for choice in choices), slow_start_s=slow_start_s)
             for choices in (each.inside, each.outside)
         )
         affinity = (_affinity_number(each), each.service.affinity_s) if each.service.affinity_s else (0, 0)
@@ -131,8 +131,9 @@ def _traits(fib: Fib, row: np.void) -> str:
 def _pool_lines(fib: Fib, number: int, whom: str) -> Iterator[str]:
     pool = fib.pools[number]
     first, count, slots = int(pool["first_member"]), int(pool["members"]), int(pool["slots"])
-    otherwise = "" if count else f" {OUTCOMES[pool['otherwise']]}"
-    yield f"  {whom} {ALGORITHMS[pool['algorithm']]}{otherwise}"
+    traits = f" slow start {pool['slow_start_s']} s" if pool["slow_start_s"] else ""
+    traits += "" if count else f" {OUTCOMES[pool['otherwise']]}"
+    yield f"  {whom} {ALGORITHMS[pool['algorithm']]}{traits}"
     owned = np.bincount(fib.rings[int(pool["first_slot"]) :][:slots], minlength=len(fib.backends))
     for member, weight in zip(fib.members[first:][:count], fib.weights[first:][:count], strict=True):
         share = (f" weight {weight}" if weight != 1 else "") + (f" {owned[member]}/{slots} slots" if slots else "")

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kernels.layout import ALGORITHMS, DROP, REJECT, TCP, UDP
+from kernels.layout import ALGORITHMS, DH, DROP, MAGLEV, MH, REJECT, SH, TCP, UDP
 from plane.endpoints import NOWHERE, Place, anywhere, eligible, local, topology
 from plane.errors import PlaneError
 from plane.model import (
@@ -164,6 +164,11 @@ def algorithm_of(service: Service, default: int) -> int:
     """The algorithm that a Service's annotation names, else ``default``."""
     named = (service.annotations.get(name) for name in ALGORITHM_ANNOTATIONS)
     return next((ALGORITHMS.index(name) for name in named if name in ALGORITHMS), default)
+
+
+def slow_start_of(service: Service, algorithm: int) -> int:
+    """Seconds of slow start; 0 also where the choice is by a hash or by session affinity, which give no shares."""
+    return 0 if service.affinity_s or algorithm in (SH, DH, MH, MAGLEV) else service.slow_start_s
 
 
 def algorithm_of_mode(mode: str) -> int:

@@ -8,6 +8,7 @@ one assignment; a port that comes or goes is opened or closed
 
 import asyncio
 import functools
+import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from aiohttp import web
 
 from plane.frontends import nodes_of
 from plane.model import Service, Snapshot, service_endpoints, slices_by_service
+from plane.sharing import bind_alone
+
+# What answers under way get when their port goes. It must not be 0, by which aiohttp means without an end.
+CLOSING_S = 0.1
 
 
 class HealthCheck(NamedTuple):
@@ -54,13 +59,13 @@ class HealthServer:
     async def install(self, checks: Iterable[HealthCheck]) -> tuple[str, ...]:
         """Answers these from here on, but for those of which it returns a line why it cannot."""
         problems = []
-        self._checks = {check.port: check for check in checks}
-        for port in self._servers.keys() - self._checks.keys():
-            await self._close(port)
+        wanted = {check.port: check for check in checks}
+        await self._close(self._servers.keys() - wanted.keys())  # while it goes, a port answers as before
+        self._checks = wanted
         for port in self._checks.keys() - self._servers.keys():
             front = web.Server(functools.partial(self._answer, port))
             try:
-                server = await asyncio.get_running_loop().create_server(front, self._address, port)
+                server = await asyncio.get_running_loop().create_server(front, sock=self._bound(port))
             except OSError as error:
                 named = f"{self._checks[port].namespace}/{self._checks[port].service}"
                 problems.append(
@@ -72,14 +77,27 @@ class HealthServer:
         return tuple(problems)
 
     async def stop(self) -> None:
-        for port in tuple(self._servers):
-            await self._close(port)
+        await self._close(self._servers.keys())
 
-    async def _close(self, port: int) -> None:
-        server, front = self._servers.pop(port)
-        server.close()
-        await front.shutdown(0)
-        await server.wait_closed()
+    def _bound(self, port: int) -> socket.socket:
+        """A socket that has the port but does not listen. Raises OSError."""
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setblocking(False)
+            bind_alone(bound, self._address, port)
+        except OSError:
+            bound.close()
+            raise
+        return bound
+
+    async def _close(self, ports: Iterable[int]) -> None:
+        gone = [self._servers.pop(port) for port in tuple(ports)]
+        for server, _ in gone:
+            server.close()
+        await asyncio.gather(*(front.shutdown(CLOSING_S) for _, front in gone))
+        for server, _ in gone:
+            await server.wait_closed()
 
     async def _answer(self, port: int, request: web.BaseRequest) -> web.Response:
         check = self._checks[port]

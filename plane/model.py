@@ -5,6 +5,7 @@ in there; what a Snapshot means is read through the frozen dataclasses below. Ev
 (pods of a Deployment, endpoints of a Service) is itself an object in the Snapshot, put there by ``controllers``.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ Object = dict[str, Any]
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 ALGORITHM_ANNOTATIONS = ("service.cilium.io/lb-algorithm", "trafficplane.dev/lb-algorithm")
+SLOW_START_ANNOTATION = "trafficplane.dev/slow-start"
+SLOW_START_LIMIT_S = 18 * 3600
 # What kube-proxy's modes use, by the mode's name; kube-proxy's IPVS mode has rr unless it is told otherwise.
 PROXY_MODES = {"iptables": "random", "nftables": "random", "ipvs": "rr"}
 WEIGHT_ANNOTATION = "service.cilium.io/weight"  # of an EndpointSlice
@@ -89,8 +92,9 @@ class Service:
     """A Service as the compilers need it; ``cluster_ip`` is empty for headless and ExternalName ones.
 
     affinity_s     for how long a client keeps its endpoint, 0 without session affinity
+    slow_start_s   for how long an endpoint that has become ready gets less than its share, 0 without slow start
     outside_ips    addresses for clients from outside: ``spec.externalIPs``
-    balancer_ips   those of ``status.loadBalancer``, to which alone ``source_ranges`` apply
+    balancer_ips   those of ``status.loadBalancer`` that nodes serve themselves, to which alone ``source_ranges`` apply
     """
 
     namespace: str
@@ -102,12 +106,14 @@ class Service:
     publish_not_ready: bool
     annotations: Mapping[str, str]
     affinity_s: int = 0
+    slow_start_s: int = 0
     internal_local: bool = False
     external_local: bool = False
     outside_ips: tuple[str, ...] = ()
     balancer_ips: tuple[str, ...] = ()
     source_ranges: tuple[str, ...] = ()
     health_port: int = 0
+    external_name: str = ""  # of type ExternalName: the DNS name that it stands for
 
     @property
     def full_name(self) -> str:
@@ -119,6 +125,7 @@ class Service:
         cluster_ip = spec.get("clusterIP") or ""
         affinity = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
         balanced = (obj.get("status") or {}).get("loadBalancer") or {}
+        annotations = obj["metadata"].get("annotations") or {}
         return cls(
             namespace=obj["metadata"].get("namespace", "default"),
             name=obj["metadata"]["name"],
@@ -136,14 +143,16 @@ class Service:
             ),
             selector=spec.get("selector") or {},
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
-            annotations=obj["metadata"].get("annotations") or {},
+            annotations=annotations,
             affinity_s=affinity.get("timeoutSeconds", 10_800) if spec.get("sessionAffinity") == "ClientIP" else 0,
+            slow_start_s=duration_s(annotations.get(SLOW_START_ANNOTATION, "")),
             internal_local=spec.get("internalTrafficPolicy") == "Local",
             external_local=spec.get("externalTrafficPolicy") == "Local",
             outside_ips=tuple(spec.get("externalIPs") or ()),
-            balancer_ips=tuple(row["ip"] for row in balanced.get("ingress") or () if row.get("ip")),
+            balancer_ips=tuple(row["ip"] for row in balanced.get("ingress") or () if _is_virtual(row)),
             source_ranges=tuple(spec.get("loadBalancerSourceRanges") or ()),
             health_port=spec.get("healthCheckNodePort") or 0,
+            external_name=spec.get("externalName") or "",
         )
 
 
@@ -169,8 +178,13 @@ class Endpoint:
         return self.ip, self.port, self.protocol
 
 
+def _is_virtual(ingress: Object) -> bool:
+    """Whether nodes take a load balancer's address for their own; with ipMode Proxy they leave it to the balancer."""
+    return bool(ingress.get("ip")) and ingress.get("ipMode") != "Proxy"
+
+
 def endpoints_of(obj: Object) -> Iterator[Endpoint]:
-    """Every endpoint of an EndpointSlice, one for each address and port.
+    """Every endpoint of an EndpointSlice, one for each port. Only its first address counts, as for kube-proxy.
 
     Conditions may be null: ready null counts as ready, serving null follows ready, terminating null is false
     (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
@@ -185,21 +199,27 @@ def endpoints_of(obj: Object) -> Iterator[Endpoint]:
         for port in obj.get("ports") or ():
             if port.get("port") is None:
                 continue
-            for address in row["addresses"]:
-                yield Endpoint(
-                    ip=address,
-                    port=port["port"],
-                    protocol=port.get("protocol") or "TCP",
-                    port_name=port.get("name") or "",
-                    ready=ready,
-                    serving=ready if serving is None else serving,
-                    terminating=bool(conditions.get("terminating")),
-                    node=row.get("nodeName") or "",
-                    pod=target.get("name", "") if target.get("kind") == "Pod" else "",
-                    weight=weight,
-                    for_nodes=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
-                    for_zones=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
-                )
+            yield Endpoint(
+                ip=row["addresses"][0],
+                port=port["port"],
+                protocol=port.get("protocol") or "TCP",
+                port_name=port.get("name") or "",
+                ready=ready,
+                serving=ready if serving is None else serving,
+                terminating=bool(conditions.get("terminating")),
+                node=row.get("nodeName") or "",
+                pod=target.get("name", "") if target.get("kind") == "Pod" else "",
+                weight=weight,
+                for_nodes=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
+                for_zones=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
+            )
+
+
+def duration_s(text: str) -> int:
+    """Seconds of a duration as Go writes it, in whole hours, minutes and seconds: ``1m30s``; 0 for what is none."""
+    found = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text, re.ASCII)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def weight_of(endpoint_slice: Object) -> int:

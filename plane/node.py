@@ -1,4 +1,4 @@
-"""One node: the relay for Services, its health checks and the pods, as an ordinary asyncio object.
+"""One node: the relay for Services, its health checks, its DNS server and the pods, as an ordinary asyncio object.
 
 Law: ``sync`` is told the whole of what is wanted and makes it so, however often it is told; it never waits for a pod to
 end gracefully. Whatever blocks (the relay is a thread) is called from another thread, so the loop that pods answer in
@@ -11,10 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from plane import relaymetrics
 from plane.addresses import AddressPlan
+from plane.dns.names import NO_NAMES, Names
+from plane.dns.server import DnsServer
 from plane.errors import PlaneError
 from plane.healthchecks import HealthServer
 from plane.installed import Installed
+from plane.metrics import NODE_PORT, Exposition
 from plane.model import Object
 from plane.nodetables import NodeTables
 from plane.pods.pod import Pod, grace_of
@@ -31,6 +35,11 @@ class Node:
         self._plan = plan
         self._proxy = Proxy(plan, number)
         self._health = HealthServer(plan.node(number), number)
+        self._exposition = Exposition(
+            plan.node(number), NODE_PORT, lambda: relaymetrics.collect(self._proxy), blocking=True
+        )
+        self._problems: tuple[str, ...] = ()
+        self._dns = DnsServer(plan.node(number))
         self._installing = asyncio.Lock()
         self._prober = Prober(plan.node(number))
         self._pods: dict[str, Pod] = {}  # by uid
@@ -43,14 +52,16 @@ class Node:
         """Raises PlaneError where the relay can't start."""
         await asyncio.to_thread(self._proxy.start)
         await self._prober.open()
+        self._problems = tuple(filter(None, (await self._exposition.start(),)))
 
-    async def install(self, tables: NodeTables) -> Installed:
-        """Puts tables in force unless newer ones are, and listens where it can."""
+    async def install(self, tables: NodeTables, names: Names = NO_NAMES) -> Installed:
+        """Puts tables and names in force unless newer ones are, and listens where it can."""
         async with self._installing:
             installed = await asyncio.to_thread(self._proxy.install, tables.fib)
             if installed.generation != tables.generation:
                 return installed
-            return Installed(installed.generation, installed.problems + await self._health.install(tables.health))
+            problems = self._problems + installed.problems + await self._health.install(tables.health)
+            return Installed(installed.generation, problems + await self._dns.install(names, tables.generation))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.
@@ -103,7 +114,10 @@ class Node:
             await asyncio.gather(relay, *(pod.gone() for pod in pods))
             self._pods.clear()
             await self._prober.close()
-            await self._health.stop()
+            async with self._installing:  # one that was under way opens nothing afterwards
+                await self._health.stop()
+                await self._dns.stop()
+            await self._exposition.stop()
 
     def _changed(self) -> None:
         self._version += 1

@@ -30,6 +30,8 @@ from plane.errors import PlaneError
 from plane.fib import highest_node
 from plane.installed import Installed
 from plane.listeners import Frontend, Listener
+from plane.reuseport import withdraw
+from plane.sharing import refuser
 
 BREATH_NS = 250_000_000
 DESCRIPTORS_BESIDES = 4096  # listeners, pods, and what a process has
@@ -86,6 +88,7 @@ class Proxy:
         self._thread: threading.Thread | None = None
         self._epoll: select.epoll | None = None
         self._wake = -1
+        self._refuser: socket.socket | None = None
         self._asking = threading.Lock()  # guards the three that follow
         self._running = False
         self._failure: BaseException | None = None
@@ -98,15 +101,20 @@ class Proxy:
         return int(self._in_force.fib.generation)
 
     def start(self) -> None:
-        """Start the thread; the relay listens nowhere until a Fib is installed."""
+        """Start the thread; it listens nowhere until a Fib is installed. Raises PlaneError, and then holds nothing."""
         with self._changing:
             if self._thread is not None:
                 raise PlaneError(f"{self._name}: started before")
             allow_descriptors(2 * self._connections + self._in_force.relay.datagrams.free.size + DESCRIPTORS_BESIDES)
-            self._epoll = select.epoll()
-            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                self._epoll, self._wake = _waking()
+            except OSError as problem:
+                remedy = listeners.REMEDIES.get(problem.errno or 0, "free some memory")
+                raise PlaneError(f"{self._name}: cannot start: {problem.strerror}; {remedy}") from problem
             relay = self._in_force.relay
             relay.loop[0]["epoll"] = self._epoll.fileno()
+            self._refuser = refuser()
+            relay.datagrams.loop[0]["raw"] = self._refuser.fileno() if self._refuser else -1
             kernel.watch(relay, self._wake, kernel.WAKE_KEY, 0)
             kernel.breath(*self._in_force, 0)  # loads the compiled code, so that the first traffic does not wait for it
             self._running = True
@@ -124,6 +132,8 @@ class Proxy:
             self._epoll.close()
             self._epoll = None
             os.close(self._wake)
+            if self._refuser is not None:
+                self._refuser.close()
 
     def install(self, fib: Fib) -> Installed:
         """Put a Fib in force and listen on its frontends; any thread may call it.
@@ -140,9 +150,10 @@ class Proxy:
             if fib.generation < self.generation:
                 return Installed(self.generation)
             self._nodes = max(highest_node(fib), 1)
-            wanted = listeners.wanted(fib, self._node)
-            sockets, problems = listeners.opened(wanted, self._listeners.keys(), self._plan, self._nodes)
-            gone = tuple(self._listeners.keys() - wanted.keys())
+            have = self._listeners.keys()
+            wanted = listeners.wanted(fib, self._node, self._plan, have, share_udp=self._refuser is not None)
+            sockets, listening, problems = listeners.opened(wanted, have, self._plan, self._nodes)
+            gone = tuple(have - listening)
             fib, pools_before = _read_only(fib), _same_pools(self._in_force.fib, fib)
             try:
                 return Installed(self._between_breaths(lambda: self._swap(fib, pools_before, sockets, gone)), problems)
@@ -202,7 +213,7 @@ class Proxy:
             with self._asking:
                 self._running = False
             kernel.end_all(self._in_force.steering, self._in_force.relay)
-            listeners.close_all(listener.socket for listener in self._listeners.values())
+            listeners.close_all(listener.sockets for listener in self._listeners.values())
             self._listeners.clear()
             self._answer()
 
@@ -274,18 +285,21 @@ class Proxy:
         self,
         fib: Fib,
         pools_before: np.ndarray,
-        sockets: Mapping[Frontend, socket.socket],
+        sockets: Mapping[Frontend, tuple[socket.socket, ...]],
         gone: Collection[Frontend],
     ) -> int:
         """Empty the listeners that go, watch those that come, and put the Fib in force."""
         self._drain(gone)
         relay = listeners.with_room(self._in_force.relay, len(self._listeners) + len(sockets))
         added = listeners.hand_over(relay, sockets)
+        self._withdraw(gone, added)
         steering = self._in_force.steering
         turns = np.where(pools_before[:, None] > 0, steering.turns[pools_before], np.int64(0))
         udpflows.forget_gone(fib, steering, relay)
-        active = self._counted(fib, relay)
-        self._in_force = InForce(fib, steering._replace(turns=turns, active=active), relay)
+        active, ready_ns = self._counted(fib, relay), self._ready_since(fib, time.monotonic_ns())
+        warm_ns = np.full(1, ready_ns.max() + int(fib.pools["slow_start_s"].max()) * 1_000_000_000)
+        steering = steering._replace(turns=turns, active=active, ready_ns=ready_ns, warm_ns=warm_ns)
+        self._in_force = InForce(fib, steering, relay)
         self._listeners |= added
         self._close(gone)
         return self.generation
@@ -302,27 +316,65 @@ class Proxy:
         backends = np.concatenate([rows["backend"][live], udpflows.backends_in_use(relay.datagrams)])
         return np.bincount(backends, minlength=len(fib.backends)).astype(np.int32)
 
+    def _ready_since(self, fib: Fib, now_ns: int) -> np.ndarray:
+        """Steering.ready_ns under a new Fib. With the first one all are equally new, and so nobody is held back."""
+        old, before = self._in_force.fib.backends, self._in_force.steering.ready_ns
+        since = np.full(len(fib.backends), now_ns, np.int64)
+        both = slice(min(len(old), len(since)))
+        same = np.all([old[name][both] == fib.backends[name][both] for name in ("ip", "port", "proto")], axis=0)
+        was_ready = same & (old["state"][both] == layout.READY)
+        since[both] = np.where(was_ready, before[both], since[both])
+        return np.where(fib.backends["state"] == layout.READY, since, np.int64(0))
+
     def _drain(self, frontends: Collection[Frontend]) -> None:
         """Take what waits in these frontends' queues, as far as the tables have room for it."""
         relay = self._in_force.relay
         for frontend in frontends:
             listeners.attend(relay, frontend, self._listeners[frontend].row)
+        draining = [(frontend, self._listeners[frontend]) for frontend in frontends]
         for _ in range(DRAIN_BREATHS if frontends else 0):
-            if not any(
-                listeners.table(relay, frontend.proto)["queued"][self._listeners[frontend].row]
-                for frontend in frontends
-            ):
+            if not listeners.are_waiting(relay, draining):
                 return
             self._breathe(0)
+
+    def _withdraw(self, gone: Collection[Frontend], added: Mapping[Frontend, Listener]) -> None:
+        """Have the listeners that are about to go get no more of what those that have come get without them."""
+        for frontend in gone:
+            if frontend.ip and listeners.heir(frontend, added):
+                withdraw(self._listeners[frontend].sockets[0])
+
+    def _bequeath(self, gone: Mapping[Frontend, Listener]) -> None:
+        """Have the flows of datagrams of these listeners go on by those that listen for their frontends now."""
+        fib, steering, relay = self._in_force
+        flows = relay.datagrams.flows
+        rows = [listener.row for frontend, listener in gone.items() if frontend.proto == layout.UDP]
+        left = np.flatnonzero((flows["fd"] >= 0) & np.isin(flows["listener"], rows))
+        for flow in left:
+            frontend = Frontend(int(flows[flow]["frontend_ip"]), int(flows[flow]["frontend_port"]), layout.UDP)
+            if heir := listeners.heir(frontend, self._listeners):
+                flows[flow]["listener"] = self._listeners[heir].row
+        if left.size:
+            udpflows.forget_gone(fib, steering, relay)  # a shared listener does not answer for what is no frontend now
 
     def _close(self, frontends: Collection[Frontend]) -> None:
         self._drain(frontends)
         steering, relay = self._in_force.steering, self._in_force.relay
-        for frontend in frontends:
-            listener = self._listeners.pop(frontend)
+        gone = {frontend: self._listeners.pop(frontend) for frontend in frontends}
+        self._bequeath(gone)
+        for frontend, listener in gone.items():
             if frontend.proto == layout.UDP:
                 udpflows.forget_listener(steering, relay, listener.row)
             listeners.take_back(relay, frontend, listener)
+
+
+def _waking() -> tuple[select.epoll, int]:
+    """An epoll set and a descriptor to end a wait for it. Raises OSError."""
+    epoll = select.epoll()
+    try:
+        return epoll, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    except OSError:
+        epoll.close()
+        raise
 
 
 def _read_only(fib: Fib) -> Fib:

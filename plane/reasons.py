@@ -44,12 +44,13 @@ class Reasons:
             if not paths:
                 yield False, f"{_name(obj)} spec.rules[{number}]: {self._pathless(rule)}"
             for index, path in enumerate(paths):
-                won = Origin(*_key(obj), number, index) == self._winner
+                origin = Origin(*_key(obj), number, index)
+                won = origin == self._winner
                 if canary:
                     why = "this canary takes the request" if won else "a canary, of the same rule of another Ingress"
                 else:
                     why = "this rule takes the request" if won else self._why_not(obj, rule, path)
-                yield won, f"{_name(obj)} {field_of(number, index)}: {_shown(rule, path)}: {why}"
+                yield won, f"{origin}: {_shown(rule, path)}: {why}"
         if obj["spec"].get("defaultBackend"):
             won = Origin(*_key(obj), -1, -1) == self._winner
             why = "no rule takes the request" if won else self._not_default()
@@ -129,11 +130,6 @@ def _key(obj: Object) -> tuple[str, str]:
 
 def _name(obj: Object) -> str:
     return "/".join(_key(obj))
-
-
-def field_of(rule: int, path: int) -> str:
-    """A path of a rule of an Ingress, as kubectl prints fields."""
-    return f"spec.rules[{rule}].http.paths[{path}]"
 
 
 def _shown(rule: Object, path: Object) -> str:

@@ -34,6 +34,7 @@ from kernels.layout import (
 )
 from plane import dialects
 from plane.addresses import int_to_ip, ip_to_int
+from plane.dns.names import loops
 from plane.endpoints import eligible
 from plane.ingressclass import served
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
@@ -47,13 +48,29 @@ __all__ = ["Certificate", "Origin", "Port", "Routes", "compile", "dump", "equal"
 NO_ENDPOINT_STATUS = 503
 
 
+WHOLE = -2
+
+
 class Origin(NamedTuple):
-    """Which rule of which Ingress said so; ``rule`` and ``path`` count from 0 and are -1 for a default backend."""
+    """Which rule of which Ingress said so.
+
+    ``rule`` and ``path`` count from 0; -1 is a default backend, WHOLE what annotations say of a host as a whole.
+    """
 
     namespace: str
     ingress: str
     rule: int
     path: int
+
+    @property
+    def field(self) -> str:
+        """What it is in the manifest, as kubectl prints fields."""
+        if self.rule == WHOLE:
+            return "metadata.annotations"
+        return "spec.defaultBackend" if self.rule < 0 else f"spec.rules[{self.rule}].http.paths[{self.path}]"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.ingress} {self.field}"
 
 
 class Port(NamedTuple):
@@ -64,6 +81,13 @@ class Port(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.service}:{self.port}"
+
+
+class External(NamedTuple):
+    """The host that an ExternalName stands for, and the port that is connected to."""
+
+    name: str
+    port: int
 
 
 class Certificate(NamedTuple):
@@ -88,6 +112,7 @@ class Routes:
     policies      what else is done with requests, by the rows that PATH and HOST name
     origins       by the rows that PATH.origin and HOST.origin mean
     services      by the rows that TARGET.service means
+    externals     row of a target that is an ExternalName → the host it stands for
     certificates  of ``spec.tls``, one for each host
     """
 
@@ -101,6 +126,7 @@ class Routes:
     policies: Tables
     origins: tuple[Origin, ...]
     services: tuple[Port, ...]
+    externals: dict[int, External]
     certificates: tuple[Certificate, ...] = field(repr=False)
 
     def string(self, offset: int, length: int) -> str:
@@ -182,8 +208,10 @@ def dump(routes: Routes) -> str:
                 lines.append(f"    canary -> {_said(routes, row['target'], row['origin'], 0)}")
         if host["default"] or host["policy"]:
             lines.append(f"  default -> {_said(routes, host['default'], host['origin'], host['policy'])}")
-    for target in routes.targets[1:]:
+    for number, target in enumerate(routes.targets[1:], start=1):
         lines.append(f"target {routes.services[target['service']]} {ALGORITHMS[target['algorithm']]}")
+        if external := routes.externals.get(number):
+            lines.append(f"  -> {external.name}:{external.port}")
         for backend in routes.endpoints[int(target["first_endpoint"]) :][: int(target["endpoints"])]:
             row = routes.backends[backend]
             lines.append(f"  -> {backend} {int_to_ip(row['ip'])}:{row['port']}")
@@ -246,6 +274,7 @@ class _Table:
         self._rows = [np.zeros((), TARGET).item()]
         self._endpoints: list[int] = []
         self._used: dict[int, Endpoint] = {}
+        self._externals: dict[int, External] = {}
         self._origins = [Origin("", "", -1, -1)]
         self._text = _Text()
         self._packer = Packer(self._text.add)
@@ -351,7 +380,10 @@ class _Table:
         named = Port(f"{namespace}/{backend.get('name', '')}", port.port if port else _named_port(backend))
         if named not in self._targets:
             endpoints = []
-            if service and port and service.type != "ExternalName":
+            if service and port and service.type == "ExternalName":
+                if not loops(self._snapshot, service):
+                    self._externals[len(self._rows)] = _external(service, port)
+            elif service and port:
                 slices = self._slices.get((namespace, service.name), ())
                 endpoints = usable(service_endpoints(service, slices)[port.name])
             ids = [self._snapshot.backends[endpoint.key] for endpoint in endpoints]
@@ -377,7 +409,7 @@ class _Table:
             if host.www:
                 other = name.removeprefix("www.") if name.startswith("www.") else f"www.{name}"
                 url = f"$scheme://{name}$trimmed_uri"
-                hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], -1, -1), self._redirect(url)))
+                hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], WHOLE, WHOLE), self._redirect(url)))
         host_rows = [
             (*self._text.add(name.removeprefix("*")), name.startswith("*"), *row) for name, row in sorted(hosts.items())
         ]
@@ -395,6 +427,7 @@ class _Table:
             text=freeze(np.frombuffer(bytes(self._text.bytes), np.uint8)),
             origins=tuple(self._origins),
             services=(Port("", 0), *self._targets),
+            externals=self._externals,
             certificates=certificates,
         )
 
@@ -404,7 +437,7 @@ class _Table:
         if host.app_root:
             ingress, root = host.app_root
             policy = self._redirect(f"$scheme://$http_host{root}", 302)
-            rows[(EXACT, "/", False)] = _Place(0, self._origin(ingress, -1, -1), policy)
+            rows[(EXACT, "/", False)] = _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
         by_name = sorted(rows.items(), key=lambda row: row[0][1], reverse=host.regex)
         ordered = sorted(by_name, key=lambda row: _order(row[0]))
         return [(*self._text.add(text), kind, slash, *place) for (kind, text, slash), place in ordered]
@@ -415,7 +448,7 @@ class _Table:
             return host.default
         ingress, asked = host.first
         policy = self._policy(asked, name, {})
-        return _Place(0, self._origin(ingress, -1, -1), policy) if policy else NOWHERE
+        return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy) if policy else NOWHERE
 
     def _redirect(self, url: str, status: int = PERMANENT_REDIRECT) -> int:
         """Row of the policies that redirect everything."""
@@ -473,13 +506,24 @@ def _rewrites(asked: Asked, path: Object) -> bool:
 
 
 def find_port(snapshot: Snapshot, namespace: str, backend: Object) -> tuple[Service | None, ServicePort | None]:
-    """The Service and its port that the ``service`` of a backend means; None for what is not there."""
+    """The Service and its port that the ``service`` of a backend means; None for what is not there.
+
+    An ExternalName need not list its ports: a number that it does not list is that of the host, as in ingress-nginx.
+    """
     obj = snapshot.get("Service", namespace, backend.get("name", ""))
     if obj is None:
         return None, None
     service, wanted = Service.of(obj), _named_port(backend)
     ports = (port for port in service.ports if wanted in (port.port, port.name) and port.protocol == "TCP")
-    return service, next(ports, None)
+    found = next(ports, None)
+    if found is None and service.type == "ExternalName" and isinstance(wanted, int) and wanted:
+        found = ServicePort("", "TCP", wanted, wanted)
+    return service, found
+
+
+def _external(service: Service, port: ServicePort) -> External:
+    number = port.target_port if isinstance(port.target_port, int) else port.port
+    return External(service.external_name.lower().removesuffix("."), number)
 
 
 def usable(endpoints: Iterable[Endpoint]) -> list[Endpoint]:

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 from plane.addresses import AddressPlan
 from plane.controllers import reconcile
 from plane.controllers.addressing import claims
+from plane.controllers.clusterdns import is_cluster_dns
 from plane.controllers.lifecycle import removed
 from plane.defaults import defaulted
+from plane.dns.names import KUBE_DNS
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError, Problem
 from plane.inheritance import inherited
 from plane.kinds import KINDS
@@ -209,6 +211,8 @@ class Store:
         if before and key.kind == "Service" and isinstance(obj.get("spec"), dict):
             obj = {**obj, "spec": inherited(obj["spec"], before["spec"])}
         problems = check(obj)
+        if not problems and is_cluster_dns(obj):
+            problems = [_problem(key, "metadata", "is the plane's own, which runs cluster DNS itself; leave it out")]
         if problems:
             raise ManifestError(problems)
         old = (before or {}).get("metadata") or {}
@@ -247,7 +251,7 @@ class Store:
         """What the Services being written ask for that is outside the plane's ranges, or taken."""
         if not any(key.kind == "Service" for key in written):
             return
-        owners: dict[tuple[str, object], Key] = {}
+        owners: dict[tuple[str, object], Key] = {("address", self.plan.dns): KUBE_DNS}  # also while it is not there
         for obj in sorted(after.all("Service"), key=lambda obj: key_of(obj) in written):
             key = key_of(obj)
             for claim in claims(obj):

@@ -6,6 +6,7 @@ way out, through the context managers, so that no process, listener or file is l
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -19,14 +20,18 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from kernels.layout import RANDOM
 from plane import kubeconfig
 from plane.addresses import AddressPlan
 from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, running
+from plane.dns.names import KUBE_DNS, ZONE
 from plane.errors import NotReadyError, PlaneError
 from plane.frontends import algorithm_of_mode, frontends_of, nodes_of
+from plane.ingress.edge import Edge, networks
 from plane.manifests import Loaded, load, locate
+from plane.metrics import INGRESS_PORT, NODE_PORT
 from plane.model import key_of
 from plane.printing import as_list
 from plane.store import Store
@@ -47,11 +52,15 @@ def run(
     port_offset: int | None = None,
     ray_address: str | None = None,
     ready_file: str | None = None,
+    trusted_proxies: str = "",
+    proxy_protocol: bool = False,
+    access_log: str = "",
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)
     algorithm = algorithm_of_mode(proxy_mode)
-    loaded = checked(load(paths, sys.stdin), instance)
+    edge = Edge(networks(trusted_proxies), proxy_protocol)
+    loaded = checked(load(paths, sys.stdin), instance, algorithm)
     if ready_file:
         Path(ready_file).unlink(missing_ok=True)  # one left by an earlier run would be read as ours
     for warning in loaded.warnings:
@@ -65,11 +74,13 @@ def run(
         "instance": instance,
         "port_offset": port_offset,
         "ray_address": ray_address,
+        "edge": edge,
+        "access_log": access_log and str(Path(access_log).absolute()),  # an actor has a working directory of its own
     }
     return asyncio.run(_until_told(loaded, console, ready_file, options))
 
 
-def checked(loaded: Loaded, instance: int) -> Loaded:
+def checked(loaded: Loaded, instance: int, algorithm: int = RANDOM) -> Loaded:
     """The manifests without kinds that the plane makes itself, known to be accepted as a whole.
 
     Raises ManifestError with file and document, before anything is started.
@@ -83,7 +94,7 @@ def checked(loaded: Loaded, instance: int) -> Loaded:
     with locate(kept):
         store = Store(AddressPlan(instance))
         store.apply([manifest.object for manifest in kept])
-    return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot)))
+    return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot, algorithm)))
 
 
 def refuse_second(path: Path) -> None:
@@ -134,7 +145,8 @@ async def _serve(
         serving.set()
         await cluster.apply([manifest.object for manifest in loaded.objects])
         token = secrets.token_urlsafe(32)
-        api = Api(cluster.store, token=token, wait=cluster.wait, advise=advise, connections=cluster.open_connections)
+        advice = functools.partial(advise, algorithm=options["algorithm"])
+        api = Api(cluster.store, token=token, wait=cluster.wait, advise=advice, connections=cluster.open_connections)
         await api.start()
         try:
             kubeconfig.write(path, api.url, token, api.ca_pem)
@@ -167,10 +179,14 @@ def _print_where(cluster: Cluster, console: Console, path: Path) -> None:
         console.print(f"  ingress   http://{address}:{http} https://{address}:{https}", markup=False)
     for each in frontends_of(cluster.store.snapshot, nodes_of(cluster.store.snapshot)):
         number, protocol = cluster.plan.bound_port(each.port), each.service_port.protocol
-        if each.node > 1:
+        if each.node > 1 or (each.service.namespace, each.service.name) == KUBE_DNS[1:]:
             continue
         kind = {"ClusterIP": "", "NodePort": " NodePort, on every node"}.get(each.kind, f" {each.kind}")
         console.print(f"  service   {each.ip}:{number}/{protocol}  {each.service.full_name}{kind}", markup=False)
+    for whose, where in (("ingress", f"{address}:{INGRESS_PORT}"), ("node-1", f"{cluster.plan.node(1)}:{NODE_PORT}")):
+        console.print(f"  metrics   http://{where}/metrics  {whose}", markup=False)
+    plan = cluster.plan
+    console.print(f"  dns       {plan.dns}:{plan.bound_port(53)}  {ZONE}, UDP and TCP", markup=False)
     console.print(f"  api       kubectl --kubeconfig {path} get all, or: plane get all", markup=False, soft_wrap=True)
     console.print("Ctrl-C ends it.", markup=False)
 

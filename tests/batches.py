@@ -40,6 +40,7 @@ class Frontend(NamedTuple):
     affinity_s: int = 0
     ranges: Sequence[tuple[int, int]] = ()
     node: int = 0
+    slow_start_s: int = 0
 
 
 NODES = 3
@@ -59,7 +60,7 @@ def fib_of(rows: Sequence[Frontend], backends: Mapping[int, Backend], *, slots: 
         for side, members in ((1, row.members), (2, row.members if row.outside is None else row.outside)):
             runs = [members[first:] for first in range(NODES)] if row.by_node & side else [members]
             choices = [(row.algorithm, run, [backends[each].weight for each in run], REJECT) for run in runs]
-            sides.append(pools.add(number, *choices))
+            sides.append(pools.add(number, *choices, slow_start_s=row.slow_start_s))
         affinity = (row.affinity, row.affinity_s, len(ranges), len(row.ranges), row.node)
         packed.append((*row[:3], row.by_node, *sides, 0, *affinity))
         ranges += [(*each, 0, 0) for each in row.ranges]
@@ -76,10 +77,11 @@ def fib_of(rows: Sequence[Frontend], backends: Mapping[int, Backend], *, slots: 
     )
 
 
-def one_service(algorithm: int, endpoints: int, *, slots: int = 251) -> Fib:
+def one_service(algorithm: int, endpoints: int, *, slots: int = 251, slow_start_s: int = 0) -> Fib:
     """A Fib of one frontend, VIP:80/TCP, over ready backends 1 … endpoints."""
     backends = {number: Backend(POD + number - 1) for number in range(1, endpoints + 1)}
-    return fib_of([Frontend(VIP, 80, TCP, algorithm, range(1, endpoints + 1))], backends, slots=slots)
+    frontend = Frontend(VIP, 80, TCP, algorithm, range(1, endpoints + 1), slow_start_s=slow_start_s)
+    return fib_of([frontend], backends, slots=slots)
 
 
 def flows_of(rows: Sequence[tuple[int, int, int, int, int]]) -> Flows:

@@ -1,11 +1,13 @@
 """Fibs written by hand and pods on real sockets, for tests of what carries traffic."""
 
 import contextlib
+import ipaddress
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,28 +16,36 @@ from kernels.lb.forward import empty_fib
 from kernels.lb.frontends import build_index
 from kernels.lb.pools import Pools
 from plane.addresses import AddressPlan, ip_to_int
+from plane.proxy import Proxy
 
 Address = tuple[str, int]
 PATIENCE_S = 10.0
 
 
 def make_fib(
-    generation: int, frontends: Mapping[Address, Sequence[Address]], algorithm: int = RR, node: int = 1
+    generation: int,
+    frontends: Mapping[Address, Sequence[Address]],
+    algorithm: int = RR,
+    node: int = 1,
+    *,
+    proto: int = TCP,
+    slow_start_s: int = 0,
 ) -> Fib:
-    """A Fib of TCP frontends, each with its endpoints; ids go by first mention, all endpoints are pods of ``node``."""
+    """A Fib of frontends, each with its endpoints; ids go by first mention, all endpoints are pods of ``node``."""
     ids: dict[Address, int] = {}
     for endpoints in frontends.values():
         for endpoint in endpoints:
             ids.setdefault(endpoint, len(ids) + 1)
     backends = np.zeros(len(ids) + 1, BACKEND)
     for (ip, port), number in ids.items():
-        backends[number] = (ip_to_int(ip), port, 1, node, TCP, READY)
+        backends[number] = (ip_to_int(ip), port, 1, node, proto, READY)
     pools = Pools(backends)
     rows = np.zeros(len(frontends) + 1, FRONTEND)
     for row, ((ip, port), endpoints) in zip(rows[1:], frontends.items(), strict=True):
-        row["ip"], row["port"], row["proto"] = ip_to_int(ip), port, TCP
+        row["ip"], row["port"], row["proto"] = ip_to_int(ip), port, proto
         members = [ids[endpoint] for endpoint in endpoints]
-        row["inside"] = row["outside"] = pools.add((ip, port), (algorithm, members, [1] * len(members), REJECT))
+        choice = algorithm, members, [1] * len(members), REJECT
+        row["inside"] = row["outside"] = pools.add((ip, port), choice, slow_start_s=slow_start_s)
     table, members, weights, rings = pools.tables()
     return empty_fib()._replace(
         generation=generation,
@@ -158,6 +168,38 @@ def open_descriptors() -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(f"/proc/self/fd/{number}"))
     return sorted(name for name in found if not name.startswith("/proc/"))
+
+
+def leftovers(proxy: Proxy) -> list[str]:
+    """What a proxy that has stopped still counts or remembers and should not, by name."""
+    _, steering, relay = proxy._in_force
+    datagrams = relay.datagrams
+    held = {
+        "rows of connections": len(relay.free) - relay.loop[0]["free"],
+        "rows twice in the list of free ones": len(relay.free) - len(np.unique(relay.free)),
+        "states": relay.connections["state"].any(),
+        "connects under way": relay.loop[0]["connecting"],
+        "tracked flows": steering.conntrack.counts[0],
+        "connections of backends": steering.active[1:].any(),
+        "rows of datagram flows": len(datagrams.free) - datagrams.loop[0]["free"],
+        "places in the index of datagram flows": datagrams.flow_index.any(),
+        "a socket kept for the next connection": relay.loop[0]["socket"] >= 0,
+        "listeners": (relay.listeners["fd"] >= 0).any() or (datagrams.listeners["fd"] >= 0).any(),
+    }
+    return [f"{name}: {count}" for name, count in held.items() if count]
+
+
+def listening(plan: AddressPlan) -> list[str]:
+    """What is bound to the plan's addresses, in whatever process: ``protocol ip:port`` in the kernel's hexadecimal."""
+    spans = (plan.nodes, plan.pods, plan.cluster_ips, plan.vips)
+    found = []
+    for protocol, state in (("tcp", "0A"), ("udp", "07")):  # TCP_LISTEN; a UDP socket that is not connected
+        rows = [row.split() for row in Path("/proc/net", protocol).read_text().splitlines()[1:]]
+        for local in (row[1] for row in rows if row[3] == state):
+            ip = ipaddress.IPv4Address(bytes.fromhex(local[:8])[::-1])  # the machine is little-endian
+            if any(ip in span for span in spans):
+                found.append(f"{protocol} {local}")
+    return sorted(found)
 
 
 def addresses(plan: AddressPlan, port: int) -> Iterator[Address]:

@@ -81,6 +81,8 @@ class Steering:
     backends: int  # beyond so many, nobody counts a backend's flows
     turns: dict[int, tuple[int, int]] = field(default_factory=dict)
     active: dict[int, int] = field(default_factory=dict)
+    ready_ns: dict[int, int] = field(default_factory=dict)
+    warm_ns: int = 0
     tracked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     clients: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     arrival: int = 0
@@ -94,6 +96,7 @@ class Pool:
     row: int
     algorithm: str
     otherwise: int
+    slow_start_s: int
     members: list[tuple[int, int]]  # backend id, weight
     ring: list[int]
 
@@ -103,7 +106,8 @@ class Pool:
         run = slice(values["first_member"], values["first_member"] + values["members"])
         slots = slice(values["first_slot"], values["first_slot"] + values["slots"])
         members = list(zip(fib.members[run].tolist(), fib.weights[run].tolist(), strict=True))
-        return cls(row, ALGORITHMS[values["algorithm"]], values["otherwise"], members, fib.rings[slots].tolist())
+        algorithm, ring = ALGORITHMS[values["algorithm"]], fib.rings[slots].tolist()
+        return cls(row, algorithm, values["otherwise"], values["slow_start_s"], members, ring)
 
 
 def forward(fib: Fib, steering: Steering, flows: Iterable[Flow], now_ns: int) -> list[Verdict]:
@@ -131,7 +135,7 @@ def _decide(fib: Fib, steering: Steering, flow: Flow, now_ns: int) -> Verdict:
             end_ns = now_ns + frontend["affinity_s"] * 10**9
             steering.clients[client] = backend, _fingerprint(fib.backends[backend]), end_ns
     else:
-        backend = _pick(steering, pool, flow, now_ns)
+        backend = _pick(fib, steering, pool, flow, now_ns)
     if not backend:
         return pool.otherwise, row, 0
     if backend < steering.backends:
@@ -164,38 +168,73 @@ def rendezvous(fib: Fib, pool: Pool, client: int) -> int:
     return min(((cost(*member), member[0]) for member in pool.members), key=lambda pair: pair[0], default=(0, 0))[1]
 
 
-def _pick(steering: Steering, pool: Pool, flow: Flow, now_ns: int) -> int:
+def taking_part(fib: Fib, steering: Steering, pool: Pool, drawn: int, now_ns: int) -> list[int]:
+    """Ids of the members that slow start does not leave out of a pick."""
+    if not pool.slow_start_s or now_ns >= steering.warm_ns:
+        return [backend for backend, _ in pool.members]
+    whole_ns = pool.slow_start_s * 10**9
+
+    def age_ns(backend: int) -> int:
+        since_ns = steering.ready_ns.get(backend, 0)
+        return min(max(now_ns - since_ns, whole_ns // 10), whole_ns) if since_ns else whole_ns
+
+    def takes_part(backend: int, weight: int) -> bool:
+        row, age, oldest = fib.backends[backend], age_ns(backend), max(age_ns(each) for each, _ in pool.members)
+        chance = age / oldest
+        if pool.algorithm in ("lc", "wlc", "sed", "nq"):
+            chance *= weight / sum(each for _, each in pool.members)
+        word = mix64(drawn ^ endpoint_seed(int(row["ip"]), int(row["port"]), int(row["proto"])))
+        return age == oldest or (word >> 11) / 2**53 < chance
+
+    return [backend for backend, weight in pool.members if takes_part(backend, weight)]
+
+
+def _pick(fib: Fib, steering: Steering, pool: Pool, flow: Flow, now_ns: int) -> int:
     if pool.algorithm in ("maglev", "mh"):
         word = flow_hash(flow) if pool.algorithm == "maglev" else mix64((flow[0] + GOLDEN) & WORD)
         return pool.ring[scale(word, len(pool.ring))] if pool.ring else 0
     if not pool.members:
         return 0
     drawn = mix64(flow_hash(flow) ^ mix64(now_ns))
-    load = {backend: steering.active.get(backend, 0) for backend, _ in pool.members}
-    ids = [backend for backend, _ in pool.members]
+    if pool.algorithm in ("sh", "dh"):
+        return _by_weight(pool.members, mix64((flow[0 if pool.algorithm == "sh" else 1] + GOLDEN) & WORD))
+    ids = taking_part(fib, steering, pool, drawn, now_ns)
+    members = [member for member in pool.members if member[0] in ids]
+    load = {backend: steering.active.get(backend, 0) for backend in ids}
     match pool.algorithm:
-        case "rr":
-            own = pool.row if pool.row < steering.pools else 0
-            turn, mark = steering.turns.get(own, (0, 0))
-            turn = turn if turn < len(ids) else 0
-            steering.turns[own] = turn + 1, mark
-            return ids[turn]
-        case "wrr":
-            return _weighted_turn(steering, pool)
+        case "rr" | "wrr":
+            take_turn = _turn if pool.algorithm == "rr" else _weighted_turn
+            turns = (take_turn(steering, pool) for _ in pool.members)
+            in_turn = next((backend for backend in turns if backend in ids), 0)
+            if in_turn:
+                return in_turn
         case "lc":
             return min(ids, key=lambda backend: load[backend])
         case "wlc":
-            return min(pool.members, key=lambda row: load[row[0]] / row[1])[0]
+            return min(members, key=lambda row: load[row[0]] / row[1])[0]
         case "nq" if 0 in load.values():
             return next(backend for backend in ids if not load[backend])
         case "sed" | "nq":
-            return min(pool.members, key=lambda row: (load[row[0]] + 1) / row[1])[0]
+            return min(members, key=lambda row: (load[row[0]] + 1) / row[1])[0]
         case "p2c":
-            return _of_two(pool, load, drawn)
-        case "sh" | "dh":
-            drawn = mix64((flow[0 if pool.algorithm == "sh" else 1] + GOLDEN) & WORD)
-    spread = [backend for backend, weight in pool.members for _ in range(weight)]
-    return spread[scale(drawn, len(spread))]
+            both = [member for member in _two(pool, drawn) if member[0] in ids]
+            if both:
+                (first, weight), (second, other) = both[0], both[-1]
+                return first if load[first] * other <= load[second] * weight else second
+    return _by_weight(members, drawn)
+
+
+def _by_weight(members: list[tuple[int, int]], word: int) -> int:
+    spread = [backend for backend, weight in members for _ in range(weight)]
+    return spread[scale(word, len(spread))]
+
+
+def _turn(steering: Steering, pool: Pool) -> int:
+    own = pool.row if pool.row < steering.pools else 0
+    turn, mark = steering.turns.get(own, (0, 0))
+    turn = turn if turn < len(pool.members) else 0
+    steering.turns[own] = turn + 1, mark
+    return pool.members[turn][0]
 
 
 def _weighted_turn(steering: Steering, pool: Pool) -> int:
@@ -214,12 +253,12 @@ def _weighted_turn(steering: Steering, pool: Pool) -> int:
             return pool.members[turn - 1][0]
 
 
-def _of_two(pool: Pool, load: dict[int, int], drawn: int) -> int:
+def _two(pool: Pool, drawn: int) -> list[tuple[int, int]]:
+    """Two different members drawn at random, or the only one."""
     one = scale(drawn, len(pool.members))
     rest = [number for number in range(len(pool.members)) if number != one]
     two = rest[scale(mix64(drawn), len(rest))] if rest else one
-    (first, weight), (second, other) = pool.members[one], pool.members[two]
-    return first if load[first] * other <= load[second] * weight else second
+    return [pool.members[one], pool.members[two]]
 
 
 def _is_there(fib: Fib, backend: int, seed: int) -> bool:
@@ -229,3 +268,11 @@ def _is_there(fib: Fib, backend: int, seed: int) -> bool:
 
 def _fingerprint(backend: np.void) -> int:
     return endpoint_seed(int(backend["ip"]), int(backend["port"]), int(backend["proto"])) & 0xFFFFFFFF
+
+
+def internet_checksum(data: bytes) -> int:
+    """RFC 1071: 0 for what carries its own."""
+    total = sum(int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dns.message
+import dns.query
 import pyarrow as pa
 import pytest
 
@@ -159,6 +161,12 @@ def test_the_tour_up_get_apply_scale_explain_delete_and_away(start, tmp_path):
         assert {status for status, _ in answers} == {200}
         assert {body for _, body in answers} == names
 
+    question = dns.message.make_query("my-service.default.svc.cluster.local", "A")
+    for ask in (dns.query.udp, dns.query.tcp):
+        found = ask(question, plane.plan.dns, port=plane.plan.bound_port(53), timeout=10)
+        assert [row.address for row in found.answer[0]] == [service["spec"]["clusterIP"]]
+    assert f"dns       {plane.plan.dns}:{plane.plan.bound_port(53)}" in (tmp_path / "log").read_text()
+
     assert "my-service" in plane("get", "all")
     assert "deployment.apps/my-app scaled" in plane("scale", "deployment", "my-app", "--replicas", "5")
     eventually(lambda: len({plane.via_ingress()[1] for _ in range(30)}) == 5)
@@ -183,10 +191,18 @@ def test_a_killed_node_costs_its_pods_some_seconds_and_nobody_else(start):
     plane = start("-f", "configs/quickstart", "--nodes", "3")
     victims = [pid for pid, command in processes_of(plane.process.pid).items() if re.search(r"ray::NodeActor", command)]
     assert len(victims) == 3
+    service = plane.get("service", "my-service")["spec"]["clusterIP"]
+    kept = [http.client.HTTPConnection(service, plane.plan.bound_port(80), timeout=10) for _ in range(24)]
+    assert [fetched(connection)[0] for connection in kept] == [200] * 24
+    carried = {row["client"]: row for row in json.loads(plane("connections", "-o", "json"))["items"]}
+    rows = [carried["{}:{}".format(*connection.sock.getsockname())] for connection in kept]
     os.kill(victims[0], signal.SIGKILL)
     gone = eventually(lambda: [pod for pod in plane.pods() if not is_ready(pod)])
     assert len(gone) == 1
     lost = gone[0]["metadata"]["name"]
+    spared = [row["node"] != gone[0]["spec"]["nodeName"] and row["pod"] != f"default/{lost}" for row in rows]
+    assert [fetched(connection)[0] == 200 for connection in kept] == spared
+    assert {True, False} == set(spared)
     # Once the tables say so, only the others are asked, and every request is answered.
     answers = []
     while not all(is_ready(pod) for pod in plane.pods()):
@@ -196,6 +212,16 @@ def test_a_killed_node_costs_its_pods_some_seconds_and_nobody_else(start):
     eventually(lambda: lost in {plane.via_ingress()[1] for _ in range(12)})
     [back] = [pod for pod in plane.pods() if pod["metadata"]["name"] == lost]
     assert back["status"]["containerStatuses"][0]["restartCount"] == 1
+
+
+def fetched(connection: http.client.HTTPConnection) -> tuple[int, str]:
+    """Status and body of one more request on a connection; 0 where it is broken."""
+    try:
+        connection.request("GET", "/hostname", headers={"Host": "example.com"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error)
 
 
 def test_a_killed_ingress_is_started_again_and_the_terminal_says_so(start, tmp_path):

@@ -75,6 +75,8 @@ def create_steering(fib: Fib, capacity: int) -> Steering:
         affinity=conntrack.create(capacity),
         turns=np.zeros((len(fib.pools), 2), np.int64),
         active=np.zeros(len(fib.backends), np.int32),
+        ready_ns=np.zeros(len(fib.backends), np.int64),
+        warm_ns=np.zeros(1, np.int64),
         outcomes=np.zeros(len(OUTCOMES), np.int64),
         idle_ns=np.full(1, IDLE_NS, np.int64),
         arrival=np.zeros(1, np.int64),

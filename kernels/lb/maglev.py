@@ -8,6 +8,9 @@ largest weight of all, as in Katran's second version. It begins with half of tha
 the nearest instead of down.
 """
 
+import functools
+import math
+
 import numpy as np
 
 from kernels.jit import kernel
@@ -34,12 +37,12 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
 
     seeds    uint64[n], ``hashing.endpoint_seed`` of each
     weights  uint16[n]; an endpoint of weight 0 is in no slot
-    size     one of PRIMES
+    size     a prime below 2^32; the plane's are PRIMES
 
     Raises ValueError for another size.
     """
-    if size not in PRIMES:
-        raise ValueError(f"a Maglev table has one of {PRIMES} slots, not {size}")
+    if not _is_prime(size):
+        raise ValueError(f"a Maglev table has a prime number of slots, such as one of {PRIMES}, not {size}")
     # By seed, and of twins with one seed by weight: what is left to the order listed makes no difference.
     order = np.lexsort((weights, seeds))
     order = order[np.asarray(weights)[order] > 0].astype(np.uint32)
@@ -51,6 +54,11 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
     ring = np.full(size, _FREE, np.uint32)
     _populate(walks, order, ring)
     return ring
+
+
+@functools.cache
+def _is_prime(number: int) -> bool:
+    return 1 < number < 1 << 32 and all(number % factor for factor in range(2, math.isqrt(number) + 1))
 
 
 @kernel

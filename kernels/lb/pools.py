@@ -31,16 +31,16 @@ class Pools:
         self._slot_parts: list[np.ndarray] = []
         self._slot_count = 0
 
-    def add(self, owner: object, *choices: tuple[int, Sequence[int], Sequence[int], int]) -> int:
+    def add(self, owner: object, *choices: tuple[int, Sequence[int], Sequence[int], int], slow_start_s: int = 0) -> int:
         """The row of the first of these pools, each (algorithm, backend ids, weights, outcome where there are none).
 
         Several pools stand in consecutive rows, as those of nodes 0, 1, 2, … do. Members of weight 0 are left out.
         """
         wanted = tuple(_usable(*choice) for choice in choices)
-        key = (owner, wanted)
+        key = (owner, wanted, slow_start_s)
         if key not in self._known:
             self._known[key] = len(self._rows)
-            self._rows += [self._row(*each) for each in wanted]
+            self._rows += [(*self._row(*each), slow_start_s) for each in wanted]
         return self._known[key]
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ class Pools:
             self._weights += weights
         first_slot, slots = self._ring(ids, weights) if algorithm in HASHING and ids else (0, 0)
         heaviest, step = max(weights, default=0), math.gcd(*weights)
-        return first, len(ids), first_slot, slots, sum(weights), heaviest, step, algorithm, otherwise, 0
+        return first, len(ids), first_slot, slots, sum(weights), heaviest, step, algorithm, otherwise
 
     def _ring(self, ids: tuple[int, ...], weights: tuple[int, ...]) -> tuple[int, int]:
         members = tuple(sorted(zip(ids, weights, strict=True)))

@@ -12,6 +12,9 @@ weights are equal.
     mh              IPVS, Maglev ring by source address
     maglev          Cilium, Maglev ring by 5-tuple
     p2c             the less loaded of two at random (Mitzenmacher) state: active
+
+Where a pool has slow start, a member that is new does not take part in every pick (``slowstart``); those that hash
+take no notice of it.
 """
 
 import math
@@ -21,6 +24,7 @@ import numpy as np
 from kernels.jit import kernel
 from kernels.layout import DH, LC, MAGLEV, MH, NQ, P2C, RR, SED, SH, WLC, WRR
 from kernels.lb.hashing import GOLDEN, endpoint_seed, mix64, reduce
+from kernels.lb.slowstart import NOBODY_NEW, takes_part, warmth
 
 _NONE = np.uint32(0)
 _11 = np.uint64(11)
@@ -38,22 +42,30 @@ def pick(fib, steering, pool, flow, key, now_ns):
         return at(fib.rings, row["first_slot"], row["slots"], reduce(_address_hash(flow[0]), row["slots"]))
     if members == 0 or first + members > fib.members.size or first + members > fib.weights.size:
         return _NONE
-    own = pool if pool < steering.turns.shape[0] else 0
-    if algorithm == RR:
-        choice = take_turn(steering.turns, own, members)
-    elif algorithm == WRR:
-        choice = _take_weighted_turn(fib, steering.turns, own, row)
-    elif algorithm in (LC, WLC, SED, NQ):
-        choice = _least(fib, steering.active, row, algorithm)
-    elif algorithm == SH:
+    word = mix64(key ^ mix64(np.uint64(now_ns)))  # from flow and time, so that the next connection draws again
+    if algorithm == SH:
         choice = _by_weight(fib, row, _address_hash(flow[0]))
     elif algorithm == DH:
         choice = _by_weight(fib, row, _address_hash(flow[1]))
-    elif algorithm == P2C:
-        choice = _better_of_two(fib, steering.active, row, mix64(key ^ mix64(np.uint64(now_ns))))
-    else:  # from flow and time, so that the next connection draws again
-        choice = _by_weight(fib, row, mix64(key ^ mix64(np.uint64(now_ns))))
+    elif row["slow_start_s"] != 0 and now_ns < steering.warm_ns[0]:
+        choice = _choose(fib, steering, pool, word, warmth(fib, steering, row, now_ns))
+    else:  # compiled by itself, without anything that is asked of those that are new
+        choice = _choose(fib, steering, pool, word, NOBODY_NEW)
     return at(fib.members, row["first_member"], row["members"], choice)
+
+
+@kernel
+def _choose(fib, steering, pool, word, warm):
+    """The place of a member in a pool that has some, by an algorithm that gives shares, among those that take part."""
+    row = fib.pools[pool]
+    algorithm = row["algorithm"]
+    if algorithm in (RR, WRR):
+        return _turn(fib, steering, pool, row, word, warm)
+    if algorithm in (LC, WLC, SED, NQ):
+        return _least(fib, steering, row, word, warm)
+    if algorithm == P2C:
+        return _better_of_two(fib, steering, row, word, warm)
+    return _at_random(fib, steering, row, word, warm)
 
 
 @kernel
@@ -112,6 +124,20 @@ def after(fib, pool, backend):
 
 
 @kernel
+def _turn(fib, steering, pool, row, word, warm):
+    """The member whose turn it is, of those that take part."""
+    own = pool if pool < steering.turns.shape[0] else 0
+    for _ in range(np.int64(row["members"])):
+        if row["algorithm"] == RR:
+            choice = take_turn(steering.turns, own, np.int64(row["members"]))
+        else:
+            choice = _take_weighted_turn(fib, steering.turns, own, row)
+        if takes_part(fib, steering, row, choice, word, warm):
+            return choice
+    return _at_random(fib, steering, row, word, warm)  # a new one is so heavy that all these turns were its own
+
+
+@kernel
 def take_turn(turns, row, members):
     """The member whose turn it is, and on to the next."""
     turn = turns[row, 0]
@@ -139,12 +165,14 @@ def _take_weighted_turn(fib, turns, own, row):
 
 
 @kernel
-def _least(fib, active, row, algorithm):
+def _least(fib, steering, row, word, warm):
     """The first of those with the least: connections (lc), the same by weight (wlc), with this one (sed), idle (nq)."""
-    first = np.int64(row["first_member"])
+    first, algorithm = np.int64(row["first_member"]), row["algorithm"]
     best, best_load, best_weight = np.int64(0), np.int64(0), np.int64(0)
     for i in range(np.int64(row["members"])):
-        load = _load(active, fib.members[first + i])
+        if not takes_part(fib, steering, row, i, word, warm):
+            continue
+        load = _load(steering.active, fib.members[first + i])
         weight = np.int64(1) if algorithm == LC else np.int64(fib.weights[first + i])
         if algorithm == NQ and load == 0:
             return np.int64(i)
@@ -156,7 +184,7 @@ def _least(fib, active, row, algorithm):
 
 
 @kernel
-def _better_of_two(fib, active, row, word):
+def _better_of_two(fib, steering, row, word, warm):
     """Two members at random, and of them the one with fewer connections for its weight."""
     first, members = np.int64(row["first_member"]), np.int64(row["members"])
     one = reduce(word, members)
@@ -164,8 +192,12 @@ def _better_of_two(fib, active, row, word):
         return one
     other = reduce(mix64(word), members - 1)
     other += other >= one
-    load_of_one = _load(active, fib.members[first + one]) * np.int64(fib.weights[first + other])
-    load_of_other = _load(active, fib.members[first + other]) * np.int64(fib.weights[first + one])
+    if not takes_part(fib, steering, row, other, word, warm):
+        other = one
+    if not takes_part(fib, steering, row, one, word, warm):
+        return other if other != one else _at_random(fib, steering, row, word, warm)
+    load_of_one = _load(steering.active, fib.members[first + one]) * np.int64(fib.weights[first + other])
+    load_of_other = _load(steering.active, fib.members[first + other]) * np.int64(fib.weights[first + one])
     return one if load_of_one <= load_of_other else other
 
 
@@ -173,6 +205,24 @@ def _better_of_two(fib, active, row, word):
 def _load(active, backend):
     """Connections a backend has now."""
     return np.int64(active[backend]) if backend < active.size else np.int64(0)
+
+
+@kernel
+def _at_random(fib, steering, row, word, warm):
+    """One of the members that take part, each as often as it weighs."""
+    if warm[1] == 0:  # nobody is new
+        return _by_weight(fib, row, word)
+    first, members = np.int64(row["first_member"]), np.int64(row["members"])
+    weight, chosen = np.int64(0), np.int64(0)
+    for i in range(members):
+        if takes_part(fib, steering, row, i, word, warm):
+            weight += np.int64(fib.weights[first + i])
+    mark = reduce(word, weight)
+    for i in range(members):
+        if mark >= 0 and takes_part(fib, steering, row, i, word, warm):
+            mark -= np.int64(fib.weights[first + i])
+            chosen = np.int64(i)
+    return chosen
 
 
 @kernel

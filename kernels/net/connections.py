@@ -24,7 +24,7 @@ from kernels.lb import conntrack
 from kernels.lb.forward import fingerprint
 from kernels.lb.hashing import flow_hash
 from kernels.lb.select import after
-from kernels.net import ring, streams, syscalls
+from kernels.net import ring, shared, streams, syscalls
 
 STREAM_KEY = 1 << 31  # an event's key: this bit and the index of the stream that its descriptor is the source of
 CLIENT, UPSTREAM = 0, 1
@@ -152,6 +152,14 @@ def meets_itself(relay, upstream, port):
 
 
 @kernel
+def _meets_nobody(fib, relay, row):
+    """Whether the upstream that has just answered is a shared listener, which takes the place of a pod that is dead."""
+    backend = relay.connections[row].backend
+    met = fib.backends[backend if backend < fib.backends.size else 0]
+    return shared.refuses(fib, relay.exchange, relay.streams[2 * row].sink, met)
+
+
+@kernel
 def _watch(relay, row, side):
     index = 2 * row + side
     return syscalls.watch(
@@ -184,7 +192,7 @@ def on_event(fib, steering, relay, index, serial, events, now_ns):
     if connection.state == CONNECTING:
         if events & syscalls.EPOLLERR and index & 1 == CLIENT:
             end(steering, relay, row, CLIENT_RESET)
-        elif events & syscalls.EPOLLERR:
+        elif events & syscalls.EPOLLERR or (index & 1 == UPSTREAM and _meets_nobody(fib, relay, row)):
             try_another(fib, steering, relay, row, REFUSED, now_ns)
         elif index & 1 == UPSTREAM:
             connection.state = OPEN

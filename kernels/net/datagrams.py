@@ -19,6 +19,8 @@ from kernels.layout import (
     FORWARDED,
     LISTENER,
     NEW,
+    NO_BACKEND,
+    NO_FRONTEND,
     NO_SOCKET,
     NONE,
     TABLE_FULL,
@@ -33,7 +35,7 @@ from kernels.layout import (
 )
 from kernels.lb.forward import forward
 from kernels.lb.hashing import flow_hash
-from kernels.net import ring, syscalls, udpflows
+from kernels.net import refusal, ring, shared, syscalls, udpflows
 from kernels.net.records import record
 
 LISTENER_KEY = 1 << 29  # an event's key: this bit and the listener's row; udpflows.FLOW_KEY: a flow's
@@ -116,13 +118,14 @@ def _carry_back(fib, steering, datagrams, row, now_ns):
     if not udpflows.holds(fib, flow):
         udpflows.end(steering, datagrams, row, BACKEND_GONE)
         return
-    if listener.fd < 0 or listener.ip != flow.frontend_ip or listener.port != flow.frontend_port:
+    if not udpflows.is_heard(fib, datagrams, flow):
         udpflows.end(steering, datagrams, row, UNHEARD)
         return
     count = syscalls.receive_messages(datagrams.messages, flow.fd)
     if count < 0 and count != -syscalls.EAGAIN:  # the error comes before the answers that were there first
         flow.refused = 1
         count = syscalls.receive_messages(datagrams.messages, flow.fd)
+    syscalls.send_from(datagrams.messages, count, flow.frontend_ip if listener.ip == 0 else np.uint32(0))
     done = np.int64(0)
     while done < count:
         sent = syscalls.send_messages(
@@ -159,6 +162,19 @@ def ask(fib, steering, relay, now_ns):
         for i in range(count):
             fate = datagrams.decided[i]
             datagrams.fates[fate if fate != NONE else TURNED_AWAY] += 1
+            if fate == NO_BACKEND and datagrams.listeners[row].ip == 0:
+                _refuse(datagrams, row, i)
+
+
+@kernel
+def _refuse(datagrams, at_listener, i):
+    """Say that nobody is there, which the machine would say if the shared listener did not take all of its port."""
+    messages, exchange = datagrams.messages, datagrams.exchange
+    if syscalls.own_address(exchange, datagrams.listeners[at_listener].fd) < 0:
+        return
+    port = syscalls.swap16(exchange.address[0].port)  # that was sent to: the frontend's may be a shifted one
+    client = syscalls.swap32(messages.senders[i].ip), syscalls.swap16(messages.senders[i].port)
+    refusal.send(datagrams, client, (syscalls.swap32(messages.arrivals[i].destination), port))
 
 
 @kernel
@@ -191,23 +207,28 @@ def _place(fib, steering, datagrams, batch, at_listener, count, now_ns):
             continue
         sender = datagrams.messages.senders[i]
         ip, port = syscalls.swap32(sender.ip), syscalls.swap16(sender.port)
-        key = flow_hash(ip, listener.ip, port, listener.port, np.uint8(UDP))
-        row = udpflows.find(datagrams, key, ip, port, listener)
+        to_ip = listener.ip if listener.ip != 0 else syscalls.swap32(datagrams.messages.arrivals[i].destination)
+        key = flow_hash(ip, to_ip, port, listener.port, np.uint8(UDP))
+        row = udpflows.find(datagrams, key, (ip, port), (to_ip, listener.port))
         if row != 0 and datagrams.flows[row].backend != 0 and not udpflows.holds(fib, datagrams.flows[row]):
             udpflows.end(steering, datagrams, row, BACKEND_GONE)
             row = np.int64(0)
+        if row == 0 and listener.ip == 0 and not shared.answers(fib, to_ip, listener.port, np.uint8(UDP)):
+            steering.outcomes[NO_FRONTEND] += 1
+            datagrams.decided[i] = NO_BACKEND
+            continue
         if row == 0:
             if datagrams.loop[0].free == 0:
                 udpflows.make_room(steering, datagrams, now_ns)
             full = datagrams.loop[0].free == 0
-            row = udpflows.begin(datagrams, key, ip, port, at_listener, now_ns)
+            row = udpflows.begin(datagrams, key, (ip, port), (to_ip, listener.port), at_listener, now_ns)
             if row == 0:
                 datagrams.decided[i] = TABLE_FULL if full else NO_SOCKET
                 continue
             datagrams.opening[opening] = row
             batch.src_ip[opening] = ip
             batch.src_port[opening] = port
-            batch.dst_ip[opening] = listener.ip
+            batch.dst_ip[opening] = to_ip
             batch.dst_port[opening] = listener.port
             batch.proto[opening] = UDP
             opening += 1

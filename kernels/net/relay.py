@@ -24,6 +24,7 @@ from kernels.layout import (
     LISTENER,
     LOOP,
     NEW,
+    NO_FRONTEND,
     RECORD,
     STOPPED,
     STREAM,
@@ -34,7 +35,7 @@ from kernels.layout import (
     Verdicts,
 )
 from kernels.lb.forward import create_steering, empty_fib, forward, pool_for
-from kernels.net import connections, datagrams, ring, streams, syscalls, udpflows
+from kernels.net import connections, datagrams, ring, shared, streams, syscalls, udpflows
 from kernels.net.records import record
 
 BATCH = syscalls.MESSAGES
@@ -153,7 +154,7 @@ def _welcome(fib, steering, relay, now_ns):
     loop = relay.loop[0]
     if ring.size(relay.backlog) == 0 or now_ns < loop.paused_until_ns:
         return
-    count = _accept_batch(relay, now_ns)
+    count = _accept_batch(fib, steering, relay, now_ns)
     if count == 0:
         return
     flows, verdicts = relay.flows, relay.verdicts
@@ -175,7 +176,7 @@ def _welcome(fib, steering, relay, now_ns):
 
 
 @kernel
-def _accept_batch(relay, now_ns):
+def _accept_batch(fib, steering, relay, now_ns):
     """Accept from the backlog's listeners in turn, as far as batch and table have room. Returns how many."""
     loop = relay.loop[0]
     room = min(relay.sockets.shape[0], loop.free)
@@ -186,7 +187,7 @@ def _accept_batch(relay, now_ns):
         row = ring.take(relay.backlog)
         answer = 0
         for _ in range(room - count):
-            answer = _accept(relay, relay.listeners[row], count)
+            answer = _accept(fib, steering, relay, relay.listeners[row], count)
             if answer >= 0:
                 count += 1
             elif _is_done(answer):
@@ -221,10 +222,11 @@ def _is_shortage(answer):
 
 
 @kernel
-def _accept(relay, listener, i):
+def _accept(fib, steering, relay, listener, i):
     """Accept one connection into place ``i`` of the batch. Returns its descriptor, or ``-errno``.
 
-    The socket for its way on is made first: a connection that is accepted never lacks a descriptor.
+    The socket for its way on is made first: a connection that is accepted never lacks a descriptor. One that a shared
+    listener does not answer for is reset at once, as near as it comes to the machine's refusal, and counted.
     """
     loop = relay.loop[0]
     if loop.socket < 0:
@@ -241,6 +243,14 @@ def _accept(relay, listener, i):
     relay.flows.dst_ip[i] = listener.ip
     relay.flows.dst_port[i] = listener.port
     relay.flows.proto[i] = TCP
+    if listener.ip == 0:
+        known = syscalls.own_address(relay.exchange, client) == 0
+        relay.flows.dst_ip[i] = syscalls.swap32(relay.exchange.address[0].ip)
+        if not known or not shared.answers(fib, relay.flows.dst_ip[i], listener.port, np.uint8(TCP)):
+            steering.outcomes[NO_FRONTEND] += 1
+            syscalls.reset_on_close(relay.exchange, client)
+            syscalls.close(client)
+            return np.int64(-syscalls.ECONNABORTED)
     relay.sockets[i, connections.CLIENT] = client
     relay.sockets[i, connections.UPSTREAM] = loop.socket
     loop.socket = -1

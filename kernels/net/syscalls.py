@@ -22,7 +22,8 @@ from kernels.jit import kernel
 
 EAGAIN, EINTR, EINPROGRESS = errno.EAGAIN, errno.EINTR, errno.EINPROGRESS
 EMFILE, ENFILE, ENOBUFS, ENOMEM = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
-EBADF, EINVAL, ECONNREFUSED = errno.EBADF, errno.EINVAL, errno.ECONNREFUSED
+EBADF, EINVAL = errno.EBADF, errno.EINVAL
+ECONNREFUSED, ECONNABORTED = errno.ECONNREFUSED, errno.ECONNABORTED
 
 EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
 EPOLLRDHUP, EPOLLET = select.EPOLLRDHUP, int(select.EPOLLET)
@@ -32,10 +33,11 @@ STREAM_SOCKET = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOE
 DATAGRAM_SOCKET = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 NONBLOCKING = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 SOL_SOCKET, SO_LINGER, SO_RCVBUF = socket.SOL_SOCKET, socket.SO_LINGER, socket.SO_RCVBUF
-IPPROTO_TCP, TCP_NODELAY = int(socket.IPPROTO_TCP), socket.TCP_NODELAY
+IPPROTO_TCP, TCP_NODELAY, TCP_MAXSEG = int(socket.IPPROTO_TCP), socket.TCP_NODELAY, socket.TCP_MAXSEG
 SO_MEMINFO = 55  # <asm-generic/socket.h>; the socket module has no name for it
 IPPROTO_IP = int(socket.IPPROTO_IP)
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; the socket module has no name for it before Python 3.12
+IP_PKTINFO = 8  # <linux/in.h>; the socket module has no name for it before Python 3.14
 MSG_NOSIGNAL, MSG_DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
 SHUT_WR = socket.SHUT_WR
 EPOLL_CTL_ADD = 1
@@ -68,6 +70,19 @@ MESSAGE = np.dtype(
     ]
 )
 VECTOR = np.dtype([("base", "u8"), ("bytes", "u8")])
+# struct cmsghdr with a struct in_pktinfo, padded: the address of ours that a datagram came to, or is to come from.
+CONTROL = np.dtype(
+    [
+        ("bytes", "u8"),
+        ("level", "i4"),
+        ("kind", "i4"),
+        ("interface", "i4"),
+        ("source", "u4"),  # ipi_spec_dst
+        ("destination", "u4"),  # ipi_addr
+        ("spare", "u4"),
+    ]
+)
+CONTROL_BYTES = CONTROL.itemsize
 MESSAGES = 64
 # A datagram over IPv4 has 65,507 bytes at most, so none is ever cut off. One line more sets the buffers' beginnings
 # apart: with a power of two between them, all would fall to the same few lines of the caches.
@@ -101,8 +116,10 @@ class Messages(NamedTuple):
     incoming  MESSAGE[MESSAGES], filled by ``receive_messages``
     senders   SOCKADDR[MESSAGES], likewise
     whole     VECTOR[MESSAGES]: the buffers, for incoming
+    arrivals  CONTROL[MESSAGES], likewise where the socket asks for IP_PKTINFO
     outgoing  MESSAGE[MESSAGES], all to receiver
     receiver  SOCKADDR[1]
+    sender    CONTROL[1], for outgoing: where they come from
     filled    VECTOR[MESSAGES]: what was received in each buffer, for outgoing
     """
 
@@ -110,8 +127,10 @@ class Messages(NamedTuple):
     incoming: np.ndarray
     senders: np.ndarray
     whole: np.ndarray
+    arrivals: np.ndarray
     outgoing: np.ndarray
     receiver: np.ndarray
+    sender: np.ndarray
     filled: np.ndarray
 
 
@@ -122,8 +141,10 @@ def create_messages() -> Messages:
         incoming=np.zeros(MESSAGES, MESSAGE),
         senders=np.zeros(MESSAGES, SOCKADDR),
         whole=np.zeros(MESSAGES, VECTOR),
+        arrivals=np.zeros(MESSAGES, CONTROL),
         outgoing=np.zeros(MESSAGES, MESSAGE),
         receiver=np.zeros(1, SOCKADDR),
+        sender=np.zeros(1, CONTROL),
         filled=np.zeros(MESSAGES, VECTOR),
     )
     messages.whole["base"] = messages.filled["base"] = _places(messages.buffers)
@@ -132,6 +153,9 @@ def create_messages() -> Messages:
     messages.outgoing["vector"], messages.outgoing["name"] = _places(messages.filled), _places(messages.receiver)
     for each in (messages.incoming, messages.outgoing):
         each["name_bytes"], each["vectors"] = SOCKADDR_BYTES, 1
+    messages.incoming["control"], messages.outgoing["control"] = _places(messages.arrivals), _places(messages.sender)
+    messages.incoming["control_bytes"] = CONTROL_BYTES
+    messages.sender[0] = (CONTROL_BYTES - 4, IPPROTO_IP, IP_PKTINFO, 0, 0, 0, 0)
     return messages
 
 
@@ -170,6 +194,7 @@ _setsockopt = _libc("setsockopt", _int(_int, _int, _int, _address, types.uint32)
 _getsockopt = _libc("getsockopt", _int(_int, _int, _int, _address, _address))
 _recv = _libc("recv", _long(_int, _address, _size, _int))
 _send = _libc("send", _long(_int, _address, _size, _int))
+_sendto = _libc("sendto", _long(_int, _address, _size, _int, _address, types.uint32))
 _recvmmsg = _libc("recvmmsg", _int(_int, _address, types.uintc, _int, _address))
 _sendmmsg = _libc("sendmmsg", _int(_int, _address, types.uintc, _int))
 _shutdown = _libc("shutdown", _int(_int, _int))
@@ -263,6 +288,16 @@ def own_address(exchange, fd):
 
 
 @kernel
+def segment_bytes(exchange, fd):
+    """``TCP_MAXSEG`` of a connection: the longest segment that the other side takes."""
+    exchange.length[0] = 4
+    returned = _answer(
+        _getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, exchange.option.ctypes.data, exchange.length.ctypes.data)
+    )
+    return returned if returned < 0 else np.int64(exchange.option[0])
+
+
+@kernel
 def set_option(exchange, fd, level, option, value):
     """Set an integer socket option."""
     exchange.option[0] = value
@@ -299,6 +334,14 @@ def transmit(fd, buffer):
 
 
 @kernel
+def transmit_to(exchange, fd, packet, ip):
+    """``sendto`` of a whole packet, IP header and all, by a raw socket."""
+    _put_address(exchange, ip, 0)
+    address = exchange.address.ctypes.data
+    return _answer(_sendto(fd, packet.ctypes.data, packet.size, MSG_DONTWAIT, address, SOCKADDR_BYTES))
+
+
+@kernel
 def receive_messages(messages, fd):
     """``recvmmsg``: the datagrams that wait, ``MESSAGES`` at most. Fewer mean that no more wait, or that the next call
     will answer what is wrong.
@@ -306,6 +349,7 @@ def receive_messages(messages, fd):
     count = _answer(_recvmmsg(fd, messages.incoming.ctypes.data, MESSAGES, MSG_DONTWAIT, 0))
     for i in range(count):
         messages.incoming[i].name_bytes = SOCKADDR_BYTES
+        messages.incoming[i].control_bytes = CONTROL_BYTES
         messages.filled[i].bytes = messages.incoming[i].bytes
     return count
 
@@ -314,6 +358,14 @@ def receive_messages(messages, fd):
 def transmit_message(messages, fd, i):
     """``send`` datagram ``i`` of those received to whom the socket is connected to."""
     return _answer(_send(fd, np.uintp(messages.filled[i].base), np.uintp(messages.filled[i].bytes), MSG_NOSIGNAL))
+
+
+@kernel
+def send_from(messages, count, ip):
+    """Have the next ``send_messages`` send its first ``count`` from an address of ours; 0: from that of the socket."""
+    messages.sender[0].source = swap32(ip)
+    for i in range(count):
+        messages.outgoing[i].control_bytes = CONTROL_BYTES if ip != 0 else 0
 
 
 @kernel

@@ -36,7 +36,7 @@ from kernels.lb import conntrack
 from kernels.lb.forward import fingerprint
 from kernels.lb.frontends import find_frontend
 from kernels.lb.select import is_member
-from kernels.net import connections, ring, syscalls
+from kernels.net import connections, refusal, ring, shared, syscalls
 
 FLOW_KEY = 1 << 30  # an event's key: this bit and the flow's row
 # Linux' nf_conntrack_udp_timeout and _stream; a question and its answer are no stream yet (nf_conntrack_proto_udp.c).
@@ -54,7 +54,7 @@ _1 = np.uint64(1)
 def create(capacity: int, exchange: syscalls.Exchange) -> Datagrams:
     """Room for so many flows, and no listeners. ``exchange`` is the relay's."""
     loop = np.zeros(1, DATAGRAM_LOOP)
-    loop[0]["free"] = capacity
+    loop[0]["free"], loop[0]["raw"] = capacity, -1
     loop[0]["idle_ns"], loop[0]["stream_idle_ns"], loop[0]["stream_after_ns"] = IDLE_NS, STREAM_IDLE_NS, STREAM_AFTER_NS
     flows = np.zeros(capacity + 1, DATAGRAM_FLOW)
     flows["fd"] = -1
@@ -71,6 +71,7 @@ def create(capacity: int, exchange: syscalls.Exchange) -> Datagrams:
         opening=np.zeros(syscalls.MESSAGES, np.uint32),
         fates=np.zeros(len(FATES), np.int64),
         ends=np.zeros(len(FLOW_ENDS), np.int64),
+        refusal=refusal.create(),
         messages=syscalls.create_messages(),
         exchange=exchange,
     )
@@ -87,8 +88,8 @@ def backends_in_use(datagrams: Datagrams) -> np.ndarray:
 
 
 @kernel
-def find(datagrams, key, client_ip, client_port, listener):
-    """The row of a client's flow to a listener's frontend, int64; 0 where there is none."""
+def find(datagrams, key, client, frontend):
+    """The row of a client's flow to a frontend, both (address, port), int64; 0 where there is none."""
     index = datagrams.flow_index
     at = conntrack.home(index, key)
     for _ in range(index.size):
@@ -96,15 +97,15 @@ def find(datagrams, key, client_ip, client_port, listener):
         if row == 0 or row >= datagrams.flows.size:
             return np.int64(0)
         flow = datagrams.flows[row]
-        same_client = flow.key == key and flow.client_ip == client_ip and flow.client_port == client_port
-        if same_client and flow.frontend_ip == listener.ip and flow.frontend_port == listener.port:
+        same_client = flow.key == key and flow.client_ip == client[0] and flow.client_port == client[1]
+        if same_client and flow.frontend_ip == frontend[0] and flow.frontend_port == frontend[1]:
             return row
         at = conntrack.home(index, at + _1)
     return np.int64(0)
 
 
 @kernel
-def begin(datagrams, key, client_ip, client_port, at_listener, now_ns):
+def begin(datagrams, key, client, frontend, at_listener, now_ns):
     """A row for a new flow, which has a socket and no backend yet; 0 where there is no room or no socket for it."""
     loop = datagrams.loop[0]
     if loop.free == 0 or now_ns < loop.paused_until_ns:
@@ -119,10 +120,8 @@ def begin(datagrams, key, client_ip, client_port, at_listener, now_ns):
     flow.key = key
     flow.opened_ns = now_ns
     flow.last_ns = now_ns
-    flow.client_ip = client_ip
-    flow.client_port = client_port
-    flow.frontend_ip = datagrams.listeners[at_listener].ip
-    flow.frontend_port = datagrams.listeners[at_listener].port
+    flow.client_ip, flow.client_port = client
+    flow.frontend_ip, flow.frontend_port = frontend
     flow.listener = at_listener
     flow.fd = fd
     flow.moved_on = 0
@@ -282,6 +281,19 @@ def forget_gone(fib, steering, relay):
         flow = relay.datagrams.flows[row]
         if flow.fd >= 0 and not (holds(fib, flow) and _serves(fib, flow, nodes)):
             end(steering, relay.datagrams, row, BACKEND_GONE)
+        elif flow.fd >= 0 and not is_heard(fib, relay.datagrams, flow):
+            end(steering, relay.datagrams, row, UNHEARD)
+
+
+@kernel
+def is_heard(fib, datagrams, flow):
+    """Whether the flow's listener is there, and is one for its frontend."""
+    listener = datagrams.listeners[flow.listener if flow.listener < datagrams.listeners.size else 0]
+    if listener.fd < 0 or listener.port != flow.frontend_port:
+        return False
+    if listener.ip == 0:
+        return shared.answers(fib, flow.frontend_ip, flow.frontend_port, np.uint8(UDP))
+    return listener.ip == flow.frontend_ip
 
 
 @kernel

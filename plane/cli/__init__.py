@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from plane.cli import objects, offline, traffic, writes
+from plane.cli import check, objects, offline, traffic, writes
 from plane.cli.arguments import message
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError
 
@@ -56,6 +56,7 @@ for command in (
     objects.describe,
     traffic.connections,
     offline.explain,
+    check.check,
     offline.validate,
     offline.version,
 ):

@@ -23,6 +23,16 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
     metavar="MODE",
     help="How Services that do not say it balance: iptables, nftables, ipvs, or an algorithm such as maglev or lc.",
 )
+@click.option(
+    "--trusted-proxies",
+    default="",
+    metavar="CIDR,…",
+    help="Proxies in front of the ingress whose X-Forwarded-For and its kin count.",
+)
+@click.option(
+    "--proxy-protocol", is_flag=True, help="Connections to the ingress begin with a header of the PROXY protocol."
+)
+@click.option("--access-log", default="", metavar="F", help="File that gets a line of JSON for each request.")
 @click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
 @click.option(
     "--port-offset",
@@ -46,6 +56,9 @@ def up(
     ingresses: int,
     zones: int,
     proxy_mode: str,
+    trusted_proxies: str,
+    proxy_protocol: bool,
+    access_log: str,
     ready_file: str | None,
     port_offset: int | None,
     instance: int,
@@ -64,13 +77,17 @@ def up(
         port_offset=port_offset,
         ray_address=address,
         ready_file=ready_file,
+        trusted_proxies=trusted_proxies,
+        proxy_protocol=proxy_protocol,
+        access_log=access_log,
     )
 
 
 @click.command(cls=Command)
-@click.argument("url")
+@click.argument("url", required=False)
 @files_option
 @paths_argument
+@click.option("--all", "everything", is_flag=True, help="All rules of all Ingresses, in the order they are matched.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
 @click.option("--method", default="GET", show_default=True, metavar="M", help="Method of the request.")
 @click.option("--from-ip", metavar="IP", help="Address the request or connection comes from.")
@@ -79,9 +96,10 @@ def up(
 @click.option("--proxy-mode", default="iptables", metavar="MODE", help="As of `plane up`.")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Another form than text.")
 def explain(
-    url: str,
+    url: str | None,
     paths: tuple[str, ...],
     more_paths: tuple[str, ...],
+    everything: bool,
     headers: tuple[str, ...],
     method: str,
     from_ip: str | None,
@@ -90,16 +108,24 @@ def explain(
     proxy_mode: str,
     output: str | None,
 ) -> int:
-    """Say where a request to URL, or a connection to tcp://HOST:PORT, would go and why.
+    """Say where a request to URL, or a connection to tcp://HOST:PORT, would go and why; with --all, the whole table.
 
     From manifests alone, or from what `kubectl get svc,endpointslices,nodes,pods,ingress -A -o yaml` prints: no plane,
     no cluster.
     """
     files, sent = manifest_paths(paths, more_paths), _headers(headers)
+    if everything == bool(url):
+        raise click.UsageError("explain what? write one URL, or --all")
     from plane import offline  # with the kernels, which take a second to load
     from plane.explain import explain as explained
+    from plane.explain.table import render, routing_table
     from plane.frontends import algorithm_of_mode
 
+    if not url:
+        rules = routing_table(offline.snapshot(files))
+        listing = {"rules": [rule.to_json() for rule in rules]}
+        click.echo(render(rules) if output is None else f"{json.dumps(listing, indent=2)}\n", nl=False)
+        return 0
     found = explained(
         offline.snapshot(files),
         url,

@@ -10,13 +10,14 @@ is gone.
 """
 
 from plane.addresses import AddressPlan
-from plane.controllers import addressing, deployments, endpointslices, lifecycle, scheduling
+from plane.controllers import addressing, clusterdns, deployments, endpointslices, lifecycle, scheduling
 from plane.controllers.lifecycle import Pass
 from plane.model import Snapshot
 
 STEPS = (
     lifecycle.namespaces,
     lifecycle.orphans,
+    clusterdns.cluster_dns,
     addressing.services,
     deployments.roll,
     lifecycle.orphans,

@@ -132,6 +132,7 @@ def _slices_of(service_obj: Object, pods: Iterable[Object], plan: AddressPlan, z
 def _slice(service_obj: Object, service: Service, ports: Ports, part: str) -> Object:
     uid = service_obj["metadata"].get("uid", "")
     suffix = hashlib.blake2b(f"{uid}{ports}{part}".encode(), digest_size=3).hexdigest()[:5]
+    spoken = {row.get("name", ""): row["appProtocol"] for row in service_obj["spec"]["ports"] if row.get("appProtocol")}
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -145,7 +146,11 @@ def _slice(service_obj: Object, service: Service, ports: Ports, part: str) -> Ob
         },
         "addressType": "IPv4",
         "endpoints": [],
-        "ports": [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in ports],
+        "ports": [
+            {"name": name, "protocol": protocol, "port": number}
+            | ({"appProtocol": spoken[name]} if name in spoken else {})
+            for name, protocol, number in ports
+        ],
     }
 
 

@@ -63,6 +63,8 @@ def service(snapshot: Snapshot, obj: Object) -> tuple[list[Row], list[str]]:
             for row in endpoints[port.name]
         ]
     rows.append(("Session Affinity", f"ClientIP, {known.affinity_s} s" if known.affinity_s else "None"))
+    if known.slow_start_s:
+        rows.append(("Slow Start", f"{known.slow_start_s} s"))
     for name, field in POLICIES.items():
         if spec.get(field):
             rows.append((name, joined(spec[field]) if isinstance(spec[field], list) else str(spec[field])))

@@ -15,10 +15,11 @@ from kernels.layout import ALGORITHMS, NEW, NO_FRONTEND, OUTCOMES, RANDOM, Fib, 
 from kernels.lb.forward import create_steering, forward, node_of, pool_for
 from plane import fib
 from plane.addresses import int_to_ip, ip_to_int
+from plane.dns.names import followed, loops
 from plane.endpoints import topology
 from plane.errors import ManifestError, Problem
-from plane.frontends import PROTOCOLS, Frontend, Node, frontends_of, ipv4, nodes_of
-from plane.model import Service, Snapshot
+from plane.frontends import PROTOCOLS, Frontend, Node, frontends_of, ipv4, nodes_of, slow_start_of
+from plane.model import Endpoint, Service, Snapshot, service_endpoints, slices_by_service
 
 # The flow that is asked about, as far as nobody says: a client's first port on Linux, at time 0.
 CLIENT_IP, CLIENT_PORT, NOW_NS = "127.0.0.1", 32768, 0
@@ -110,9 +111,9 @@ def explain_flow(
     table = fib.compile(snapshot, algorithm)
     client = _client(snapshot, table, nodes, from_ip, from_pod, node)
     flow = f"{protocol.lower()}://{host}:{port} from {client.called}"
-    address, problem = _address_of(snapshot, host)
+    address, how = _address_of(snapshot, host)
     if not address:
-        return FlowExplanation(flow, OUTCOMES[NO_FRONTEND], reasons=(problem,))
+        return FlowExplanation(flow, OUTCOMES[NO_FRONTEND], reasons=(how,))
     steering = create_steering(table, 0)
     steering.arrival[0] = client.node
     columns = (
@@ -127,7 +128,8 @@ def explain_flow(
     row, backend = int(verdicts.frontend[0]), int(verdicts.backend[0])
     outcome = OUTCOMES[verdicts.outcome[0]]
     if not row:
-        return FlowExplanation(flow, outcome, reasons=(_nobody_there(snapshot, address, port, protocol),))
+        nobody = _nobody_there(snapshot, address, port, protocol)
+        return FlowExplanation(flow, outcome, reasons=(*filter(None, [how]), nobody))
     frontend = list(frontends_of(snapshot, nodes))[row - 1]
     allowed, pool = pool_for(table, steering, row, np.uint32(ip_to_int(client.ip)))
     policy, why = _policy(frontend, client)
@@ -145,7 +147,8 @@ def explain_flow(
         reasons.append(f"session affinity: {client.ip} keeps this endpoint {kept}")
     else:
         reasons.append(f"{name}: {BECAUSE[name].format(flow=f'the flow from {client.ip}:{CLIENT_PORT}')}")
-    masquerade, how = _masqueraded(frontend, client, chosen)
+    reasons += _about_slow_start(frontend, int(table.pools[pool]["algorithm"])) if chosen else ()
+    masquerade, masquerading = _masqueraded(frontend, client, chosen)
     return FlowExplanation(
         flow=flow,
         verdict=outcome,
@@ -157,13 +160,13 @@ def explain_flow(
         endpoints=eligible,
         chosen=chosen,
         masquerade=masquerade,
-        reasons=(*reasons, *([how] if how and chosen else ())),
+        reasons=(*filter(None, [how]), *reasons, *([masquerading] if masquerading and chosen else ())),
     )
 
 
 def service_named(snapshot: Snapshot, host: str) -> Service | None:
     """The Service that a host means by its DNS name: ``svc.ns``, ``svc.ns.svc``, ``svc.ns.svc.cluster.local``."""
-    name, _, rest = host.partition(".")
+    name, _, rest = host.lower().removesuffix(".").partition(".")
     namespace, _, zone = rest.partition(".")
     obj = snapshot.get("Service", namespace, name) if zone in ("", "svc", "svc.cluster.local") else None
     return Service.of(obj) if obj else None
@@ -202,16 +205,32 @@ def _client(
 
 
 def _address_of(snapshot: Snapshot, host: str) -> tuple[str, str]:
-    """(address, empty), or (empty, why there is none)."""
+    """(address, by which other names, if any), or (empty, why there is none)."""
     if ipv4(host):
         return host, ""
     service = service_named(snapshot, host)
     if service is None:
         return "", f'"{host}" is neither an IPv4 address nor the DNS name of a Service, such as web.default.svc'
-    if not service.cluster_ip:
-        what = f"of type {service.type}" if service.type != "ClusterIP" else "headless"
-        return "", f"Service {service.full_name} is {what}: it has no ClusterIP to connect to"
-    return service.cluster_ip, ""
+    how = ""
+    if service.type == "ExternalName":
+        names, end = followed(snapshot, service)
+        how = f"Service {service.full_name} is an ExternalName: DNS says {' → '.join(names)}"
+        if loops(snapshot, service):
+            return "", f"{how}, which leads back to itself: it has no address"
+        if end is None:
+            return "", f"{how}, and the client connects to that host itself: no Service is on the way"
+        service = end
+    if service.cluster_ip:
+        return service.cluster_ip, how
+    ready = sorted({row.ip for rows in _endpoints(snapshot, service).values() for row in rows if row.ready})
+    names_of = f"; DNS says {', '.join(ready)}, and the client connects to one itself" if ready else ""
+    headless = f"Service {service.full_name} is headless: it has no ClusterIP to connect to{names_of}"
+    return "", "; ".join(filter(None, [how, headless]))
+
+
+def _endpoints(snapshot: Snapshot, service: Service) -> dict[str, list[Endpoint]]:
+    slices = slices_by_service(snapshot).get((service.namespace, service.name), ())
+    return service_endpoints(service, slices)
 
 
 def _nobody_there(snapshot: Snapshot, address: str, port: int, protocol: str) -> str:
@@ -220,6 +239,11 @@ def _nobody_there(snapshot: Snapshot, address: str, port: int, protocol: str) ->
         if address in (service.cluster_ip, *service.outside_ips, *service.balancer_ips):
             there = ", ".join(f"{row.port}/{row.protocol}" for row in service.ports) or "none"
             return f"Service {service.full_name} has no port {port}/{protocol}, it has {there}: refused"
+        balanced = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+        if any(row.get("ip") == address for row in balanced):
+            return (
+                f"{address} is a load balancer of Service {service.full_name} of ipMode Proxy: nodes leave it to that"
+            )
     for obj in snapshot.all("Pod"):
         if (obj.get("status") or {}).get("podIP") == address:
             name = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
@@ -247,6 +271,16 @@ def _about_hints(frontend: Frontend, client: Client, nodes: Sequence[Node], poli
     if not near:
         return [f"hints: not every ready endpoint has one, or none is for {place.node} or its zone: all are used"]
     return [f"hints: those for {near} {place.node if near == 'node' else place.zone} are used"]
+
+
+def _about_slow_start(frontend: Frontend, algorithm: int) -> list[str]:
+    asked_s, held_s = frontend.service.slow_start_s, slow_start_of(frontend.service, algorithm)
+    if not asked_s:
+        return []
+    if not held_s:
+        what = "session affinity" if frontend.service.affinity_s else ALGORITHMS[algorithm]
+        return [f"slow start of {asked_s} s has no effect beside {what}"]
+    return [f"slow start: one that has been ready for less than {held_s} s gets less, which a running plane remembers"]
 
 
 def _why_nobody(frontend: Frontend, outcome: str, client: Client, nodes: Sequence[Node]) -> str:

@@ -15,15 +15,16 @@ from kernels.lb import select
 from plane import routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.conduct import Request
+from plane.dns.names import followed
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
 from plane.explain.policed import policed, sticky
 from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
-from plane.reasons import Reasons, field_of
+from plane.reasons import Reasons
 from plane.requestpath import host_of, normalised
 from plane.router import Match, Router, names_for
-from plane.routes import Origin, Port, Routes
+from plane.routes import External, Origin, Port, Routes
 
 FORWARDED = 200
 
@@ -136,6 +137,8 @@ def _through_cluster_ip(
     found = explain_flow(
         snapshot, "TCP", service.cluster_ip or f"{service.name}.{service.namespace}", port, from_ip=client
     )
+    if service.type == "ExternalName":
+        service = followed(snapshot, service)[1] or service
     there = next((row for row in service.ports if row.port == port and row.protocol == "TCP"), None)
     rows = _rows(service, _endpoints(snapshot, service, there)) if there else ()
     chosen = None
@@ -188,15 +191,19 @@ def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: Spl
         port=named.port,
         endpoints=_rows(service, endpoints),
     )
-    if not target["endpoints"]:
-        return replace(known, reasons=(_why_nobody(named, service, port, endpoints), *reasons))
-    chosen, turn = _chosen(table, match, found.target, seen)
     upstream = {
         "method": seen.method,
         "path": found.upstream.uri,
         "host": found.upstream.host or seen.host,
         "headers": dict(found.upstream.fields),
     }
+    if external := table.externals.get(found.target):
+        assert service is not None
+        why = (_by_name(snapshot, service, external), *reasons)
+        return replace(known, status=FORWARDED, upstream=upstream, reasons=why)
+    if not target["endpoints"]:
+        return replace(known, reasons=(_why_nobody(named, service, port, endpoints), *reasons))
+    chosen, turn = _chosen(table, match, found.target, seen)
     return replace(
         known, status=FORWARDED, chosen=_row_at(known.endpoints, chosen), upstream=upstream, reasons=(*reasons, turn)
     )
@@ -217,12 +224,11 @@ def _chosen(table: Routes, match: Match, target: int, seen: Request) -> tuple[tu
 def _place_of(snapshot: Snapshot, origin: Origin) -> dict[str, Any]:
     """The rule of an Ingress that an origin means."""
     if origin.rule < 0:
-        has_default = bool(_spec(snapshot, origin).get("defaultBackend"))
-        return {"field": "spec.defaultBackend" if has_default else "metadata.annotations"}
+        return {"field": origin.field}
     rule = _spec(snapshot, origin)["rules"][origin.rule]
     path = rule["http"]["paths"][origin.path]
     said = {"host": rule.get("host") or "", "pathType": path.get("pathType"), "path": path.get("path") or "/"}
-    return {"field": field_of(origin.rule, origin.path), **said}
+    return {"field": origin.field, **said}
 
 
 def _backend(snapshot: Snapshot, origin: Origin) -> Object:
@@ -250,8 +256,14 @@ def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, 
         there = ", ".join(f"{row.port} ({row.name})" if row.name else str(row.port) for row in service.ports) or "none"
         return f"Service {named.service} has no TCP port {named.port}; it has {there}"
     if service.type == "ExternalName":
-        return f"Service {named.service} is an ExternalName, which has no endpoints"
+        return f"Service {named.service} is an ExternalName that leads back to itself"
     return _nobody(named.service, endpoints)
+
+
+def _by_name(snapshot: Snapshot, service: Service, external: External) -> str:
+    names, end = followed(snapshot, service)
+    where = f"which is Service {end.full_name}" if end else f"whose address the ingress asks for, port {external.port}"
+    return f"Service {service.full_name} is an ExternalName: the request goes to {' → '.join(names)}, {where}"
 
 
 def _first_in_turn(table: Routes, target: int) -> tuple[str, int]:

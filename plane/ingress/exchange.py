@@ -14,20 +14,23 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.http import HttpVersion10
+from aiohttp.http import HttpVersion10, HttpVersion11
 
 from plane.ingress import forwarding
+from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
-from plane.ingress.forwarding import RefusedError, RequestHead
-from plane.ingress.front import CLOSED, KEPT, Client, log
+from plane.ingress.forwarding import Origin, RefusedError, RequestHead
+from plane.ingress.front import CLOSED, KEPT, log
+from plane.ingress.metrics import Metrics
 from plane.ingress.policed import Policed
 from plane.ingress.records import Records
 from plane.ingress.retry import DEFAULT, Retry
-from plane.ingress.table import Backend, Table, Target
+from plane.ingress.table import Backend, NamedTarget, Table, Target
 from plane.ingress.tunnel import Tunnel
 from plane.ingress.upstream import Pool
 
 CLIENT_LEFT = 499
+CLOSING = (400, 431, 501, 505)  # after these nobody knows where the next request begins, or wants to
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 
@@ -75,11 +78,12 @@ class Exchange:
     async def run(self) -> web.StreamResponse:
         """Answers the request; what is left to say to aiohttp is whether the client's connection goes on."""
         try:
-            head = self._head = RequestHead(self._request.raw_headers)
+            origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
+            head = self._head = RequestHead(self._request.raw_headers, trusted=origin.trusted)
             target, path = self._find_target(head)
             if self._policed is not None:
                 path = await self._policed.comply(head)
-            connection = await self._ask(head, target, path)
+            connection = await self._ask(head, target, path, origin.fields(head))
             if connection.switched:
                 return await self._tunnel(connection)
             return await self._relay(connection)
@@ -115,17 +119,53 @@ class Exchange:
             self._retries,
         )
 
+    def count(self, metrics: Metrics, duration_ns: int) -> None:
+        service = self._target.service if self._target else None
+        metrics.add(self._table.origins[self._route], service, self._status, duration_ns, self._retries)
+
+    def entry(self, duration_ns: int) -> Entry:
+        """The request as the access log has it."""
+        request, head, origin = self._request, self._head, self._request.protocol.origin  # type: ignore[attr-defined]
+        return Entry(
+            client=origin.client(head) if head else origin.peer,
+            scheme=origin.scheme,
+            method=request.method,
+            host=head.host.decode("latin-1") if head else "",
+            target=request.raw_path,
+            protocol="HTTP/{}.{}".format(*request.version),
+            status=self._status,
+            bytes_sent=request.writer.output_size,
+            duration_ms=round(duration_ns / 1e6, 3),
+            request_id=head.request_id.decode("latin-1") if head else "",
+            route=str(self._table.origins[self._route]) if self._route else "",
+            service=str(self._target.service) if self._target else "",
+            endpoint="{}:{}".format(*self._backend.endpoint.address) if self._backend else "",
+            retries=self._retries,
+            generation=self._table.generation,
+            user_agent=request.headers.get("User-Agent", ""),
+            referer=request.headers.get("Referer", ""),
+        )
+
     def _find_target(self, head: RequestHead) -> tuple[Target, str]:
         """Where the request goes, and what is asked for there. Raises RefusedError."""
         request, asked = self._request, self._request.raw_path
+        if request.version != HttpVersion11 and request.version != HttpVersion10:
+            raise RefusedError(505, "this speaks HTTP/1.1 and HTTP/1.0")
         if request.method == "CONNECT":
             raise RefusedError(405, "this is no forward proxy")
         if head.chunked and request.version == HttpVersion10:
             raise RefusedError(400, "HTTP/1.0 has no transfer codings")
         if asked[0] != "/" and asked != "*":  # absolute form, whose host counts before Host (RFC 9112, 3.2.2)
             url = urlsplit(asked)
-            head.host = url.netloc.rpartition("@")[2].encode("utf-8", "surrogateescape")
+            named = url.netloc.rpartition("@")[2].encode("utf-8", "surrogateescape")
+            if url.scheme not in ("http", "https"):
+                raise RefusedError(400, "the target is no http or https URL")
+            if head.host and named.lower() != head.host.lower():  # who comes after us may go by either
+                raise RefusedError(400, "the host of the target and Host differ")
+            head.host = named
             asked = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if not forwarding.is_authority(head.host) and (head.host or request.version != HttpVersion10):
+            raise RefusedError(400, "Host is neither a name nor an address")
         if "#" in asked:
             asked = asked.partition("#")[0]
         path = asked.partition("?")[0] if "?" in asked else asked
@@ -139,14 +179,18 @@ class Exchange:
         self._target = self._table.targets[row]
         return self._target, asked
 
-    async def _ask(self, head: RequestHead, target: Target, path: str) -> Connection:
-        """Send the request; returns with the head of an answer. Raises RefusedError, UnansweredError."""
+    async def _ask(self, head: RequestHead, target: Target, path: str, hop: bytes) -> Connection:
+        """Send the request, with the forwarding fields ``hop``; returns with the head of an answer.
+
+        Raises RefusedError, UnansweredError.
+        """
         request = self._request
         if not head.request_id:
             head.request_id = forwarding.new_request_id()
+        if isinstance(target, NamedTarget):
+            await target.find()
         framing = self._frame(head)
-        client: Client = request.protocol  # type: ignore[assignment]
-        data = forwarding.request_bytes(request.method, path, head, client.forwarded, framing, head.upstream_host)
+        data = forwarding.request_bytes(request.method, path, head, hop, framing)
         if self._body:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
@@ -340,7 +384,7 @@ class Exchange:
     async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> web.StreamResponse:
         """An answer of ours. What is left of the request's body is not waited for."""
         self._status = status
-        if not self._request.content.is_eof() or status in (400, 501):
+        if not self._request.content.is_eof() or status in CLOSING:
             self._keep_alive = False
         if not self._keep_alive:
             connection = [forwarding.CLOSE]

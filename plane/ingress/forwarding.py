@@ -1,22 +1,30 @@
 """Which header fields go on, in either direction, and which are ours to write. Pure functions on bytes.
 
 Law: framing and the connection end here. Fields that speak of one hop are dropped and written anew, and so are the
-forwarding fields, which say what *we* saw (RFC 9110, 7.6; ingress-nginx's defaults); all others go on as they came, in
-their order. A request that two parsers could take differently is refused, or both its connections are closed after it.
+forwarding fields, which say what *we* saw (RFC 9110, 7.6; ingress-nginx's defaults), after what a proxy that we trust
+has said; all others go on as they came, in their order. A request that two parsers could take differently is refused,
+or both its connections are closed after it.
 """
 
 import random
+import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
+from plane.ingress.edge import Edge
+
 CLOSE = b"Connection: close"
 SERVER = b"Server: trafficplane"
+TARGET_BYTES = 8192  # of a request's target, as in NGINX
+HEAD_BYTES = 32768  # of all header fields of a request: NGINX's four buffers of 8 KiB
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # a body is unusual and may be taken for the next request
 
+# What only a trusted proxy may say.
+_TOLD = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto"})
 _DROP, _HOST, _CONNECTION, _LENGTH, _ENCODING, _TE, _UPGRADE, _EXPECT, _REQUEST_ID = range(1, 10)
 _REQUEST_FIELDS = {
     b"host": _HOST,
@@ -39,6 +47,8 @@ _REQUEST_FIELDS = {
 ANSWER_FIELDS = frozenset(
     {b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"upgrade", b"trailer"}
 )
+# A host name or an address, with a port or without (RFC 3986, 3.2.2; names as DNS and Windows have them, with "_").
+_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _DESYNC = frozenset({b"transfer_encoding", b"content_length"})
 
@@ -53,7 +63,10 @@ class RefusedError(Exception):
 
 
 class RequestHead:
-    """What the header of a request says, and ``lines``, those of its fields that go on."""
+    """What the header of a request says, and ``lines``, those of its fields that go on.
+
+    ``trusted``: it comes from a proxy whose forwarding fields count; they are in ``told`` then.
+    """
 
     __slots__ = (
         "chunked",
@@ -64,12 +77,13 @@ class RequestHead:
         "lines",
         "named",
         "request_id",
+        "told",
         "upgrade",
         "upstream_host",
     )
 
-    def __init__(self, fields: Iterable[tuple[bytes, bytes]]):
-        """Raises RefusedError with 417 or 501."""
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]], *, trusted: bool = False):
+        """Raises RefusedError with 417, 431 or 501."""
         self.lines: list[bytes] = []
         self.host = b""
         self.upstream_host = b""  # what the endpoint is told instead, if anything
@@ -79,9 +93,11 @@ class RequestHead:
         self.expects_continue = False
         self.request_id = b""
         self.named: set[bytes] = set()  # by Connection
+        self.told: dict[bytes, bytes] = {}
         self.desync = False  # another parser may see another end of this request: neither connection is used again
-        lines = self.lines
+        lines, size = self.lines, 0
         for name, value in fields:
+            size += len(name) + len(value) + 4
             key = name.lower()
             rule = _REQUEST_FIELDS.get(key)
             if rule is None:
@@ -94,6 +110,10 @@ class RequestHead:
                 self.host = value
             elif rule != _DROP:
                 self._note(rule, value)
+            elif trusted and key in _TOLD:
+                self.told[key] = self.told[key] + b", " + value if key in self.told else value
+        if size > HEAD_BYTES:
+            raise RefusedError(431, f"the header fields are longer than {HEAD_BYTES} bytes")
         if self.named:
             self.lines = without(lines, self.named)
 
@@ -124,6 +144,12 @@ class RequestHead:
         return b"upgrade" in self.named and self.upgrade.strip().lower() == b"websocket"
 
 
+@lru_cache(4096)
+def is_authority(host: bytes) -> bool:
+    """Whether this may stand in Host: a name or an address, with a port or without; nothing that a path may hold."""
+    return _AUTHORITY.fullmatch(host) is not None
+
+
 @lru_cache(256)
 def tokens(value: bytes) -> frozenset[bytes]:
     """The members of a list field, lower case."""
@@ -135,11 +161,51 @@ def without(lines: Sequence[bytes], names: Collection[bytes]) -> list[bytes]:
     return [line for line in lines if (name := line[: line.index(b":")].lower()) not in names or name == b"te"]
 
 
-def forwarded(peer: str, scheme: str, port: int) -> bytes:
-    """The forwarding fields that are the same for all requests of a client's connection."""
+class Origin:
+    """Who is at the other end of a connection: the client, or a proxy of ``edge.trusted`` that speaks for others.
+
+    peer     its address
+    scheme   by which it came, ``http`` or ``https``, to ``port``
+    trusted  whether what its requests say of their clients counts
+    """
+
+    __slots__ = ("_edge", "_fields", "peer", "port", "scheme", "trusted")
+
+    def __init__(self, peer: str, scheme: str, port: int, edge: Edge):
+        self.peer = peer
+        self.scheme = scheme
+        self.port = port
+        self.trusted = edge.trusts(peer)
+        self._edge = edge
+        self._fields = _forwarding(peer, peer, scheme, port)
+
+    def client(self, head: RequestHead) -> str:
+        """The address of who sent the request."""
+        return self._edge.client(self.peer, _text(head.told.get(b"x-forwarded-for"))) if self.trusted else self.peer
+
+    def came_by(self, head: RequestHead) -> str:
+        """The scheme by which the client sent the request, in lower case."""
+        return _text(head.told.get(b"x-forwarded-proto")).strip().lower() or self.scheme
+
+    def fields(self, head: RequestHead) -> bytes:
+        """The forwarding fields of a request: our own, or those of a trusted proxy with it added to the list."""
+        told = head.told
+        if not told:
+            return self._fields
+        before = _text(told.get(b"x-forwarded-for"))
+        chain = f"{before}, {self.peer}" if before else self.peer
+        scheme = _text(told.get(b"x-forwarded-proto")) or self.scheme
+        return _forwarding(chain, self.client(head), scheme, _text(told.get(b"x-forwarded-port")) or self.port)
+
+
+def _forwarding(chain: str, client: str, scheme: str, port: int | str) -> bytes:
     return (
-        f"X-Forwarded-For: {peer}\r\nX-Real-IP: {peer}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {port}"
-    ).encode()
+        f"X-Forwarded-For: {chain}\r\nX-Real-IP: {client}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {port}"
+    ).encode("latin-1")
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("latin-1") if value else ""
 
 
 def new_request_id() -> bytes:
@@ -152,16 +218,18 @@ def request_number(request_id: bytes) -> int:
     return int(request_id, 16) if len(request_id) == 16 and not request_id.strip(_HEX_DIGITS) else 0
 
 
-def request_bytes(
-    method: str, target: str, head: RequestHead, hop: bytes, framing: Sequence[bytes], upstream_host: bytes = b""
-) -> bytes:
-    """The head of a request as it goes to an endpoint; ``hop`` is ``forwarded`` of the client's connection.
-
-    ``upstream_host`` goes in the place of the request's own Host.
-    """
+def request_bytes(method: str, target: str, head: RequestHead, hop: bytes, framing: Sequence[bytes]) -> bytes:
+    """The head of a request as it goes to an endpoint; ``hop`` are the forwarding fields, ``Origin.fields``."""
     line = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
     host, number = head.host, head.request_id
-    ours = (line, b"Host: " + (upstream_host or host), hop, b"X-Forwarded-Host: " + host, b"X-Request-ID: " + number)
+    asked = head.told.get(b"x-forwarded-host") or host
+    ours = (
+        line,
+        b"Host: " + (head.upstream_host or host),
+        hop,
+        b"X-Forwarded-Host: " + asked,
+        b"X-Request-ID: " + number,
+    )
     return b"\r\n".join((*ours, *head.lines, *framing, b"", b""))
 
 

@@ -2,6 +2,7 @@
 
 Law: aiohttp reads requests and paces bodies; answers are written as bytes to ``request.writer`` by whoever forwards.
 The handler then returns ``KEPT`` or ``CLOSED``, which tell aiohttp that all is sent and whether the connection goes on.
+A client that takes too long over the head of a request is told so and left; aiohttp itself would wait for ever.
 """
 
 import asyncio
@@ -11,13 +12,20 @@ from typing import Any
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from plane.ingress import forwarding
+from plane.ingress.announced import Peer
+from plane.ingress.edge import Edge
+from plane.ingress.forwarding import Origin
 
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
-UNKNOWN_CODING = "`Transfer-Encoding`"  # in what the parser says of a transfer coding other than chunked
+HEAD_TICK_S = 1.0  # how exactly the time for a head is kept, unless it is shorter itself
+# What aiohttp's parser says, in part, of what is not simply a bad request.
+UNKNOWN_CODING = "`Transfer-Encoding`"
+TOO_MANY_FIELDS = "Too many headers"
+UNKNOWN_METHOD = "Invalid method"
 
 
 class Sent(web.StreamResponse):
@@ -51,24 +59,49 @@ CLOSED = Sent(keep_alive=False)
 
 
 class Client(web.RequestHandler):
-    """A client's connection. ``forwarded`` are the forwarding fields of all its requests, ``secure``: it is TLS."""
+    """A client's connection.
 
-    __slots__ = ("forwarded",)
+    origin    who is at its other end
+    head_due  loop time at which the head that is being read must be here, None while none is
+    """
 
-    forwarded: bytes
+    __slots__ = ("_announced", "_begun", "_head_s", "head_due", "origin")
+
+    origin: Origin
+    head_due: float | None
+
+    def __init__(self, manager: "Front", head_s: float, announced: Peer | None, **options: Any):
+        super().__init__(manager, **options)
+        self._head_s = head_s
+        self._announced = announced
+        self._begun = False  # something of the head is here
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self.head_due = self._loop.time() + self._head_s
+        peer = self._announced or transport.get_extra_info("peername") or ("unknown", 0)
+        own = transport.get_extra_info("sockname")
         scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self.forwarded = forwarding.forwarded(peer[0] if peer else "unknown", scheme, own[1] if own else 0)
+        self.origin = Origin(peer[0], scheme, own[1] if own else 0, self._manager.edge)  # type: ignore[union-attr]
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """As aiohttp does, which queues an answer to what it cannot parse, but forgets who is waiting for that body."""
         super().data_received(data)
         request = self._current_request
+        if request is not None or self._messages:
+            self.head_due, self._begun = None, False
+        else:
+            self._begun = True
+            self.head_due = self.head_due or self._loop.time() + self._head_s
         if request is not None and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             request.content.set_exception(web.RequestPayloadError("not HTTP/1.1"))
+
+    def give_up(self) -> None:
+        """The head did not come in time: say so, unless nothing of it came, and close."""
+        if self._begun and self.transport is not None:
+            reason = f"the head of the request did not come within {self._head_s:g} s"
+            self.transport.write(forwarding.own_answer(408, reason, bodiless=False, connection=[forwarding.CLOSE]))
+        self.force_close()
 
     def handle_error(
         self,
@@ -79,8 +112,7 @@ class Client(web.RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what is no HTTP/1.1, which is nothing to log, or to a fault of ours, which is."""
         if isinstance(exc, HttpProcessingError):
-            reason = exc.message.partition("\n")[0].rstrip(":")
-            return Refusal(501 if UNKNOWN_CODING in reason else 400, reason)
+            return _refusal(exc)
         log.error("a request failed in the ingress", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the client has a part of an answer already")
@@ -90,17 +122,51 @@ class Client(web.RequestHandler):
 class Front(web.Server):
     """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves."""
 
-    def __init__(self, handler: Any, *, keep_alive_s: float):
+    def __init__(self, handler: Any, edge: Edge, *, keep_alive_s: float, head_s: float):
         super().__init__(handler, handler_cancellation=True)
+        self.edge = edge
         self._keep_alive_s = keep_alive_s
+        self._head_s = head_s
+        self._tick_s = min(HEAD_TICK_S, head_s / 4)
+        self._timer = self._loop.call_later(self._tick_s, self._tick)
 
-    def __call__(self) -> Client:
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._timer = self._loop.call_later(self._tick_s, self._tick)
+        for client in self.connections:
+            if isinstance(client, Client) and client.head_due is not None and client.head_due < now:
+                client.give_up()
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        self._timer.cancel()
+        await super().shutdown(timeout)
+
+    def __call__(self, announced: Peer | None = None) -> Client:
+        """A protocol for a connection; ``announced`` is whom a header of the PROXY protocol named as its client."""
         return Client(
             self,
+            self._head_s,
+            announced,
             loop=self._loop,
-            access_log=None,  # type: ignore[arg-type]
+            access_log=None,
             auto_decompress=False,
+            max_line_size=forwarding.TARGET_BYTES,
+            max_field_size=forwarding.HEAD_BYTES,
             keepalive_timeout=self._keep_alive_s,
             lingering_time=LINGERING_S,
             logger=log,
         )
+
+
+def _refusal(error: HttpProcessingError) -> Refusal:
+    """The answer to what aiohttp's parser refused; what the client sent is not repeated in it."""
+    said = error.message.partition("\n")[0].rstrip(":")
+    if isinstance(error, LineTooLong):
+        in_target = error.args[1] == forwarding.TARGET_BYTES
+        what, status = ("the target", 414) if in_target else ("a header field", 431)
+        return Refusal(status, f"{what} is longer than {error.args[1]} bytes")
+    if TOO_MANY_FIELDS in said:
+        return Refusal(431, "too many header fields")
+    if UNKNOWN_METHOD in said:
+        return Refusal(400, "no HTTP method")
+    return Refusal(501 if UNKNOWN_CODING in said else 400, said)

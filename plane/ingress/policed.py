@@ -8,15 +8,15 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from aiohttp import web
 
 from plane import affinity
-from plane.addresses import ip_to_int
 from plane.conduct import Answer, Fields, Request, choose
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
-from plane.ingress.forwarding import RefusedError, RequestHead
+from plane.ingress.forwarding import Origin, RefusedError, RequestHead
 from plane.ingress.retry import DEFAULT
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.upstream import Pool
@@ -33,19 +33,17 @@ class Policed:
     __slots__ = ("_cookie", "_counted", "_seen", "_table", "rules")
 
     def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
-        transport = request.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
-        secure = transport is not None and transport.get_extra_info("sslcontext") is not None
+        origin: Origin = request.protocol.origin  # type: ignore[attr-defined]
         self.rules = table.rules[match.policy]
         self._table = table
         self._counted = False  # among the client's requests under way
         self._cookie = b""  # a field that the answer gets
         self._seen = Request(
             method=request.method,
-            scheme="https" if secure else "http",
+            scheme="https" if origin.came_by(head) == "https" else "http",
             host=head.host.decode("utf-8", "surrogateescape"),
             uri=asked,
-            client=ip_to_int(peer[0]) if peer else 0,
+            client=_number(origin.client(head)),
             length=int(head.length or 0),
             value=lambda name: ("; " if name == "cookie" else ", ").join(request.headers.getall(name, ())),
             https_port=table.https_port,
@@ -155,6 +153,14 @@ class Policed:
                 return key, backends[found]
             key = affinity.new_key("", persistent=False)
         return key, chosen
+
+
+def _number(address: str) -> int:
+    """An IPv4 address as a number, 0 for anything else that a proxy may say."""
+    try:
+        return int(IPv4Address(address))
+    except ValueError:
+        return 0
 
 
 def _address(backend: Backend) -> str:

@@ -11,24 +11,37 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Iterable
 
 import numpy as np
 from aiohttp import web
+from prometheus_client import Metric
 
+from plane.addresses import AddressPlan
+from plane.dns.resolver import Resolver
 from plane.errors import PlaneError
+from plane.ingress.accesslog import AccessLog
+from plane.ingress.announced import Announced
+from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
+from plane.ingress.external import Hosts
 from plane.ingress.front import Front
 from plane.ingress.limits import Limits
+from plane.ingress.metrics import Metrics
 from plane.ingress.records import Records
 from plane.ingress.table import Table
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.tls import Certificates
 from plane.ingress.upstream import Pool
 from plane.installed import Installed
+from plane.metrics import Exposition
 from plane.routes import Routes
 
 BACKLOG = 4096
 DEFAULT_TIMEOUTS = Timeouts()
+NOBODY = Edge()
+DNS_PORT = 53
+LOOKUP_TIMEOUT_S = 1.0  # of one question to cluster DNS, which is asked twice
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
 
@@ -38,6 +51,10 @@ class Ingress:
     address           IPv4 address to listen on
     http_port         and ``https_port``: ports to listen on, 0 for any that is free
     recording         keep a row for each request, for ``records``
+    edge              who stands in front of it
+    metrics_port      where ``/metrics`` is, 0: nowhere
+    access_log        file that gets a line for each request, empty: none
+    plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
     def __init__(
@@ -48,13 +65,24 @@ class Ingress:
         *,
         recording: bool = False,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        edge: Edge = NOBODY,
+        metrics_port: int = 0,
+        access_log: str = "",
+        plan: AddressPlan | None = None,
     ):
         self.address = address
         self._ports = http_port, https_port
+        self._plan = plan
         self._timeouts = timeouts
+        self._edge = edge
+        self._metrics = Metrics()
+        self._exposition = Exposition(address, metrics_port, self._collect) if metrics_port else None
+        self._log_path = access_log
+        self._log: AccessLog | None = None
+        self._problems: tuple[str, ...] = ()
         self._records = Records() if recording else None
         self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Announced] = []
         self._table: Table | None = None
         self._limits = Limits()
         self._installing = asyncio.Lock()
@@ -81,9 +109,20 @@ class Ingress:
         except PlaneError:
             self._close_sockets()
             raise
+        try:
+            self._log = AccessLog(self._log_path) if self._log_path else None
+        except PlaneError:
+            self._close_sockets()
+            raise
+        if self._exposition is not None:
+            self._problems = tuple(filter(None, (await self._exposition.start(),)))
         self._pool = Pool(self._timeouts)
+        own = [row.getsockname() for row in self._sockets]
+        self._hosts = Hosts(self._resolver(), own, self._bound_port)
         self._certificates = Certificates()
-        self._front = Front(self._answer, keep_alive_s=self._timeouts.keep_alive_s)
+        self._front = Front(
+            self._answer, self._edge, keep_alive_s=self._timeouts.keep_alive_s, head_s=self._timeouts.head_s
+        )
         self._started = True
         http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
         return http_port, self._https_port
@@ -92,15 +131,23 @@ class Ingress:
         """Put Routes in force unless newer ones are."""
         async with self._installing:
             if routes.generation >= self.generation:
+                self._hosts.keep(routes.externals.values())
                 table = Table(
-                    routes, self._pool, self._records, self._table, limits=self._limits, https_port=self._https_port
+                    routes,
+                    self._pool,
+                    self._hosts,
+                    self._records,
+                    self._table,
+                    limits=self._limits,
+                    https_port=self._https_port,
                 )
                 self._certificates.install(routes.certificates)
                 self._table = table
+                self._metrics.installs += 1
                 self._pool.keep(table.addresses)
                 if not self._servers and not self._told_to_stop.is_set():
                     await self._listen()
-        return Installed(self.generation)
+        return Installed(self.generation, self._problems)
 
     async def beat(self, timeout_s: float) -> None:
         """Returns after that long, or as soon as it is told to stop: for whoever watches that it lives."""
@@ -126,15 +173,34 @@ class Ingress:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), grace_s)
         await self._front.shutdown(CANCELLING_S)
+        self._hosts.close()
         self._pool.close()
         for server in self._servers:
             await server.wait_closed()
+        if self._exposition is not None:
+            await self._exposition.stop()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _resolver(self) -> Resolver:
+        servers = ((self._plan.dns, self._plan.bound_port(DNS_PORT)),) if self._plan else ()
+        return Resolver(servers=servers, timeout_s=LOOKUP_TIMEOUT_S)
+
+    def _bound_port(self, ip: str, port: int) -> int:
+        """The port at an address: one of the plane's may be shifted."""
+        return self._plan.bound_port(port) if self._plan and self._plan.has(ip) else port
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         for number, row in enumerate(self._sockets):
             secured = self._certificates.listening if number else None
-            self._servers.append(await loop.create_server(self._front, sock=row, backlog=BACKLOG, ssl=secured))
+            if self._edge.proxy_protocol:
+                row.listen(BACKLOG)
+                patience_s = self._timeouts.head_s
+                self._servers.append(Announced(row, self._front, self._edge, tls=secured, patience_s=patience_s))
+            else:
+                self._servers.append(await loop.create_server(self._front, sock=row, backlog=BACKLOG, ssl=secured))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         received_ns = time.monotonic_ns()
@@ -153,8 +219,20 @@ class Ingress:
             self._at_work -= 1
             if self._told_to_stop.is_set() and not self._at_work:
                 self._done.set()
+            duration_ns = time.monotonic_ns() - received_ns
+            exchange.count(self._metrics, duration_ns)
             if self._records is not None:
                 exchange.record(self._records, received_ns)
+            if self._log is not None:
+                self._log.add(exchange.entry(duration_ns))
+
+    def _collect(self) -> Iterable[Metric]:
+        return self._metrics.collect(
+            at_work=self._at_work,
+            idle=self._pool.idle,
+            open_connections=len(self._front.connections),
+            generation=self.generation,
+        )
 
     def _close_sockets(self) -> None:
         for row in self._sockets:

@@ -6,15 +6,18 @@ Law: a table never changes but for the turns of its targets; a request keeps to 
 from collections.abc import Collection
 from typing import NamedTuple
 
-from plane.addresses import int_to_ip
+from plane.addresses import int_to_ip, ip_to_int
 from plane.conduct import Conduct
+from plane.dns.resolver import UnresolvedError
+from plane.ingress.external import Hosts
+from plane.ingress.forwarding import RefusedError
 from plane.ingress.limits import Limits
 from plane.ingress.records import Records
 from plane.ingress.retry import retry_of
 from plane.ingress.upstream import Address, Endpoint, Pool
 from plane.policies import Canary, Policies
 from plane.router import Router
-from plane.routes import Port, Routes, names
+from plane.routes import External, Port, Routes, names
 
 
 class Backend:
@@ -80,6 +83,28 @@ class Alternative(NamedTuple):
     origin: int
 
 
+class NamedTarget(Target):
+    """A port of an ExternalName, whose endpoints are the addresses of a host: ``find`` comes before ``next``."""
+
+    __slots__ = ("_external", "_hosts", "_pool")
+
+    def __init__(self, service: Port, status: int, turn: int, external: External, hosts: Hosts, pool: Pool):
+        super().__init__(service, status, (), turn)
+        self._external = external
+        self._hosts = hosts
+        self._pool = pool
+
+    async def find(self) -> None:
+        """Returns once its backends are known. Raises RefusedError where they cannot be."""
+        try:
+            found = await self._hosts.addresses(self._external)
+        except UnresolvedError as problem:
+            what = f"Service {self.service} stands for {self._external.name}, which cannot be reached: {problem}"
+            raise RefusedError(self.status, what) from problem
+        if found != tuple(backend.endpoint.address for backend in self._backends):
+            self._backends = tuple(Backend(self._pool.endpoint(row), 0, ip_to_int(row[0])) for row in found)
+
+
 class Table:
     """What an install puts in force. ``before`` is the table it replaces, whose turns go on.
 
@@ -91,6 +116,7 @@ class Table:
         self,
         routes: Routes,
         pool: Pool,
+        hosts: Hosts,
         records: Records | None,
         before: "Table | None" = None,
         *,
@@ -98,6 +124,7 @@ class Table:
         https_port: int,
     ):
         self.generation = routes.generation
+        self.origins = routes.origins
         self.limits = limits
         self.https_port = https_port
         there = {rules.policies: rules for rules in before.rules} if before else {}
@@ -111,11 +138,16 @@ class Table:
         self.addresses: set[Address] = set()
         self.targets: list[Target] = []
         turns = {target.service: target.turn for target in before.targets} if before else {}
-        for row in routes.targets:
+        for number, row in enumerate(routes.targets):
             first, service = int(row["first_endpoint"]), routes.services[row["service"]]
+            status, turn = int(row["status"]), turns.get(service, 0)
+            if external := routes.externals.get(number):
+                self.targets.append(NamedTarget(service, status, turn, external, hosts, pool))
+                self.addresses.update(hosts.in_use(external))
+                continue
             numbers = routes.endpoints[first : first + int(row["endpoints"])]
-            backends = tuple(self._backend(routes, int(number), pool) for number in numbers)
-            self.targets.append(Target(service, int(row["status"]), backends, turns.get(service, 0)))
+            backends = tuple(self._backend(routes, int(backend), pool) for backend in numbers)
+            self.targets.append(Target(service, status, backends, turn))
         self.routes: list[int] = []  # row of origins → index of its name in the records
         if records is not None:
             self.routes = [records.name("routes", name) for name in names(routes)]

@@ -10,5 +10,6 @@ class Timeouts:
     connect_s: float = 5.0  # for an endpoint to take a connection
     read_s: float = 60.0  # for the next byte of an endpoint
     idle_s: float = 60.0  # a connection to an endpoint is kept without a request
+    head_s: float = 60.0  # for the whole head of a request, from its first byte or from the start of a connection
     body_s: float = 60.0  # for the next byte of a request's body
     keep_alive_s: float = 75.0  # a client's connection is kept without a request

@@ -5,11 +5,13 @@ closed. Age is counted in ticks of one timer, so that no request asks for the ti
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Collection
 
 from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.timeouts import Timeouts
+from plane.sharing import is_refusal
 
 TICK_S = 0.25  # how exactly timeouts are kept, unless they are shorter themselves
 Address = tuple[str, int]
@@ -61,7 +63,10 @@ class Pool:
         ip, port = endpoint.address
         try:
             async with asyncio.timeout(connect_s):
-                _, protocol = await self.loop.create_connection(lambda: Connection(self, endpoint), ip, port)
+                transport, protocol = await self.loop.create_connection(lambda: Connection(self, endpoint), ip, port)
+            if is_refusal(transport.get_extra_info("socket")):
+                transport.abort()
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except TimeoutError:
             raise UnansweredError(504, f"no connection within {connect_s:g} s", kind="timeout", unsent=True) from None
         except OSError as error:

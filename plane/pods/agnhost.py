@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
+from plane.pods import resolving
 from plane.pods.answer import Answer, Handler, canonical_headers, form, query, remote_address, routed
 from plane.pods.dial import Dialler
 from plane.pods.flags import Flags
@@ -88,7 +89,7 @@ def netexec_handler(spec: ContainerSpec) -> Handler:
 
     table: dict[str, Handler] = {
         "/clientip": _client_ip,
-        "/dial": Dialler(spec.ip).handle,
+        "/dial": Dialler(spec.ip, resolving.resolver_of(spec)).handle,
         "/echo": _echo,
         "/header": _header,
         "/healthz": _healthz,

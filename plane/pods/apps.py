@@ -3,7 +3,8 @@ or a function that makes one.
 
 Law: an app runs in a thread and an event loop of its own, so that one that blocks stalls itself only. The module it is
 in is run anew for each pod, so that replicas share none of its state; the modules it imports are shared, as is the
-process. ``os.environ`` holds the container's variables while the module is run and the app is made.
+process. ``os.environ`` holds the container's variables while the module is run and the app is made; names mean what
+they mean to the pod (``plane.pods.resolving``).
 """
 
 import importlib
@@ -21,6 +22,7 @@ from typing import Any
 
 from aiohttp import web
 
+from plane.pods import resolving
 from plane.pods.asgi import AiohttpServer, AsgiServer
 from plane.pods.server import Server, Workload
 from plane.pods.spec import ContainerSpec, StartError
@@ -35,7 +37,9 @@ _loading = threading.Lock()
 
 def workload(spec: ContainerSpec) -> Workload:
     """The app that the pod's annotation names, on its first declared port or 8080."""
-    return Workload([Threaded(f"app of pod {spec.namespace}/{spec.pod_name}", lambda: _server(spec))])
+    resolving.attend()
+    name, resolver = f"app of pod {spec.namespace}/{spec.pod_name}", resolving.resolver_of(spec)
+    return Workload([Threaded(name, lambda: _server(spec), resolver)])
 
 
 async def _server(spec: ContainerSpec) -> Server:

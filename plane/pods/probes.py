@@ -4,6 +4,7 @@ https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-read
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from yarl import URL
 
 from plane.model import Object
 from plane.pods.spec import ContainerSpec
+from plane.sharing import is_refusal
 
 USER_AGENT = "kube-probe/1.34"
 SUCCESS = range(200, 400)
@@ -118,9 +120,12 @@ class Prober:
     async def _tcp_socket(self, host: str, port: int) -> None:
         try:
             _, writer = await asyncio.open_connection(host, port, local_addr=(self._source, 0))
+            refused = is_refusal(writer.get_extra_info("socket"))
+            writer.transport.abort()
+            if refused:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except OSError as problem:
             raise ProbeError(f"dial tcp {host}:{port}: {_reason(problem)}") from problem
-        writer.transport.abort()
 
     async def _http_get(self, host: str, port: int, handler: Object) -> None:
         assert self._session is not None

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from plane.pods.answer import Handler
 from plane.pods.spec import Listen, StartError
+from plane.sharing import bind_alone
 
 BACKLOG = 4096
 # A head may be as long as Go's servers take it in practice; aiohttp's own limit is 8 KiB a line.
@@ -100,7 +101,7 @@ def bind(listen: Listen, kind: socket.SocketKind) -> socket.socket:
         if kind is socket.SOCK_STREAM:
             # Connections that a former pod of this address closed are still in TIME_WAIT.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((listen.ip, listen.bound_port))
+        bind_alone(bound, listen.ip, listen.bound_port)
         if kind is socket.SOCK_STREAM:
             bound.listen(BACKLOG)
     except OSError as problem:

@@ -12,8 +12,8 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 
-import uvloop
-
+from plane.dns.resolver import Resolver
+from plane.pods import resolving
 from plane.pods.server import Deadline, Server, until
 from plane.pods.spec import StartError
 
@@ -24,11 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Threaded(Server):
-    """``make`` is called, and the server it returns started, in the thread's loop."""
+    """``make`` is called, and the server it returns started, in the thread's loop; ``resolver`` is asked for names."""
 
-    def __init__(self, name: str, make: Callable[[], Awaitable[Server]]):
+    def __init__(self, name: str, make: Callable[[], Awaitable[Server]], resolver: Resolver):
         self._name = name
         self._make = make
+        self._resolver = resolver
         self._home: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[str] | None = None
@@ -74,8 +75,9 @@ class Threaded(Server):
 
     def _run(self) -> None:
         problem: BaseException | None = None
+        resolving.resolver_here.set(self._resolver)
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            with asyncio.Runner(loop_factory=lambda: resolving.PodLoop(self._resolver)) as runner:
                 runner.run(self._live())
         except BaseException as raised:
             problem = raised

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 
 from kernels.layout import ALGORITHMS
 from plane.addresses import NODE_PORTS
-from plane.model import ALGORITHM_ANNOTATIONS, WEIGHT_ANNOTATION
+from plane.model import (
+    ALGORITHM_ANNOTATIONS,
+    SLOW_START_ANNOTATION,
+    SLOW_START_LIMIT_S,
+    WEIGHT_ANNOTATION,
+    duration_s,
+)
 from plane.validation import names
 from plane.validation.findings import Finding, Place, shown
 from plane.validation.metadata import labels, name_at, unique
@@ -35,6 +41,7 @@ def service(obj: Place) -> Iterator[Finding]:
     yield from spec.at("trafficDistribution").one_of(DISTRIBUTIONS)
     for annotation in ALGORITHM_ANNOTATIONS:
         yield from obj.at("metadata", "annotations").at(annotation).one_of(ALGORITHMS)
+    yield from _slow_start(obj.at("metadata", "annotations").at(SLOW_START_ANNOTATION))
 
 
 def _ports(spec: Place, kind: str) -> Iterator[Finding]:
@@ -189,6 +196,13 @@ def weight(place: Place) -> Iterator[Finding]:
     """An annotation's weight; annotations are text."""
     if place.given and not (place.text().isdecimal() and int(place.text()) <= 65535):
         yield place.wrong(f"{shown(place.value)} is no weight; write a whole number from 0 to 65535")
+
+
+def _slow_start(place: Place) -> Iterator[Finding]:
+    if place.value is not None and not 1 <= duration_s(place.text()) <= SLOW_START_LIMIT_S:
+        limit = f"{SLOW_START_LIMIT_S // 3600}h"
+        what = f"{shown(place.value)} is no duration from 1s to {limit}; write one such as 30s, 2m or 1m30s"
+        yield place.wrong(f"{what}, or leave it out for none")
 
 
 def _unique_slice_ports(ports: Place) -> Iterator[Finding]:

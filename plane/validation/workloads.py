@@ -11,6 +11,8 @@ from plane.validation.services import weight
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
+NAME_SERVERS, SEARCH_PATHS = 3, 32  # of dnsConfig, at most
+NUMERIC_OPTIONS = ("ndots", "timeout", "attempts")
 
 
 def pod(obj: Place) -> Iterator[Finding]:
@@ -96,7 +98,7 @@ def _strategy(strategy: Place) -> Iterator[Finding]:
 def pod_spec(spec: Place) -> Iterator[Finding]:
     yield from containers(spec)
     yield from spec.at("restartPolicy").one_of(RESTART_POLICIES)
-    yield from spec.at("dnsPolicy").one_of(DNS_POLICIES)
+    yield from _names(spec)
     yield from spec.at("terminationGracePeriodSeconds").at_least(0)
     yield from spec.at("activeDeadlineSeconds").at_least(1)
     yield from labels(spec.at("nodeSelector"))
@@ -107,3 +109,32 @@ def pod_spec(spec: Place) -> Iterator[Finding]:
     for volume in spec.at("volumes").rows():
         yield from name_at(volume.at("name"), names.label)
     yield from unique(spec.at("volumes").rows(), "name")
+
+
+def _names(spec: Place) -> Iterator[Finding]:
+    """How a pod resolves names (``validatePodDNSConfig``, ``ValidateHostAliases``)."""
+    policy, config = spec.at("dnsPolicy"), spec.at("dnsConfig")
+    yield from policy.one_of(DNS_POLICIES)
+    servers, searches = config.at("nameservers"), config.at("searches")
+    if policy.value == "None" and not servers.given:
+        yield servers.wrong("is required with dnsPolicy None; add the address of a name server")
+    for place, most in ((servers, NAME_SERVERS), (searches, SEARCH_PATHS)):
+        if (count := len(list(place.rows()))) > most:
+            yield place.wrong(f"has {count} and {most} are allowed; leave some out")
+    for address in (*servers.rows(), *(row.at("ip") for row in spec.at("hostAliases").rows())):
+        yield from name_at(address, names.ipv4)
+    for path in searches.rows():
+        yield from name_at(path, _search_path)
+    for option in config.at("options").rows():
+        if not option.at("name").given:
+            yield option.at("name").wrong("is required; write one such as ndots")
+        elif option.at("name").value in NUMERIC_OPTIONS and not option.at("value").text().isdecimal():
+            yield option.at("value").wrong('is no number; write one in quotes, such as "2"')
+    for alias in spec.at("hostAliases").rows():
+        for name in alias.at("hostnames").rows():
+            yield from name_at(name, names.subdomain)
+
+
+def _search_path(text: str) -> str:
+    """A domain, in which underscores may be since Kubernetes 1.32; "." is the root."""
+    return "" if text == "." else names.subdomain(text.removesuffix(".").replace("_", "x"))

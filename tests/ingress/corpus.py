@@ -1,7 +1,8 @@
 """Manifests, a request, and where it goes: one table, held against every implementation of routing.
 
 The Services ``web``, ``api``, ``old`` and ``other`` have an endpoint each; ``empty`` has none, ``starting`` none that
-is ready, ``external`` is an ExternalName, and ``ghost`` does not exist. What is expected is a Service or a status.
+is ready, ``external`` is an ExternalName that leads back to itself, and ``ghost`` does not exist. What is expected is a
+Service or a status.
 """
 
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def services(port: int, addresses: dict[str, str]) -> list[Object]:
         service("empty"),
         service("starting"),
         slice_of("starting", endpoint(addresses["web"], ready=False), port=port + 1),
-        service("external", type="ExternalName", externalName="example.org"),
+        service("external", type="ExternalName", externalName="external.default.svc.cluster.local"),
     ]
 
 
@@ -174,7 +175,7 @@ CORPUS = [
     Row("a Service that does not exist", _one(prefix("/", "ghost")), E, "/", 503),
     Row("a Service without endpoints", _one(prefix("/", "empty")), E, "/", 503),
     Row("a Service without an endpoint that is ready", _one(prefix("/", "starting")), E, "/", 503),
-    Row("an ExternalName", _one(prefix("/", "external")), E, "/", 503),
+    Row("an ExternalName that leads back to itself", _one(prefix("/", "external")), E, "/", 503),
     Row("a default backend without endpoints", [ingress("web", default="empty")], E, "/", 503),
     Row(
         "a rule that leads nowhere still hides the default",

@@ -291,3 +291,56 @@ async def test_503_keeps_the_clients_connection(vip: str, pods: list[Address]) -
             assert answer.status == 503
             assert answer.body == b"503 Service Unavailable: Service default/web:80 has no ready endpoint\n"
         assert (await one.get(method="HEAD")).status == 503
+
+
+SHORT = Timeouts(head_s=0.2)
+
+
+@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\nHost: example.com\r\nA: b", b"GET / HTTP/1.1\r\n"])
+async def test_a_head_that_does_not_come_is_408(vip: str, pods: list[Address], sent: bytes) -> None:
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), timeouts=SHORT) as here:
+        async with client(here.http) as one:
+            one.send(sent)
+            answer = await one.answer()
+            assert (answer.status, answer.get("connection")) == (408, "close")
+            assert await one.at_end()
+        assert endpoint.requests == []
+
+
+async def test_nor_does_a_byte_now_and_then_buy_more_time(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), timeouts=SHORT) as here, client(here.http) as one:
+        one.send(b"GET / HTTP/1.1\r\nHost: example.com\r\nA: ")
+        waiting = asyncio.create_task(one.answer())
+        for _ in range(400):
+            if waiting.done():
+                break
+            one.send(b"b")
+            await asyncio.sleep(0.025)
+        assert (await waiting).status == 408
+
+
+async def test_who_says_nothing_at_all_is_left_without_a_word(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), timeouts=SHORT) as here, client(here.http) as one:
+        assert await one.at_end()
+
+
+async def test_the_time_for_a_head_is_each_requests_own(vip: str, pods: list[Address]) -> None:
+    """A kept connection may be idle for longer, and a request or an answer under way is not a head."""
+
+    async def slow(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            endpoint.requests.append(await read_head(reader))
+            await asyncio.sleep(0.5)
+            writer.write(saying(b"slow"))
+
+    async with (
+        Endpoint(pods[0], serve=slow) as endpoint,
+        running(vip, web(pods[0]), timeouts=SHORT) as here,
+        client(here.http) as one,
+    ):
+        for _ in range(2):
+            assert (await one.get()).body == b"slow"
+            await asyncio.sleep(0.5)
+        one.send(b"GET /")
+        assert (await one.answer()).status == 408
+        assert len(endpoint.requests) == 2

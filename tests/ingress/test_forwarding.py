@@ -216,6 +216,7 @@ async def test_pipelined_requests_are_answered_in_order(vip: str, pods: list[Add
 
 
 POST = f"POST / HTTP/1.1\r\n{HOST}"
+LINE = "A: b\r\n"
 MALFORMED = {
     "Content-Length and Transfer-Encoding": (
         f"{POST}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -247,6 +248,47 @@ MALFORMED = {
     "a chunk size with an underscore": (f"{POST}Transfer-Encoding: chunked\r\n\r\n1_0\r\na\r\n0\r\n\r\n", 400),
     "a chunk that is longer than it says": (f"{POST}Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n", 400),
     "an expectation that nobody knows": (f"{POST}Content-Length: 3\r\nExpect: wonders\r\n\r\nabc", 417),
+    "a chunk extension with a line feed": (f"{POST}Transfer-Encoding: chunked\r\n\r\n1;a\nb\r\na\r\n0\r\n\r\n", 400),
+    "a chunk size with a space": (f"{POST}Transfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n", 400),
+    "a chunk size beyond 64 bits": (f"{POST}Transfer-Encoding: chunked\r\n\r\n{'f' * 17}\r\na\r\n0\r\n\r\n", 400),
+    "framing in a trailer": (
+        f"{POST}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nContent-Length: 5\r\n\r\n",
+        400,
+    ),
+    "a bare line feed in a trailer": (f"{POST}Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n", 400),
+    "chunked twice": (f"{POST}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 501),
+    "chunked in two fields": (
+        f"{POST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        501,
+    ),
+    "identity with a length": (f"{POST}Transfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n", 400),
+    "a list of lengths": (f"{POST}Content-Length: 3, 3\r\n\r\nabc", 400),
+    "a length beyond 64 bits": (f"{POST}Content-Length: {'9' * 20}\r\n\r\n", 400),
+    "a control byte in a value": (f"GET / HTTP/1.1\r\n{HOST}A: b\x01\r\n\r\n", 400),
+    "a control byte in the target": (f"GET /\x01 HTTP/1.1\r\n{HOST}\r\n", 400),
+    "a byte of no ASCII in the target": (f"GET /\xff HTTP/1.1\r\n{HOST}\r\n", 400),
+    "a field without a name": (f"GET / HTTP/1.1\r\n{HOST}: b\r\n\r\n", 400),
+    "a tab in the request line": (f"GET\t/\tHTTP/1.1\r\n{HOST}\r\n", 400),
+    "a space after the version": (f"GET / HTTP/1.1 \r\n{HOST}\r\n", 400),
+    "a method that is none": (f"G@T / HTTP/1.1\r\n{HOST}\r\n", 400),
+    "HTTP/2 in the words of HTTP/1": (f"GET / HTTP/2.0\r\n{HOST}\r\n", 505),
+    "HTTP/0.9": ("GET /\r\n\r\n", 505),
+    "a preface of HTTP/2": ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "TLS on the port of HTTP": ("\x16\x03\x01\x02\x00\x01\x00\x01", 400),
+    "a target that is too long": (f"GET /{'a' * 9000} HTTP/1.1\r\n{HOST}\r\n", 414),
+    "a target that never ends": (f"GET /{'a' * 100_000}", 414),
+    "a field that is too long": (f"GET / HTTP/1.1\r\n{HOST}A: {'b' * 40_000}\r\n\r\n", 431),
+    "fields that are too long together": (
+        f"GET / HTTP/1.1\r\n{HOST}{40 * LINE.replace('b', 1000 * 'b')}\r\n",
+        431,
+    ),
+    "too many fields": (f"GET / HTTP/1.1\r\n{HOST}{200 * LINE}\r\n", 431),
+    "a Host with a space": ("GET / HTTP/1.1\r\nHost: exa mple.com\r\n\r\n", 400),
+    "a Host with a path": ("GET / HTTP/1.1\r\nHost: example.com/x\r\n\r\n", 400),
+    "a Host with a user": ("GET / HTTP/1.1\r\nHost: me@example.com\r\n\r\n", 400),
+    "a Host that is empty": ("GET / HTTP/1.1\r\nHost: \r\n\r\n", 400),
+    "an absolute form that Host contradicts": (f"GET http://other.com/ HTTP/1.1\r\n{HOST}\r\n", 400),
+    "an absolute form of another scheme": (f"GET ftp://example.com/ HTTP/1.1\r\n{HOST}\r\n", 400),
     "an absolute form without a host": (f"GET http:///x HTTP/1.1\r\n{HOST}\r\n", 400),
     "an absolute form with a broken host": (f"GET http://[::1/x HTTP/1.1\r\n{HOST}\r\n", 400),
     "CONNECT": (f"CONNECT example.com:80 HTTP/1.1\r\n{HOST}\r\n", 405),
@@ -262,7 +304,7 @@ async def test_what_is_not_plainly_one_request_is_refused_and_goes_nowhere(
         answer = await one.answer()
         assert answer.status == status
         assert answer.get("server") == "trafficplane"
-        if status in (400, 501):
+        if status in (400, 414, 431, 501, 505):
             assert answer.get("connection") == "close"
             assert await one.at_end()
         assert endpoint.requests == []

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from plane import routes
+from plane.ingress.edge import Edge
 from plane.ingress.server import Ingress
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
@@ -195,11 +196,29 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    address: str, snapshot: Snapshot, *, recording: bool = False, timeouts: Timeouts | None = None
+    address: str,
+    snapshot: Snapshot,
+    *,
+    recording: bool = False,
+    timeouts: Timeouts | None = None,
+    edge: Edge | None = None,
+    metrics_port: int = 0,
+    access_log: str = "",
 ) -> AsyncIterator[Running]:
     """An ingress on free ports of ``address``."""
-    ingress = Ingress(address, 0, 0, recording=recording, timeouts=timeouts or Timeouts())
+    ingress = Ingress(
+        address,
+        0,
+        0,
+        recording=recording,
+        timeouts=timeouts or Timeouts(),
+        edge=edge or Edge(),
+        metrics_port=metrics_port,
+        access_log=access_log,
+    )
     http_port, https_port = await ingress.start()
+    for listener in ingress._sockets:  # what it accepts inherits this
+        with_small_buffers(listener)
     try:
         await ingress.install(routes.compile(snapshot))
         yield Running(ingress, (address, http_port), (address, https_port))

@@ -76,6 +76,10 @@ class Stage:
         self.listen(1, self.listener, self.vip)
 
     @property
+    def frontend(self) -> tuple[np.uint32, np.uint16]:
+        return np.uint32(ip_to_int(self.vip[0])), np.uint16(self.vip[1])
+
+    @property
     def own(self) -> np.ndarray:
         """The scalars of the datagrams' part."""
         return self.relay.datagrams.loop[0]
@@ -156,8 +160,8 @@ class Stage:
 
     def finds(self, row: int) -> int:
         flow = self.relay.datagrams.flows[row]
-        listener = self.relay.datagrams.listeners[flow["listener"]]
-        return int(udpflows.find(self.relay.datagrams, flow["key"], flow["client_ip"], flow["client_port"], listener))
+        client, frontend = ((flow[f"{side}_ip"], flow[f"{side}_port"]) for side in ("client", "frontend"))
+        return int(udpflows.find(self.relay.datagrams, flow["key"], client, frontend))
 
     def close(self) -> None:
         relay.end_all(self.steering, self.relay)
@@ -211,11 +215,10 @@ def test_the_pod_sees_the_clients_own_address(one: Stage) -> None:
 
 def test_a_client_from_elsewhere_comes_from_the_nodes_address(one: Stage) -> None:
     table = one.relay.datagrams
-    listener = table.listeners[1]
-    elsewhere, port = np.uint32(ip_to_int("192.0.2.1")), np.uint16(9)
-    row = udpflows.begin(table, np.uint64(77), elsewhere, port, 1, 0)
+    elsewhere = np.uint32(ip_to_int("192.0.2.1")), np.uint16(9)
+    row = udpflows.begin(table, np.uint64(77), elsewhere, one.frontend, 1, 0)
     udpflows.lead(one.fib, one.steering, one.relay, row, 1, True)
-    assert udpflows.find(table, np.uint64(77), elsewhere, port, listener) == row
+    assert udpflows.find(table, np.uint64(77), elsewhere, one.frontend) == row
     upstream = socket.socket(fileno=int(table.flows[row]["fd"]))
     assert upstream.getsockname()[0] == one.plan.node(1)
     assert upstream.getpeername() == one.pods[1].getsockname()
@@ -594,7 +597,8 @@ def test_a_pod_that_is_not_there_does_not_have_its_client_talk_to_itself(one: St
         port = taken.getsockname()[1]
     one.backends[1] = one.backends[1]._replace(port=port)
     one.fib = one.compiled(2)
-    row = udpflows.begin(one.relay.datagrams, np.uint64(5), np.uint32(ip_to_int(ip)), np.uint16(1), 1, 0)
+    client = np.uint32(ip_to_int(ip)), np.uint16(1)
+    row = udpflows.begin(one.relay.datagrams, np.uint64(5), client, one.frontend, 1, 0)
     own = socket.socket(fileno=int(one.relay.datagrams.flows[row]["fd"]))
     try:  # have the kernel choose the pod's port, which else it does once in 28,232 times
         own.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=HH", port, port))
@@ -607,8 +611,12 @@ def test_a_pod_that_is_not_there_does_not_have_its_client_talk_to_itself(one: St
     assert one.live == 0
 
 
+def client_of(key: int) -> tuple[np.uint32, np.uint16]:
+    return np.uint32(key >> 32), np.uint16(1)
+
+
 def test_flows_are_found_whatever_came_and_went_beside_them(one: Stage) -> None:
-    table, listener = one.relay.datagrams, one.relay.datagrams.listeners[1]
+    table = one.relay.datagrams
     draw = np.random.default_rng(1)
     live: dict[int, int] = {}
     for step in range(1000):
@@ -616,8 +624,8 @@ def test_flows_are_found_whatever_came_and_went_beside_them(one: Stage) -> None:
         if len(live) == len(table.free) or (live and draw.random() < 0.4):
             udpflows.end(one.steering, table, live.pop(int(draw.choice(list(live)))), IDLE)
         elif key not in live:
-            live[key] = int(udpflows.begin(table, np.uint64(key), np.uint32(key >> 32), np.uint16(1), 1, step))
-        found = [udpflows.find(table, np.uint64(key), np.uint32(key >> 32), np.uint16(1), listener) for key in live]
+            live[key] = int(udpflows.begin(table, np.uint64(key), client_of(key), one.frontend, 1, step))
+        found = [udpflows.find(table, np.uint64(key), client_of(key), one.frontend) for key in live]
         assert found == list(live.values())
     for row in live.values():
         udpflows.end(one.steering, table, row, IDLE)

@@ -92,6 +92,7 @@ def fibs(draw: st.DrawFn) -> Fib:
         affinity_s=st.just(1),
         ranges=st.just(()) | st.lists(st.just((POD + 1, POD + 2)) | st.just((POD, POD)), max_size=2),
         node=st.integers(0, 2),
+        slow_start_s=st.sampled_from([0, 0, 1]),
     )
     rows = [draw(frontend)._replace(ip=ip, port=port, proto=proto) for ip, port, proto in keys]
     return fib_of(rows, backends)
@@ -99,18 +100,34 @@ def fibs(draw: st.DrawFn) -> Fib:
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.lists(st.tuples(fibs(), flows_strategy, st.sampled_from([0, 20, 60, 10**9])), min_size=1, max_size=5),
+    st.lists(st.tuples(fibs(), flows_strategy, st.sampled_from([0, 20, 60, 3 * 10**8, 10**9])), min_size=1, max_size=5),
     st.booleans(),
     st.lists(st.integers(0, 3), min_size=7, max_size=7),
+    st.lists(st.sampled_from([0, 1, 20, 5 * 10**8]), max_size=7),
+    st.sampled_from([0, 10**9, 2 * 10**9]),
     st.integers(0, 2),
 )
 def test_verdicts_equal_the_twins_through_changes_of_the_fib(
-    steps: list[tuple[Fib, list[reference.Flow], int]], remembers: bool, active: list[int], arrival: int
+    steps: list[tuple[Fib, list[reference.Flow], int]],
+    remembers: bool,
+    active: list[int],
+    ready_ns: list[int],
+    warm_ns: int,
+    arrival: int,
 ) -> None:
-    steering = create_steering(steps[0][0], 256 if remembers else 0)._replace(active=np.array(active, np.int32))
-    steering.idle_ns[0], steering.arrival[0] = 50, arrival
+    steering = create_steering(steps[0][0], 256 if remembers else 0)._replace(
+        active=np.array(active, np.int32), ready_ns=np.array(ready_ns, np.int64)
+    )
+    steering.idle_ns[0], steering.arrival[0], steering.warm_ns[0] = 50, arrival, warm_ns
     twin = reference.Steering(
-        50, len(steering.turns), len(active), active=dict(enumerate(active)), arrival=arrival, remembers=remembers
+        50,
+        len(steering.turns),
+        len(active),
+        active=dict(enumerate(active)),
+        ready_ns=dict(enumerate(ready_ns)),
+        warm_ns=warm_ns,
+        arrival=arrival,
+        remembers=remembers,
     )
     counted = [0] * len(OUTCOMES)
     now_ns = 0

@@ -93,8 +93,8 @@ def test_no_endpoints_give_no_ring() -> None:
     assert maglev.build(np.zeros(0, np.uint64), np.zeros(0, np.uint16), 251).size == 0
 
 
-@pytest.mark.parametrize("size", [0, 1, 250, 65537])
-def test_a_size_that_is_not_offered_is_refused(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, 250, 65536, 4_294_967_311])
+def test_a_size_that_is_no_prime_or_too_large_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=str(size)):
         maglev.build(seeds_of(1), np.ones(1, np.uint16), size)
 

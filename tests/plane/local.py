@@ -52,7 +52,8 @@ class LocalFleet:
     async def start_ingress(self, number: int) -> Losable:
         if number in self.ingresses:
             await self.ingresses[number].agent.stop(0)
-        ingress = Ingress(self.plan.vip(number), self.plan.bound_port(80), self.plan.bound_port(443))
+        ports = self.plan.bound_port(80), self.plan.bound_port(443)
+        ingress = Ingress(self.plan.vip(number), *ports, plan=self.plan)
         await ingress.start()
         self.ingresses[number] = Losable(ingress)
         return self.ingresses[number]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kernels.layout import MAGLEV
 from plane.advice import advise
 from plane.defaults import defaulted
 from plane.manifests import load
@@ -59,6 +60,11 @@ def ingress_class(name: str, controller: str, *, default: bool = False) -> Objec
     return {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": metadata, "spec": spec}
 
 
+def slow(algorithm: str, **spec: Any) -> Object:
+    annotations = {"trafficplane.dev/slow-start": "30s", "trafficplane.dev/lb-algorithm": algorithm}
+    return service(annotations=annotations, **spec)
+
+
 NGINX = "nginx.ingress.kubernetes.io/"
 
 
@@ -98,6 +104,31 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
     ("objects", "expected"),
     [
         pytest.param((service(), pod(), ingress()), [], id="nothing to say"),
+        pytest.param((slow("lc"), pod()), [], id="slow start"),
+        pytest.param(
+            (slow("maglev"), pod()),
+            [
+                "Service default/web: metadata.annotations[trafficplane.dev/slow-start]: "
+                "has no effect beside maglev, which hashes; leave one out"
+            ],
+            id="slow start with a hash",
+        ),
+        pytest.param(
+            (slow("lc", sessionAffinity="ClientIP"), pod()),
+            [
+                "Service default/web: metadata.annotations[trafficplane.dev/slow-start]: "
+                "has no effect beside session affinity; leave one out"
+            ],
+            id="slow start with session affinity",
+        ),
+        pytest.param(
+            (slow("lc"), pod(), ingress()),
+            [
+                'Ingress default/web: spec.rules[0].http.paths[0].backend.service.name: Service "web" has slow start, '
+                "which holds for its own addresses and not yet through an Ingress"
+            ],
+            id="slow start through an Ingress",
+        ),
         pytest.param(
             (service(selector={"app": "b"}), pod()),
             [
@@ -146,6 +177,27 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="an EndpointSlice of no Service",
         ),
         pytest.param(
+            (
+                service(selector={}),
+                named(
+                    "EndpointSlice",
+                    "web-1",
+                    "discovery.k8s.io/v1",
+                    {"labels": {"kubernetes.io/service-name": "web"}},
+                    addressType="IPv4",
+                    endpoints=[{"addresses": ["127.0.0.7", "127.0.0.8"], "deprecatedTopology": {"a": "b"}}],
+                    ports=[{"name": "", "port": 80}, {"name": "b"}],
+                ),
+            ),
+            [
+                "EndpointSlice default/web-1: endpoints[0].addresses: only the first, 127.0.0.7, is used; "
+                "write an endpoint for each",
+                "EndpointSlice default/web-1: endpoints[0].deprecatedTopology: not acted on; write nodeName and zone",
+                "EndpointSlice default/web-1: ports[1].port: is missing, so no Service port leads to it; add it",
+            ],
+            id="what kube-proxy takes no notice of in an EndpointSlice",
+        ),
+        pytest.param(
             (service(type="LoadBalancer", externalTrafficPolicy="Local", sessionAffinity="ClientIP"), pod()),
             [],
             id="what Services can say",
@@ -160,8 +212,21 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
         ),
         pytest.param(
             (service(type="ExternalName", externalName="a.com", selector={}, ports=[]),),
-            ["Service default/web: spec.type ExternalName: not served yet, there is no DNS"],
+            [],
             id="an ExternalName",
+        ),
+        pytest.param(
+            (
+                service(type="ExternalName", externalName="b.default.svc.cluster.local", selector={}, ports=[]),
+                service("b", type="ExternalName", externalName="web.default.svc.cluster.local.", selector={}, ports=[]),
+            ),
+            [
+                "Service default/b: spec.externalName: leads back to itself, by web.default.svc.cluster.local → "
+                "b.default.svc.cluster.local: it has no address",
+                "Service default/web: spec.externalName: leads back to itself, by b.default.svc.cluster.local → "
+                "web.default.svc.cluster.local: it has no address",
+            ],
+            id="ExternalNames that lead to each other",
         ),
         pytest.param(
             (service(ports=[{"port": 53, "protocol": "UDP"}], externalIPs=["10.0.0.1"]), pod()),
@@ -169,6 +234,26 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 "Service default/web: spec.externalIPs[0] 10.0.0.1: served only where the machine has this address",
             ],
             id="UDP and external addresses",
+        ),
+        pytest.param(
+            (
+                pod(
+                    spec={
+                        "hostname": "a",
+                        "subdomain": "web",
+                        "setHostnameAsFQDN": True,
+                        "dnsPolicy": "None",
+                        "dnsConfig": {
+                            "nameservers": ["10.0.0.1"],
+                            "searches": ["_sites.example.com", "."],
+                            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+                        },
+                        "hostAliases": [{"ip": "10.0.0.2", "hostnames": ["cache"]}],
+                    }
+                ),
+            ),
+            ["Pod default/web-1: not acted on: spec.setHostnameAsFQDN, spec.dnsConfig.options[1] (edns0)"],
+            id="how a pod resolves names",
         ),
         pytest.param(
             (pod("docker.io/library/redis:8"),),
@@ -195,6 +280,28 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 "spec.containers[0].resources.limits, spec.containers[0].livenessProbe"
             ],
             id="fields of a pod that are not acted on",
+        ),
+        pytest.param(
+            (
+                pod(
+                    spec={
+                        "readinessGates": [{"conditionType": "example.com/ready"}],
+                        "hostNetwork": True,
+                        "setHostnameAsFQDN": True,
+                    },
+                    ports=[{"name": "http", "containerPort": 8080, "hostPort": 8080, "hostIP": "127.0.0.9"}],
+                ),
+            ),
+            [
+                "Pod default/web-1: not acted on: spec.containers[0].ports[0].hostPort, "
+                "spec.containers[0].ports[0].hostIP, spec.readinessGates, spec.hostNetwork, spec.setHostnameAsFQDN"
+            ],
+            id="what a pod says of its traffic that is not acted on",
+        ),
+        pytest.param(
+            (pod(spec={"hostnameOverride": "web.example.com"}),),
+            ["Pod default/web-1: not acted on: spec.hostnameOverride"],
+            id="another name for a pod",
         ),
         pytest.param(
             (pod(readinessProbe={"httpGet": {"port": "web"}}),),
@@ -437,3 +544,10 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
 )
 def test_warnings(objects: tuple[Object, ...], expected: list[str]) -> None:
     assert advise(snapshot(*objects)) == expected
+
+
+def test_slow_start_beside_a_hash_of_the_whole_plane_is_warned_of() -> None:
+    web = service(annotations={"trafficplane.dev/slow-start": "30s"})
+    assert advise(snapshot(web, pod())) == []
+    (line,) = advise(snapshot(web, pod()), MAGLEV)
+    assert line.endswith("has no effect beside maglev, which hashes; leave one out")

@@ -7,6 +7,7 @@ from plane.controllers import reconcile
 from plane.controllers.deployments import rolling_bounds
 from plane.controllers.endpointslices import is_ready
 from plane.controllers.lifecycle import removed
+from plane.dns.names import KUBE_DNS, NODE_PORT
 from plane.errors import PlaneError
 from plane.model import Key, Object, Snapshot, endpoints_of, key_of
 
@@ -64,6 +65,15 @@ def cluster(*objects: Object, nodes: int = 3) -> Snapshot:
 
 def again(snapshot: Snapshot) -> Snapshot:
     return reconcile(Snapshot(snapshot.generation + 1, snapshot.objects, snapshot.backends), PLAN, NOW)
+
+
+def ours(snapshot: Snapshot, kind: str) -> list[Object]:
+    """Objects of a kind without those of cluster DNS, which is there as soon as a node is."""
+    return [obj for obj in snapshot.all(kind) if obj["metadata"].get("namespace") != "kube-system"]
+
+
+def backends(snapshot: Snapshot) -> dict[tuple[str, int, str], int]:
+    return {key: number for key, number in snapshot.backends.items() if key[1] != NODE_PORT}
 
 
 def with_ready(snapshot: Snapshot, *, ready: bool = True, image: str | None = None) -> Snapshot:
@@ -227,22 +237,22 @@ def test_going_back_to_a_template_reuses_its_replicaset_as_the_newest_revision()
 
 def test_endpoints_follow_readiness_and_termination():
     snapshot = cluster(deployment(replicas=2), service())
-    [row] = snapshot.all("EndpointSlice")
+    [row] = ours(snapshot, "EndpointSlice")
     assert row["metadata"]["labels"]["kubernetes.io/service-name"] == "web"
     assert row["ports"] == [{"name": "http", "protocol": "TCP", "port": 8080}]
     assert [endpoint.ready for endpoint in endpoints_of(row)] == [False, False]
     snapshot = with_ready(snapshot)
-    [row] = snapshot.all("EndpointSlice")
+    [row] = ours(snapshot, "EndpointSlice")
     assert [endpoint.ready for endpoint in endpoints_of(row)] == [True, True]
     leaving = live(snapshot)[0]
     snapshot = again(removed(snapshot, [leaving], NOW))
-    [row] = snapshot.all("EndpointSlice")
+    [row] = ours(snapshot, "EndpointSlice")
     [endpoint] = [endpoint for endpoint in endpoints_of(row) if endpoint.ip == leaving["status"]["podIP"]]
     assert (endpoint.ready, endpoint.serving, endpoint.terminating) == (False, True, True)
 
 
 def test_publish_not_ready_addresses_makes_endpoints_ready_before_their_pods_are():
-    [row] = cluster(deployment(), service(publishNotReadyAddresses=True)).all("EndpointSlice")
+    [row] = ours(cluster(deployment(), service(publishNotReadyAddresses=True)), "EndpointSlice")
     assert [(endpoint.ready, endpoint.serving) for endpoint in endpoints_of(row)] == [(True, False)] * 3
 
 
@@ -253,7 +263,7 @@ def test_a_target_port_by_name_is_resolved_in_each_pod():
     snapshot = cluster(
         deployment(replicas=1), {**other, "spec": {**other["spec"], "replicas": 1}}, service(target="http")
     )
-    ports = sorted(row["ports"][0]["port"] for row in snapshot.all("EndpointSlice"))
+    ports = sorted(row["ports"][0]["port"] for row in ours(snapshot, "EndpointSlice"))
     assert ports == [8080, 9090]
 
 
@@ -267,32 +277,46 @@ def test_hand_written_endpoint_slices_are_left_alone():
         "ports": [{"name": "http", "port": 9}],
     }
     snapshot = again(cluster(service(selector=None), mine))
-    assert list(snapshot.all("EndpointSlice")) == [mine]
-    assert snapshot.backends == {("127.0.0.9", 9, "TCP"): 1}
+    assert ours(snapshot, "EndpointSlice") == [mine]
+    assert backends(snapshot).keys() == {("127.0.0.9", 9, "TCP")}
 
 
 def test_cluster_ips_come_after_the_static_band_and_are_kept():
     asked = service("asked", clusterIP="127.96.0.77")
     snapshot = cluster(service("a"), asked, service("none", clusterIP="None"))
-    addresses = {obj["metadata"]["name"]: obj["spec"]["clusterIP"] for obj in snapshot.all("Service")}
+    addresses = {obj["metadata"]["name"]: obj["spec"]["clusterIP"] for obj in ours(snapshot, "Service")}
     assert addresses == {"a": "127.96.1.1", "asked": "127.96.0.77", "none": "None"}
     more = again(snapshot.changed([service("b")]))
     assert more.get("Service", "default", "b")["spec"]["clusterIP"] == "127.96.1.2"
     assert more.get("Service", "default", "a") == snapshot.get("Service", "default", "a")
 
 
+def test_cluster_dns_comes_with_the_first_node_and_leads_to_those_that_are_ready():
+    assert cluster(nodes=0).get(*KUBE_DNS) is None
+    snapshot = reconcile(Snapshot().changed([node(1), node(2, ready=False)]), PLAN, NOW)
+    service = snapshot.get(*KUBE_DNS)
+    assert (service["spec"]["type"], service["spec"]["clusterIP"]) == ("ClusterIP", "127.96.0.10")
+    [row] = snapshot.all("EndpointSlice")
+    assert {endpoint.ip for endpoint in endpoints_of(row)} == {"127.18.0.1"}
+    assert again(snapshot).get(*KUBE_DNS) is service
+    assert next(again(snapshot).all("EndpointSlice")) is row
+    [row] = again(snapshot.changed([node(2)])).all("EndpointSlice")
+    assert {endpoint.ip for endpoint in endpoints_of(row)} == {"127.18.0.1", "127.18.0.2"}
+
+
 def test_backend_ids_are_stable_and_given_again_only_once_their_endpoint_is_gone():
     snapshot = with_ready(cluster(deployment(replicas=3), service()))
-    before = dict(snapshot.backends)
-    assert sorted(before.values()) == [1, 2, 3]
+    before = backends(snapshot)
+    taken = set(snapshot.backends.values()) - set(before.values())  # by the DNS servers of the nodes
+    assert sorted({*before.values(), *taken}) == list(range(1, 4 + len(taken)))
     snapshot = again(snapshot.changed([deployment(replicas=2)]))
-    assert snapshot.backends == before
+    assert backends(snapshot) == before
     snapshot = again(gone(snapshot))
-    kept = snapshot.backends
+    kept = backends(snapshot)
     assert kept.items() < before.items()
     snapshot = again(snapshot.changed([deployment(replicas=4)]))
-    assert kept.items() < snapshot.backends.items()
-    assert sorted(snapshot.backends.values()) == [1, 2, 3, 4]
+    assert kept.items() < backends(snapshot).items()
+    assert sorted(snapshot.backends.values()) == list(range(1, 5 + len(taken)))
 
 
 def test_pods_wait_while_no_node_fits_and_go_when_one_does():
@@ -331,6 +355,6 @@ def test_a_deleted_namespace_takes_everything_in_it_and_then_goes():
     default = snapshot.get("Namespace", "", "default")
     marked = {**default, "metadata": {**default["metadata"], "name": "default", "deletionTimestamp": NOW}}
     snapshot = again(snapshot.changed([marked]))
-    assert not list(snapshot.all("Service"))
+    assert not ours(snapshot, "Service")
     assert all(map(terminating, snapshot.all("Pod")))
     assert snapshot.get("Namespace", "", "default") is not None

@@ -173,9 +173,9 @@ def test_exact_twins_and_ages_have_their_reasons() -> None:
             id="none ready",
         ),
         pytest.param(
-            [service("shop", port_name="http", type="ExternalName")],
-            "Service default/shop is an ExternalName, which has no endpoints",
-            id="ExternalName",
+            [service("shop", port_name="http", type="ExternalName", externalName="shop.default.svc.cluster.local")],
+            "Service default/shop is an ExternalName that leads back to itself",
+            id="an ExternalName that leads back to itself",
         ),
     ],
 )
@@ -183,6 +183,31 @@ def test_503_says_what_is_missing(objects: list, reason: str) -> None:
     found = explain(snapshot_of(*objects, ingress("a", rule("", prefix("/", "shop", "http")))), "http://x.com/")
     assert (found.status, found.ingress, found.service, found.chosen) == (503, "default/a", "default/shop", None)
     assert found.reasons[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("Docs.example.org", "the request goes to docs.example.org, whose address the ingress asks for, port 80"),
+        (
+            "web.default.svc.cluster.local.",
+            "the request goes to web.default.svc.cluster.local, which is Service default/web",
+        ),
+    ],
+)
+def test_an_external_name_takes_the_request_to_its_host(target: str, reason: str) -> None:
+    external = service("shop", type="ExternalName", externalName=target)
+    found = explain(snapshot_of(*BASE, external, ingress("a", rule("", prefix("/", "shop")))), "http://x.com/")
+    assert (found.status, found.service, found.endpoints, found.chosen) == (200, "default/shop", (), None)
+    assert found.reasons[0] == f"Service default/shop is an ExternalName: {reason}"
+    assert "status    forwarded" in found.render()
+
+
+def test_a_service_by_its_external_name_is_that_service() -> None:
+    external = service("shop", type="ExternalName", externalName="web.default.svc.cluster.local")
+    objects = [service("web", cluster_ip="127.96.1.1"), slice_of("web", endpoint("127.244.1.2")), external]
+    found = explain(snapshot_of(*objects), "http://shop.default.svc/")
+    assert (found.status, found.service, found.chosen["ip"]) == (200, "default/web", "127.244.1.2")
 
 
 def test_404_says_so_first() -> None:
@@ -256,10 +281,18 @@ def test_a_cluster_ip_is_decided_by_forward(url: str, algorithm: str) -> None:
             id="headless",
         ),
         pytest.param(
-            [service("web", type="ExternalName")],
+            [service("web", type="ExternalName", externalName="example.org")],
             "http://web.default.svc/",
-            "Service default/web is of type ExternalName: it has no ClusterIP to connect to",
+            "Service default/web is an ExternalName: DNS says example.org, and the client connects to that host "
+            "itself: no Service is on the way",
             id="ExternalName",
+        ),
+        pytest.param(
+            [service("web", cluster_ip="None"), slice_of("web", endpoint("127.244.1.2"))],
+            "http://web.default.svc/",
+            "Service default/web is headless: it has no ClusterIP to connect to; DNS says 127.244.1.2, and the client "
+            "connects to one itself",
+            id="headless with an endpoint",
         ),
     ],
 )

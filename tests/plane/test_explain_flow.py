@@ -174,11 +174,81 @@ def test_where_nobody_is_no_frontend(url: str, reason: str) -> None:
     assert reason in found.reasons[0]
 
 
+def test_a_balancer_of_mode_proxy_is_left_to_itself() -> None:
+    web = service()
+    web["status"]["loadBalancer"]["ingress"] = [
+        {"ip": "1.2.3.4", "ipMode": "Proxy"},
+        {"ip": "1.2.3.5", "ipMode": "VIP"},
+    ]
+    verdicts = [explain(cluster(web, ALL), f"tcp://1.2.3.{last}:80", from_ip=OUTSIDE) for last in (4, 5)]
+    assert [found.verdict for found in verdicts] == ["NO_FRONTEND", "NEW"]
+    assert "ipMode Proxy" in verdicts[0].reasons[0]
+
+
 def test_a_service_is_found_by_its_dns_name_and_session_affinity_is_told() -> None:
     found = explain(cluster(service(sessionAffinity="ClientIP"), ALL), "tcp://web.ns1.svc.cluster.local:80")
     assert isinstance(found, FlowExplanation)
     assert found.frontend == "172.30.0.41:80/TCP"
     assert any("10800 s" in reason for reason in found.reasons)
+
+
+def external(name: str, target: str) -> Object:
+    metadata = {"name": name, "namespace": "ns1", "uid": name}
+    spec = {"type": "ExternalName", "externalName": target}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def test_an_external_name_is_followed_to_its_service() -> None:
+    chain = [external("one", "two.ns1.svc.cluster.local"), external("two", "web.ns1.svc.cluster.local.")]
+    found = explain(cluster(service(), ALL, *chain), "tcp://one.ns1.svc:80", from_ip=POD)
+    assert isinstance(found, FlowExplanation)
+    assert (found.verdict, found.service, found.frontend) == ("NEW", "ns1/web", "172.30.0.41:80/TCP")
+    assert found.reasons[0] == (
+        "Service ns1/one is an ExternalName: DNS says two.ns1.svc.cluster.local → web.ns1.svc.cluster.local"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("db.example.org", "DNS says db.example.org, and the client connects to that host itself"),
+        ("one.ns1.svc.cluster.local", "DNS says one.ns1.svc.cluster.local, which leads back to itself"),
+    ],
+)
+def test_an_external_name_that_is_no_service_has_no_frontend(target: str, reason: str) -> None:
+    found = explain(cluster(external("one", target)), "tcp://one.ns1.svc:80")
+    assert isinstance(found, FlowExplanation)
+    assert found.verdict == "NO_FRONTEND"
+    assert reason in found.reasons[0]
+
+
+def test_a_dump_has_its_own_kube_dns() -> None:
+    dns = service(clusterIP="172.30.0.10", ports=[{"name": "dns", "port": 53, "protocol": "UDP"}])
+    metadata = {"name": "kube-dns", "namespace": "kube-system", "uid": "9"}
+    slices = json.loads(json.dumps(ALL).replace('"web', '"kube-dns').replace('"ns1"', '"kube-system"'))
+    slices["ports"] = [{"name": "dns", "port": 53, "protocol": "UDP"}]
+    found = explain(cluster({**dns, "metadata": metadata}, slices), "udp://172.30.0.10:53", from_ip=POD)
+    assert isinstance(found, FlowExplanation)
+    assert (found.verdict, found.service) == ("NEW", "kube-system/kube-dns")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "spec", "reason"),
+    [
+        ("lc", {}, "slow start: one that has been ready for less than 30 s gets less"),
+        ("maglev", {}, "slow start of 30 s has no effect beside maglev"),
+        ("lc", {"sessionAffinity": "ClientIP"}, "slow start of 30 s has no effect beside session affinity"),
+    ],
+)
+def test_slow_start_is_told_and_where_it_has_no_effect(algorithm: str, spec: Object, reason: str) -> None:
+    web = service(**spec)
+    web["metadata"]["annotations"] = {
+        "trafficplane.dev/slow-start": "30s",
+        "trafficplane.dev/lb-algorithm": algorithm,
+    }
+    found = explain(cluster(web, ALL), f"tcp://{CLUSTER_IP}", from_ip=POD)
+    assert isinstance(found, FlowExplanation)
+    assert any(each.startswith(reason) for each in found.reasons)
 
 
 @pytest.mark.parametrize(

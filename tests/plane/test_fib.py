@@ -99,6 +99,22 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "spec", "said"),
+    [
+        ("lc", {}, "lc slow start 90 s"),
+        ("maglev", {}, "maglev"),
+        ("sh", {}, "sh"),
+        ("lc", {"sessionAffinity": "ClientIP"}, "lc"),
+    ],
+)
+def test_slow_start_is_in_pools_that_give_shares(algorithm: str, spec: Object, said: str) -> None:
+    web = service("web", "127.96.1.1", algorithm=algorithm, **spec)
+    web["metadata"]["annotations"]["trafficplane.dev/slow-start"] = "1m30s"
+    table = fib.compile(snapshot_of(web, slice_of("web", endpoint("127.244.1.2"))))
+    assert f"  anyone {said}\n" in fib.dump(table)
+
+
 def test_an_empty_snapshot_compiles_to_an_empty_fib() -> None:
     table = fib.compile(Snapshot(7))
     assert table.generation == 7
@@ -147,6 +163,15 @@ def test_each_port_has_a_frontend_with_the_endpoints_of_that_port() -> None:
     )
     assert members_of(table, "127.96.1.1", 80) == ["127.244.1.2:8080", "127.244.1.3:8080"]
     assert members_of(table, "127.96.1.1", 9000) == ["127.244.1.2:9999"]
+
+
+def test_only_the_first_address_of_an_endpoint_counts_and_a_port_without_number_leads_nowhere() -> None:
+    several = slice_of("web", {"addresses": ["127.244.1.2", "127.244.1.3"]}, {"addresses": ["127.244.1.4"]})
+    several["ports"].append({"name": "admin"})
+    ports = (HTTP, {"name": "admin", "port": 9000})
+    table = fib.compile(snapshot_of(service("web", "127.96.1.1", ports), several))
+    assert members_of(table, "127.96.1.1") == ["127.244.1.2:8080", "127.244.1.4:8080"]
+    assert members_of(table, "127.96.1.1", 9000) == []
 
 
 def test_an_address_in_two_slices_counts_once() -> None:

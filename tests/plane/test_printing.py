@@ -132,7 +132,8 @@ def test_ingresses_show_hosts_address_and_the_ports_really_bound():
 
 
 def test_endpoint_slices_and_nodes(snapshot):
-    [row] = table("EndpointSlice", *snapshot.all("EndpointSlice"))[1:]
+    slices = [obj for obj in snapshot.all("EndpointSlice") if obj["metadata"]["namespace"] == "default"]
+    [row] = table("EndpointSlice", *slices)[1:]
     assert row[1:3] == ["IPv4", "8080"]
     assert row[3].count("127.244.") == 2
     rows = table("Node", *snapshot.all("Node"), wide=True)[1:]
@@ -208,6 +209,13 @@ def test_a_service_is_described_with_its_endpoints(snapshot):
     for pod in snapshot.all("Pod"):
         line = next(line for line in text.splitlines() if f"{pod['status']['podIP']}:8080 " in line)
         assert line.split()[1:] == ["80", pod["metadata"]["name"], pod["spec"]["nodeName"], "Ready"]
+
+
+def test_a_service_with_slow_start_is_described_with_its_time():
+    slow = service()
+    slow["metadata"]["annotations"] = {"trafficplane.dev/slow-start": "2m"}
+    found = sections(describe(settled([slow]), Key("Service", "default", "web"), NOW))
+    assert found["Slow Start"] == "120 s"
 
 
 def test_an_ingress_is_described_with_the_addresses_behind_each_path(snapshot):

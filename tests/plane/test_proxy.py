@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.layout import DROP, LC, NEW, RANDOM, RANGE, RECORD, Fib, freeze
+from kernels.layout import DRAINING, DROP, LC, NEW, P2C, RANDOM, RANGE, RECORD, RR, Fib, freeze
 from kernels.net import relay as kernel
 from plane.addresses import AddressPlan, int_to_ip, ip_to_int, unprivileged_port_start
 from plane.errors import PlaneError
@@ -561,6 +561,59 @@ def test_running_out_of_descriptors_pauses_accepting_and_recovers(plan: AddressP
             output, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert "'CLOSED': 12" in output
+
+
+@pytest.mark.parametrize("algorithm", [LC, P2C, RANDOM, RR], ids=["lc", "p2c", "random", "rr"])
+def test_slow_start_keeps_load_from_an_endpoint_that_has_just_come(
+    proxy: Proxy, plan: AddressPlan, vip: Address, algorithm: int
+) -> None:
+    """Scaled up under load: the others are at work, the one that comes has no connection yet."""
+    with (
+        Pod(pod_address(plan, 1), saying(b"1")) as one,
+        Pod(pod_address(plan, 2), saying(b"2")) as two,
+        Pod(pod_address(plan, 3), saying(b"3")) as new,
+        contextlib.ExitStack() as load,
+    ):
+        proxy.install(make_fib(1, {vip: [one.address, two.address]}, algorithm, slow_start_s=3600))
+        for _ in range(60):  # connections that last
+            load.enter_context(dial(vip))
+        # The first two are an hour old when the third comes.
+        proxy._between_breaths(lambda: np.subtract.at(proxy._in_force.steering.ready_ns, [1, 2], 3600 * 10**9))
+        proxy.install(make_fib(2, {vip: [one.address, two.address, new.address]}, algorithm, slow_start_s=3600))
+        answers = Counter(ask(vip) for _ in range(120))
+        # A fair share is 40, and a tenth of it 4; p2c draws it twice as often. Seven standard deviations are allowed.
+        assert answers[b"3"] <= (27 if algorithm == P2C else 18)
+        assert answers.total() == 120
+        # And once its time is over, it has what its algorithm gives.
+        proxy.install(make_fib(3, {vip: [one.address, two.address, new.address]}, algorithm, slow_start_s=1))
+        eventually(lambda: time.monotonic_ns() > proxy._in_force.steering.warm_ns[0])
+        answers = Counter(ask(vip) for _ in range(120))
+        assert answers[b"3"] >= 20
+
+
+def test_an_endpoint_is_new_since_it_became_ready_whatever_is_installed_meanwhile(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    def ready_ns() -> list[int]:
+        return proxy._between_breaths(lambda: proxy._in_force.steering.ready_ns.tolist())
+
+    first, second, third = (pod_address(plan, number) for number in (1, 2, 3))
+    fibs = [make_fib(generation, {vip: [first, second]}, slow_start_s=9) for generation in range(1, 6)]
+    away = fibs[2].backends.copy()
+    away["state"][2] = DRAINING
+    other = fibs[4].backends.copy()
+    other["ip"][2] = ip_to_int(third[0])
+    fibs[2], fibs[4] = fibs[2]._replace(backends=freeze(away)), fibs[4]._replace(backends=freeze(other))
+    seen = []
+    for fib in fibs:
+        proxy.install(fib)
+        seen.append(ready_ns())
+    assert {row[0] for row in seen} == {0}
+    assert len({row[1] for row in seen}) == 1, "the first was ready throughout"
+    came, still, gone, again, replaced = (row[2] for row in seen)
+    assert came == still == seen[0][1]
+    assert gone == 0
+    assert still < again < replaced, "ready again after it had drained; then its id had another endpoint"
 
 
 def test_records_say_who_was_sent_where(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:

@@ -461,6 +461,24 @@ def test_sound_variations_pass(kind: str, edits: dict[str, Any]) -> None:
             "random, rr, wrr, lc",
             id="an algorithm",
         ),
+        *(
+            pytest.param(
+                "Service",
+                {"metadata.annotations": {"trafficplane.dev/slow-start": text}},
+                "metadata.annotations[trafficplane.dev/slow-start]",
+                "1s to 18h; write one such as 30s, 2m or 1m30s",
+                id=f"slow start for {what}",
+            )
+            for what, text in {
+                "no time": "0s",
+                "a number": "30",
+                "too long": "18h1s",
+                "less than seconds": "500ms",
+                "days": "1d",
+                "nothing": "",
+                "some digits": "٣s",
+            }.items()
+        ),
         pytest.param(
             "Service",
             {"spec.loadBalancerIP": "127.200.0.5"},
@@ -613,6 +631,51 @@ def test_sound_variations_pass(kind: str, edits: dict[str, Any]) -> None:
         ),
         pytest.param("Pod", {"spec.restartPolicy": "always"}, "spec.restartPolicy", "Always", id="a restart policy"),
         pytest.param("Pod", {"spec.dnsPolicy": "Cluster"}, "spec.dnsPolicy", "ClusterFirst", id="a DNS policy"),
+        pytest.param(
+            "Pod", {"spec.dnsPolicy": "None"}, "spec.dnsConfig.nameservers", "is required", id="no name server"
+        ),
+        pytest.param(
+            "Pod",
+            {"spec.dnsConfig": {"nameservers": ["fd00::1"]}},
+            "spec.dnsConfig.nameservers[0]",
+            "has IPv4 only",
+            id="an IPv6 name server",
+        ),
+        pytest.param(
+            "Pod",
+            {"spec.dnsConfig": {"nameservers": ["10.0.0.1"] * 4}},
+            "spec.dnsConfig.nameservers",
+            "has 4 and 3 are allowed",
+            id="four name servers",
+        ),
+        pytest.param(
+            "Pod",
+            {"spec.dnsConfig": {"searches": ["a..b"]}},
+            "spec.dnsConfig.searches[0]",
+            "a..b",
+            id="a search path",
+        ),
+        pytest.param(
+            "Pod",
+            {"spec.dnsConfig": {"options": [{"name": "ndots", "value": "many"}]}},
+            "spec.dnsConfig.options[0].value",
+            "is no number",
+            id="an option of resolvers",
+        ),
+        pytest.param(
+            "Pod",
+            {"spec.hostAliases": [{"ip": "10.0.0", "hostnames": ["a"]}]},
+            "spec.hostAliases[0].ip",
+            "is no IP address",
+            id="an alias's address",
+        ),
+        pytest.param(
+            "Pod",
+            {"spec.hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a_b"]}]},
+            "spec.hostAliases[0].hostnames[0]",
+            "a_b",
+            id="an alias's name",
+        ),
         pytest.param(
             "Pod",
             {"spec.terminationGracePeriodSeconds": -1},

@@ -1,23 +1,26 @@
-"""Strict mappings: what a class of a file's schema derives from, so that the class is the whole of the schema.
+"""Files with a strict schema of our own (scenarios, checks): its classes derive from ``Part`` and are the whole of it.
 
-Law: everything that is wrong with a mapping is said at once, each with its place, what is wrong and the remedy; a field
+Law: everything that is wrong with a file is said at once, each with its place, what is wrong and the remedy; a field
 that is wrong hides nothing about the others.
 """
 
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from plane import documents
+from plane.errors import Problem
 
 # (place below the mapping, reason)
 Contradiction = tuple[tuple[str | int, ...], str]
 
 
 class Part(BaseModel):
-    """One mapping of a scenario: strict, immutable, camelCase; of the fields in ``one_of`` exactly one is given."""
+    """One mapping of a file: strict, immutable, camelCase; of the fields in ``one_of`` exactly one is given."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
     one_of: ClassVar[tuple[str, ...]] = ()
@@ -75,7 +78,7 @@ def at(value: Any, *steps: str) -> Any:
 
 
 def _detail(loc: tuple[str | int, ...], value: Any, reason: str) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError("scenario", "{reason}", {"reason": reason}), loc=loc, input=value)
+    return InitErrorDetails(type=PydanticCustomError("field", "{reason}", {"reason": reason}), loc=loc, input=value)
 
 
 def field_path(loc: tuple[str | int, ...]) -> str:
@@ -93,3 +96,29 @@ def read_by(parse: Callable[[Any], Any]) -> BeforeValidator:
             raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
 
     return BeforeValidator(validate)
+
+
+Whole = TypeVar("Whole", bound=Part)
+
+
+def parse(schema: type[Whole], text: str, file: str) -> Whole | list[Problem]:
+    """The one document that ``text`` must be, or everything that is wrong with it; ``file`` is for messages."""
+    kind = schema.__name__
+    found = list(documents.parse(text))
+    faults = [
+        Problem(f"{file}:{fault.line}:{fault.column}" if fault.line else file, document.number, kind, "", fault.reason)
+        for document in found
+        for fault in document.faults
+    ]
+    if faults:
+        return faults
+    values = [document.value for document in found if document.value is not None]
+    if len(values) != 1:
+        reason = f"holds {len(values)} YAML documents; a {kind.lower()} is exactly one"
+        return [Problem(file, 0, kind, "", reason)]
+    name = at(values[0], "metadata", "name")
+    named = f"{kind} {name}" if isinstance(name, str) else kind
+    try:
+        return schema.model_validate(values[0])
+    except ValidationError as error:
+        return [Problem(file, 1, named, field_path(row["loc"]), row["msg"]) for row in error.errors()]

@@ -1,0 +1,232 @@
+"""The names that follow from a Snapshot, by the Kubernetes DNS specification. Pure.
+
+Law: equal Snapshots give equal bytes. A name has records by type, and a name without any exists all the same. What
+follows from Services alone is apart from what follows from the endpoints of headless ones, and either is the same
+object as before where what it follows from is: endpoints of a Service with a ClusterIP change no name.
+https://github.com/kubernetes/dns/blob/master/docs/specification.md
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from plane.model import SERVICE_LABEL, Key, Object, Service, Snapshot, slices_by_service
+
+ZONE = "cluster.local"
+REVERSE = "in-addr.arpa"
+SERVICES, PODS = f"svc.{ZONE}", f"pod.{ZONE}"
+SPECIFICATION = "1.1.0"
+KUBE_DNS = Key("Service", "kube-system", "kube-dns")
+# Where a node's server listens on the node's own address; the Service leads there from port 53.
+NODE_PORT = 10053
+LONGEST_CHAIN = 8  # of ExternalNames that lead to each other
+
+# name → type → its records, as zone files write them; names in lower case and without the dot at their end.
+Records = dict[str, dict[str, list[str]]]
+BoundPort = Callable[[int], int]
+
+
+class Names(NamedTuple):
+    """All names, as JSON of ``Records`` in uint8[...], so that they travel as two blocks of memory.
+
+    services  names that follow from Services and Namespaces
+    headless  names of headless Services and of their endpoints
+    """
+
+    services: np.ndarray
+    headless: np.ndarray
+
+
+def _packed(records: Records) -> np.ndarray:
+    packed = np.frombuffer(json.dumps(records, separators=(",", ":")).encode(), np.uint8)
+    packed.setflags(write=False)
+    return packed
+
+
+NO_NAMES = Names(_packed({}), _packed({}))
+
+
+def compile(snapshot: Snapshot, bound_port: BoundPort, last: tuple[Snapshot, Names] | None = None) -> Names:
+    """All names. ``bound_port`` gives the port that is really listened on, which SRV records say.
+
+    ``last`` are an earlier Snapshot and its names, which are kept as far as they are the same.
+    """
+    before, names = last or (Snapshot(), None)
+    same = names is not None and all(
+        before.objects.get(kind) is snapshot.objects.get(kind) for kind in ("Service", "Namespace")
+    )
+    services = names.services if names and same else _packed(_of_services(snapshot, bound_port))
+    if names and same and not _headless_changed(before, snapshot):
+        return Names(services, names.headless)
+    return Names(services, _packed(_of_headless(snapshot)))
+
+
+def equal(one: Names, other: Names) -> bool:
+    return all(np.array_equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+def unpacked(part: np.ndarray) -> Records:
+    """The records of one part of ``Names``."""
+    return json.loads(part.tobytes())
+
+
+def dump(names: Names) -> str:
+    """The names as text, a record a line as in zone files; what has none is followed by ``exists``."""
+    lines = []
+    for part in names:
+        for name, kinds in sorted(unpacked(part).items()):
+            lines += [f"{name} {kind} {record}" for kind, rows in kinds.items() for record in rows] or [
+                f"{name} exists"
+            ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def service_name(namespace: str, name: str) -> str:
+    return f"{name}.{namespace}.{SERVICES}"
+
+
+def service_key(name: str) -> tuple[str, str] | None:
+    """(namespace, Service) of a Service's full name, None for any other name."""
+    labels = name.lower().removesuffix(".").removesuffix(f".{SERVICES}").split(".")
+    return (labels[1], labels[0]) if len(labels) == 2 and name.lower().removesuffix(".").endswith(SERVICES) else None
+
+
+def followed(snapshot: Snapshot, service: Service) -> tuple[list[str], Service | None]:
+    """The names that an ExternalName leads to, one after the other, and the Service at their end, if it is one.
+
+    A loop ends with a name that was there before.
+    """
+    names: list[str] = []
+    seen = {service_name(service.namespace, service.name)}
+    while service.type == "ExternalName":
+        name = service.external_name.lower().removesuffix(".")
+        names.append(name)
+        key = service_key(name)
+        obj = snapshot.get("Service", *key) if key else None
+        if name in seen or obj is None:
+            return names, None
+        seen.add(name)
+        service = Service.of(obj)
+    return names, service
+
+
+def loops(snapshot: Snapshot, service: Service) -> bool:
+    """Whether an ExternalName leads back to a name that it came from."""
+    names, _ = followed(snapshot, service)
+    return bool(names) and names[-1] in (service_name(service.namespace, service.name), *names[:-1])
+
+
+def _of_services(snapshot: Snapshot, bound_port: BoundPort) -> Records:
+    records: Records = {f"dns-version.{ZONE}": {"TXT": [f'"{SPECIFICATION}"']}}
+    for obj in snapshot.all("Namespace"):
+        _namespace(records, obj["metadata"]["name"])
+    for obj in snapshot.all("Service"):
+        service = Service.of(obj)
+        _namespace(records, service.namespace)
+        name = service_name(service.namespace, service.name)
+        if service.type == "ExternalName":
+            records[name] = {"CNAME": [f"{service.external_name.lower().removesuffix('.')}."]}
+        elif _is_ipv4(service.cluster_ip):
+            records[name] = {"A": [service.cluster_ip]}
+            records[reverse_name(service.cluster_ip)] = {"PTR": [f"{name}."]}
+            for port in service.ports:
+                if port.name:
+                    target = f"0 100 {bound_port(port.port)} {name}."
+                    records[f"_{port.name}._{port.protocol.lower()}.{name}"] = {"SRV": [target]}
+    dns = snapshot.get(*KUBE_DNS)
+    if dns is not None and _is_ipv4(dns["spec"].get("clusterIP") or ""):
+        records[f"ns.dns.{ZONE}"] = {"A": [dns["spec"]["clusterIP"]]}
+    return records
+
+
+def _namespace(records: Records, name: str) -> None:
+    for parent in (SERVICES, PODS):
+        records.setdefault(f"{name}.{parent}", {})
+
+
+def _of_headless(snapshot: Snapshot) -> Records:
+    records: Records = {}
+    slices = slices_by_service(snapshot)
+    for key in sorted(_headless_keys(snapshot)):
+        obj = snapshot.get("Service", *key)
+        assert obj is not None
+        for name, kind, record in _of_endpoints(Service.of(obj), slices.get(key, ())):
+            rows = records.setdefault(name, {}).setdefault(kind, [])
+            if record not in rows:
+                rows.append(record)
+    return records
+
+
+class _Address(NamedTuple):
+    """A ready endpoint as DNS knows it: the host's name within its Service, and its address."""
+
+    host: str
+    ip: str
+
+
+def _of_endpoints(service: Service, slices: Iterable[Object]) -> Iterator[tuple[str, str, str]]:
+    """(name, type, record) of a headless Service; nothing, not even its name, where no endpoint is ready."""
+    name = service_name(service.namespace, service.name)
+    named = {(port.name, port.protocol) for port in service.ports if port.name}
+    ready: dict[_Address, None] = {}
+    targets: dict[str, dict[tuple[int, str], None]] = {}
+    for obj in slices:
+        if obj.get("addressType", "IPv4") != "IPv4":
+            continue
+        ports = [
+            (row.get("name") or "", row.get("protocol") or "TCP", row.get("port")) for row in obj.get("ports") or ()
+        ]
+        for address in _ready(obj):
+            ready[address] = None
+            for port, protocol, number in ports:
+                if number and (port, protocol) in named:
+                    where = f"_{port}._{protocol.lower()}.{name}"
+                    targets.setdefault(where, {})[number, f"{address.host}.{name}."] = None
+    for host, ip in sorted(ready):
+        yield name, "A", ip
+        yield f"{host}.{name}", "A", ip
+        yield reverse_name(ip), "PTR", f"{host}.{name}."
+    for where, rows in sorted(targets.items()):
+        for number, target in sorted(rows):
+            yield where, "SRV", f"0 {max(100 // len(rows), 1)} {number} {target}"
+
+
+def _ready(endpoint_slice: Object) -> Iterator[_Address]:
+    """The endpoints of a slice that names lead to: ``ready`` null counts as ready."""
+    for row in endpoint_slice.get("endpoints") or ():
+        if (row.get("conditions") or {}).get("ready") is not False:
+            for ip in row["addresses"]:
+                yield _Address((row.get("hostname") or ip.replace(".", "-")).lower(), ip)
+
+
+def _headless_changed(before: Snapshot, now: Snapshot) -> bool:
+    """Whether a slice of a headless Service is another than before, the Services being the same."""
+    old, new = before.objects.get("EndpointSlice", {}), now.objects.get("EndpointSlice", {})
+    if old is new:
+        return False
+    changed = [obj for name, obj in new.items() if old.get(name) is not obj]
+    changed += [obj for name, obj in old.items() if new.get(name) is not obj]
+    keys = {
+        (obj["metadata"].get("namespace", "default"), (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) or "")
+        for obj in changed
+    }
+    services = now.objects.get("Service", {})
+    return any(_is_headless(services[key]) for key in keys if key in services)
+
+
+def _headless_keys(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    return (key for key, obj in snapshot.objects.get("Service", {}).items() if _is_headless(obj))
+
+
+def _is_headless(service: Object) -> bool:
+    return service["spec"].get("clusterIP") == "None"
+
+
+def reverse_name(ip: str) -> str:
+    return f"{'.'.join(reversed(ip.split('.')))}.{REVERSE}"
+
+
+def _is_ipv4(address: str) -> bool:
+    return "." in address and ":" not in address

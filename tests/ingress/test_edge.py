@@ -1,0 +1,168 @@
+"""Who a client is: a stranger, one whom a trusted proxy names by fields, or one named by the PROXY protocol."""
+
+import contextlib
+import ssl
+import struct
+
+import pytest
+
+from plane.errors import PlaneError
+from plane.ingress.edge import Edge, networks
+from plane.ingress.timeouts import Timeouts
+from tests.ingress.manifests import web
+from tests.ingress.wire import Address, Endpoint, Message, client, running
+
+HERE = "127.0.0.1"  # whom a connection comes from in these tests
+TRUSTING = Edge(networks("127.0.0.0/8, 10.0.0.0/8"))
+ANNOUNCED = Edge(proxy_protocol=True)
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+
+
+def said(request: Message) -> dict[str, str]:
+    names = ("x-forwarded-for", "x-real-ip", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-host")
+    return {name.removeprefix("x-"): request.get(name) or "" for name in names}
+
+
+def v2(source: str, port: int, *, command: int = 1, tail: bytes = b"") -> bytes:
+    """A header of version 2 for TCP over IPv4."""
+    addresses = bytes(map(int, source.split("."))) + bytes([127, 0, 0, 1]) + struct.pack("!HH", port, 80)
+    return V2 + bytes([0x20 | command, 0x11]) + struct.pack("!H", len(addresses + tail)) + addresses + tail
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("", {"forwarded-for": HERE, "real-ip": HERE, "forwarded-proto": "http", "forwarded-host": "example.com"}),
+        ("X-Forwarded-For: 1.2.3.4\r\n", {"forwarded-for": f"1.2.3.4, {HERE}", "real-ip": "1.2.3.4"}),
+        (
+            "X-Forwarded-For: 6.6.6.6, 1.2.3.4, 10.1.1.1\r\n",
+            {"forwarded-for": f"6.6.6.6, 1.2.3.4, 10.1.1.1, {HERE}", "real-ip": "1.2.3.4"},
+        ),
+        ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n", {"real-ip": "1.2.3.4"}),
+        ("X-Forwarded-For: 1.2.3.4, nonsense\r\n", {"real-ip": HERE}),
+        ("X-Forwarded-For: 2001:db8::1\r\n", {"real-ip": "2001:db8::1"}),
+        ("X-Real-IP: 6.6.6.6\r\n", {"real-ip": HERE}),
+        (
+            "X-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Host: shop.example\r\n",
+            {"forwarded-proto": "https", "forwarded-port": "443", "forwarded-host": "shop.example"},
+        ),
+    ],
+)
+async def test_what_a_trusted_proxy_says_counts(
+    vip: str, pods: list[Address], fields: str, expected: dict[str, str]
+) -> None:
+    async with (
+        Endpoint(pods[0]) as endpoint,
+        running(vip, web(pods[0]), edge=TRUSTING) as here,
+        client(here.http) as one,
+    ):
+        assert (await one.get(fields=fields)).status == 200
+        found = said(endpoint.requests[0])
+        assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("edge", [Edge(), Edge(networks("10.0.0.0/8"))], ids=["nobody is trusted", "others are"])
+async def test_what_a_stranger_says_is_replaced(vip: str, pods: list[Address], edge: Edge) -> None:
+    fields = "X-Forwarded-For: 10.1.1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Real-IP: 6.6.6.6\r\n"
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), edge=edge) as here, client(here.http) as one:
+        assert (await one.get(fields=fields)).status == 200
+        assert said(endpoint.requests[0]) == {
+            "forwarded-for": HERE,
+            "real-ip": HERE,
+            "forwarded-proto": "http",
+            "forwarded-port": str(here.http[1]),
+            "forwarded-host": "example.com",
+        }
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        (b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n", "203.0.113.9"),
+        (b"PROXY TCP6 2001:db8::9 ::1 4711 80\r\n", "2001:db8::9"),
+        (b"PROXY UNKNOWN\r\n", HERE),
+        (v2("203.0.113.9", 4711), "203.0.113.9"),
+        (v2("203.0.113.9", 4711, tail=b"\x04\x00\x03abc"), "203.0.113.9"),
+        (v2("203.0.113.9", 4711, command=0), HERE),
+    ],
+    ids=["TCP4", "TCP6", "UNKNOWN", "version 2", "with a value", "LOCAL"],
+)
+@pytest.mark.parametrize("pieces", [1, 0], ids=["whole", "byte by byte"])
+async def test_a_connection_says_who_its_client_is(
+    vip: str, pods: list[Address], header: bytes, address: str, pieces: int
+) -> None:
+    async with (
+        Endpoint(pods[0]) as endpoint,
+        running(vip, web(pods[0]), edge=ANNOUNCED) as here,
+        client(here.http) as one,
+    ):
+        for part in [header + GET] if pieces else [bytes([byte]) for byte in header + GET]:
+            one.send(part)
+            await one.writer.drain()
+        assert (await one.answer()).status == 200
+        assert (await one.get()).status == 200
+        assert [request.get("x-forwarded-for") for request in endpoint.requests] == [address] * 2
+
+
+async def test_tls_follows_the_header(vip: str, pods: list[Address]) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with (
+        Endpoint(pods[0]) as endpoint,
+        running(vip, web(pods[0]), edge=ANNOUNCED) as here,
+        client(here.https) as one,
+    ):
+        one.send(v2("203.0.113.9", 4711))
+        await one.writer.start_tls(context)
+        assert (await one.get()).status == 200
+        assert said(endpoint.requests[0])["forwarded-for"] == "203.0.113.9"
+        assert said(endpoint.requests[0])["forwarded-proto"] == "https"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        GET,
+        b"PROXY TCP4 300.0.0.1 127.0.0.1 1 2\r\n" + GET,
+        b"PROXY TCP4 1.2.3.4 127.0.0.1 1 99999\r\n" + GET,
+        b"PROXY " + b"x" * 200 + b"\r\n" + GET,
+        b"PROXY TCP4 1.2.3.4 127.0.0.1 1 2\n" + GET,
+        V2 + b"\x21\x11" + struct.pack("!H", 65000) + b"x" * 5000,
+        V2 + b"\x51\x11" + struct.pack("!H", 12) + bytes(12) + GET,
+        b"",
+        b"PROXY TCP4 1.2.3",
+    ],
+    ids=["none", "address", "port", "long", "line feed", "huge", "version", "silence", "half"],
+)
+async def test_a_connection_without_a_proper_header_is_closed(vip: str, pods: list[Address], sent: bytes) -> None:
+    async with (
+        Endpoint(pods[0]) as endpoint,
+        running(vip, web(pods[0]), edge=ANNOUNCED, timeouts=Timeouts(head_s=0.2)) as here,
+    ):
+        async with client(here.http) as one:
+            one.send(sent)
+            with contextlib.suppress(ConnectionError):  # closed with bytes of ours unread
+                assert await one.at_end()
+        async with client(here.http) as other:
+            other.send(v2("1.2.3.4", 1) + GET)
+            assert (await other.answer()).status == 200
+        assert len(endpoint.requests) == 1
+
+
+async def test_only_trusted_proxies_may_announce_where_they_are_named(vip: str, pods: list[Address]) -> None:
+    edge = Edge(networks("10.0.0.0/8"), proxy_protocol=True)
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), edge=edge) as here, client(here.http) as one:
+        one.send(v2("1.2.3.4", 1) + GET)
+        with contextlib.suppress(ConnectionError):
+            assert await one.at_end()
+
+
+def test_networks() -> None:
+    assert [str(each) for each in networks("10.0.0.1/8, 192.0.2.1 ,2001:db8::/32,")] == [
+        "10.0.0.0/8",
+        "192.0.2.1/32",
+        "2001:db8::/32",
+    ]
+    with pytest.raises(PlaneError, match=r'"10\.0\.0" is no address and no network'):
+        networks("10.0.0")

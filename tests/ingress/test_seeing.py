@@ -1,0 +1,157 @@
+"""What an ingress tells of itself: /metrics and the access log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from plane.errors import PlaneError
+from plane.ingress.edge import Edge, networks
+from plane.ingress.metrics import BUCKETS_S, Metrics
+from plane.ingress.server import Ingress
+from plane.routes import Origin, Port
+from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of, web
+from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running
+
+PORT = 10254
+GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+RULE = "default/web spec.rules[0].http.paths[0]"
+
+
+async def scraped(address: str) -> dict[str, Metric]:
+    answer = await ask((address, PORT), b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert (answer.get("content-type") or "").startswith("text/plain")
+    return {family.name: family for family in text_string_to_metric_families(answer.body.decode())}
+
+
+def value(families: dict[str, Metric], name: str, **labels: str) -> float | None:
+    samples = (sample for family in families.values() for sample in family.samples)
+    return next((each.value for each in samples if each.name == name and each.labels == labels), None)
+
+
+async def test_metrics_count_what_was_answered(vip: str, pods: list[Address]) -> None:
+    snapshot = snapshot_of(
+        service("web"),
+        *slices("web", pods[:2]),
+        ingress("web", rule("example.com", prefix("/", "web"), prefix("/gone", "gone"))),
+    )
+    requests = "trafficplane_ingress_requests_total"
+    found = {"namespace": "default", "ingress": "web", "service": "default/web:80", "status": "200"}
+    async with Endpoint(pods[1]), running(vip, snapshot, metrics_port=PORT) as here, client(here.http) as one:
+        for _ in range(3):
+            await one.get()
+        await one.get("/gone")
+        await one.get(host="nobody.example")
+        metrics = await scraped(vip)
+        assert value(metrics, requests, **found) == 3
+        assert value(metrics, requests, **{**found, "service": "default/gone:80", "status": "503"}) == 1
+        assert value(metrics, requests, namespace="", ingress="", service="", status="404") == 1
+        retries = {name: text for name, text in found.items() if name != "status"}
+        assert (
+            value(metrics, "trafficplane_ingress_retries_total", **retries) == 3
+        )  # the turn is that of the pod that refuses
+        duration = "trafficplane_ingress_request_duration_seconds"
+        assert value(metrics, f"{duration}_count", **found) == 3
+        assert value(metrics, f"{duration}_bucket", **found, le="+Inf") == 3
+        assert (value(metrics, f"{duration}_sum", **found) or 0) > 0
+        assert value(metrics, "trafficplane_ingress_client_connections") == 1
+        assert value(metrics, "trafficplane_ingress_upstream_idle_connections") == 1
+        assert value(metrics, "trafficplane_ingress_requests_in_flight") == 0
+        assert value(metrics, "trafficplane_ingress_installs_total") == 1
+        assert (value(metrics, "process_resident_memory_bytes") or 0) > 1 << 20
+
+
+async def test_no_client_makes_series(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), metrics_port=PORT) as here:
+        for number in range(20):
+            await ask(here.http, f"GET /{number} HTTP/1.1\r\nHost: h{number}.example\r\nX-A: {number}\r\n\r\n".encode())
+        assert len((await scraped(vip))["trafficplane_ingress_requests"].samples) == 1
+
+
+def test_a_duration_falls_into_its_bucket() -> None:
+    metrics = Metrics()
+    for seconds in (0.0001, BUCKETS_S[0], BUCKETS_S[0] + 1e-9, 0.07, 11.0):
+        metrics.add(Origin("a", "b", 0, 0), Port("a/c", 80), 200, round(seconds * 1e9), 0)
+    families = {row.name: row for row in metrics.collect(at_work=0, idle=0, open_connections=0, generation=1)}
+    samples = families["trafficplane_ingress_request_duration_seconds"].samples
+    buckets = [row.value for row in samples if row.name.endswith("_bucket")]
+    assert buckets == [2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 5]
+    assert [row.labels["le"] for row in samples if row.name.endswith("_bucket")][-1] == "+Inf"
+
+
+async def test_only_metrics_are_there_and_a_taken_port_is_told(vip: str, pods: list[Address]) -> None:
+    async with running(vip, web(pods[0]), metrics_port=PORT):
+        assert (await ask((vip, PORT), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).status == 404
+        assert (await ask((vip, PORT), b"POST /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).status == 405
+        other = Ingress(vip, 0, 0, metrics_port=PORT)
+        await other.start()
+        from plane import routes
+
+        problems = (await other.install(routes.compile(web()))).problems
+        await other.stop(0)
+        assert f"cannot listen on {vip}:{PORT} for /metrics: " in problems[0]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_the_access_log_has_a_line_for_each_request(vip: str, pods: list[Address], tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    edge = Edge(networks("127.0.0.1"))
+    async with (
+        Endpoint(pods[0]),
+        running(vip, web(pods[0], generation=7), access_log=str(path), edge=edge) as here,
+        client(here.http) as one,
+    ):
+        answer = await one.get(
+            '/a?b="c', fields='X-Request-ID: 00c0ffee00c0ffee\r\nX-Forwarded-For: 1.2.3.4\r\nUser-Agent: a"b\r\n'
+        )
+        await one.get(host="nobody.example")
+        await eventually(lambda: path.read_text().count("\n") == 2)  # without waiting for the end
+        first, second = lines(path)
+    assert first.pop("time").endswith("Z")
+    assert first.pop("duration_ms") > 0
+    assert first.pop("bytes_sent") > len(answer.body)
+    assert first == {
+        "client": "1.2.3.4",
+        "scheme": "http",
+        "method": "GET",
+        "host": "example.com",
+        "target": '/a?b="c',
+        "protocol": "HTTP/1.1",
+        "status": 200,
+        "request_id": "00c0ffee00c0ffee",
+        "route": RULE,
+        "service": "default/web:80",
+        "endpoint": f"{pods[0][0]}:8080",
+        "retries": 0,
+        "generation": 7,
+        "user_agent": 'a"b',
+        "referer": "",
+    }
+    assert (second["status"], second["route"], second["endpoint"]) == (404, "", "")
+
+
+async def test_several_ingresses_append_to_one_file_and_nothing_is_lost_at_the_end(
+    vip: str, pods: list[Address], tmp_path: Path
+) -> None:
+    path = tmp_path / "access.log"
+    async with (
+        Endpoint(pods[0]),
+        running(vip, web(pods[0]), access_log=str(path)) as here,
+        running(vip, web(pods[0]), access_log=str(path)) as there,
+    ):
+        for number in range(50):
+            await ask((here, there)[number % 2].http, f"GET /{number} HTTP/1.1\r\nHost: example.com\r\n\r\n".encode())
+    assert sorted(int(row["target"][1:]) for row in lines(path)) == list(range(50))
+
+
+async def test_a_log_that_cannot_be_opened_is_told_and_nothing_is_left(vip: str, tmp_path: Path) -> None:
+    one = Ingress(vip, 0, 0, access_log=str(tmp_path / "none" / "access.log"))
+    with pytest.raises(PlaneError, match="No such file or directory; choose a file that can be written"):
+        await one.start()
+    assert not one._sockets
