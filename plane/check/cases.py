@@ -46,11 +46,11 @@ def _address(value: Any) -> str:
 
 
 def _status(value: Any) -> int | str:
-    if value in (FORWARDED, REFUSED) or (type(value) is int and 300 <= value <= 599):
+    if value in (FORWARDED, REFUSED) or (type(value) is int and (value == 204 or 300 <= value <= 599)):
         return value
     raise ValueError(
         f"{value!r} is no answer of the plane: write {FORWARDED} for a request that an endpoint answers, {REFUSED} for "
-        "a connection that is not taken, or a status from 300 to 599 that the plane itself answers with"
+        "a connection that is not taken, 204 or a status from 300 to 599 that the plane answers with"
     )
 
 
