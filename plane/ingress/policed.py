@@ -34,6 +34,7 @@ class Policed:
 
     def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
         origin: Origin = request.protocol.origin  # type: ignore[attr-defined]
+        named = head.told.get(b"x-forwarded-host", b"").partition(b",")[0].strip() or head.host
         self.rules = table.rules[match.policy]
         self._table = table
         self._counted = False  # among the client's requests under way
@@ -41,7 +42,7 @@ class Policed:
         self._seen = Request(
             method=request.method,
             scheme="https" if origin.came_by(head) == "https" else "http",
-            host=head.host.decode("utf-8", "surrogateescape"),
+            host=named.decode("utf-8", "surrogateescape"),
             uri=asked,
             client=_number(origin.client(head)),
             length=int(head.length or 0),

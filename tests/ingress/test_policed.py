@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plane.affinity import endpoint_of
+from plane.ingress.edge import Edge, networks
 from plane.ingress.limits import Limits
 from plane.model import Object, Snapshot
 from plane.policies import Policies, Range
@@ -547,6 +548,47 @@ async def test_credentials_that_are_none_get_401(vip: str, pods: list[Address], 
     async with running(vip, made) as here, client(here.http) as one:
         one.send(b"GET / HTTP/1.1\r\n" + HEAD + b"Authorization: " + token + b"\r\n\r\n")
         assert (await one.answer()).status == 401
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "a stranger"])
+async def test_policies_go_by_what_a_trusted_proxy_says(vip: str, pods: list[Address], trusted: bool) -> None:
+    edge = Edge(networks("127.0.0.0/8")) if trusted else Edge()
+    said = {"force_ssl_redirect": "true", "allowlist_source_range": "192.0.2.0/24"}
+    fields = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Host: shop.org\r\n"
+    async with (
+        Endpoint(pods[0]),
+        running(vip, annotated(pods[0], **said), edge=edge) as here,
+        client(here.http) as one,
+    ):
+        answer = await one.get("/x", fields=fields)
+        assert answer.get("location") == f"https://{'shop.org' if trusted else 'example.com'}/x"
+        assert (await one.get(fields=f"{fields}X-Forwarded-Proto: https\r\n")).status == (200 if trusted else 308)
+        other = "X-Forwarded-For: 192.0.3.7\r\nX-Forwarded-Proto: https\r\n"
+        assert (await one.get(fields=other)).status == (403 if trusted else 308)
+        nobody = "X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"
+        assert (await one.get(fields=nobody)).status == (403 if trusted else 308)
+
+
+async def test_policies_hold_for_an_external_name(vip: str, pods: list[Address]) -> None:
+    made = ingress(
+        "web",
+        rule("example.com", prefix("/", "out")),
+        annotations=named(affinity="cookie", upstream_vhost="inside.local"),
+    )
+    outside = service("out", type="ExternalName", externalName=pods[0][0])
+    outside["spec"]["ports"][0]["port"] = pods[0][1]
+    made["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["port"]["number"] = pods[0][1]
+    async with (
+        Endpoint(pods[0]) as endpoint,
+        running(vip, snapshot_of(outside, made)) as here,
+        client(here.http) as one,
+    ):
+        answer = await one.get()
+        assert answer.status == 200
+        assert endpoint.requests[0].get("host") == "inside.local"
+        cookie = cookie_of(answer)
+        again = await one.get(fields=f"Cookie: {cookie}\r\n")
+        assert (again.status, cookie_of(again), bool(cookie)) == (200, "", True)
 
 
 async def test_https_of_another_port_is_found_by_those_who_named_one(vip: str, pods: list[Address]) -> None:

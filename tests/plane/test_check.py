@@ -165,7 +165,8 @@ def test_json(tmp_path: Path) -> None:
 def test_all_that_is_wrong_is_said_at_once() -> None:
     assert problems("[{url: 'ftp://a', expect: {}}, {url: 'tcp://a', expect: {status: 200}, methd: X}]") == {
         "[0].url": "'ftp://a' is no URL; write one such as http://example.com/path or tcp://web.default.svc:80",
-        "[0].expect": "expects nothing; give one of status, redirect, headers, path, service, ingress, endpoints, verdict, policy, masquerade",
+        "[0].expect": "expects nothing; give one of status, redirect, headers, path, "
+        "service, ingress, endpoints, verdict, policy, masquerade",
         "[1].url": "'tcp://a' needs a port; write one such as http://example.com/path or tcp://web.default.svc:80",
         "[1].expect.status": "200 is no answer of the plane: write forwarded for a request that an endpoint answers, "
         "refused for a connection that is not taken, 204 or a status from 300 to 599 that the plane answers with",
