@@ -1,8 +1,9 @@
 """The annotations of ingress-nginx, ``nginx.ingress.kubernetes.io/…``, read as it reads them. Pure.
 
-Law: every annotation that ingress-nginx has is in one of three tables: ACTED_ON, with how its value is read; NOT_YET,
-which a warning names; SNIPPETS, which are refused. The meanings are those of ingress-nginx 1.12, by its template
-``nginx.tmpl`` and its ``internal/ingress/annotations``; where the plane differs ``docs/ingress.md`` says so.
+Law: every annotation that ingress-nginx has is in one of four tables: ACTED_ON, with how its value is read; NOT_YET,
+which a warning names; NEEDLESS, which ask for nothing here; SNIPPETS, which are refused. The meanings are those of
+ingress-nginx 1.12, by its ``nginx.tmpl`` and ``internal/ingress/annotations``; where the plane differs
+``docs/ingress.md`` says so.
 """
 
 from collections.abc import Iterator, Mapping
@@ -115,7 +116,6 @@ NOT_YET: dict[str, str] = {
             "auth-tls-verify-depth",
             "auth-url",
             "backend-protocol",
-            "client-body-buffer-size",
             "connection-proxy-header",
             "custom-http-errors",
             "default-backend",
@@ -127,7 +127,6 @@ NOT_YET: dict[str, str] = {
             "enable-owasp-core-rules",
             "enable-rewrite-log",
             "fastcgi-index",
-            "http2-push-preload",
             "limit-rate",
             "limit-rate-after",
             "load-balance",
@@ -137,17 +136,11 @@ NOT_YET: dict[str, str] = {
             "modsecurity-transaction-id",
             "opentelemetry-operation-name",
             "opentelemetry-trust-incoming-span",
-            "proxy-buffer-size",
-            "proxy-buffering",
-            "proxy-buffers-number",
-            "proxy-busy-buffers-size",
             "proxy-cookie-domain",
             "proxy-cookie-path",
             "proxy-http-version",
-            "proxy-max-temp-file-size",
             "proxy-redirect-from",
             "proxy-redirect-to",
-            "proxy-request-buffering",
             "proxy-ssl-ciphers",
             "proxy-ssl-name",
             "proxy-ssl-protocols",
@@ -170,8 +163,42 @@ NOT_YET: dict[str, str] = {
         "",
     ),
 }
+# Of those the values that say what the plane does anyway, of which there is nothing to warn.
+SO_ANYWAY: dict[str, tuple[str, ...]] = {
+    "affinity-canary-behavior": ("sticky",),
+    "auth-tls-verify-client": ("off",),
+    "backend-protocol": ("HTTP",),
+    "enable-modsecurity": ("false",),
+    "enable-opentelemetry": ("false",),
+    "enable-owasp-core-rules": ("false",),
+    "enable-rewrite-log": ("false",),
+    "limit-rate": ("0",),
+    "limit-rate-after": ("0",),
+    "load-balance": ("round_robin",),
+    "proxy-cookie-domain": ("off",),
+    "proxy-cookie-path": ("off",),
+    "proxy-http-version": ("1.1",),
+    "proxy-redirect-from": ("off",),
+    "relative-redirects": ("false",),
+    "satisfy": ("all",),
+    "service-upstream": ("false",),
+    "session-cookie-conditional-samesite-none": ("false",),
+    "ssl-passthrough": ("false",),
+    "use-port-in-redirects": ("false",),
+}
+# Tunings of how NGINX buffers: here everything streams in bounded memory, so that there is nothing to tune.
+NEEDLESS = (
+    "client-body-buffer-size",
+    "http2-push-preload",
+    "proxy-buffer-size",
+    "proxy-buffering",
+    "proxy-buffers-number",
+    "proxy-busy-buffers-size",
+    "proxy-max-temp-file-size",
+    "proxy-request-buffering",
+)
 SNIPPETS = ("configuration-snippet", "server-snippet", "stream-snippet", "auth-snippet", "modsecurity-snippet")
-KNOWN = (*ACTED_ON, *NOT_YET, *SNIPPETS)
+KNOWN = (*ACTED_ON, *NOT_YET, *NEEDLESS, *SNIPPETS)
 # Annotations that mean nothing without another one: (it, the other one, how that must be).
 NEEDED = (
     *((name, "canary", '"true"') for name in ACTED_ON if name.startswith("canary-")),

@@ -349,7 +349,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 ingress(
                     metadata={
                         "annotations": {
-                            "nginx.ingress.kubernetes.io/proxy-buffering": "off",
+                            "nginx.ingress.kubernetes.io/mirror-target": "http://a",
                             "traefik.ingress.kubernetes.io/router.tls": "true",
                             "example.com/owner": "me",
                         }
@@ -359,7 +359,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             [
                 "Service default/web: metadata.annotations: not acted on yet: konghq.com/path",
                 "Ingress default/web: metadata.annotations: not acted on yet: "
-                "nginx.ingress.kubernetes.io/proxy-buffering, "
+                "nginx.ingress.kubernetes.io/mirror-target, "
                 "traefik.ingress.kubernetes.io/router.tls",
             ],
             id="annotations of a dialect",
@@ -377,6 +377,23 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 f"ingress-nginx has no such annotation; did you mean {NGINX}rewrite-target?",
             ],
             id="annotations that there are not",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(
+                    metadata={
+                        "annotations": {
+                            f"{NGINX}proxy-buffering": "on",
+                            f"{NGINX}backend-protocol": "HTTP",
+                            f"{NGINX}app-root": "/app",
+                        }
+                    }
+                ),
+            ),
+            [],
+            id="annotations that act, need nothing or say what happens anyway",
         ),
         pytest.param(
             (

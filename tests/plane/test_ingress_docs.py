@@ -15,6 +15,7 @@ TESTS = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py")
 SECTIONS = {
     "nginx.ingress.kubernetes.io/ that act": nginx.ACTED_ON,
     "nginx.ingress.kubernetes.io/ that do not act yet": nginx.NOT_YET,
+    "nginx.ingress.kubernetes.io/ that need nothing": nginx.NEEDLESS,
     "nginx.ingress.kubernetes.io/ that are refused": nginx.SNIPPETS,
 }
 
@@ -34,6 +35,7 @@ def test_every_annotation_that_the_code_knows_is_in_its_table_once(title: str) -
 
 def test_no_annotation_is_in_two_tables() -> None:
     assert len(nginx.KNOWN) == len(set(nginx.KNOWN))
+    assert nginx.SO_ANYWAY.keys() <= nginx.NOT_YET.keys()
 
 
 @pytest.mark.parametrize("title", [*SECTIONS, "IngressSpec"])
