@@ -269,6 +269,7 @@ POLICY = np.dtype(
         ("retry_on", "u4"),  # RETRY_… bits
         ("retry_tries", "u4"),
         ("retry_timeout_ms", "u4"),
+        ("hash_by", "u4"),  # text, with variables
         ("cookie", "u4"),  # text: its name
         ("cookie_persistent", "u1"),
         ("cookie_change_on_failure", "u1"),

@@ -8,17 +8,19 @@ that of NGINX's phases: what is denied, the body's limit, CORS, redirects, then 
 import random
 import re
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from plane.affinity import backend_key, cookie_of, held
 from plane.passwords import checked, credentials
-from plane.policies import PERMANENT_REDIRECT, VARIABLES, Canary, Policies, Range
+from plane.policies import PERMANENT_REDIRECT, REQUEST_VARIABLES, VARIABLES, Canary, Policies, Range
 from plane.regex import compiled, expanded
 from plane.requestpath import normalised
 
 ALWAYS, NEVER = "always", "never"
 Fields = tuple[tuple[str, str], ...]
 _VARIABLE = re.compile(rf"\$({'|'.join(VARIABLES)})\b")
+_HASHED = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES))})\b")
 
 
 class Request(NamedTuple):
@@ -73,6 +75,7 @@ class Conduct:
         self.policies = policies
         self.hidden = frozenset({b"authorization"} if policies.auth else ())  # fields that endpoints do not get
         self._redirect = _VARIABLE.split(policies.redirect)
+        self._hash_by = _HASHED.split(policies.hash_by)
         self._rewrite = compiled(policies.rewrite_from, fold=True) if policies.rewrite_from else None
         self._any_origin = policies.cors_origins == ("*",)
         self._origins = re.compile("|".join(map(_origin, policies.cors_origins)), re.IGNORECASE)
@@ -138,11 +141,13 @@ class Conduct:
     def _allows(self, request: Request) -> bool:
         return self._any_origin or bool(self._origins.fullmatch(request.value("origin")))
 
+    def hash_key(self, request: Request) -> str:
+        """What a request has in common with others that go to the same endpoint."""
+        return _filled(self._hash_by, request)
+
     def _url(self, request: Request) -> str:
-        """The URL of a redirect; the pieces alternate with names of variables."""
-        return "".join(
-            _variable(piece, request) if number % 2 else piece for number, piece in enumerate(self._redirect)
-        )
+        """The URL of a redirect."""
+        return _filled(self._redirect, request)
 
 
 def _redirected(status: int, url: str) -> Answer:
@@ -177,7 +182,29 @@ def _trimmed(uri: str) -> str:
     return uri.removesuffix("/")
 
 
+def _filled(pieces: Sequence[str], request: Request) -> str:
+    """Pieces that alternate with names of variables, with their values."""
+    return "".join(_variable(piece, request) if number % 2 else piece for number, piece in enumerate(pieces))
+
+
 def _variable(name: str, request: Request) -> str:
+    """Value of a variable, as NGINX has it."""
+    kind, _, rest = name.partition("_")
+    if kind == "arg":
+        pairs = (pair.partition("=") for pair in request.uri.partition("?")[2].split("&"))
+        return next((value for key, _, value in pairs if key.lower() == rest.lower()), "")
+    if kind == "cookie":
+        return cookie_of(request.value("cookie"), rest)
+    if kind == "http" and name != "http_host":
+        return request.value(rest.replace("_", "-"))
+    if name == "uri":
+        return normalised(request.uri.partition("?")[0])
+    if name == "args":
+        return request.uri.partition("?")[2]
+    if name == "remote_addr":
+        return str(IPv4Address(request.client))
+    if name == "request_method":
+        return request.method
     if name == "scheme":
         return request.scheme
     if name == "http_host":

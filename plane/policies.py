@@ -16,6 +16,8 @@ from kernels.layout import CANARY, NETWORK, POLICY, RETRY_CONDITIONS, STRING, fr
 
 # Variables of a redirect: what the request had. ``$trimmed_uri`` is ``$request_uri`` without a slash at its end.
 VARIABLES = ("scheme", "http_host", "host", "request_uri", "trimmed_uri")
+# Further ones of what requests are told apart by; of the last three the name goes on: ``$arg_page``, ``$http_x_user``.
+REQUEST_VARIABLES = ("uri", "args", "remote_addr", "request_method", r"arg_\w+", r"cookie_\w+", r"http_\w+")
 PERMANENT_REDIRECT = 308
 
 
@@ -56,6 +58,7 @@ class Policies:
     upstream_host      Host
     …_timeout_ms       0 for the plane's own
     retry…             after what, how often and for how long another endpoint is tried; 0 for the plane's own
+    hash_by            requests for which this is equal go to one endpoint; with VARIABLES and REQUEST_VARIABLES
     cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come
     """
 
@@ -93,6 +96,7 @@ class Policies:
     retry_on: int = 0
     retry_tries: int = 0
     retry_timeout_ms: int = 0
+    hash_by: str = ""
     cookie: str = ""
     cookie_persistent: bool = False
     cookie_change_on_failure: bool = False

@@ -11,6 +11,7 @@ and which ingress-nginx's is listed in ``plane/ingress/README.md``.
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ from plane.requestpath import normalised
 __all__ = ["Certificate", "Origin", "Port", "Routes", "compile", "dump", "equal", "names", "served"]
 
 NO_ENDPOINT_STATUS = 503
+_PLAIN = re.compile(r"/[\x21-\x2b\x2d-\x3a\x3c-\x7e]*\Z")  # what may stand in a cookie: visible, but , and ;
 
 
 WHOLE = -2
@@ -339,7 +341,7 @@ class _Table:
         elif policies.forwarded_prefix:
             policies = replace(policies, forwarded_prefix="")
         if policies.cookie and not policies.cookie_path:
-            policies = replace(policies, cookie_path=text)
+            policies = replace(policies, cookie_path=text if _PLAIN.match(text) else "/")
         return self._packer.policy(policies)
 
     def _is_secured(self, host: str) -> bool:

@@ -77,6 +77,7 @@ ACTED_ON: dict[str, Reader] = {
     "auth-secret": values.secret,
     "auth-secret-type": values.one_of("auth-file", "auth-map"),
     "auth-realm": values.quotable,
+    "upstream-hash-by": values.hashed,
     "affinity": values.one_of("cookie"),
     "affinity-mode": values.one_of("balanced", "persistent"),
     "session-cookie-name": values.field_name,
@@ -155,7 +156,6 @@ NOT_YET: dict[str, str] = {
             "ssl-ciphers",
             "ssl-passthrough",
             "ssl-prefer-server-ciphers",
-            "upstream-hash-by",
             "upstream-hash-by-subset",
             "upstream-hash-by-subset-size",
             "use-port-in-redirects",
@@ -309,6 +309,7 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         retry_on=condition_bits(said.get("proxy-next-upstream", ())),
         retry_tries=(said["proxy-next-upstream-tries"] or NO_LIMIT) if "proxy-next-upstream-tries" in said else 0,
         retry_timeout_ms=1000 * said.get("proxy-next-upstream-timeout", 0),
+        hash_by=said.get("upstream-hash-by", ""),
         **_cors(said),
         **_cookie(said),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, ip_network
 from typing import Any, NamedTuple
 
-from plane.policies import NOBODY, Range
+from plane.policies import NOBODY, REQUEST_VARIABLES, Range
 from plane.regex import why_not
 
 Reader = Callable[[str], Any]
@@ -13,6 +13,7 @@ LONGEST = 2**31 - 1
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_REQUESTED = "scheme|http_host|host|request_uri"
 _VISIBLE = re.compile(r"[\x21-\x7e]+\Z")
 
 
@@ -99,6 +100,17 @@ def url(*variables: str) -> Reader:
         return text
 
     return read
+
+
+def hashed(text: str) -> str:
+    """What requests are told apart by: text with variables."""
+    known = "|".join(REQUEST_VARIABLES)
+    unknown = [name for name in re.findall(r"\$(\w*)", text) if not re.fullmatch(rf"{_REQUESTED}|{known}", name)]
+    if unknown or "$" not in text:
+        plain = ", ".join(f"${name}" for name in _REQUESTED.split("|") + list(REQUEST_VARIABLES[:4]))
+        said = f"${unknown[0]} is not known here; " if unknown else ""
+        raise ValueError(f"{said}write variables, of {plain}, $arg_…, $cookie_… and $http_…")
+    return line(text)
 
 
 def path(text: str) -> str:

@@ -46,8 +46,10 @@ def policed(table: Routes, match: Match, request: Request) -> Policed:
 
 
 def sticky(table: Routes, match: Match, target: int, request: Request, addresses: list[str]) -> int | None:
-    """Index of the endpoint that the request's cookie keeps it at, None where nothing does."""
+    """Index of the endpoint that the cookie, or what requests are told apart by, leads to; None where nothing does."""
     policies = table.policy(match.policy)
+    if policies.hash_by and not policies.cookie:
+        return endpoint_of(Conduct(policies).hash_key(request), addresses, persistent=False)
     service = str(table.services[table.targets[target]["service"]])
     key, of = held(request.value("cookie"), policies.cookie) if policies.cookie else ("", "")
     if not key or of != backend_key(service):
@@ -91,6 +93,8 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         yield f"the endpoint is told the host {upstream.host}"
     if policies.cookie:
         yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
+    elif policies.hash_by:
+        yield f"all requests with the same {policies.hash_by} go to one endpoint, here {conduct.hash_key(request)}"
     if policies.body_limit:
         yield f"a body of more than {policies.body_limit} bytes gets 413"
     yield from _patience(policies)

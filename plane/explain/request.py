@@ -216,7 +216,7 @@ def _chosen(table: Routes, match: Match, target: int, seen: Request) -> tuple[tu
     addresses = [(int_to_ip(table.backends[number]["ip"]), int(table.backends[number]["port"])) for number in numbers]
     kept = sticky(table, match, target, seen, [f"{ip}:{port}" for ip, port in addresses])
     if kept is not None:
-        return addresses[kept], "affinity: the cookie says so"
+        return addresses[kept], "affinity: the cookie says so, or what requests are told apart by"
     turn = "round robin: this endpoint is the first in turn, the next request gets the next"
     return _first_in_turn(table, target), turn
 

@@ -94,10 +94,13 @@ class Policed:
     def next(self, target: Target, failed: Sequence[Backend]) -> Backend | None:
         """The backend to try: that of the client's cookie, if the route has affinity, else that whose turn it is."""
         policies = self.rules.policies
-        if not policies.cookie:
+        if not policies.cookie and not policies.hash_by:
             return target.next(failed)
         backends, service = target.backends, str(target.service)
         addresses = [_address(backend) for backend in backends]
+        if not policies.cookie:
+            found = affinity.endpoint_of(self.rules.hash_key(self._seen), addresses, persistent=False)
+            return backends[found] if found is not None and backends[found] not in failed else target.next(failed)
         key, of = affinity.held(self._seen.value("cookie"), policies.cookie)
         if key and of == affinity.backend_key(service) and not (failed and policies.cookie_change_on_failure):
             found = affinity.endpoint_of(key, addresses, persistent=policies.cookie_persistent)

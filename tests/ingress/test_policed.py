@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import re
 import socket
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plane import routes
 from plane.affinity import endpoint_of
+from plane.explain import explain
 from plane.ingress.edge import Edge, networks
 from plane.ingress.limits import Limits
 from plane.model import Object, Snapshot
 from plane.policies import Policies, Range
-from tests.ingress.manifests import ingress, ingress_class, prefix, rule, service, slices, snapshot_of
+from tests.ingress.manifests import ingress, ingress_class, path, prefix, rule, service, slices, snapshot_of
 from tests.ingress.policies import named
 from tests.ingress.test_failures import GET, HEAD, POST, hanging_up, silent
 from tests.ingress.test_streaming import SWITCHED, WEBSOCKET
@@ -451,6 +454,61 @@ def test_an_endpoint_that_goes_moves_no_session_but_its_own(addresses: list[str]
         now = endpoint_of(key, rest, persistent=False)
         assert now is not None
         assert gone == found or rest[now] == addresses[found]
+
+
+@pytest.mark.parametrize(
+    ("by", "same", "other"),
+    [
+        ("$request_uri", [("/{}?x", "")], "/{}?y"),
+        ("$uri", [("/{}?x", ""), ("/./{}?y", "")], "/{}/z"),
+        ("$arg_page", [("/?page={}", ""), ("/x?a=b&Page={}", "")], "/?page=-{}"),
+        ("$http_x_user$args", [("/", "X-User: {}\r\n"), ("/x", "x-user: {}\r\n")], "/?{}"),
+        ("$cookie_id", [("/", "Cookie: id={}\r\n"), ("/x", "Cookie: a=b; id={}\r\n")], "/"),
+    ],
+)
+async def test_upstream_hash_by_sends_equal_requests_to_one_endpoint(
+    vip: str, pods: list[Address], by: str, same: list[tuple[str, str]], other: str
+) -> None:
+    snapshot = annotated(*pods[:3], upstream_hash_by=by)
+    async with contextlib.AsyncExitStack() as stack:
+        for number, address in enumerate(pods[:2]):  # and the third is not there
+            await stack.enter_async_context(Endpoint(address, saying(b"%d" % number)))
+        here = await stack.enter_async_context(running(vip, snapshot))
+        one = await stack.enter_async_context(client(here.http))
+        met = set()
+        for key in range(24):
+            found = {
+                (await one.get(path.format(key), fields=fields.format(key))).body
+                for path, fields in same
+                for _ in range(2)
+            }
+            gone = explain(
+                snapshot, f"http://example.com{same[0][0].format(key)}", headers=sent(same[0][1].format(key))
+            )
+            assert gone.chosen is not None
+            if gone.chosen["ip"] == pods[2][0]:
+                assert found <= {b"0", b"1"}
+            else:
+                assert found == {b"%d" % [ip for ip, _ in pods].index(gone.chosen["ip"])}
+                met |= found
+        assert met == {b"0", b"1"}
+        assert (await one.get(other)).status == 200
+
+
+def sent(fields: str) -> list[tuple[str, str]]:
+    """Fields as explain takes them."""
+    return [(name, value) for name, _, value in (row.partition(": ") for row in fields.splitlines())]
+
+
+async def test_a_path_that_does_not_fit_into_a_cookie_is_not_put_there(vip: str, pods: list[Address]) -> None:
+    made = ingress(
+        "web",
+        rule("example.com", path("ImplementationSpecific", "/a\r\nX-Evil: y", "web"), prefix("/", "web")),
+        annotations=named(affinity="cookie"),
+    )
+    table = routes.compile(snapshot_of(service("web"), *slices("web", pods[:1]), made))
+    paths = {table.policy(row).cookie_path for row in range(len(table.policies.policies))}
+    assert paths == {"", "/"}
 
 
 # Canaries

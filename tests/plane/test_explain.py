@@ -452,7 +452,7 @@ def test_the_cookie_of_affinity_chooses_the_endpoint() -> None:
         found = explain(snapshot, "http://example.com/", headers=[("Cookie", cookie)])
         assert found.chosen is not None
         assert found.chosen["ip"] == ip
-        assert found.reasons[-1] == "affinity: the cookie says so"
+        assert found.reasons[-1] == "affinity: the cookie says so, or what requests are told apart by"
 
 
 def test_a_password_is_asked_for_and_checked() -> None:

@@ -1154,6 +1154,8 @@ NGINX = "nginx.ingress.kubernetes.io/"
         ("session-cookie-path", "/;Domain=x", "write text without spaces"),
         ("session-cookie-samesite", "maybe", "write one of none, lax, strict"),
         ("affinity", "ip", "write cookie"),
+        ("upstream-hash-by", "$geoip", "$geoip is not known here; write variables, of $scheme"),
+        ("upstream-hash-by", "all", "write variables"),
     ],
 )
 def test_a_bad_value_of_an_annotation_is_refused_by_its_name(name: str, value: str, said: str) -> None:
