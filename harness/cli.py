@@ -1,10 +1,11 @@
-"""``plane bench``: run a scenario, or print again what a run measured.
+"""``plane bench``: run a scenario, print again what a run measured, or measure the plane beside its peers.
 
 Exit codes: 0 every objective met, 1 one missed or the plane failed, 2 bad input, 130 interrupted.
 """
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,6 +71,75 @@ def report(run: Path, output: str) -> None:
     else:
         console().print(tables(summary))
     sys.exit(int(not summary["met"]))
+
+
+@bench.command()
+@click.option("-f", "--filename", "paths", multiple=True, metavar="PATH", default=["configs/peers"], show_default=True)
+@click.option("--only", multiple=True, metavar="NAME", help="A subject to measure beside direct. May be repeated.")
+@click.option("--workload", "workloads", multiple=True, metavar="NAME", help="A workload to measure. May be repeated.")
+@click.option("--rounds", type=click.IntRange(1), help="How often each subject has its turn.  [default: 5]")
+@click.option("--seconds", type=click.FloatRange(0.1), help="How long each is measured.  [default: 2]")
+@click.option("--quick", is_flag=True, help="One round of half a second: to see that it works, not to quote.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of results."
+)
+@click.option("--write", type=click.Path(path_type=Path), help="A Markdown file to put the table into as well.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
+def peers(
+    paths: tuple[str, ...],
+    only: tuple[str, ...],
+    workloads: tuple[str, ...],
+    rounds: int | None,
+    seconds: float | None,
+    quick: bool,
+    out: Path,
+    write: Path | None,
+    output: str,
+) -> None:
+    """Measure our relay beside HAProxy, nginx and kube-proxy's own way, each on one core.
+
+    Exit codes: 0 done, 1 a subject gave wrong answers or none, 2 bad input, 130 interrupted.
+    """
+    from harness.peers.comparison import compare
+    from harness.peers.rounds import Effort
+    from harness.peers.rounds import peers as every
+    from harness.peers.table import markdown, tables
+    from harness.peers.workloads import BY_NAME
+    from harness.tables import console
+    from plane.errors import ManifestError, PlaneError
+
+    _one_of("--only", only, every())
+    _one_of("--workload", workloads, BY_NAME)
+    effort = Effort(
+        rounds or (1 if quick else 5),
+        seconds or (0.5 if quick else 2.0),
+        0.2 if quick else 0.5,
+        tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads),
+    )
+    try:
+        compared = compare(paths, only, effort, out, console(stderr=True))
+    except ManifestError as error:
+        _fail("\n".join(str(problem) for problem in error.problems), 2)
+    except PlaneError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted before the first row: nothing was measured", INTERRUPTED)
+    if write is not None:
+        write.write_text(markdown(compared.summary))
+    if output == "json":
+        click.echo(json.dumps({**compared.summary, "results": str(compared.folder)}, indent=2))
+    else:
+        console().print(tables(compared.summary))
+        click.echo(f"\nresults in {compared.folder}")
+    sys.exit(INTERRUPTED if compared.summary["interrupted"] == "true" else int(compared.summary["errors"] > 0))
+
+
+def _one_of(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UsageError, with exit code 2, for a name that is none of these."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"{name!r}: choose from {', '.join(known)}", param_hint=option)
 
 
 def _fail(message: str, code: int) -> NoReturn:

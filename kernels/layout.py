@@ -365,6 +365,7 @@ CONNECTION = np.dtype(
 
 # One direction of a connection: streams[2·row] goes from client to upstream, streams[2·row + 1] back.
 # readable and writable are what edge-triggered epoll reported and no system call has contradicted since.
+# What is read and not yet written, end - start bytes, is in the stream's pipe where it has one, else in its buffer.
 STREAM = np.dtype(
     [
         ("moved", "i8"),  # bytes given to the sink so far
@@ -372,12 +373,13 @@ STREAM = np.dtype(
         ("sink", "i4"),  # file descriptor written to
         ("start", "i4"),  # buffers[stream, start:end] is read and not yet written
         ("end", "i4"),
+        ("pipe", "u2"),  # row of Pipes.ends, held while there is something in it; 0: none
         ("state", "u1"),  # one of STREAM_STATES
         ("readable", "u1"),
         ("writable", "u1"),
         ("hangup", "u1"),  # the source's FIN is here: read on to the end, no further edge will come
         ("failed", "u1"),  # the source is reset: what the sink does not take now is lost
-        ("spare", "u1", (3,)),
+        ("bulk", "u1"),  # the last read brought much: a pipe is worth its while
     ],
     align=True,
 )
@@ -548,13 +550,28 @@ class Datagrams(NamedTuple):
     exchange: tuple
 
 
+class Pipes(NamedTuple):
+    """The pipes through which a relay's bulk goes from socket to socket without being copied. Row 0 is none.
+
+    ends   int32[P+1, 2]: descriptors to read from and to write to; -1: not open
+    free   uint32[P]: stack of free rows
+    left   int64[1]: free[:left] are the free rows
+    """
+
+    ends: np.ndarray
+    free: np.ndarray
+    left: np.ndarray
+
+
 class Relay(NamedTuple):
     """Everything one relay thread writes, apart from Steering. Row 0 of connections and listeners is none.
 
     loop         LOOP[1]
     connections  CONNECTION[C+1]
     streams      STREAM[2·(C+1)]
-    buffers      uint8[2·(C+1), bytes of a buffer]
+    buffer       uint8[bytes of a buffer]: what a stream reads, until it has been written
+    buffers      uint8[2·(C+1), bytes of a buffer]: what was read and the sink has not taken, each stream's
+    pipes        Pipes
     free         uint32[C]: stack of free connection rows
     ready        Ring of connection rows that had more to move when their turn was over
     listeners    LISTENER[L+1]
@@ -571,7 +588,9 @@ class Relay(NamedTuple):
     loop: np.ndarray
     connections: np.ndarray
     streams: np.ndarray
+    buffer: np.ndarray
     buffers: np.ndarray
+    pipes: Pipes
     free: np.ndarray
     ready: Ring
     listeners: np.ndarray
@@ -583,3 +602,138 @@ class Relay(NamedTuple):
     ends: np.ndarray
     exchange: tuple
     datagrams: Datagrams
+
+
+# What measures: the load generator and the responder that it asks (``kernels.net.loadgen``, ``kernels.net.responder``).
+
+# State of one of the generator's clients.
+IDLE = 0  # without a connection
+DIALLING = 1  # its connect is under way
+HOLDING = 2  # connected, and not to ask yet
+ASKING = 3  # its request or the answer to it is under way
+CLIENT_STATES = ("IDLE", "DIALLING", "HOLDING", "ASKING")
+
+# Why a request was not answered as it should be.
+NO_CONNECTION = 1  # refused, or reset before anything was sent
+NO_PORT = 2  # this machine has no local port, descriptor or memory left: a limit of the generator
+RESET = 3  # the connection failed while the answer was awaited; of a datagram: its receiver is not there
+EOF = 4  # it was closed before the answer was whole
+WRONG = 5  # other bytes than were expected, or more of them
+OVERDUE = 6  # no whole answer in time
+MISSES = ("NONE", "NO_CONNECTION", "NO_PORT", "RESET", "EOF", "WRONG", "OVERDUE")
+
+CLIENT = np.dtype(
+    [
+        ("began_ns", "i8"),  # when the connection was dialled; later, of a kept one, when the request was sent first
+        ("id", "u8"),  # of the request, its first bytes
+        ("received", "i8"),  # bytes of the answer so far
+        ("fd", "i4"),
+        ("sent", "i4"),  # bytes of the request handed to the kernel
+        ("serial", "u4"),  # counts the connections of the row: an event that carries another serial is stale
+        ("state", "u1"),  # one of CLIENT_STATES
+        ("spare", "u1", (3,)),
+    ],
+    align=True,
+)
+
+ADDRESS = np.dtype([("ip", "u4"), ("port", "u2"), ("spare", "u2")], align=True)
+
+# The scalars of one load; there is one row of it.
+LOAD = np.dtype(
+    [
+        ("answer_bytes", "i8"),  # of each answer
+        ("asked", "u8"),  # requests begun, ever: the id of the next
+        ("answered", "i8"),  # Load.latencies[:answered] are filled
+        ("epoll", "i4"),
+        ("idle", "i4"),  # Load.idle[:idle] are the idle clients
+        ("dialling", "i4"),  # clients in state DIALLING
+        ("proto", "u1"),
+        ("fresh", "u1"),  # a connection for each request
+        ("hold", "u1"),  # who has connected does not ask yet
+        ("spare", "u1"),
+    ],
+    align=True,
+)
+
+
+class Load(NamedTuple):
+    """What one thread holds to ask in a closed loop: each client sends its next request when the last is answered.
+
+    loop       LOAD[1]
+    clients    CLIENT[C]
+    idle       uint32[C]: stack of rows of clients
+    targets    ADDRESS[...]: where clients connect to, in turn
+    sources    uint32[...]: addresses that clients connect from, in turn; 0: as the system has it
+    request    uint8[bytes of a request]
+    block      uint8[...]: what requests and answers consist of, ``kernels.net.answers``
+    buffer     uint8[...]: where answers are read to
+    latencies  int64[...]: in ns, the caller's: who takes them out sets ``loop.answered`` back
+    misses     int64[len(MISSES)]: requests without a right answer
+    exchange   the memory that system calls read and write
+    """
+
+    loop: np.ndarray
+    clients: np.ndarray
+    idle: np.ndarray
+    targets: np.ndarray
+    sources: np.ndarray
+    request: np.ndarray
+    block: np.ndarray
+    buffer: np.ndarray
+    latencies: np.ndarray
+    misses: np.ndarray
+    exchange: tuple
+
+
+# A connection to the responder.
+CALLER = np.dtype(
+    [
+        ("id", "u8"),  # of the request
+        ("answer_bytes", "i8"),
+        ("sent", "i8"),  # bytes of the answer handed to the kernel
+        ("fd", "i4"),  # -1: the row is free
+        ("got", "i4"),  # bytes of the request so far; all of them: it is being answered
+        ("serial", "u4"),
+        ("hangup", "u1"),  # the client's FIN is here
+        ("spare", "u1", (3,)),
+    ],
+    align=True,
+)
+
+# Where the responder listens.
+DESK = np.dtype([("answer_bytes", "i8"), ("fd", "i4"), ("proto", "u1"), ("spare", "u1", (3,))], align=True)
+
+# The scalars of one responder; there is one row of it.
+ROOM = np.dtype(
+    [
+        ("answered", "i8"),  # requests and datagrams answered, ever
+        ("turned_away", "i8"),  # connections reset: no row was free, or more than one request at a time
+        ("unsent", "i8"),  # datagrams that the system did not take
+        ("epoll", "i4"),
+        ("free", "i4"),  # Responder.free[:free] are the free rows
+    ],
+    align=True,
+)
+
+
+class Responder(NamedTuple):
+    """What one thread holds to answer.
+
+    room           ROOM[1]
+    desks          DESK[D]
+    callers        CALLER[C]
+    free           uint32[C]: stack of free rows
+    request        uint8[bytes of a request, and one more]: where requests are read to
+    block          uint8[...]: what answers consist of, ``kernels.net.answers``
+    messages       the memory of a batch of datagrams
+    exchange       the memory that system calls read and write
+    """
+
+    room: np.ndarray
+    desks: np.ndarray
+    callers: np.ndarray
+    free: np.ndarray
+    request: np.ndarray
+    block: np.ndarray
+    messages: tuple
+    exchange: tuple

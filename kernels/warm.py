@@ -77,7 +77,18 @@ def _relay() -> None:
     relay.warm()
 
 
-PARTS: dict[str, Callable[[], None]] = {"load balancing": _load_balancer, "connection relay": _relay}
+def _measuring() -> None:
+    from kernels.net import loadgen, responder
+
+    loadgen.warm()
+    responder.warm()
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "load balancing": _load_balancer,
+    "connection relay": _relay,
+    "load generator and responder": _measuring,
+}
 
 
 @contextlib.contextmanager

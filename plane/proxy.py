@@ -105,13 +105,14 @@ class Proxy:
         with self._changing:
             if self._thread is not None:
                 raise PlaneError(f"{self._name}: started before")
-            allow_descriptors(2 * self._connections + self._in_force.relay.datagrams.free.size + DESCRIPTORS_BESIDES)
+            relay = self._in_force.relay
+            sockets = 2 * self._connections + relay.datagrams.free.size
+            allow_descriptors(sockets + relay.pipes.ends.size + DESCRIPTORS_BESIDES)
             try:
                 self._epoll, self._wake = _waking()
             except OSError as problem:
                 remedy = listeners.REMEDIES.get(problem.errno or 0, "free some memory")
                 raise PlaneError(f"{self._name}: cannot start: {problem.strerror}; {remedy}") from problem
-            relay = self._in_force.relay
             relay.loop[0]["epoll"] = self._epoll.fileno()
             self._refuser = refuser()
             relay.datagrams.loop[0]["raw"] = self._refuser.fileno() if self._refuser else -1

@@ -31,7 +31,7 @@ from plane.pods.server import HttpServer
 from plane.pods.spec import Listen
 from plane.proxy import Proxy
 from plane.store import Store
-from tests.loopback import PATIENCE_S, Address, dial, leftovers, make_fib
+from tests.loopback import PATIENCE_S, Address, dial, leftovers, make_fib, open_descriptors
 
 START_S = 60.0
 
@@ -49,7 +49,7 @@ class Process:
             env={**os.environ, "PYTHONPATH": root},
             text=True,
         )
-        self.told = self._hear()
+        assert self._hear() == "ready"
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """What the method returns."""
@@ -100,7 +100,7 @@ class Crowd:
         return len(self._kept)
 
     def say(self, every: int) -> int:
-        """A byte through each so-manieth connection and back. Returns how many came back."""
+        """A byte through one connection of every so many and back. Returns how many came back."""
         return sum(_echoed(connection) for connection in self._kept[::every])
 
     def fates(self) -> dict[str, int]:
@@ -187,6 +187,8 @@ class Loop:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def call(self, work: Awaitable[Any]) -> Any:
+        """What the work returns, done in the loop."""
+
         async def run() -> Any:
             return await work
 
@@ -249,6 +251,7 @@ class Relay:
 
     def __init__(self, instance: int, node: int):
         self._plan, self._node = AddressPlan(instance), node
+        self._before = Counter(open_descriptors())
         assert self.start() == ""
 
     def start(self) -> str:
@@ -282,7 +285,7 @@ class Relay:
         free_descriptors()
 
     def take_descriptors(self, left: int) -> None:
-        """Has so many left, for good of those that there may be, so that the relay cannot allow itself more."""
+        """Lower the hard limit, for good, and use up all but so many: the relay cannot allow itself more."""
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
         self._taken = []
         with contextlib.suppress(OSError):
@@ -298,7 +301,7 @@ class Relay:
     def stop(self) -> list[str]:
         """Stops at once. Returns what is left of it."""
         self._proxy.stop(0)
-        return leftovers(self._proxy)
+        return leftovers(self._proxy) + list((Counter(open_descriptors()) - self._before).elements())
 
 
 def leave_descriptors(count: int) -> None:

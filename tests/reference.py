@@ -276,3 +276,9 @@ def internet_checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF
+
+
+def answer(block: bytes, number: int, length: int) -> bytes:
+    """The request or the answer of so many bytes with this id: the id, then the block's rest over and over."""
+    rest = block[8:]
+    return (number.to_bytes(8, "little") + rest * (length // len(rest) + 1))[:length]

@@ -203,6 +203,8 @@ def test_a_killed_node_costs_its_pods_some_seconds_and_nobody_else(start):
     spared = [row["node"] != gone[0]["spec"]["nodeName"] and row["pod"] != f"default/{lost}" for row in rows]
     assert [fetched(connection)[0] == 200 for connection in kept] == spared
     assert {True, False} == set(spared)
+    for connection in kept:
+        connection.close()
     # Once the tables say so, only the others are asked, and every request is answered.
     answers = []
     while not all(is_ready(pod) for pod in plane.pods()):

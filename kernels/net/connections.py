@@ -206,11 +206,11 @@ def carry(steering, relay, row):
     """Give both streams of an open connection a turn; end it when both have ended or one has failed."""
     unfinished = False
     for index in range(2 * row, 2 * row + 2):
-        result = streams.turn(relay.streams, relay.buffers, index)
+        result = streams.turn(relay, index)
         if result == streams.SOURCE_FAILED or result == streams.SINK_FAILED:
             at_source = result == streams.SOURCE_FAILED
             if not at_source:  # what the reset side had sent before is delivered still
-                streams.turn(relay.streams, relay.buffers, index ^ 1)
+                streams.turn(relay, index ^ 1)
             end(steering, relay, row, CLIENT_RESET if at_source == (index & 1 == CLIENT) else UPSTREAM_RESET)
             return
         unfinished |= result == streams.UNFINISHED
@@ -252,6 +252,7 @@ def end(steering, relay, row, how):
         if how != CLOSED:
             syscalls.reset_on_close(relay.exchange, source)
         syscalls.close(source)
+        streams.forget(relay, 2 * row + side)
     conntrack.remove(steering.conntrack, _flow_of(connection))
     _count_off(steering, connection.backend)
     if connection.state == CONNECTING:

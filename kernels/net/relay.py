@@ -35,19 +35,20 @@ from kernels.layout import (
     Verdicts,
 )
 from kernels.lb.forward import create_steering, empty_fib, forward, pool_for
-from kernels.net import connections, datagrams, ring, shared, streams, syscalls, udpflows
+from kernels.net import connections, datagrams, pipes, ring, shared, streams, syscalls, udpflows
 from kernels.net.records import record
 
 BATCH = syscalls.MESSAGES
 WAKE_KEY = 0  # a listener's events carry its row as their key, a connection's have connections.STREAM_KEY set
 RETRY_NS = 20_000_000  # how long accepting pauses for want of descriptors that others may hold
+PIPES = 64  # a quarter of the pages that Linux lets one user have in pipes
 SCAN_NS = 250_000_000  # how often connects are checked for having taken too long
 
 
 def create(capacity: int, records: int, node_ip: int, connect_timeout_ns: int, datagram_flows: int = 4096) -> Relay:
     """A relay without listeners; its owner sets ``loop[0]["epoll"]`` before the first breath and closes it at the end.
 
-    capacity        most connections at one time; buffers take memory only once they have been used
+    capacity        most connections at one time
     records         how many of the last records are kept
     node_ip         connects to backends come from here where the client's address is not this machine's
     datagram_flows  most flows of datagrams at one time; each has a descriptor
@@ -61,7 +62,9 @@ def create(capacity: int, records: int, node_ip: int, connect_timeout_ns: int, d
         loop=loop,
         connections=np.zeros(capacity + 1, CONNECTION),
         streams=np.zeros(2 * (capacity + 1), STREAM),
-        buffers=np.empty((2 * (capacity + 1), streams.BUFFER_BYTES), u1),
+        buffer=np.empty(streams.BUFFER_BYTES, u1),
+        buffers=streams.create_buffers(2 * (capacity + 1)),
+        pipes=pipes.create(PIPES),
         free=np.arange(capacity, 0, -1, dtype=u4),
         ready=ring.create(capacity + 1),
         listeners=np.full(1, np.array((0, 0, 0, 0, -1, 0), LISTENER)),
@@ -318,13 +321,14 @@ def watch(relay, fd, key, serial):
 
 @kernel
 def end_all(steering, relay):
-    """Reset every connection that is left, end every flow, and close the socket held for the next connection."""
+    """Reset every connection that is left, end every flow, and close the pipes and the socket held for the next."""
     for row in range(1, relay.connections.size):
         if relay.connections[row].state != FREE:
             connections.end(steering, relay, row, STOPPED)
     if relay.loop[0].socket >= 0:
         syscalls.close(relay.loop[0].socket)
         relay.loop[0].socket = -1
+    pipes.close_all(relay.pipes)
     udpflows.end_all(steering, relay.datagrams, HALTED)
 
 

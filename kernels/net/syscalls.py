@@ -9,6 +9,8 @@ little-endian, so turning them round for the network is unconditional.
 """
 
 import errno
+import fcntl
+import os
 import platform
 import select
 import socket
@@ -22,7 +24,8 @@ from kernels.jit import kernel
 
 EAGAIN, EINTR, EINPROGRESS = errno.EAGAIN, errno.EINTR, errno.EINPROGRESS
 EMFILE, ENFILE, ENOBUFS, ENOMEM = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
-EBADF, EINVAL = errno.EBADF, errno.EINVAL
+EBADF, EINVAL, ENOSYS = errno.EBADF, errno.EINVAL, errno.ENOSYS
+EADDRNOTAVAIL = errno.EADDRNOTAVAIL
 ECONNREFUSED, ECONNABORTED = errno.ECONNREFUSED, errno.ECONNABORTED
 
 EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
@@ -40,6 +43,9 @@ IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; the socket module has no name for 
 IP_PKTINFO = 8  # <linux/in.h>; the socket module has no name for it before Python 3.14
 MSG_NOSIGNAL, MSG_DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
 SHUT_WR = socket.SHUT_WR
+PIPE = os.O_NONBLOCK | os.O_CLOEXEC
+F_SETPIPE_SZ = fcntl.F_SETPIPE_SZ
+SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 EPOLL_CTL_ADD = 1
 CLOCK_MONOTONIC = 1
 
@@ -197,6 +203,9 @@ _send = _libc("send", _long(_int, _address, _size, _int))
 _sendto = _libc("sendto", _long(_int, _address, _size, _int, _address, types.uint32))
 _recvmmsg = _libc("recvmmsg", _int(_int, _address, types.uintc, _int, _address))
 _sendmmsg = _libc("sendmmsg", _int(_int, _address, types.uintc, _int))
+_pipe2 = _libc("pipe2", _int(_address, _int))
+_fcntl = _libc("fcntl", _int(_int, _int, _int))
+_splice = _libc("splice", _long(_int, _address, _int, _address, _size, types.uintc))
 _shutdown = _libc("shutdown", _int(_int, _int))
 _close = _libc("close", _int(_int))
 _epoll_ctl = _libc("epoll_ctl", _int(_int, _int, _int, _address))
@@ -339,6 +348,24 @@ def transmit_to(exchange, fd, packet, ip):
     _put_address(exchange, ip, 0)
     address = exchange.address.ctypes.data
     return _answer(_sendto(fd, packet.ctypes.data, packet.size, MSG_DONTWAIT, address, SOCKADDR_BYTES))
+
+
+@kernel
+def pipe(exchange):
+    """A new nonblocking pipe, closed on exec; the ends to read from and write to are left in ``exchange.option``."""
+    return _answer(_pipe2(exchange.option.ctypes.data, PIPE))
+
+
+@kernel
+def size_pipe(fd, size):
+    """Have a pipe hold so many bytes, a page in each place. Returns how many it holds."""
+    return _answer(_fcntl(fd, F_SETPIPE_SZ, size))
+
+
+@kernel
+def splice(source, sink, count):
+    """Move at most so many bytes between a pipe and a socket. A broken pipe is a signal too, which Python ignores."""
+    return _answer(_splice(source, 0, sink, 0, np.uintp(count), SPLICE))
 
 
 @kernel

@@ -25,10 +25,9 @@ Kinds = Mapping[str, list[str]]
 
 
 class Zone:
-    """The names of one generation, which is the zone's serial."""
+    """The names of one generation; ``serial`` is that of the zone."""
 
     def __init__(self, names: Names = NO_NAMES, serial: int = 0):
-        self.serial = serial
         self._records = unpacked(names.headless) | unpacked(names.services)
         for origin in ORIGINS:
             soa = f"ns.dns.{ZONE}. hostmaster.{ZONE}. {serial % 2**32} {REFRESH_S} {RETRY_S} {EXPIRE_S} {TTL_S}"

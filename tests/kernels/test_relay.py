@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import resource
 import select
 import socket
 import time
@@ -14,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.layout import ENDED, ENDING, LISTENER, OPEN, STREAM, Relay
+from kernels.layout import ENDED, ENDING, LISTENER, OPEN, Relay
 from kernels.lb.forward import create_steering, empty_fib
-from kernels.net import connections, relay, ring, streams, syscalls
+from kernels.net import connections, pipes, relay, ring, streams, syscalls
 from plane.addresses import AddressPlan, ip_to_int
+from tests.loopback import open_descriptors
 
 pytestmark = pytest.mark.syscalls
 
@@ -77,25 +79,42 @@ def test_ring_is_a_queue(puts: list[bool]) -> None:
         assert ring.size(queue) == len(twin)
 
 
-def two_streams(source: socket.socket, sink: socket.socket) -> tuple[np.ndarray, np.ndarray]:
-    """Streams and buffers of one connection; the first carries from source to sink and both are ready."""
-    both = np.zeros(2, STREAM)
+def carrying(source: socket.socket, sink: socket.socket) -> tuple[Relay, np.ndarray]:
+    """A relay of one connection and its two streams; stream 2 carries from source to sink and both are ready."""
+    carrying = relay.create(1, 1, 0, 0)
+    both = carrying.streams[2:4]
     both[0]["source"], both[0]["sink"] = source.fileno(), sink.fileno()
     both[1]["source"], both[1]["sink"] = sink.fileno(), source.fileno()
     both["readable"] = both["writable"] = 1
-    return both, np.zeros((2, streams.BUFFER_BYTES), np.uint8)
+    return carrying, both
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 200_000), max_size=5), st.integers(5_000, 100_000))
-def test_a_stream_delivers_every_byte_and_then_the_end(chunks: list[int], read_size: int) -> None:
+@pytest.fixture
+def pairs() -> Iterator[tuple[socket.socket, ...]]:
+    """Sender, source, sink, reader: two pairs of nonblocking sockets, of which a stream joins the middle ones."""
+    ends = (*socket.socketpair(), *socket.socketpair())
+    for end in ends:
+        end.setblocking(False)
+    yield ends
+    for end in ends:
+        end.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 400_000), max_size=5),
+    st.integers(5_000, 400_000),
+    st.sampled_from((0, 1, 64)),
+)
+def test_a_stream_delivers_every_byte_and_then_the_end(chunks: list[int], read_size: int, pipes_had: int) -> None:
     sender, source = socket.socketpair()
     sink, reader = socket.socketpair()
     for end in (sender, source, sink, reader):
         end.setblocking(False)
     with sender, source, sink, reader:
-        both, buffers = two_streams(source, sink)
-        wanted = b"".join(bytes([i + 1]) * size for i, size in enumerate(chunks))
+        some, both = carrying(source, sink)
+        some.pipes.left[0] = pipes_had
+        wanted = b"".join(os.urandom(size) for size in chunks)
         sent, got = 0, b""
         while both[0]["state"] != ENDED or len(got) < len(wanted):
             if sent < len(wanted):
@@ -104,51 +123,138 @@ def test_a_stream_delivers_every_byte_and_then_the_end(chunks: list[int], read_s
             elif sender.fileno() >= 0:
                 sender.close()
             both["readable"] = both["writable"] = 1
-            assert streams.turn(both, buffers, 0) in (streams.RESTING, streams.UNFINISHED)
+            assert streams.turn(some, 2) in (streams.RESTING, streams.UNFINISHED)
             with contextlib.suppress(BlockingIOError):
                 got += reader.recv(read_size)
         assert got == wanted
+        assert both[0]["moved"] == len(wanted)
         assert reader.recv(1) == b"", "the end is passed on"
+        assert some.pipes.left[0] == pipes_had, "a pipe that is empty is given back"
+        relay.end_all(create_steering(empty_fib(), 4), some)
 
 
 def test_one_turn_is_bounded() -> None:
     sender, source = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sink, reader = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with sender, source, sink, reader:
-        both, buffers = two_streams(source, sink)
+        some, both = carrying(source, sink)
         both[0]["hangup"] = 1  # so that it reads on after a short read, of one packet
-        for _ in range(streams.STEPS):
+        for _ in range(streams.ROUNDS + 1):
             sender.send(b"packet")
-        assert streams.turn(both, buffers, 0) == streams.UNFINISHED
+        assert streams.turn(some, 2) == streams.UNFINISHED
         reader.setblocking(False)
-        for _ in range(streams.STEPS // 2):
+        for _ in range(streams.ROUNDS):
             assert reader.recv(100) == b"packet"
         with pytest.raises(BlockingIOError):
             reader.recv(100)
 
 
-def test_a_reset_source_gives_up_what_its_sink_does_not_take() -> None:
-    sender, source = socket.socketpair()
-    sink, reader = socket.socketpair()
-    with sender, source, sink, reader:
-        both, buffers = two_streams(source, sink)
-        both[0]["end"], both[0]["writable"] = 5, 0
-        assert streams.turn(both, buffers, 0) == streams.RESTING
-        both[0]["failed"] = 1
-        assert streams.turn(both, buffers, 0) == streams.SOURCE_FAILED
+def test_nothing_is_read_for_a_sink_that_takes_nothing(pairs: tuple[socket.socket, ...]) -> None:
+    sender, source, sink, _ = pairs
+    some, both = carrying(source, sink)
+    sender.send(b"waits")
+    both[0]["writable"] = 0
+    assert streams.turn(some, 2) == streams.RESTING
+    assert source.recv(10) == b"waits"
 
 
-def test_the_later_end_is_left_to_close() -> None:
-    sender, source = socket.socketpair()
-    sink, reader = socket.socketpair()
-    with sender, source, sink, reader:
-        both, buffers = two_streams(source, sink)
-        both[0]["state"], both[1]["state"] = ENDING, ENDED
-        assert streams.turn(both, buffers, 0) == streams.RESTING
-        assert both[0]["state"] == ENDED
-        reader.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            reader.recv(1)
+def test_a_reset_source_gives_up_what_its_sink_does_not_take(pairs: tuple[socket.socket, ...]) -> None:
+    _, source, sink, _ = pairs
+    some, both = carrying(source, sink)
+    both[0]["end"], both[0]["writable"] = 5, 0
+    assert streams.turn(some, 2) == streams.RESTING
+    both[0]["failed"] = 1
+    assert streams.turn(some, 2) == streams.SOURCE_FAILED
+
+
+def test_the_later_end_is_left_to_close(pairs: tuple[socket.socket, ...]) -> None:
+    _, source, sink, reader = pairs
+    some, both = carrying(source, sink)
+    both[0]["state"], both[1]["state"] = ENDING, ENDED
+    assert streams.turn(some, 2) == streams.RESTING
+    assert both[0]["state"] == ENDED
+    with pytest.raises(BlockingIOError):
+        reader.recv(1)
+
+
+def test_bulk_takes_a_pipe_and_little_gives_it_up(pairs: tuple[socket.socket, ...]) -> None:
+    sender, source, sink, reader = pairs
+    some, both = carrying(source, sink)
+    for size, bulk in ((streams.BUFFER_BYTES, 1), (20_000, 1), (streams.BULK_BYTES - 1, 0), (20_000, 0)):
+        wanted = os.urandom(size)
+        sender.sendall(wanted)
+        both["readable"] = 1
+        streams._pass_on(some, 2)
+        assert reader.recv(size) == wanted
+        assert both[0]["bulk"] == bulk
+        assert both[0]["pipe"] == 0, "held only while there is something in it"
+    relay.end_all(create_steering(empty_fib(), 4), some)
+
+
+def test_a_full_sink_holds_a_pipe_which_is_closed_with_what_is_in_it(pairs: tuple[socket.socket, ...]) -> None:
+    before = open_descriptors()
+    sender, source, sink, _ = pairs
+    some, both = carrying(source, sink)
+    both[0]["bulk"] = 1
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sink.send(bytes(65536))
+    sender.sendall(bytes(50_000))
+    assert streams.turn(some, 2) == streams.RESTING
+    assert not both[0]["writable"]
+    assert both[0]["end"] - both[0]["start"] == 50_000
+    assert some.pipes.left[0] == relay.PIPES - 1
+    assert len(open_descriptors()) == len(before) + 2
+    streams.forget(some, 2)
+    assert some.pipes.left[0] == relay.PIPES
+    assert (some.pipes.ends == -1).all()
+    assert open_descriptors() == before
+
+
+def test_pipes_that_cannot_be_opened_are_none(pairs: tuple[socket.socket, ...]) -> None:
+    sender, source, sink, reader = pairs
+    some, both = carrying(source, sink)
+    assert streams.turn(some, 2) == streams.RESTING  # loads the code, while there are descriptors for that
+    both["readable"] = 1
+    with no_descriptors_left():
+        both[0]["bulk"] = 1
+        sender.sendall(b"copied")
+        assert streams.turn(some, 2) == streams.RESTING
+    assert reader.recv(10) == b"copied"
+    assert some.pipes.left[0] == relay.PIPES
+    assert (some.pipes.ends == -1).all()
+    both["readable"] = both["bulk"] = 1
+    sender.sendall(b"spliced")
+    assert streams.turn(some, 2) == streams.RESTING
+    assert reader.recv(10) == b"spliced"
+    assert (some.pipes.ends[1] >= 0).all()
+    pipes.close_all(some.pipes)
+
+
+def test_where_the_system_cannot_splice_bulk_is_copied(pairs: tuple[socket.socket, ...]) -> None:
+    sender, source, sink, reader = pairs
+    some, both = carrying(source, sink)
+    with select.epoll() as no_source:
+        both[0]["source"], both[0]["bulk"] = no_source.fileno(), 1
+        assert streams._pass_on(some, 2) == streams.RESTING
+    assert both[0]["readable"]
+    assert some.pipes.left[0] == relay.PIPES
+    both[0]["source"] = source.fileno()
+    sender.send(b"copied")
+    assert streams.turn(some, 2) == streams.RESTING
+    assert reader.recv(10) == b"copied"
+    pipes.close_all(some.pipes)
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Have every call that opens one answer EMFILE."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_an_event_of_an_earlier_connection_is_ignored(idle: Relay) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncIterator
+
+import uvloop
 
 from plane.addresses import AddressPlan
 from plane.healthchecks import HealthCheck, HealthServer
@@ -67,8 +68,15 @@ async def test_a_request_that_comes_while_its_port_goes_is_answered_or_closed(pl
         assert {await status(reader) for reader, _ in connected} <= {b"200", b""}
 
 
-async def test_ports_come_and_go_under_clients_that_never_stop_asking(plan: AddressPlan) -> None:
-    server, address, seen, done = HealthServer(plan.node(1), 1), plan.node(1), set(), asyncio.Event()
+def test_ports_come_and_go_under_clients_that_never_stop_asking(plan: AddressPlan) -> None:
+    # In the loop that Ray's actors have: asyncio's own, of Python 3.11, forgets a connection that it has accepted in
+    # the very step in which its listener is closed.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(come_and_go(HealthServer(plan.node(1), 1), plan.node(1)))
+
+
+async def come_and_go(server: HealthServer, address: str) -> None:
+    seen, done = set(), asyncio.Event()
 
     async def keep_asking(port: int) -> None:
         while not done.is_set():
@@ -79,13 +87,13 @@ async def test_ports_come_and_go_under_clients_that_never_stop_asking(plan: Addr
             await asyncio.sleep(0)
 
     asking = [asyncio.create_task(keep_asking(port)) for port in PORTS]
-    for number in itertools.count():
+    number = 0
+    while number < 8 or not seen >= {b"200", b"503"}:
+        number += 1
         checks = [HealthCheck(port, "default", "web", {1: number % 3}) for port in PORTS if (port + number) % 2]
         async with asyncio.timeout(PATIENCE_S):
             assert await server.install(checks) == ()
         await asyncio.sleep(0)
-        if number >= 8 and seen >= {b"200", b"503"}:
-            break
     done.set()
     async with asyncio.timeout(PATIENCE_S):
         await server.stop()

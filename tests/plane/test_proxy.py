@@ -19,6 +19,8 @@ import pytest
 
 from kernels.layout import DRAINING, DROP, LC, NEW, P2C, RANDOM, RANGE, RECORD, RR, Fib, freeze
 from kernels.net import relay as kernel
+from kernels.net.pipes import PIPE_BYTES
+from kernels.net.relay import PIPES
 from plane.addresses import AddressPlan, int_to_ip, ip_to_int, unprivileged_port_start
 from plane.errors import PlaneError
 from plane.proxy import Proxy
@@ -191,12 +193,15 @@ def test_reset_by_the_pod_reaches_the_client_after_what_was_sent_before(
         assert proxy.ends()["UPSTREAM_RESET"] == 1
 
 
+@pytest.mark.parametrize("pipes_had", [0, PIPES], ids=["copied", "spliced"])
 def test_64_mib_arrive_whole_both_ways_and_wait_for_a_slow_reader(
-    proxy: Proxy, plan: AddressPlan, vip: Address
+    proxy: Proxy, plan: AddressPlan, vip: Address, pipes_had: int
 ) -> None:
     block = os.urandom(MIB)
     wanted = hashlib.sha256(block * 64).digest()
     sent = 0
+    relay = proxy._in_force.relay
+    relay.pipes.left[0] = pipes_had
 
     def send(client: socket.socket) -> None:
         nonlocal sent
@@ -212,11 +217,118 @@ def test_64_mib_arrive_whole_both_ways_and_wait_for_a_slow_reader(
             sender.start()
             stands_still(lambda: sent)
             assert sent < 64 * MIB
+            assert (relay.streams["end"] - relay.streams["start"]).max() <= PIPE_BYTES, "no more waits in the relay"
+            assert relay.streams["pipe"].any() == (pipes_had > 0)
             digest = hashlib.sha256()
             while data := client.recv(65536):
                 digest.update(data)
             sender.join()
     assert digest.digest() == wanted
+    eventually(lambda: proxy.live() == 0)
+    assert relay.pipes.left[0] == pipes_had
+
+
+@pytest.mark.parametrize("late", ["client", "pod"])
+def test_an_end_comes_after_the_megabytes_before_it_and_the_other_direction_goes_on(
+    proxy: Proxy, plan: AddressPlan, vip: Address, late: str
+) -> None:
+    there, back = os.urandom(8 * MIB), os.urandom(8 * MIB)
+    got: dict[str, bytes] = {}
+
+    def converse(connection: socket.socket, name: str, words: bytes) -> None:
+        """Say all and end, or first hear the other side to its end."""
+        if name == late:
+            got[name] = receive(connection, 1 << 30)
+        connection.sendall(words)
+        connection.shutdown(socket.SHUT_WR)
+        if name != late:
+            got[name] = receive(connection, 1 << 30)
+
+    with Pod(pod_address(plan, 1), lambda connection: converse(connection, "pod", back)) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            converse(client, "client", there)
+        eventually(lambda: len(got) == 2)
+    assert got == {"pod": there, "client": back}
+    eventually(lambda: proxy.ends()["CLOSED"] == 1)
+
+
+def flood(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(bytes(MIB))
+
+
+def test_reset_by_the_client_amid_bulk_reaches_the_pod_as_reset(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    ended: list[type] = []
+
+    def flood_and_tell(connection: socket.socket) -> None:
+        try:
+            flood(connection)
+        except OSError as failure:
+            ended.append(type(failure))
+
+    relay = proxy._in_force.relay
+    with Pod(pod_address(plan, 1), flood_and_tell) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        client = dial(vip)
+        assert len(receive(client, 4 * MIB)) == 4 * MIB
+        eventually(lambda: relay.streams["pipe"].any())
+        reset(client)
+        eventually(lambda: ended)
+        assert ended == [ConnectionResetError]
+    assert proxy.ends()["CLIENT_RESET"] == 1
+    assert relay.pipes.left[0] == PIPES
+
+
+def test_reset_by_the_pod_amid_bulk_reaches_the_client_as_reset(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    go = threading.Event()
+
+    def flood_and_break(connection: socket.socket) -> None:
+        while not go.is_set():
+            connection.sendall(bytes(MIB))
+        reset(connection)
+
+    relay = proxy._in_force.relay
+    with Pod(pod_address(plan, 1), flood_and_break) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            eventually(lambda: relay.streams["pipe"].any())
+            go.set()
+            with pytest.raises(ConnectionResetError):
+                receive(client, 1 << 40)
+        eventually(lambda: proxy.ends()["UPSTREAM_RESET"] == 1)
+    assert relay.pipes.left[0] == PIPES
+
+
+def test_slow_readers_beyond_the_pipes_get_every_byte_too(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
+    wanted = os.urandom(8 * MIB)
+    relay = proxy._in_force.relay
+    relay.pipes.left[0] = 2
+    with Pod(pod_address(plan, 1), lambda connection: connection.sendall(wanted)) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        clients = [dial(vip) for _ in range(6)]
+        eventually(lambda: np.count_nonzero(relay.streams["end"] > relay.streams["start"]) == 6)
+        assert relay.pipes.left[0] == 0
+        for client in clients:
+            with client:
+                assert receive(client, 1 << 30) == wanted
+        eventually(lambda: proxy.ends()["CLOSED"] == 6)
+    assert relay.pipes.left[0] == 2
+
+
+def test_bulk_that_is_under_way_when_grace_ends_leaves_nothing(plan: AddressPlan, vip: Address) -> None:
+    before = open_descriptors()
+    proxy = Proxy(plan, 1)
+    proxy.start()
+    with Pod(pod_address(plan, 1), flood) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        with dial(vip) as client:
+            eventually(lambda: proxy._in_force.relay.streams["pipe"].any())
+            proxy.stop(0.05)
+            with pytest.raises(ConnectionResetError):
+                receive(client, 1 << 40)
+    assert proxy.ends()["STOPPED"] == 1
+    assert open_descriptors() == before
 
 
 def stands_still(number: object, for_s: float = 0.3) -> None:
@@ -231,10 +343,6 @@ def stands_still(number: object, for_s: float = 0.3) -> None:
 
 
 def test_bulk_transfer_does_not_hold_up_others(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
-    def flood(connection: socket.socket) -> None:
-        while True:
-            connection.sendall(bytes(MIB))
-
     bulk = (vip[0], 8081)
     with Pod(pod_address(plan, 1), flood) as flooding, Pod(pod_address(plan, 2), echo) as answering:
         proxy.install(make_fib(1, {bulk: [flooding.address], vip: [answering.address]}))
@@ -681,6 +789,8 @@ def refuses(address: Address) -> bool:
         dial(address).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it closed during the handshake
+        return False
     return False
 
 
@@ -720,20 +830,20 @@ def test_whatever_clients_and_pods_do_nothing_is_left(plan: AddressPlan, vip: Ad
     def whim(connection: socket.socket) -> None:
         """End in one of four ways, which the first byte says."""
         way = connection.recv(1)
-        connection.sendall(bytes(50_000))
+        connection.sendall(bytes(500_000))
         if way == b"r":
             reset(connection)
         elif way == b"h":
             connection.shutdown(socket.SHUT_WR)
-            connection.recv(100_000)
+            receive(connection, 100_000)
         elif way == b"e":
             receive(connection, 1 << 30)
 
     def visit(number: int) -> None:
         with contextlib.suppress(OSError), dial(vip) as client:  # a reset may come at any step
-            client.sendall(b"rhec"[number % 4 : number % 4 + 1] + bytes(number % 7 * 5000))
+            client.sendall(b"rhec"[number % 4 : number % 4 + 1] + bytes(number % 7 * 50_000))
             if number % 3 == 0:
-                receive(client, number % 5 * 10_000)
+                receive(client, number % 5 * 100_000)
             if number % 5 == 0:
                 client.shutdown(socket.SHUT_WR)
             if number % 11 == 0:
@@ -752,6 +862,8 @@ def test_whatever_clients_and_pods_do_nothing_is_left(plan: AddressPlan, vip: Ad
         proxy.stop(0)
     relay, conntrack = proxy._in_force.relay, proxy._in_force.steering.conntrack
     assert sorted(relay.free) == list(range(1, 17))
+    assert sorted(relay.pipes.free) == list(range(1, PIPES + 1))
+    assert relay.pipes.left[0] == PIPES
     assert not relay.connections["state"].any()
     assert relay.loop[0]["connecting"] == 0
     assert conntrack.counts[0] == 0
