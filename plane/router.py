@@ -5,16 +5,22 @@ Law: all that is decided here is in the tables already, in order of matching; di
 
 from typing import NamedTuple
 
-from kernels.layout import EXACT
+from kernels.layout import EXACT, REGEX
+from plane.regex import compiled, of_path
 from plane.requestpath import host_of, normalised
 from plane.routes import Routes
 
 
 class Match(NamedTuple):
-    """What became of a request: rows of targets and origins, both 0 where no rule takes it."""
+    """What became of a request: rows of the Routes' tables.
+
+    Without a target no rule takes it; there may be a policy all the same, which redirects it, say.
+    """
 
     target: int
     origin: int
+    policy: int = 0
+    canary: int = 0
 
 
 def names_for(host: str) -> tuple[str, ...]:
@@ -26,7 +32,8 @@ def names_for(host: str) -> tuple[str, ...]:
 class Router:
     """Routes as dictionaries, for lookups from Python: built once for each install, then read only.
 
-    A lookup hashes a few strings: the Host header as it was sent, and the path for each length that a Prefix has.
+    A lookup hashes a few strings: the Host header as it was sent, and the path for each length that a Prefix has. The
+    regular expressions of a host that has such paths are tried one after another.
     """
 
     # Host headers that were seen, so that none is taken apart twice; clients can make up many, so it has a bound.
@@ -55,18 +62,25 @@ class Router:
 class _Paths:
     """The rules of one host."""
 
-    __slots__ = ("_exact", "_lengths", "_prefixes", "default")
+    __slots__ = ("_exact", "_expressions", "_lengths", "_prefixes", "default")
 
     def __init__(self, routes: Routes, row: int, default: Match):
         host = routes.hosts[row]
-        self.default = Match(int(host["default"]), int(host["origin"])) if host["default"] else default
+        own = Match(int(host["default"]), int(host["origin"]), int(host["policy"]))
+        if not own.target:
+            own = Match(default.target, default.origin or own.origin, own.policy or default.policy)
+        self.default = own
         self._exact: dict[str, Match] = {}
         self._prefixes: dict[str, Match] = {}
+        self._expressions = []
         for number in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
             path = routes.paths[number]
-            rules = self._exact if path["kind"] == EXACT else self._prefixes
+            match = Match(int(path["target"]), int(path["origin"]), int(path["policy"]), int(path["canary"]))
             text = routes.string(int(path["text"]), int(path["text_length"]))
-            rules.setdefault(text, Match(int(path["target"]), int(path["origin"])))
+            if path["kind"] == REGEX:
+                self._expressions.append((compiled(of_path(text), fold=True), match))
+            else:
+                (self._exact if path["kind"] == EXACT else self._prefixes).setdefault(text, match)
         self._lengths = sorted({len(text) for text in self._prefixes}, reverse=True)
 
     def match(self, path: str) -> Match:
@@ -78,4 +92,7 @@ class _Paths:
             for length in self._lengths:
                 if path[length : length + 1] in ("/", "") and path[:length] in self._prefixes:
                     return self._prefixes[path[:length]]
+            for expression, match in self._expressions:
+                if expression.search(path):
+                    return match
         return self.default
