@@ -209,8 +209,7 @@ def _placed(before: np.ndarray, index: EndpointIndex, change: Change) -> np.ndar
     size = max(len(before), max(numbers, default=0) + 1)
     if size - 1 in change.freed and size - 1 not in numbers:
         size = max(index.ids.values(), default=0) + 1
-    table = np.zeros(size, BACKEND)
-    table[: len(before)] = before[:size]
+    table = before[:size].copy() if size <= len(before) else np.append(before, np.zeros(size - len(before), BACKEND))
     table[[number for number in change.freed if number < size]] = np.zeros((), BACKEND)
     rows = [(ipv4(key[0]), key[1], PROTOCOLS[key[2]]) if _is_reachable(index, key) else (0, 0, 0) for _, key in there]
     for name, column in zip(("ip", "port", "proto"), zip(*rows, strict=True), strict=False):

@@ -55,9 +55,7 @@ def compile(snapshot: Snapshot, bound_port: BoundPort, last: tuple[Snapshot, Nam
     ``last`` are an earlier Snapshot and its names, which are kept as far as they are the same.
     """
     before, names = last or (Snapshot(), None)
-    same = names is not None and all(
-        before.rows(kind) is snapshot.rows(kind) for kind in ("Service", "Namespace")
-    )
+    same = names is not None and all(before.rows(kind) is snapshot.rows(kind) for kind in ("Service", "Namespace"))
     services = names.services if names and same else _packed(_of_services(snapshot, bound_port))
     if names and same and not _headless_changed(before, snapshot):
         return Names(services, names.headless)

@@ -1,11 +1,11 @@
 """How cost grows with the number of Services: ``make bench-growth``.
 
-Each size is a process of its own, with the control plane, two nodes and an ingress in it (``tests.plane.local``: the same
-objects that Ray's actors hold, without Ray's copies between processes). All Services but one have hand-written
+Each size is a process of its own, with the control plane, two nodes and an ingress in it (``tests.plane.local``: the
+same objects that Ray's actors hold, without Ray's copies between processes). All Services but one have hand-written
 EndpointSlices, whose endpoints nobody dials; the one that is connected to has two pods.
 
-change        from a write of one endpoint into the store until every node has acknowledged; ``store`` is the write, with
-              ``controllers`` in it, then the tables are compiled and installed by each node in turn
+change        from a write of one endpoint into the store until every node has acknowledged; ``store`` is the write,
+              with ``controllers`` in it; then the tables are compiled, and installed by the nodes side by side
 connect       a connection through the relay, one request, the answer; ``direct`` is the same with the pod itself
 200/s         so many changes a second for some seconds: how long after the last write all nodes had acknowledged it
 """
@@ -264,7 +264,8 @@ def rows(sizes: list[Size]) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description="How cost grows with the number of Services.")
-    arguments.add_argument("sizes", nargs="*", metavar="SERVICES[:ALGORITHM]", help=f"default: {' '.join(map(str, SIZES))}")
+    default = " ".join(map(str, SIZES))
+    arguments.add_argument("sizes", nargs="*", metavar="SERVICES[:ALGORITHM]", help=f"default: {default}")
     arguments.add_argument("--out", type=Path, default=Path("results/growth.json"))
     arguments.add_argument("--row", help=argparse.SUPPRESS)
     given = arguments.parse_args()

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.layout import INSIDE, OUTSIDE, Fib
 from plane import fib, healthchecks, routes
 from plane.addresses import AddressPlan
 from plane.compiler import Compiler
@@ -24,6 +25,7 @@ from plane.model import (
     endpoint_keys,
     key_of,
 )
+from plane.proxy import _same_pools
 from plane.rows import Followed, Rows, differences
 
 NOW = "2026-01-01T00:00:00Z"
@@ -173,6 +175,37 @@ def test_tables_compiled_from_change_to_change_are_those_compiled_from_nothing(s
         assert names.dump(named) == names.dump(names.compile(snapshot, int))
         assert routes.equal(found, routes.compile(snapshot))
         assert not any(array.flags.writeable for array in node_tables.fib[1:])
+
+
+def same_pools(old: Fib, new: Fib) -> list[int]:
+    """For each pool of ``new`` the one that the same frontend has in ``old``, frontend by frontend."""
+
+    def names(table: Fib) -> list[tuple[int, int, int]]:
+        return list(zip(*(table.frontends[column].tolist() for column in ("ip", "port", "proto")), strict=True))
+
+    rows, nodes = {name: row for row, name in enumerate(names(old)) if row}, fib.highest_node(new)
+    before = [0] * len(new.pools)
+    for row, name in enumerate(names(new)):
+        if not row or name not in rows:
+            continue
+        was, now = old.frontends[rows[name]], new.frontends[row]
+        for side, flag in (("inside", INSIDE), ("outside", OUTSIDE)):
+            several = was["by_node"] & now["by_node"] & flag
+            for number in range(1 + (nodes if several else 0)):
+                place, source = int(now[side]) + number, int(was[side]) + number
+                if place < len(before) and source < len(old.pools):
+                    before[place] = source
+    return before
+
+
+@given(STEPS)
+def test_turns_go_on_with_the_pools_of_the_same_frontends(steps):
+    snapshot, last = Snapshot(1), fib.compile(Snapshot(1))
+    for generation, (put, places, _) in enumerate(steps, start=2):
+        snapshot = with_ids(snapshot.changed(put, dropped(snapshot, places)), generation, 0)
+        table = fib.compile(snapshot)
+        assert _same_pools(last, table).tolist() == same_pools(last, table)
+        last = table
 
 
 @st.composite
