@@ -113,10 +113,10 @@ class EndpointIndex:
         """Whether an endpoint is in any slice."""
         return key in self._slices_with
 
-    def at(self, key: EndpointKey) -> list[tuple[Endpoint, Name | None]]:
-        """What is said of an endpoint, slice by slice in order of their names, and whose Service the slice is."""
+    def at(self, key: EndpointKey) -> list[tuple[Name | None, tuple[Endpoint, ...]]]:
+        """What is said of an endpoint, slice by slice in order of their names: whose Service the slice is, and what."""
         slices = map(self._slice, self._slices_with.get(key, ()))
-        return [(endpoint, each.service) for each in slices for endpoint in each.endpoints[key]]
+        return [(each.service, each.endpoints[key]) for each in slices]
 
     def _slice(self, obj: Object) -> _Slice:
         if (found := self._read.get(id(obj))) is None:

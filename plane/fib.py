@@ -168,26 +168,25 @@ class Compiler:
         return part, _Held(weights, tuple(filter(None, pools.held)))
 
     def _fill(self, backends: np.ndarray, index: EndpointIndex, keys: Iterable[EndpointKey]) -> None:
-        """Sets weight, node and state of these endpoints, of those that have an id."""
+        """Sets weight, node and state of these endpoints, of those that have an id; addresses are there already."""
         nodes = {node.name: node.number for node in index.nodes}
         there = [(number, key) for key in keys if (number := index.ids.get(key))]
-        numbers = [number for number, _ in there]
+        reached = (backends["proto"][[number for number, _ in there]] > 0).tolist()
+        there = [each for each, is_reached in zip(there, reached, strict=True) if is_reached]
         rows = [self._standing(index, key, nodes) for _, key in there]
-        for name, column in zip(("weight", "node", "state"), zip(*rows, strict=True), strict=False):
-            backends[name][numbers] = column
+        _set(backends, [number for number, _ in there], ("weight", "node", "state"), rows)
 
     def _standing(self, index: EndpointIndex, key: EndpointKey, nodes: Mapping[str, int]) -> tuple[int, int, int]:
-        """(weight, node, state) of an endpoint: READY where a pool has it, GONE where it can't be reached by us."""
-        if not _is_reachable(index, key):
-            return 0, 0, GONE
+        """(weight, node, state) of an endpoint that is in some slice: READY where a pool has it."""
         said = index.at(key)
-        users = [name for _, name in said if name in self._held and key in self._held[name].weights]
+        users = [name for name, _ in said if name in self._held and key in self._held[name].weights]
         weight = self._held[max(users)].weights[key] if users else 0
         node, best = 0, GONE
-        for endpoint, _ in said:
-            if best in (GONE, UNREADY):  # in several slices: the best of them counts
-                node = nodes.get(endpoint.node, 0)
-                best = READY if users else DRAINING if endpoint.serving else UNREADY
+        for _, endpoints in said:
+            for endpoint in endpoints:
+                if best in (GONE, UNREADY):  # in several slices: the best of them counts
+                    node = nodes.get(endpoint.node, 0)
+                    best = READY if users else DRAINING if endpoint.serving else UNREADY
         return weight, node, best
 
 
@@ -198,12 +197,11 @@ def _weighed_otherwise(one: Mapping[EndpointKey, int], other: Mapping[EndpointKe
     return {key for key, _ in one.items() ^ other.items()}
 
 
-def _is_reachable(index: EndpointIndex, key: EndpointKey) -> bool:
-    return bool(index.is_there(key) and key[2] in PROTOCOLS and ipv4(key[0]))
-
-
 def _placed(before: np.ndarray, index: EndpointIndex, change: Change) -> np.ndarray:
-    """BACKEND[B+1] with the addresses of endpoints by their ids as they are now: what rings follow from."""
+    """BACKEND[B+1] with the addresses of endpoints by their ids as they are now: what rings follow from.
+
+    A row without an address is that of an endpoint which is in no slice, or which we can't reach.
+    """
     there = [(number, key) for key in change.endpoints if (number := index.ids.get(key))]
     numbers = [number for number, _ in there]
     size = max(len(before), max(numbers, default=0) + 1)
@@ -211,10 +209,21 @@ def _placed(before: np.ndarray, index: EndpointIndex, change: Change) -> np.ndar
         size = max(index.ids.values(), default=0) + 1
     table = before[:size].copy() if size <= len(before) else np.append(before, np.zeros(size - len(before), BACKEND))
     table[[number for number in change.freed if number < size]] = np.zeros((), BACKEND)
-    rows = [(ipv4(key[0]), key[1], PROTOCOLS[key[2]]) if _is_reachable(index, key) else (0, 0, 0) for _, key in there]
-    for name, column in zip(("ip", "port", "proto"), zip(*rows, strict=True), strict=False):
-        table[name][numbers] = column
+    table[numbers] = np.zeros((), BACKEND)
+    _set(table, numbers, ("ip", "port", "proto"), [_address_of(key, index) for _, key in there])
     return table
+
+
+def _address_of(key: EndpointKey, index: EndpointIndex) -> tuple[int, int, int]:
+    text, port, protocol = key
+    ip = ipv4(text) if protocol in PROTOCOLS and index.is_there(key) else 0
+    return (ip, port, PROTOCOLS[protocol]) if ip else (0, 0, 0)
+
+
+def _set(table: np.ndarray, numbers: list[int], names: Sequence[str], rows: Sequence[tuple[int, ...]]) -> None:
+    """Sets these columns of these rows."""
+    for name, column in zip(names, zip(*rows, strict=True), strict=False):
+        table[name][numbers] = column
 
 
 def _frontend_index(table: np.ndarray, last: Fib) -> np.ndarray:
