@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup check lint test soak bench bench-peers microbench clean lock
+.PHONY: setup check lint test soak bench bench-peers bench-growth microbench clean lock
 
 setup: $(STAMP)
 
@@ -45,6 +45,10 @@ bench-peers: .venv/.peers
 .venv/.peers: $(STAMP) requirements-peers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peers.txt
 	@touch $@
+
+# How the cost of a change grows with everything else.
+bench-growth: setup
+	$(BIN)/python -m tests.benchmarks.growth
 
 microbench: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave --benchmark-columns=median,iqr,ops,rounds --benchmark-group-by=group

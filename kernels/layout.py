@@ -607,11 +607,11 @@ class Relay(NamedTuple):
 # What measures: the load generator and the responder that it asks (``kernels.net.loadgen``, ``kernels.net.responder``).
 
 # State of one of the generator's clients.
-IDLE = 0  # without a connection
+ALONE = 0  # without a connection
 DIALLING = 1  # its connect is under way
 HOLDING = 2  # connected, and not to ask yet
 ASKING = 3  # its request or the answer to it is under way
-CLIENT_STATES = ("IDLE", "DIALLING", "HOLDING", "ASKING")
+CLIENT_STATES = ("ALONE", "DIALLING", "HOLDING", "ASKING")
 
 # Why a request was not answered as it should be.
 NO_CONNECTION = 1  # refused, or reset before anything was sent

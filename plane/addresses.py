@@ -8,15 +8,18 @@ The last octets are those that kubeadm and kind users know; the table is in ``do
 import functools
 import ipaddress
 import socket
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from plane.errors import PlaneError
 
 INSTANCES = 6
 SHIFT_WHERE_UNPRIVILEGED = 8000
+T = TypeVar("T", bound=object)
 NODE_PORTS = 30000, 32767  # kube-apiserver's --service-node-port-range by default
 
 
@@ -27,7 +30,7 @@ def ip_to_int(text: str) -> int:
 
 def int_to_ip(number: int) -> str:
     """An integer in host order to dotted IPv4 text."""
-    return str(ipaddress.IPv4Address(int(number)))
+    return socket.inet_ntoa(int(number).to_bytes(4))
 
 
 @dataclass(frozen=True)
@@ -90,32 +93,30 @@ class AddressPlan:
         Raises PlaneError where the range is exhausted.
         """
         span = self.pods_of(node)
-        return _first_free((str(span[i]) for i in range(2, 255)), taken, f"pod addresses of node {node} ({span})")
+        return next(_free((str(span[i]) for i in range(2, 255)), taken, f"pod addresses of node {node} ({span})"))
 
-    def free_cluster_ip(self, taken: Container[str]) -> str:
-        """First free address after the static band, which is left for ``spec.clusterIP`` (KEP-3070).
+    def free_cluster_ips(self, taken: Container[str]) -> Iterator[str]:
+        """Free addresses after the static band, which is left for ``spec.clusterIP`` (KEP-3070), then those in it.
 
-        Raises PlaneError where the range is exhausted.
+        ``taken`` may grow meanwhile. Raises PlaneError where the range is exhausted.
         """
         span = self.cluster_ips
-        band = static_band(span.num_addresses)
-        free = (str(span[i]) for i in (*range(band + 1, span.num_addresses - 1), *range(1, band + 1)))
-        return _first_free(free, taken, f"ClusterIPs ({span})")
+        first, band, size = int(span.network_address), static_band(span.num_addresses), span.num_addresses
+        ordered = (int_to_ip(first + i) for i in chain(range(band + 1, size - 1), range(1, band + 1)))
+        return _free(ordered, taken, f"ClusterIPs ({span})")
 
-    def free_vip(self, taken: Container[str]) -> str:
-        """First free address of the LoadBalancer pool after that of the Ingress. Raises PlaneError."""
+    def free_vips(self, taken: Container[str]) -> Iterator[str]:
+        """Free addresses of the LoadBalancer pool after that of the Ingress, likewise."""
         span = self.vips
-        free = (str(span[i]) for i in range(2, span.num_addresses - 1))
-        return _first_free(free, taken, f"load balancer addresses ({span})")
+        ordered = (str(span[i]) for i in range(2, span.num_addresses - 1))
+        return _free(ordered, taken, f"load balancer addresses ({span})")
 
-    def free_node_port(self, taken: Container[int]) -> int:
-        """First free node port after the static band, which is left for ``nodePort`` (KEP-3668). Raises PlaneError."""
+    def free_node_ports(self, taken: Container[int]) -> Iterator[int]:
+        """Free node ports after the static band, which is left for ``nodePort`` (KEP-3668), then those in it."""
         first, last = NODE_PORTS
         band = min(max(16, (last - first + 1) // 32), 128)
-        for port in (*range(first + band, last + 1), *range(first, first + band)):
-            if port not in taken:
-                return port
-        raise PlaneError(f"no node port left: {first} to {last} are all in use; delete some Services")
+        ordered = chain(range(first + band, last + 1), range(first, first + band))
+        return _free(ordered, taken, f"node ports ({first} to {last})")
 
     def bound_port(self, port: int) -> int:
         """The port a socket is bound to for a manifest's ``port``: shifted where it needs a privilege we lack."""
@@ -171,8 +172,6 @@ def needed_port_offset(plan: AddressPlan) -> int:
     return 0
 
 
-def _first_free(candidates: Iterator[str], taken: Container[str], what: str) -> str:
-    for candidate in candidates:
-        if candidate not in taken:
-            return candidate
-    raise PlaneError(f"no address left: {what} are all in use; delete some objects or add nodes")
+def _free(ordered: Iterable[T], taken: Container[T], what: str) -> Iterator[T]:
+    yield from (each for each in ordered if each not in taken)
+    raise PlaneError(f"none left: {what} are all in use; delete some objects or add nodes")

@@ -14,31 +14,29 @@ import logging
 import operator
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kernels.layout import RANDOM
-from plane import connections, environment, nodetables, routes, statuses
+from plane import connections, environment, statuses
 from plane.addresses import AddressPlan
-from plane.dns import names
+from plane.compiler import Compiler
 from plane.dns.names import Names
 from plane.errors import NotReadyError, PlaneError
 from plane.ingressclass import served
 from plane.installed import Installed
-from plane.model import Key, Object, Service, Snapshot, key_of
+from plane.model import Key, Name, Object, Service, Snapshot, key_of
 from plane.nodetables import NodeTables
 from plane.pods.status import PodStatus
 from plane.routes import Routes
+from plane.rows import Followed
 from plane.store import Store, utc_now
 
 STATUS_POLL_S = 20.0  # an agent that does not answer for this long and some more is lost
 RESTART_DELAY_S = 0.5
 EVENTS_KEPT = 500
 RESTART_DELAY_AT_MOST_S = 10.0
-# Kinds that tables follow from: a Snapshot in which only others differ has the tables of the one before.
-COMPILED = ("Namespace", "Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret")
-
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +121,7 @@ class ControlPlane:
 
         ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over.
         """
-        self._algorithm = algorithm
+        self._compiler = Compiler(algorithm, plan.bound_port)
         self._zones = zones
         self.plan = plan
         self.fleet = fleet
@@ -138,6 +136,7 @@ class ControlPlane:
         self._crash: BaseException | None = None
         self._refused: tuple[int, str] = (0, "")  # newest generation that could not be compiled, and why
         self._seen_pods: dict[str, tuple[str, str]] = {}
+        self._pods: Followed[Name, Object] = Followed()
 
     async def start(self, *, nodes: int, ingresses: int = 1) -> None:
         """Starts the agents and returns when all of them serve. Raises PlaneError where one cannot start."""
@@ -247,7 +246,7 @@ class ControlPlane:
             seen = snapshot.generation
             last = self._published
             try:
-                new_tables, new_names, new_routes = await asyncio.to_thread(self._compiled, snapshot, last)
+                tables, names, found = await asyncio.to_thread(self._compiler.compile, snapshot)
             except Exception as error:  # whatever it is: one object must not stop the others being served
                 log.exception("generation %d cannot be compiled", seen)
                 why = f"no tables can be made of generation {seen}, those before stay in force: {error!r}"
@@ -256,42 +255,24 @@ class ControlPlane:
                     self._refused = seen, why
                     self._progress.notify_all()
                 continue
-            if last is not None and nodetables.equal(last.node_tables, new_tables):
-                new_tables, shared_tables = last.node_tables, last.shared_node_tables
-            else:
-                shared_tables = self.fleet.share(new_tables)
-            if last is not None and names.equal(last.names, new_names):
-                new_names, shared_names = last.names, last.shared_names
-            else:
-                shared_names = self.fleet.share(new_names)
-            if last is not None and routes.equal(last.routes, new_routes):
-                new_routes, shared_routes = last.routes, last.shared_routes
-            else:
-                shared_routes = self.fleet.share(new_routes)
-            for pod in snapshot.all("Pod"):
-                if address := (pod.get("status") or {}).get("podIP"):
-                    metadata = pod["metadata"]
-                    self._seen_pods[address] = (
-                        f"{metadata['namespace']}/{metadata['name']}",
-                        pod["spec"].get("nodeName", ""),
-                    )
+            shared_tables = last.shared_node_tables if last and last.node_tables is tables else self.fleet.share(tables)
+            shared_names = last.shared_names if last and last.names is names else self.fleet.share(names)
+            shared_routes = last.shared_routes if last and last.routes is found else self.fleet.share(found)
+            self._see_pods(snapshot)
             async with self._progress:
-                compiled = new_tables, new_names, new_routes
+                compiled = tables, names, found
                 self._published = Published(snapshot, *compiled, shared_tables, shared_names, shared_routes)
                 self._settle()
                 self._progress.notify_all()
 
-    def _compiled(self, snapshot: Snapshot, last: Published | None) -> tuple[NodeTables, Names, Routes]:
-        if last is not None and snapshot.backends == last.snapshot.backends:
-            before, now = last.snapshot.objects, snapshot.objects
-            if all(before.get(kind) is now.get(kind) for kind in COMPILED):
-                return last.node_tables, last.names, last.routes
-        earlier = (last.snapshot, last.names) if last is not None else None
-        return (
-            nodetables.compile(snapshot, self._algorithm),
-            names.compile(snapshot, self.plan.bound_port, earlier),
-            routes.compile(snapshot),
-        )
+    def _see_pods(self, snapshot: Snapshot) -> None:
+        for _, _, pod in self._pods.news(snapshot.rows("Pod")):
+            if pod is not None and (address := (pod.get("status") or {}).get("podIP")):
+                metadata = pod["metadata"]
+                self._seen_pods[address] = (
+                    f"{metadata['namespace']}/{metadata['name']}",
+                    pod["spec"].get("nodeName", ""),
+                )
 
     def _settle(self) -> None:
         """Moves ``_settled`` to the published Snapshot once every live agent has it. Called under ``_progress``."""
@@ -401,7 +382,10 @@ class ControlPlane:
 
     async def _place(self, member: Member, agent: NodeAgent) -> None:
         """Tells a node its pods, from settled Snapshots only."""
-        name, told, seen = statuses.node_name(member.number), None, -1
+        name, seen = statuses.node_name(member.number), -1
+        told: dict[str, int | None] | None = None  # uid → seconds that a pod on its way out has
+        there: dict[Name, Object] = {}
+        followed: Followed[Name, Object] = Followed()
         while True:
             async with self._progress:
                 await self._progress.wait_for(
@@ -409,20 +393,32 @@ class ControlPlane:
                 )
                 snapshot = self._settled
             seen = snapshot.generation
-            pods = [pod for pod in snapshot.all("Pod") if pod["spec"].get("nodeName") == name]
-            wanted = [(pod["metadata"]["uid"], pod["metadata"].get("deletionGracePeriodSeconds")) for pod in pods]
+            news = followed.news(snapshot.rows("Pod"))
+            for pod_name, _, pod in news:
+                there.pop(pod_name, None)
+                if pod is not None and pod["spec"].get("nodeName") == name:
+                    there[pod_name] = pod
+            if not news and told is not None:
+                continue
+            pods = [there[pod_name] for pod_name in sorted(there)]
+            wanted = {pod["metadata"]["uid"]: pod["metadata"].get("deletionGracePeriodSeconds") for pod in pods}
             if wanted != told:
-                await agent.sync([self._surrounded(pod, snapshot) for pod in pods])
+                await agent.sync(self._surrounded(pods, told or {}, snapshot))
                 told = wanted
 
-    def _surrounded(self, pod: Object, snapshot: Snapshot) -> Object:
-        """The pod with the variables of its namespace's Services, which containers get as they start."""
-        services = [
-            Service.of(obj)
-            for obj in snapshot.all("Service")
-            if obj["metadata"]["namespace"] == pod["metadata"]["namespace"]
-        ]
-        return environment.with_services(pod, environment.of_services(services, self.plan.bound_port))
+    def _surrounded(self, pods: Iterable[Object], told: Container[str], snapshot: Snapshot) -> list[Object]:
+        """The pods, new ones with the variables of their namespace's Services, which containers get as they start."""
+        variables: dict[str, dict[str, str]] = {}
+        surrounded = []
+        for pod in pods:
+            namespace = pod["metadata"]["namespace"]
+            if pod["metadata"]["uid"] not in told:
+                if namespace not in variables:
+                    services = map(Service.of, snapshot.inside("Service", namespace))
+                    variables[namespace] = environment.of_services(services, self.plan.bound_port)
+                pod = environment.with_services(pod, variables[namespace])
+            surrounded.append(pod)
+        return surrounded
 
     async def _listen(self, member: Member, agent: NodeAgent) -> None:
         """Brings what a node says of its pods into the store."""
@@ -468,6 +464,7 @@ class ControlPlane:
     async def _give_addresses(self) -> None:
         """Ingresses that are served say where, once they really are."""
         seen = -1
+        looked_at: tuple[object, ...] = (None, None)
         ports = [{"port": self.plan.bound_port(port), "protocol": "TCP"} for port in (80, 443)]
         status = {"loadBalancer": {"ingress": [{"ip": self.plan.vip(1), "ports": ports}]}}
         while True:
@@ -480,13 +477,18 @@ class ControlPlane:
                 )
                 snapshot = self._settled
             seen = snapshot.generation
+            rows = snapshot.rows("Ingress"), snapshot.rows("IngressClass")
+            if all(map(operator.is_, rows, looked_at)):
+                continue
+            looked_at = rows
             put = []
             for ingress in served(snapshot):
                 obj = self.store.snapshot.get(*key_of(ingress))
                 if obj is not None and obj.get("status") != status:
                     put.append({**obj, "status": status})
                     put.append(_event(obj, "Sync", f"served at {self.plan.vip(1)}"))
-            self.store.update(put, self._old_events())
+            if put:
+                self.store.update(put, self._old_events())
 
     def _old_events(self) -> list[Key]:
         events = sorted(self.store.snapshot.all("Event"), key=lambda obj: int(obj["metadata"]["resourceVersion"]))

@@ -5,12 +5,17 @@ ClusterIP, its node port at every node's address, its external and load balancer
 that a new flow may go to, for clients in the cluster and for those outside, and where policy or hints make a difference
 for each node (``plane.endpoints``). Every endpoint in any slice is a backend, because flows may still be going there;
 one that is in no pool drains, or is unready.
+
+A ``Compiler`` goes from Snapshot to Snapshot, and what it does in Python goes by what differs between them: it makes
+the parts of the Services that changed (``kernels.lb.parts``) and the rows of the backends that did; the rest it copies.
 """
 
 import hashlib
 import ipaddress
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +24,7 @@ from kernels.layout import (
     BACKEND,
     BACKEND_STATES,
     DRAINING,
-    FRONTEND,
+    GONE,
     INSIDE,
     OUTCOMES,
     OUTSIDE,
@@ -31,55 +36,197 @@ from kernels.layout import (
     freeze,
 )
 from kernels.lb import frontends
+from kernels.lb.forward import empty_fib
+from kernels.lb.parts import Edit, Part, Parts
 from kernels.lb.pools import Pools
+from kernels.lb.rings import Rings
 from plane.addresses import int_to_ip
-from plane.frontends import PROTOCOLS, Frontend, Node, algorithm_of, frontends_of, ipv4, nodes_of, slow_start_of
-from plane.model import Endpoint, Service, Snapshot, endpoints_of
+from plane.endpointindex import Change, EndpointIndex
+from plane.frontends import (
+    PROTOCOLS,
+    Choices,
+    Frontend,
+    Node,
+    algorithm_of,
+    frontends_of_service,
+    ipv4,
+    slow_start_of,
+)
+from plane.model import Endpoint, EndpointKey, Name, Object, Service, Snapshot
+from plane.rows import Followed
 
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 def compile(snapshot: Snapshot, algorithm: int = RANDOM) -> Fib:
     """All tables of ``layout.Fib``, read-only. ``algorithm`` is that of Services which name none."""
-    nodes = nodes_of(snapshot)
-    reached = list(frontends_of(snapshot, nodes))
-    backends = _backends(snapshot, nodes, reached)
-    pools = Pools(backends)
-    rows: list[tuple[int, ...]] = [tuple(np.zeros((), FRONTEND).item())]
-    ranges: list[tuple[int, int, int, int]] = []
-    for each in reached:
-        chosen = algorithm_of(each.service, algorithm)
-        owner, slow_start_s = (each.row, each.service_port.name), slow_start_of(each.service, chosen)
-        inside, outside = (
-            pools.add(owner, *(_pool(snapshot, chosen, *choice) for choice in choices), slow_start_s=slow_start_s)
-            for choices in (each.inside, each.outside)
-        )
-        affinity = (_affinity_number(each), each.service.affinity_s) if each.service.affinity_s else (0, 0)
-        by_node = (INSIDE if len(each.inside) > 1 else 0) | (OUTSIDE if len(each.outside) > 1 else 0)
-        where = ipv4(each.ip), each.port, PROTOCOLS[each.service_port.protocol], by_node
-        rows.append((*where, inside, outside, each.row, *affinity, len(ranges), len(each.source_ranges), each.node))
-        ranges += map(_range, each.source_ranges)
-    table = np.array(rows, FRONTEND)
-    pool_rows, members, weights, rings = pools.tables()
-    return Fib(
-        generation=snapshot.generation,
-        frontends=freeze(table),
-        frontend_index=frontends.build_index(table),
-        pools=pool_rows,
-        backends=backends,
-        members=members,
-        weights=weights,
-        rings=rings,
-        sources=_sources(snapshot, nodes),
-        ranges=freeze(np.array(ranges, RANGE)),
-    )
+    index = EndpointIndex()
+    return Compiler(algorithm).compile(snapshot, index, index.follow(snapshot))
+
+
+class _Held(NamedTuple):
+    """What is remembered of a Service's part: the weights of the endpoints that its pools have, and its rings."""
+
+    weights: dict[EndpointKey, int]
+    rings: tuple[int, ...]
+
+
+_NOTHING = _Held({}, ())
+
+
+class Compiler:
+    """Compiles one Snapshot after the other. One that has raised is of no more use."""
+
+    def __init__(self, algorithm: int = RANDOM):
+        self._algorithm = algorithm
+        self._names: list[Name] = []  # of the Services, in the order of ``_parts``
+        self._parts = Parts()
+        self._held: dict[Name, _Held] = {}  # of Services that have any
+        self._rings = Rings()
+        self._sources = _Sources()
+        self._fib = empty_fib()
+
+    def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Fib:
+        """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
+        fib, stale = self._fib, set(change.endpoints)
+        backends = _placed(fib.backends, index, change)
+        if change.services:
+            stale |= self._remake(snapshot, index, change.services, backends)
+            tables = self._parts.tables()
+            rings = self._rings.lay(tables.pools, tables.held)
+            fib = fib._replace(
+                frontends=tables.frontends,
+                frontend_index=_frontend_index(tables.frontends, fib),
+                pools=freeze(tables.pools),
+                members=tables.members,
+                weights=tables.weights,
+                rings=rings,
+                ranges=tables.ranges,
+            )
+        if stale:
+            self._fill(backends, index, stale)
+            fib = fib._replace(backends=freeze(backends))
+        sources = self._sources.of(snapshot, index.nodes, anew=change.nodes)
+        self._fib = fib._replace(generation=snapshot.generation, sources=sources)
+        return self._fib
+
+    def _remake(
+        self, snapshot: Snapshot, index: EndpointIndex, names: Iterable[Name], backends: np.ndarray
+    ) -> set[EndpointKey]:
+        """Puts new parts in place of those of these Services; the endpoints that are used otherwise than before."""
+        services = snapshot.rows("Service")
+        edits: list[Edit] = []
+        stale: set[EndpointKey] = set()
+        for name in sorted(names):
+            place = bisect_left(self._names, name)
+            last = place + (place < len(self._names) and self._names[place] == name)
+            before, held, parts = self._held.pop(name, _NOTHING), _NOTHING, []
+            if (obj := services.get(name)) is not None:
+                part, held = self._part(obj, index, backends)
+                parts.append(part)
+                if held != _NOTHING:
+                    self._held[name] = held
+            if edits and edits[-1].last == place:
+                edits[-1] = Edit(edits[-1].first, last, edits[-1].parts + parts)
+            elif parts or place < last:
+                edits.append(Edit(place, last, parts))
+            for number in before.rings:
+                self._rings.release(number)
+            stale.update(_weighed_otherwise(before.weights, held.weights))
+        self._parts.edit(edits)
+        if len(self._names) != len(services) or any(edit.last - edit.first != len(edit.parts) for edit in edits):
+            self._names = list(services)
+        return stale
+
+    def _part(self, obj: Object, index: EndpointIndex, backends: np.ndarray) -> tuple[Part, _Held]:
+        """The tables of one Service, and what is to be remembered of it."""
+        service = Service.of(obj)
+        endpoints = index.of_service((service.namespace, service.name))
+        reached = list(frontends_of_service(0, service, endpoints, index.nodes))
+        pools, algorithm = Pools(backends, rings=self._rings), algorithm_of(service, self._algorithm)
+        slow_start_s = slow_start_of(service, algorithm)
+        known: dict[int, int] = {}  # the pools of a port's choices, which several of its frontends have
+
+        def pool(owner: str, choices: Choices) -> int:
+            if id(choices) not in known:
+                each = (_pool(index, algorithm, *choice) for choice in choices)
+                known[id(choices)] = pools.add(owner, *each, slow_start_s=slow_start_s)
+            return known[id(choices)]
+
+        rows: list[tuple[int, ...]] = []
+        ranges: list[tuple[int, int, int, int]] = []
+        for each in reached:
+            inside, outside = (pool(each.service_port.name, choices) for choices in (each.inside, each.outside))
+            affinity = (_affinity_number(each), service.affinity_s) if service.affinity_s else (0, 0)
+            by_node = (INSIDE if len(each.inside) > 1 else 0) | (OUTSIDE if len(each.outside) > 1 else 0)
+            where = ipv4(each.ip), each.port, PROTOCOLS[each.service_port.protocol], by_node
+            rows.append((*where, inside, outside, 0, *affinity, len(ranges), len(each.source_ranges), each.node))
+            ranges += map(_range, each.source_ranges)
+        every = {id(choices): choices for each in reached for choices in (each.inside, each.outside)}
+        weights = {row[:3]: row.weight for choices in every.values() for few, _ in choices for row in few if row.weight}
+        part = Part(rows, pools.rows, pools.held, pools.members, pools.weights, ranges)
+        return part, _Held(weights, tuple(filter(None, pools.held)))
+
+    def _fill(self, backends: np.ndarray, index: EndpointIndex, keys: Iterable[EndpointKey]) -> None:
+        """Sets weight, node and state of these endpoints, of those that have an id."""
+        nodes = {node.name: node.number for node in index.nodes}
+        there = [(number, key) for key in keys if (number := index.ids.get(key))]
+        numbers = [number for number, _ in there]
+        rows = [self._standing(index, key, nodes) for _, key in there]
+        for name, column in zip(("weight", "node", "state"), zip(*rows, strict=True), strict=False):
+            backends[name][numbers] = column
+
+    def _standing(self, index: EndpointIndex, key: EndpointKey, nodes: Mapping[str, int]) -> tuple[int, int, int]:
+        """(weight, node, state) of an endpoint: READY where a pool has it, GONE where it can't be reached by us."""
+        if not _is_reachable(index, key):
+            return 0, 0, GONE
+        said = index.at(key)
+        users = [name for _, name in said if name in self._held and key in self._held[name].weights]
+        weight = self._held[max(users)].weights[key] if users else 0
+        node, best = 0, GONE
+        for endpoint, _ in said:
+            if best in (GONE, UNREADY):  # in several slices: the best of them counts
+                node = nodes.get(endpoint.node, 0)
+                best = READY if users else DRAINING if endpoint.serving else UNREADY
+        return weight, node, best
+
+
+def _weighed_otherwise(one: Mapping[EndpointKey, int], other: Mapping[EndpointKey, int]) -> Iterable[EndpointKey]:
+    """The endpoints that have not the same weight in both."""
+    if not one or not other:
+        return one or other
+    return {key for key, _ in one.items() ^ other.items()}
+
+
+def _is_reachable(index: EndpointIndex, key: EndpointKey) -> bool:
+    return bool(index.is_there(key) and key[2] in PROTOCOLS and ipv4(key[0]))
+
+
+def _placed(before: np.ndarray, index: EndpointIndex, change: Change) -> np.ndarray:
+    """BACKEND[B+1] with the addresses of endpoints by their ids as they are now: what rings follow from."""
+    there = [(number, key) for key in change.endpoints if (number := index.ids.get(key))]
+    numbers = [number for number, _ in there]
+    size = max(len(before), max(numbers, default=0) + 1)
+    if size - 1 in change.freed and size - 1 not in numbers:
+        size = max(index.ids.values(), default=0) + 1
+    table = before[:size].copy() if size <= len(before) else np.append(before, np.zeros(size - len(before), BACKEND))
+    table[[number for number in change.freed if number < size]] = np.zeros((), BACKEND)
+    rows = [(ipv4(key[0]), key[1], PROTOCOLS[key[2]]) if _is_reachable(index, key) else (0, 0, 0) for _, key in there]
+    for name, column in zip(("ip", "port", "proto"), zip(*rows, strict=True), strict=False):
+        table[name][numbers] = column
+    return table
+
+
+def _frontend_index(table: np.ndarray, last: Fib) -> np.ndarray:
+    """The index of these frontends: the last one for as long as they are reached at the same addresses."""
+    same = all(np.array_equal(table[name], last.frontends[name]) for name in ("ip", "port", "proto"))
+    return last.frontend_index if same else frontends.build_index(table)
 
 
 def _pool(
-    snapshot: Snapshot, algorithm: int, endpoints: Sequence[Endpoint], otherwise: int
+    index: EndpointIndex, algorithm: int, endpoints: Sequence[Endpoint], otherwise: int
 ) -> tuple[int, list[int], list[int], int]:
-    ids = [snapshot.backends[row.key] for row in endpoints]
-    return algorithm, ids, [row.weight for row in endpoints], otherwise
+    return algorithm, [index.ids[row[:3]] for row in endpoints], [row.weight for row in endpoints], otherwise
 
 
 def service_names(snapshot: Snapshot) -> tuple[str, ...]:
@@ -89,7 +236,12 @@ def service_names(snapshot: Snapshot) -> tuple[str, ...]:
 
 def equal(one: Fib, other: Fib) -> bool:
     """Whether two Fibs steer alike: the same but for their generation."""
-    return all(np.array_equal(left, right) for left, right in zip(one[1:], other[1:], strict=True))
+    return all(map(_same, one[1:], other[1:]))
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two tables of one kind hold the same; as bytes, which are compared much faster than fields."""
+    return one is other or (len(one) == len(other) and np.array_equal(one.view(np.uint8), other.view(np.uint8)))
 
 
 def dump(fib: Fib) -> str:
@@ -115,7 +267,7 @@ def dump(fib: Fib) -> str:
 
 def highest_node(fib: Fib) -> int:
     """N of the last node there is, 0 for none."""
-    return int(max(fib.frontends["node"].max(), *fib.sources["node"], 0))
+    return int(max(fib.frontends["node"].max(), fib.sources["node"].max(initial=0)))
 
 
 def _traits(fib: Fib, row: np.void) -> str:
@@ -140,56 +292,68 @@ def _pool_lines(fib: Fib, number: int, whom: str) -> Iterator[str]:
         yield f"    -> {member} {_address(fib.backends[member])}{share}"
 
 
-def _backends(snapshot: Snapshot, nodes: Sequence[Node], reached: Iterable[Frontend]) -> np.ndarray:
-    """BACKEND[B+1]: every endpoint that has an id; READY where a pool has it."""
-    table = np.zeros(max(snapshot.backends.values(), default=0) + 1, BACKEND)
-    numbers = {node.name: node.number for node in nodes}
-    used = {
-        row.key: row
-        for each in reached
-        for choices in (each.inside, each.outside)
-        for rows, _ in choices
-        for row in rows
-        if row.weight > 0
-    }
-    for obj in snapshot.all("EndpointSlice"):
-        for row in endpoints_of(obj):
-            number, ip = snapshot.backends.get(row.key, 0), ipv4(row.ip)
-            if not number or not ip or row.protocol not in PROTOCOLS:
-                continue
-            weight, state = (used[row.key].weight, READY) if row.key in used else (0, DRAINING)
-            if not row.serving and state != READY:
-                state = UNREADY
-            if table[number]["state"] in (0, UNREADY):  # in several slices: the best of them counts
-                node = numbers.get(row.node, 0)
-                table[number] = (ip, row.port, weight, node, PROTOCOLS[row.protocol], state)
-    return freeze(table)
-
-
-def _sources(snapshot: Snapshot, nodes: Sequence[Node]) -> np.ndarray:
+class _Sources:
     """RANGE[...]: the addresses of nodes, of their ranges for pods, and of pods beyond those; sorted and apart."""
-    spans: list[tuple[int, int, int, int]] = []
 
-    def add(first: int, last: int, node: int) -> None:
-        place = bisect_right(spans, (first, last, node, 0))
-        before = spans[place - 1] if place else None
-        after = spans[place] if place < len(spans) else None
-        if first and not (before and before[1] >= first) and not (after and after[0] <= last):
-            spans.insert(place, (first, last, node, 0))
+    def __init__(self) -> None:
+        self._pods: Followed[Name, Object] = Followed()
+        self._spans: list[Span] = []  # of nodes and their ranges
+        self._beyond: dict[Name, tuple[int, int]] = {}  # address and node of pods that are in none of them
+        self._table = freeze(np.zeros(0, RANGE))
 
+    def of(self, snapshot: Snapshot, nodes: Sequence[Node], *, anew: bool) -> np.ndarray:
+        """Those of a Snapshot. ``anew``: its nodes are others than those of the one before."""
+        news = [(name, pod) for name, _, pod in self._pods.news(snapshot.rows("Pod"))]
+        if anew:
+            self._spans, self._beyond = _of_nodes(nodes), {}
+            news = list(snapshot.rows("Pod").items())
+        if self._set_beyond(news, {node.name: node.number for node in nodes}) or anew:
+            spans = list(self._spans)
+            for _, (ip, node) in sorted(self._beyond.items()):
+                _add(spans, ip, ip, node)
+            self._table = freeze(np.array(spans, RANGE))
+        return self._table
+
+    def _set_beyond(self, pods: Iterable[tuple[Name, Object | None]], nodes: Mapping[str, int]) -> bool:
+        """Notes where these pods are; whether that changes anything."""
+        changed = False
+        for name, pod in pods:
+            ip = ipv4(((pod or {}).get("status") or {}).get("podIP") or "")
+            node = nodes.get(pod["spec"].get("nodeName") or "", 0) if pod else 0
+            before = self._beyond.pop(name, None)
+            if ip and node and not _is_within(self._spans, ip):
+                self._beyond[name] = ip, node
+            changed |= before != self._beyond.get(name)
+        return changed
+
+
+Span = tuple[int, int, int, int]  # a row of RANGE
+
+
+def _of_nodes(nodes: Sequence[Node]) -> list[Span]:
+    spans: list[Span] = []
     for node in nodes:
         for text in node.pod_ranges:
             first, last, *_ = _range(text)
-            add(first, last, node.number)
+            _add(spans, first, last, node.number)
     for node in nodes:
         for address in node.addresses:
-            add(ipv4(address), ipv4(address), node.number)
-    numbers = {node.name: node.number for node in nodes}
-    for obj in snapshot.all("Pod"):
-        ip = ipv4((obj.get("status") or {}).get("podIP") or "")
-        if ip and (number := numbers.get(obj["spec"].get("nodeName") or "", 0)):
-            add(ip, ip, number)
-    return freeze(np.array(spans, RANGE))
+            _add(spans, ipv4(address), ipv4(address), node.number)
+    return spans
+
+
+def _is_within(spans: Sequence[Span], ip: int) -> bool:
+    place = bisect_right(spans, ip, key=itemgetter(0))
+    return place > 0 and spans[place - 1][1] >= ip
+
+
+def _add(spans: list[Span], first: int, last: int, node: int) -> None:
+    """Adds a span unless it is within or across another."""
+    place = bisect_right(spans, (first, last, node, 0))
+    before = spans[place - 1] if place else None
+    after = spans[place] if place < len(spans) else None
+    if first and not (before and before[1] >= first) and not (after and after[0] <= last):
+        spans.insert(place, (first, last, node, 0))
 
 
 def _affinity_number(frontend: Frontend) -> int:

@@ -7,7 +7,7 @@ internalTrafficPolicy, the others by externalTrafficPolicy for clients outside a
 
 import functools
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kernels.layout import ALGORITHMS, DH, DROP, MAGLEV, MH, REJECT, SH, TCP, UDP
@@ -23,7 +23,8 @@ from plane.model import (
     Service,
     ServicePort,
     Snapshot,
-    service_endpoints,
+    endpoints_of,
+    merged,
     slices_by_service,
 )
 
@@ -75,19 +76,28 @@ def frontends_of(snapshot: Snapshot, nodes: Sequence[Node]) -> Iterator[Frontend
     slices = slices_by_service(snapshot)
     for row, obj in enumerate(snapshot.all("Service"), start=1):
         service = Service.of(obj)
-        if not ipv4(service.cluster_ip):
-            continue
-        endpoints = service_endpoints(service, slices.get((service.namespace, service.name), ()))
-        for port in service.ports:
-            if port.protocol in PROTOCOLS:
-                fitting = [each for each in endpoints[port.name] if each.protocol == port.protocol and ipv4(each.ip)]
-                yield from _of_port(row, service, port, fitting, nodes)
+        endpoints = (each for part in slices.get((service.namespace, service.name), ()) for each in endpoints_of(part))
+        yield from frontends_of_service(row, service, endpoints, nodes)
+
+
+def frontends_of_service(
+    row: int, service: Service, endpoints: Iterable[Endpoint], nodes: Sequence[Node]
+) -> Iterator[Frontend]:
+    """Those of one Service, with the endpoints of its slices, slice by slice."""
+    if not ipv4(service.cluster_ip):
+        return
+    by_port = merged(service, endpoints)
+    for port in service.ports:
+        if port.protocol in PROTOCOLS:
+            fitting = [each for each in by_port[port.name] if each.protocol == port.protocol and ipv4(each.ip)]
+            yield from _of_port(row, service, port, fitting, nodes)
 
 
 def _of_port(
     row: int, service: Service, port: ServicePort, endpoints: Sequence[Endpoint], nodes: Sequence[Node]
 ) -> Iterator[Frontend]:
-    cluster, at_node = _of_cluster(endpoints, nodes), _of_node(endpoints, nodes)
+    cluster = _of_cluster(endpoints, nodes)
+    at_node = _of_node(endpoints, nodes) if service.internal_local or service.external_local else cluster
     internal = at_node if service.internal_local else cluster
     external = at_node if service.external_local else cluster
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from plane.frontends import nodes_of
-from plane.model import Service, Snapshot, service_endpoints, slices_by_service
+from plane.endpointindex import Change, EndpointIndex
+from plane.model import Name, Service, Snapshot, merged
 from plane.sharing import bind_alone
 
 # What answers under way get when their port goes. It must not be 0, by which aiohttp means without an end.
@@ -33,18 +33,38 @@ class HealthCheck(NamedTuple):
 
 def health_checks(snapshot: Snapshot) -> tuple[HealthCheck, ...]:
     """Those of all Services that have one. Pure."""
-    slices, numbers = slices_by_service(snapshot), {node.name: node.number for node in nodes_of(snapshot)}
-    found = []
-    for obj in snapshot.all("Service"):
-        service = Service.of(obj)
-        if not service.health_port or not service.external_local or service.type != "LoadBalancer":
-            continue
-        by_port = service_endpoints(service, slices.get((service.namespace, service.name), ()))
-        # An address counts once, whatever number of ports it has; terminating ones are not ready.
-        ready = {(row.ip, row.node) for rows in by_port.values() for row in rows if row.ready}
-        counts = {number: sum(node == name for _, node in ready) for name, number in numbers.items()}
-        found.append(HealthCheck(service.health_port, service.namespace, service.name, counts))
-    return tuple(found)
+    index = EndpointIndex()
+    return Compiler().compile(snapshot, index, index.follow(snapshot))
+
+
+class Compiler:
+    """``health_checks`` of one Snapshot after the other, at the cost of what differs between them."""
+
+    def __init__(self) -> None:
+        self._checks: dict[Name, HealthCheck] = {}
+        self._compiled: tuple[HealthCheck, ...] = ()
+
+    def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> tuple[HealthCheck, ...]:
+        """The index has followed the Snapshot, and ``change`` is what came of it; the same tuple if nothing differs."""
+        differs = False
+        for name in change.services:
+            before, obj = self._checks.pop(name, None), snapshot.get("Service", *name)
+            if obj and obj["spec"].get("healthCheckNodePort") and (check := _of_service(Service.of(obj), index)):
+                self._checks[name] = check
+            differs |= before != self._checks.get(name)
+        if differs:
+            self._compiled = tuple(check for _, check in sorted(self._checks.items()))
+        return self._compiled
+
+
+def _of_service(service: Service, index: EndpointIndex) -> HealthCheck | None:
+    if not service.health_port or not service.external_local or service.type != "LoadBalancer":
+        return None
+    by_port = merged(service, index.of_service((service.namespace, service.name)))
+    # An address counts once, whatever number of ports it has; terminating ones are not ready.
+    ready = {(row.ip, row.node) for rows in by_port.values() for row in rows if row.ready}
+    counts = {node.number: sum(at == node.name for _, at in ready) for node in index.nodes}
+    return HealthCheck(service.health_port, service.namespace, service.name, counts)
 
 
 class HealthServer:

@@ -8,7 +8,10 @@ in there; what a Snapshot means is read through the frozen dataclasses below. Ev
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, NamedTuple
+
+from plane.rows import Rows
 
 Object = dict[str, Any]
 
@@ -23,6 +26,10 @@ DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 POD_WEIGHT_ANNOTATION = "trafficplane.dev/weight"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 NODE_NUMBER_ANNOTATION = "trafficplane.dev/node-number"
+
+
+Name = tuple[str, str]  # namespace and name, by which the objects of a kind are ordered
+EndpointKey = tuple[str, int, str]  # address, port and protocol
 
 
 class Key(NamedTuple):
@@ -50,32 +57,41 @@ class Snapshot:
     """
 
     generation: int = 0
-    objects: Mapping[str, Mapping[tuple[str, str], Object]] = field(default_factory=dict)
-    backends: Mapping[tuple[str, int, str], int] = field(default_factory=dict)
+    objects: Mapping[str, Rows[Name, Object]] = field(default_factory=dict)
+    backends: Mapping[EndpointKey, int] = field(default_factory=Rows)
+
+    def rows(self, kind: str) -> Rows[Name, Object]:
+        """Objects of a kind by namespace and name, in that order: the same Rows for as long as none of them changes."""
+        return self.objects.get(kind, _NO_ROWS)
 
     def all(self, kind: str) -> Iterator[Object]:
         """Objects of a kind in order of namespace and name."""
-        rows = self.objects.get(kind, {})
-        return (rows[name] for name in sorted(rows))
+        return iter(self.rows(kind).values())
+
+    def inside(self, kind: str, namespace: str) -> Iterator[Object]:
+        """Objects of a kind in a namespace, in order of their names."""
+        return (
+            obj for _, obj in takewhile(lambda pair: pair[0][0] == namespace, self.rows(kind).since((namespace, "")))
+        )
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        return self.objects.get(kind, {}).get((namespace, name))
+        return self.rows(kind).get((namespace, name))
 
     def changed(self, put: Iterable[Object] = (), drop: Iterable[Key] = ()) -> "Snapshot":
         """A Snapshot with some objects replaced or added and others left out; the same generation."""
-        kinds: dict[str, dict[tuple[str, str], Object]] = {}
-
-        def rows(kind: str) -> dict[tuple[str, str], Object]:
-            if kind not in kinds:
-                kinds[kind] = dict(self.objects.get(kind, {}))
-            return kinds[kind]
-
+        puts: dict[str, dict[Name, Object]] = {}
+        drops: dict[str, list[Name]] = {}
         for obj in put:
             key = key_of(obj)
-            rows(key.kind)[key.namespace, key.name] = obj
+            puts.setdefault(key.kind, {})[key.namespace, key.name] = obj
         for key in drop:
-            rows(key.kind).pop((key.namespace, key.name), None)
+            drops.setdefault(key.kind, []).append((key.namespace, key.name))
+        kinds = {kind: self.rows(kind).changed(puts.get(kind, {}), drops.get(kind, ())) for kind in puts.keys() | drops}
+        kinds = {kind: rows for kind, rows in kinds.items() if rows is not self.rows(kind)}
         return replace(self, objects={**self.objects, **kinds}) if kinds else self
+
+
+_NO_ROWS: Rows[Name, Object] = Rows()
 
 
 @dataclass(frozen=True)
@@ -156,8 +172,10 @@ class Service:
         )
 
 
-@dataclass(frozen=True)
-class Endpoint:
+NOBODY: frozenset[str] = frozenset()
+
+
+class Endpoint(NamedTuple):
     """One address of one port of a Service, with its conditions already defaulted as the API defines."""
 
     ip: str
@@ -170,12 +188,12 @@ class Endpoint:
     node: str  # name of the Node, empty if unknown
     pod: str  # name of the Pod, empty if unknown
     weight: int = 1
-    for_nodes: frozenset[str] = frozenset()  # hints of the EndpointSlice controller: whom the endpoint is meant for
-    for_zones: frozenset[str] = frozenset()
+    for_nodes: frozenset[str] = NOBODY  # hints of the EndpointSlice controller: whom the endpoint is meant for
+    for_zones: frozenset[str] = NOBODY
 
     @property
-    def key(self) -> tuple[str, int, str]:
-        return self.ip, self.port, self.protocol
+    def key(self) -> EndpointKey:
+        return self[:3]
 
 
 def _is_virtual(ingress: Object) -> bool:
@@ -190,29 +208,35 @@ def endpoints_of(obj: Object) -> Iterator[Endpoint]:
     (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
     """
     weight = weight_of(obj)
+    ports = [
+        (*_port_of(port), port.get("name") or "") for port in obj.get("ports") or () if port.get("port") is not None
+    ]
     for row in obj.get("endpoints") or ():
-        conditions = row.get("conditions") or {}
-        ready = conditions.get("ready")
-        serving = conditions.get("serving")
+        conditions, target, hints = row.get("conditions") or {}, row.get("targetRef") or {}, row.get("hints") or {}
+        ready, serving = conditions.get("ready"), conditions.get("serving")
         ready = True if ready is None else ready
-        target, hints = row.get("targetRef") or {}, row.get("hints") or {}
-        for port in obj.get("ports") or ():
-            if port.get("port") is None:
-                continue
-            yield Endpoint(
-                ip=row["addresses"][0],
-                port=port["port"],
-                protocol=port.get("protocol") or "TCP",
-                port_name=port.get("name") or "",
-                ready=ready,
-                serving=ready if serving is None else serving,
-                terminating=bool(conditions.get("terminating")),
-                node=row.get("nodeName") or "",
-                pod=target.get("name", "") if target.get("kind") == "Pod" else "",
-                weight=weight,
-                for_nodes=frozenset(hint["name"] for hint in hints.get("forNodes") or ()),
-                for_zones=frozenset(hint["name"] for hint in hints.get("forZones") or ()),
-            )
+        rest = (
+            ready,
+            ready if serving is None else serving,
+            bool(conditions.get("terminating")),
+            row.get("nodeName") or "",
+            target.get("name", "") if target.get("kind") == "Pod" else "",
+            weight,
+            frozenset(hint["name"] for hint in hints.get("forNodes") or ()) if hints else NOBODY,
+            frozenset(hint["name"] for hint in hints.get("forZones") or ()) if hints else NOBODY,
+        )
+        for port in ports:
+            yield Endpoint._make((row["addresses"][0], *port, *rest))
+
+
+def _port_of(port: Object) -> tuple[int, str]:
+    return port["port"], port.get("protocol") or "TCP"
+
+
+def endpoint_keys(obj: Object) -> Iterator[EndpointKey]:
+    """The keys of ``endpoints_of``, in the same order."""
+    ports = [_port_of(port) for port in obj.get("ports") or () if port.get("port") is not None]
+    return ((row["addresses"][0], *port) for row in obj.get("endpoints") or () for port in ports)
 
 
 def duration_s(text: str) -> int:
@@ -240,9 +264,13 @@ def slices_by_service(snapshot: Snapshot) -> dict[tuple[str, str], list[Object]]
 
 def service_endpoints(service: Service, slices: Iterable[Object]) -> dict[str, list[Endpoint]]:
     """Port name → endpoints of a Service, merged over its slices; the same address in two slices counts once."""
-    merged: dict[str, dict[tuple[str, int, str], Endpoint]] = {port.name: {} for port in service.ports}
-    for obj in slices:
-        for endpoint in endpoints_of(obj):
-            if endpoint.port_name in merged:
-                merged[endpoint.port_name].setdefault(endpoint.key, endpoint)
-    return {name: sorted(rows.values(), key=lambda row: row.key) for name, rows in merged.items()}
+    return merged(service, (endpoint for obj in slices for endpoint in endpoints_of(obj)))
+
+
+def merged(service: Service, endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
+    """The same of the endpoints of its slices, slice by slice."""
+    found: dict[str, dict[EndpointKey, Endpoint]] = {port.name: {} for port in service.ports}
+    for endpoint in endpoints:
+        if endpoint.port_name in found:
+            found[endpoint.port_name].setdefault(endpoint[:3], endpoint)
+    return {name: [rows[key] for key in sorted(rows)] for name, rows in found.items()}

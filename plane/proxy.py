@@ -389,23 +389,35 @@ def _read_only(fib: Fib) -> Fib:
 
 def _same_pools(old: Fib, new: Fib) -> np.ndarray:
     """For each pool of ``new`` the one that the same frontend has in ``old``; 0 for none."""
-
-    def names(fib: Fib) -> list[tuple[int, int, int]]:
-        return list(zip(*(fib.frontends[column].tolist() for column in ("ip", "port", "proto")), strict=True))
-
-    rows, nodes = {name: row for row, name in enumerate(names(old)) if row}, highest_node(new)
+    columns = ("ip", "port", "proto", "by_node", "inside", "outside")
+    if len(old.pools) == len(new.pools) and all(
+        np.array_equal(old.frontends[name], new.frontends[name]) for name in columns
+    ):
+        return np.arange(len(new.pools))
+    rows, nodes = _same_frontends(old, new), highest_node(new)
+    was, now = old.frontends[rows], new.frontends
+    sides = (("inside", layout.INSIDE), ("outside", layout.OUTSIDE))
+    places = np.stack([now[side] for side, _ in sides], axis=1).astype(np.int64)
+    sources = np.stack([was[side] for side, _ in sides], axis=1).astype(np.int64)
+    several = np.stack([was["by_node"] & now["by_node"] & flag for _, flag in sides], axis=1) > 0
+    counts = np.where(rows[:, None] > 0, np.where(several, nodes + 1, 1), 0).ravel()
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, … for each run of pools
+    places, sources = (np.repeat(first.ravel(), counts) + within for first in (places, sources))
+    there = (places < len(new.pools)) & (sources < len(old.pools))
     before = np.zeros(len(new.pools), np.intp)
-    for row, name in enumerate(names(new)):
-        if not row or name not in rows:
-            continue
-        was, now = old.frontends[rows[name]], new.frontends[row]
-        for side, flag in (("inside", layout.INSIDE), ("outside", layout.OUTSIDE)):
-            several = was["by_node"] & now["by_node"] & flag
-            for number in range(1 + (nodes if several else 0)):
-                place, source = int(now[side]) + number, int(was[side]) + number
-                if place < len(before) and source < len(old.pools):
-                    before[place] = source
+    before[places[there]] = sources[there]
     return before
+
+
+def _same_frontends(old: Fib, new: Fib) -> np.ndarray:
+    """For each frontend of ``new`` the row of ``old`` with its address, port and protocol, the last; 0 for none."""
+    before, names = (
+        rows["ip"].astype(np.int64) << 24 | rows["port"].astype(np.int64) << 8 | rows["proto"]
+        for rows in (old.frontends, new.frontends)
+    )
+    order = np.argsort(before, kind="stable")
+    found = order[np.searchsorted(before[order], names, side="right") - 1]
+    return np.where(before[found] == names, found, 0)
 
 
 def _named(words: tuple[str, ...], counts: np.ndarray) -> dict[str, int]:

@@ -11,6 +11,7 @@ and which ingress-nginx's is listed in ``plane/ingress/README.md``.
 import base64
 import binascii
 import hashlib
+import operator
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -35,10 +36,11 @@ from kernels.layout import (
 )
 from plane import dialects
 from plane.addresses import int_to_ip, ip_to_int
-from plane.dns.names import loops
+from plane.dns.names import followed, loops, service_key
+from plane.endpointindex import Change, EndpointIndex
 from plane.endpoints import eligible
 from plane.ingressclass import served
-from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
+from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
 from plane.passwords import users_of
 from plane.policies import PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables
 from plane.regex import literally, of_path, why_not
@@ -153,10 +155,31 @@ class Routes:
 
 def compile(snapshot: Snapshot) -> Routes:
     """All tables of ``Routes``, read-only."""
-    ingresses = served(snapshot)
-    table = _Table(snapshot)
-    table.add(ingresses)
-    return table.routes(tuple(_certificates(ingresses, snapshot)))
+    index = EndpointIndex()
+    return Compiler().compile(snapshot, index, index.follow(snapshot))
+
+
+class Compiler:
+    """Compiles one Snapshot after the other: anew where something that an Ingress names has changed, and only there."""
+
+    def __init__(self) -> None:
+        self._rows: tuple[object, ...] = ()  # of the kinds that are read whole, in the Snapshot before
+        self._services: set[Name] = set()  # that Ingresses name, whether they are there or not
+        self._routes: Routes | None = None
+
+    def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Routes:
+        """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
+        rows = tuple(map(snapshot.rows, ("Ingress", "IngressClass", "Secret")))
+        same = all(map(operator.is_, rows, self._rows)) and not change.services & self._services
+        if same and self._routes is not None:
+            self._routes = replace(self._routes, generation=snapshot.generation)
+            return self._routes
+        ingresses = served(snapshot)
+        table = _Table(snapshot, index)
+        table.add(ingresses)
+        self._rows, self._services = rows, table.services
+        self._routes = table.routes(tuple(_certificates(ingresses, snapshot)))
+        return self._routes
 
 
 def equal(one: Routes, other: Routes) -> bool:
@@ -166,6 +189,8 @@ def equal(one: Routes, other: Routes) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
     if isinstance(one, Tables):
         return all(map(_same, one, other))
     return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
@@ -267,11 +292,12 @@ class _Host:
 class _Table:
     """The tables while they are made. Ingresses are added in the order in which they win."""
 
-    def __init__(self, snapshot: Snapshot):
+    def __init__(self, snapshot: Snapshot, index: EndpointIndex):
         self._snapshot = snapshot
+        self._index = index
+        self.services: set[Name] = set()  # that backends name
         self._hosts: dict[str, _Host] = {}
         self._defaults: list[tuple[bool, _Place]] = []  # (the Ingress has rules, its default backend)
-        self._slices = slices_by_service(snapshot)
         self._targets: dict[Port, int] = {}
         self._rows = [np.zeros((), TARGET).item()]
         self._endpoints: list[int] = []
@@ -391,16 +417,18 @@ class _Table:
     def _target(self, namespace: str, backend: Object) -> int:
         """Row of the target that a backend's ``service`` means; a Service or port that is missing has no endpoint."""
         service, port = find_port(self._snapshot, namespace, backend)
+        self.services.add((namespace, backend.get("name", "")))
         named = Port(f"{namespace}/{backend.get('name', '')}", port.port if port else _named_port(backend))
         if named not in self._targets:
             endpoints = []
             if service and port and service.type == "ExternalName":
+                self.services.update(filter(None, map(service_key, followed(self._snapshot, service)[0])))
                 if not loops(self._snapshot, service):
                     self._externals[len(self._rows)] = _external(service, port)
             elif service and port:
-                slices = self._slices.get((namespace, service.name), ())
-                endpoints = usable(service_endpoints(service, slices)[port.name])
-            ids = [self._snapshot.backends[endpoint.key] for endpoint in endpoints]
+                there = merged(service, self._index.of_service((namespace, service.name)))
+                endpoints = usable(there[port.name])
+            ids = [self._index.ids[endpoint.key] for endpoint in endpoints]
             self._targets[named] = row = len(self._rows)
             self._rows.append((len(self._endpoints), len(ids), row, RR, 0, NO_ENDPOINT_STATUS))
             self._endpoints += ids

@@ -18,8 +18,8 @@ from json import dumps, loads
 from typing import Any, NamedTuple
 
 from plane.addresses import AddressPlan
-from plane.controllers import reconcile
-from plane.controllers.addressing import claims
+from plane.controllers import Reconciler
+from plane.controllers.addressing import Claims, claims
 from plane.controllers.clusterdns import is_cluster_dns
 from plane.controllers.lifecycle import removed
 from plane.defaults import defaulted
@@ -29,6 +29,7 @@ from plane.inheritance import inherited
 from plane.kinds import KINDS
 from plane.merge import merge_applied, merge_patch
 from plane.model import Key, Object, Snapshot, key_of
+from plane.rows import differences
 from plane.validation import check
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -74,6 +75,8 @@ class Store:
         self.plan = plan
         self._clock = clock
         self._snapshot = Snapshot()
+        self._reconciled = Reconciler(plan)
+        self._claims = Claims()
         self._history: deque[Event] = deque(maxlen=HISTORY)
         self._forgotten = 0  # generation of the newest event that has left the history
         self._changed = asyncio.Event()
@@ -251,59 +254,56 @@ class Store:
         """What the Services being written ask for that is outside the plane's ranges, or taken."""
         if not any(key.kind == "Service" for key in written):
             return
-        owners: dict[tuple[str, object], Key] = {("address", self.plan.dns): KUBE_DNS}  # also while it is not there
-        for obj in sorted(after.all("Service"), key=lambda obj: key_of(obj) in written):
-            key = key_of(obj)
-            for claim in claims(obj):
+        self._claims.follow(after)
+        names = {(key.namespace, key.name) for key in written if key.kind == "Service"}
+        for name in sorted(names):
+            key = Key("Service", *name)
+            for claim in claims(after.rows("Service")[name]):
                 span = {"spec.clusterIP": self.plan.cluster_ips, "spec.loadBalancerIP": self.plan.vips}.get(claim.field)
-                owner = owners.setdefault((claim.what, claim.value), key)
-                if key not in written:
-                    continue
+                owner = min(self._claims.owners(claim), key=lambda each: (each in names, each))
+                if claim.value == self.plan.dns:  # also while it is not there
+                    owner = KUBE_DNS[1:]
                 if span is not None and IPv4Address(claim.value) not in span:
                     reason = f"{claim.value} is not in this plane's range {span}; choose one of it, or leave it out"
                     yield _problem(key, claim.field, reason)
                 elif claim.value == self.plan.vip(1):
                     yield _problem(key, claim.field, f"{claim.value} is the address of the Ingress; choose another")
-                elif owner != key:
-                    reason = f"{claim.value} is already that of {owner}; choose another, or leave it out"
+                elif owner != name:
+                    owned = Key("Service", *owner)
+                    reason = f"{claim.value} is already that of {owned}; choose another, or leave it out"
                     yield _problem(key, claim.field, reason)
 
     def _commit(self, wanted: Snapshot, *, dry_run: bool = False) -> None:
         """Reconciles, stamps what changed with the new generation, and tells those who watch."""
         before = self._snapshot
         try:
-            after = reconcile(wanted, self.plan, self._clock())
+            after = self._reconciled(wanted, self._clock())
         except PlaneError as error:
             raise ManifestError([Problem("", 0, "", "", str(error))]) from error
         if dry_run:
             return
         generation = before.generation + 1
         events = []
-        stamped: dict[str, dict[tuple[str, str], Object]] = {}
+        stamped: list[Object] = []
         for kind in {*before.objects, *after.objects}:
-            old, new = before.objects.get(kind, {}), after.objects.get(kind, {})
-            if old is new:
-                continue
-            rows = stamped[kind] = dict(new)
-            for name, obj in new.items():
-                was = old.get(name)
-                if was is obj:
-                    continue
-                if was is not None and was == obj:
-                    rows[name] = was
-                    continue
-                rows[name] = _stamped(was, obj, generation)
-                events.append(Event(generation, "MODIFIED" if was else "ADDED", rows[name]))
-            for name in old.keys() - new.keys():
-                gone = old[name]
-                gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(generation)}}
-                events.append(Event(generation, "DELETED", gone))
-        if not events and after.backends == before.backends:
+            for name, was, obj in differences(before.rows(kind), after.rows(kind)):
+                if obj is None:
+                    gone = before.rows(kind)[name]
+                    gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(generation)}}
+                    events.append(Event(generation, "DELETED", gone))
+                elif was is not None and was == obj:
+                    stamped.append(was)
+                else:
+                    stamped.append(_stamped(was, obj, generation))
+                    events.append(Event(generation, "MODIFIED" if was else "ADDED", stamped[-1]))
+        if not events and after.backends is before.backends:
             return
-        self._snapshot = replace(after, generation=generation, objects={**after.objects, **stamped})
+        self._snapshot = replace(after.changed(stamped), generation=generation)
         overflow = len(self._history) + len(events) - HISTORY
         if overflow > 0:
-            self._forgotten = [*self._history, *events][overflow - 1].generation
+            last = overflow - 1
+            lost = self._history[last] if last < len(self._history) else events[last - len(self._history)]
+            self._forgotten = lost.generation
         self._history.extend(events)
         self._changed.set()
         self._changed = asyncio.Event()

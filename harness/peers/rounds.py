@@ -158,9 +158,8 @@ def _row(peer: Peer, workload: Workload, turn: tuple[int, int], outcome: Measure
     described = peer.name, workload.name, *turn, workload.connections, workload.unit, workload.answer_bytes
     if isinstance(outcome, str):
         return Row(*described, error=outcome)
-    if outcome.misses or not outcome.answered:
-        missed = ", ".join(f"{count} {why}" for why, count in outcome.misses.items())
-        return Row(*described, error=missed or "no answer in the time that was measured")
+    if outcome.misses:
+        return Row(*described, error=", ".join(f"{count} {why}" for why, count in outcome.misses.items()))
     return Row(
         *described,
         answered=outcome.answered,

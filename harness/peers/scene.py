@@ -12,7 +12,7 @@ from plane import fib, offline
 from plane.addresses import AddressPlan
 from plane.errors import ManifestError, Problem
 from plane.frontends import Frontend, algorithm_of, frontends_of, nodes_of
-from plane.model import Object, Snapshot
+from plane.model import Key, Object, Snapshot, key_of
 
 NODE = 1  # whose proxy is measured
 
@@ -61,12 +61,18 @@ class Scene:
 
 
 def compose(objects: Iterable[Object], plan: AddressPlan, file: str = "") -> Scene:
-    """The Scene that these objects settle into, on one node.
+    """The Scene that these objects settle into, on one node; the plane's own Services, as its DNS, are no targets.
 
     Raises ManifestError where a Service asks for what not every peer can do, or has no endpoint.
     """
+    objects = list(objects)
     snapshot = offline.settled(objects, nodes=NODE, plan=plan)
-    frontends = [each for each in frontends_of(snapshot, nodes_of(snapshot)) if each.kind == "ClusterIP"]
+    given = {key_of(obj) for obj in objects}
+    frontends = [
+        each
+        for each in frontends_of(snapshot, nodes_of(snapshot))
+        if each.kind == "ClusterIP" and Key("Service", each.service.namespace, each.service.name) in given
+    ]
     problems = [problem for each in frontends for problem in _problems(each, file)]
     if not frontends:
         problems.append(Problem(file, 0, "", "", "no Service with a ClusterIP and a TCP or UDP port; name one"))

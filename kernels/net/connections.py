@@ -31,7 +31,7 @@ CLIENT, UPSTREAM = 0, 1
 TRIES = 3  # backends that a connection is offered at most
 LOOPBACK = 127  # first octet
 WATCHED = (
-    syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
+    syscalls.EPOLLIN | syscalls.EPOLLPRI | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
 )  # once, for good: no call ever re-arms
 
 
@@ -182,7 +182,9 @@ def on_event(fib, steering, relay, index, serial, events, now_ns):
     over = events & (syscalls.EPOLLHUP | syscalls.EPOLLERR)
     if over or events & (syscalls.EPOLLIN | syscalls.EPOLLRDHUP):
         incoming.readable = 1
-    if over or events & syscalls.EPOLLRDHUP:
+    if over or events & (
+        syscalls.EPOLLRDHUP | syscalls.EPOLLPRI
+    ):  # a read stops at urgent data too
         incoming.hangup = 1
     if over or events & syscalls.EPOLLOUT:
         relay.streams[index ^ 1].writable = 1
@@ -207,8 +209,10 @@ def carry(steering, relay, row):
     unfinished = False
     for index in range(2 * row, 2 * row + 2):
         result = streams.turn(relay, index)
-        if result == streams.SOURCE_FAILED or result == streams.SINK_FAILED:
+        if result >= streams.SOURCE_FAILED:
             at_source = result == streams.SOURCE_FAILED
+            if result == streams.SINK_RESET:  # the write took the error: a read would see an end, which is none
+                relay.streams[index].state = ENDED  # so that ``turn`` passes none on
             if not at_source:  # what the reset side had sent before is delivered still
                 streams.turn(relay, index ^ 1)
             end(steering, relay, row, CLIENT_RESET if at_source == (index & 1 == CLIENT) else UPSTREAM_RESET)

@@ -19,12 +19,12 @@ import numpy as np
 from kernels.jit import kernel
 from kernels.layout import (
     ADDRESS,
+    ALONE,
     ASKING,
     CLIENT,
     DIALLING,
     EOF,
     HOLDING,
-    IDLE,
     LOAD,
     MISSES,
     NO_CONNECTION,
@@ -130,7 +130,7 @@ def give_up_overdue(load, before_ns):
 def end_all(load):
     """Close every connection there is."""
     for row in range(load.clients.size):
-        if load.clients[row].state != IDLE:
+        if load.clients[row].state != ALONE:
             _hang_up(load, row)
 
 
@@ -291,7 +291,7 @@ def _hang_up(load, row):
         syscalls.close(client.fd)
     client.fd = -1
     client.serial += 1
-    client.state = IDLE
+    client.state = ALONE
     load.idle[loop.idle] = row
     loop.idle += 1
 

@@ -30,6 +30,7 @@ RESTING = 0  # an event will say when there is more to do
 UNFINISHED = 1  # the turn was over first
 SOURCE_FAILED = 2
 SINK_FAILED = 3
+SINK_RESET = 4  # likewise, and no end was sent before it
 
 
 def create_buffers(count: int) -> np.ndarray:
@@ -182,6 +183,8 @@ def _wrote(stream, answer):
     """Note how many of the bytes from start to end a write has taken, or why it took none."""
     if answer == -syscalls.EAGAIN:
         stream.writable = 0
+    elif answer == -syscalls.ECONNRESET:
+        return SINK_RESET
     elif answer < 0 and answer != -syscalls.EINTR:
         return SINK_FAILED
     elif answer >= 0:

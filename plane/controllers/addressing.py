@@ -3,24 +3,80 @@
 Law: what is given stays given while its owner lives and wants it. What is asked for has been checked by the store.
 """
 
-from collections.abc import Callable, Container
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from heapq import heappop, heappush
+from typing import Generic, NamedTuple, TypeVar
 
-from plane.controllers.lifecycle import Pass
-from plane.model import Object, Snapshot, endpoints_of
+from plane.controllers.lifecycle import Pass, Taking, count, note
+from plane.model import EndpointKey, Name, Object, Snapshot, endpoint_keys
+from plane.rows import Followed, Rows
 
 LOAD_BALANCER_CLASS = "trafficplane.dev/loopback"
+
+T = TypeVar("T")
+
+
+class Given:
+    """What Services have been given, and which of them lack something that they should have."""
+
+    def __init__(self) -> None:
+        self._followed: Followed[Name, Object] = Followed()
+        self.ips: Counter[str] = Counter()
+        self.ports: Counter[int] = Counter()
+        self.vips: Counter[str] = Counter()
+        self.lacking: set[Name] = set()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        for name, old, new in self._followed.news(snapshot.rows("Service")):
+            for obj, by in ((old, -1), (new, 1)):
+                if obj is not None:
+                    self._add(obj, by)
+            note(self.lacking, name, holds=new is not None)
+
+    def _add(self, obj: Object, by: int) -> None:
+        count(self.ips, obj["spec"].get("clusterIP", ""), by)
+        for number in node_ports_of(obj):
+            count(self.ports, number, by)
+        for ip in (*balancer_ips_of(obj), *(obj["spec"].get("externalIPs") or ())):
+            count(self.vips, ip, by)
+
+
+class Giving(Generic[T]):
+    """What one pass gives of a range, one after the other."""
+
+    def __init__(self, taken: Taking[T], free: Callable[[Container[T]], Iterator[T]]):
+        self._taken = taken
+        self._free = free(taken)
+
+    def give(self) -> T:
+        """The first that is free. Raises PlaneError."""
+        what = next(self._free)
+        self._taken.add(what)
+        return what
+
+    def given(self, what: T) -> None:
+        """Says that it is not free any more."""
+        self._taken.add(what)
 
 
 def services(snapshot: Snapshot, given: Pass) -> Snapshot:
     """Services without a ClusterIP, a node port or a load balancer's address that they should have get one."""
-    there = list(snapshot.all("Service"))
-    ips = {obj["spec"].get("clusterIP", "") for obj in there}
-    ports = {number for obj in there for number in node_ports_of(obj)}
-    vips = {ip for obj in there for ip in (*balancer_ips_of(obj), *(obj["spec"].get("externalIPs") or ()))}
-    put = [_given(obj, given, ips, ports, vips) for obj in there]
-    return snapshot.changed(after for before, after in zip(there, put, strict=True) if after is not before)
+    index, plan = given.index(Given), given.plan
+    index.follow(snapshot)
+    ips = Giving(Taking(index.ips), plan.free_cluster_ips)
+    ports = Giving(Taking(index.ports), plan.free_node_ports)
+    vips = Giving(Taking(index.vips), plan.free_vips)
+    put = []
+    for name in sorted(index.lacking):
+        before = snapshot.rows("Service")[name]
+        after = _given(before, given, ips, ports, vips)
+        if after is before:
+            index.lacking.discard(name)
+        else:
+            put.append(after)
+    return snapshot.changed(put)
 
 
 class Claim(NamedTuple):
@@ -73,31 +129,21 @@ def is_balanced(service: Object) -> bool:
     return spec.get("type") == "LoadBalancer" and spec.get("loadBalancerClass") in (None, LOAD_BALANCER_CLASS)
 
 
-def _given(obj: Object, given: Pass, ips: set[str], ports: set[int], vips: set[str]) -> Object:
+def _given(obj: Object, given: Pass, ips: Giving[str], ports: Giving[int], vips: Giving[str]) -> Object:
     spec, kind = obj["spec"], obj["spec"].get("type", "ClusterIP")
     if kind != "ExternalName" and not spec.get("clusterIP"):
-        address = given.plan.free_cluster_ip(ips)
-        ips.add(address)
+        address = ips.give()
         spec = {**spec, "clusterIP": address, "clusterIPs": [address]}
     if kind == "NodePort" or (kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts", True)):
-        spec = _with_node_ports(spec, _taker(ports, given.plan.free_node_port))
+        spec = _with_node_ports(spec, ports.give)
     if kind == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local" and not spec.get("healthCheckNodePort"):
-        spec = {**spec, "healthCheckNodePort": _taker(ports, given.plan.free_node_port)()}
+        spec = {**spec, "healthCheckNodePort": ports.give()}
     obj = obj if spec is obj["spec"] else {**obj, "spec": spec}
     balancer = _balancer(obj, given, vips)
     before = (obj.get("status") or {}).get("loadBalancer") or {}
     if balancer != before:
         obj = {**obj, "status": {**(obj.get("status") or {}), "loadBalancer": balancer}}
     return obj
-
-
-def _taker(taken: set[int], free: Callable[[Container[int]], int]) -> Callable[[], int]:
-    def take() -> int:
-        number = free(taken)
-        taken.add(number)
-        return number
-
-    return take
 
 
 def _with_node_ports(spec: Object, take: Callable[[], int]) -> Object:
@@ -115,17 +161,98 @@ def _with_node_ports(spec: Object, take: Callable[[], int]) -> Object:
     return {**spec, "ports": rows}
 
 
-def _balancer(obj: Object, given: Pass, vips: set[str]) -> Object:
+def _balancer(obj: Object, given: Pass, vips: Giving[str]) -> Object:
     """``status.loadBalancer``: the address asked for, the one it has, or a free one; nothing for other types."""
     if not is_balanced(obj):
         return {}
     have = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or [{}]
-    address = obj["spec"].get("loadBalancerIP") or have[0].get("ip") or given.plan.free_vip(vips)
-    vips.add(address)
+    address = obj["spec"].get("loadBalancerIP") or have[0].get("ip") or vips.give()
+    vips.given(address)
     ports = [
         {"port": given.plan.bound_port(port["port"]), "protocol": port["protocol"]} for port in obj["spec"]["ports"]
     ]
     return {"ingress": [{"ip": address, "ipMode": "VIP", "ports": ports}]}
+
+
+class Claims:
+    """Who claims what, of the Services of a Snapshot."""
+
+    def __init__(self) -> None:
+        self._followed: Followed[Name, Object] = Followed()
+        self._owners: dict[tuple[str, object], set[Name]] = {}
+
+    def follow(self, snapshot: Snapshot) -> None:
+        for name, old, new in self._followed.news(snapshot.rows("Service")):
+            for obj, holds in ((old, False), (new, True)):
+                for claim in claims(obj) if obj is not None else ():
+                    owners = self._owners.setdefault((claim.what, claim.value), set())
+                    note(owners, name, holds=holds)
+                    if not owners:
+                        del self._owners[claim.what, claim.value]
+
+    def owners(self, claim: Claim) -> set[Name]:
+        """The Services that claim the same."""
+        return self._owners.get((claim.what, claim.value), set())
+
+
+class Backends:
+    """Which endpoints are in slices, which ids are used, and which endpoints may be without an id or have one left."""
+
+    def __init__(self) -> None:
+        self._slices: Followed[Name, Object] = Followed()
+        self._ids: Followed[EndpointKey, int] = Followed()
+        self.present: Counter[EndpointKey] = Counter()
+        self.numbers = Numbers()
+        self.unsettled: set[EndpointKey] = set()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        for _, old, new in self._slices.news(snapshot.rows("EndpointSlice")):
+            for obj, by in ((old, -1), (new, 1)):
+                for key in endpoint_keys(obj) if obj is not None else ():
+                    count(self.present, key, by)
+                    self.unsettled.add(key)
+        changes = self._ids.news(snapshot.backends)
+        self.numbers.free(old for _, old, _ in changes if old is not None)
+        self.numbers.use(new for _, _, new in changes if new is not None)
+        self.unsettled.update(key for key, _, _ in changes)
+
+
+class Numbers:
+    """Numbers from 1 on, some of them used, to find the lowest that are not."""
+
+    def __init__(self) -> None:
+        self._used: set[int] = set()
+        self._end = 1  # no number from here on is used
+        self._holes: list[int] = []  # a heap of the numbers below that were free when they came in
+        self._queued: set[int] = set()  # those in the heap
+
+    def use(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._used.add(number)
+            self._queue(range(self._end, number))
+            self._end = max(self._end, number + 1)
+
+    def free(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._used.discard(number)
+            self._queue((number,))
+
+    def _queue(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number not in self._queued:
+                self._queued.add(number)
+                heappush(self._holes, number)
+
+    def lowest(self, wanted: int) -> list[int]:
+        """The lowest free numbers, as many as are wanted; they stay free."""
+        found: list[int] = []
+        while self._holes and len(found) < wanted:
+            number = heappop(self._holes)
+            self._queued.discard(number)
+            if number not in self._used:
+                found.append(number)
+        self._queue(found)
+        return [*found, *range(self._end, self._end + wanted - len(found))]
 
 
 def backend_ids(snapshot: Snapshot, given: Pass) -> Snapshot:
@@ -133,11 +260,14 @@ def backend_ids(snapshot: Snapshot, given: Pass) -> Snapshot:
 
     A terminating pod stays in its slice until its node says it is gone, so no live flow ever sees its id reused.
     """
-    present = {endpoint.key for obj in snapshot.all("EndpointSlice") for endpoint in endpoints_of(obj)}
-    if present == snapshot.backends.keys():
+    index = given.index(Backends)
+    index.follow(snapshot)
+    ids = snapshot.backends
+    new = sorted(key for key in index.unsettled if key in index.present and key not in ids)
+    gone = [key for key in index.unsettled if key not in index.present and key in ids]
+    index.unsettled = {*new, *gone}
+    if not new and not gone:
         return snapshot
-    kept = {key: number for key, number in snapshot.backends.items() if key in present}
-    used = set(kept.values())
-    free = (number for number in range(1, len(present) + len(used) + 1) if number not in used)
-    kept.update(zip(sorted(present - kept.keys()), free, strict=False))
-    return replace(snapshot, backends=kept)
+    free = sorted({*index.numbers.lowest(len(new)), *(ids[key] for key in gone)})
+    put = dict(zip(new, free, strict=False))
+    return replace(snapshot, backends=(ids if isinstance(ids, Rows) else Rows(ids)).changed(put, gone))

@@ -8,75 +8,156 @@ names are those of https://kubernetes.io/docs/concepts/workloads/controllers/dep
 import hashlib
 import json
 import math
+from collections.abc import Callable, Iterable
 
 from plane.controllers.endpointslices import is_finished, is_ready
 from plane.controllers.lifecycle import Pass, digest_uid, removed
-from plane.model import DELETION_COST_ANNOTATION, Object, Snapshot
+from plane.model import DELETION_COST_ANNOTATION, Name, Object, Snapshot
+from plane.rows import Followed
 
 # Letters of generated names: no vowels and no look-alikes, so that no word and no misreading comes out of a digest.
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
 DEFAULT_HISTORY = 10
+OWNERS = ("Deployment", "ReplicaSet")
+
+Step = Callable[[Snapshot, Pass], Snapshot]
+
+
+class Owned:
+    """Pods and ReplicaSets by the uid of who controls them, and the owners that each step has to look at again.
+
+    A step is done with an owner once nothing follows from it any more, until the owner or something of its changes.
+    """
+
+    def __init__(self) -> None:
+        self._followed: dict[str, Followed[Name, Object]] = {kind: Followed() for kind in (*OWNERS, "Pod")}
+        self._of: dict[tuple[str, str], dict[Name, Object]] = {}  # by kind and owner's uid
+        self._names: dict[str, dict[str, Name]] = {kind: {} for kind in OWNERS}  # by uid
+        self._due: dict[Step, set[str]] = {step: set() for step in (roll, scale, statuses)}
+
+    def follow(self, snapshot: Snapshot) -> None:
+        touched: set[str] = set()
+        for kind, followed in self._followed.items():
+            for name, old, new in followed.news(snapshot.rows(kind)):
+                for obj, holds in ((old, False), (new, True)):
+                    if obj is not None:
+                        touched |= self._noted(kind, name, obj, holds=holds)
+        for uid in touched & self._names["ReplicaSet"].keys():
+            touched |= _controllers(snapshot.rows("ReplicaSet")[self._names["ReplicaSet"][uid]])
+        for due in self._due.values():
+            due |= touched
+
+    def _noted(self, kind: str, name: Name, obj: Object, *, holds: bool) -> set[str]:
+        """Notes an object that came or went; the uids of the owners that this is of interest to."""
+        owners = _controllers(obj)
+        for uid in owners:
+            rows = self._of.setdefault((kind, uid), {})
+            if holds:
+                rows[name] = obj
+            else:
+                del rows[name]
+            if not rows:
+                del self._of[kind, uid]
+        if kind not in OWNERS:
+            return owners
+        if holds:
+            self._names[kind][_uid(obj)] = name
+        else:
+            self._names[kind].pop(_uid(obj), None)
+        return {*owners, _uid(obj)}
+
+    def of(self, kind: str, owner: Object) -> list[Object]:
+        """The objects of a kind that the owner controls, in order of their names."""
+        rows = self._of.get((kind, _uid(owner)), {})
+        return [rows[name] for name in sorted(rows)]
+
+    def due(self, step: Step, kind: str, snapshot: Snapshot) -> list[Object]:
+        """The objects of a kind that a step has to look at, in order of their names."""
+        names, rows = self._names[kind], snapshot.rows(kind)
+        return [rows[name] for name in sorted(names[uid] for uid in self._due[step] & names.keys())]
+
+    def done(self, step: Step, still: Iterable[Object]) -> None:
+        """Says that the step has looked at all, and that from these something followed."""
+        self._due[step] = set(map(_uid, still))
 
 
 def roll(snapshot: Snapshot, given: Pass) -> Snapshot:
     """Each Deployment's ReplicaSets with the replica counts that this moment allows."""
-    owned = _owned(snapshot, "ReplicaSet")
-    pods = _owned(snapshot, "Pod")
-    for deployment in snapshot.all("Deployment"):
-        sets = owned.get(deployment["metadata"]["uid"], [])
-        current = next((row for row in sets if _template_hash(row) == template_hash(deployment)), None)
-        if current is None:
-            current = _new_set(snapshot, deployment, sets, given.now)
-            sets = [*sets, current]
-        counts = _allowed(deployment, current, sets, pods)
-        put = []
-        for row in sets:
-            wanted = {**row, "spec": {**row["spec"], "replicas": counts[_uid(row)]}}
-            if row is current and _revision(row) < max(map(_revision, sets)):  # rolled back to a template it had
-                annotations = {**row["metadata"]["annotations"], REVISION: str(max(map(_revision, sets)) + 1)}
-                wanted["metadata"] = {**row["metadata"], "annotations": annotations}
-            put.append(wanted)
-        empty = [row for row in sets if row is not current and not counts[_uid(row)] and not pods.get(_uid(row))]
-        empty.sort(key=_revision)
-        history = deployment["spec"].get("revisionHistoryLimit", DEFAULT_HISTORY)
-        snapshot = removed(snapshot.changed(put), empty[: max(0, len(empty) - history)], given.now)
+    index = given.index(Owned)
+    index.follow(snapshot)
+    still = []
+    for deployment in index.due(roll, "Deployment", snapshot):
+        after = _rolled(snapshot, deployment, index, given.now)
+        if after is not snapshot:
+            still.append(deployment)
+        snapshot = after
+    index.done(roll, still)
     return snapshot
+
+
+def _rolled(snapshot: Snapshot, deployment: Object, index: Owned, now: str) -> Snapshot:
+    sets = index.of("ReplicaSet", deployment)
+    current = next((row for row in sets if _template_hash(row) == template_hash(deployment)), None)
+    if current is None:
+        current = _new_set(snapshot, deployment, sets, now)
+        sets = [*sets, current]
+    pods = {_uid(row): index.of("Pod", row) for row in sets}
+    counts = _allowed(deployment, current, sets, pods)
+    put = []
+    for row in sets:
+        wanted = {**row, "spec": {**row["spec"], "replicas": counts[_uid(row)]}}
+        if row is current and _revision(row) < max(map(_revision, sets)):  # rolled back to a template it had
+            annotations = {**row["metadata"]["annotations"], REVISION: str(max(map(_revision, sets)) + 1)}
+            wanted["metadata"] = {**row["metadata"], "annotations": annotations}
+        put.append(row if wanted == row else wanted)
+    empty = [row for row in sets if row is not current and not counts[_uid(row)] and not pods[_uid(row)]]
+    empty.sort(key=_revision)
+    history = deployment["spec"].get("revisionHistoryLimit", DEFAULT_HISTORY)
+    return removed(snapshot.changed(put), empty[: max(0, len(empty) - history)], now)
 
 
 def scale(snapshot: Snapshot, given: Pass) -> Snapshot:
     """Each ReplicaSet with as many pods as it wants: made, or on their way out, the least useful first."""
-    owned = _owned(snapshot, "Pod")
-    for row in snapshot.all("ReplicaSet"):
-        pods = [pod for pod in owned.get(_uid(row), []) if _counts(pod)]
-        wanted = row["spec"].get("replicas", 1)
-        if len(pods) < wanted:
-            made = [_new_pod(snapshot, row, index, given.now) for index in range(wanted - len(pods))]
-            snapshot = snapshot.changed(made)
-        elif len(pods) > wanted:
-            crowd: dict[str, int] = {}
-            for pod in pods:
-                name = pod["spec"].get("nodeName", "")
-                crowd[name] = crowd.get(name, 0) + 1
-            pods.sort(key=lambda pod: _worth(pod, crowd))
-            snapshot = removed(snapshot, pods[: len(pods) - wanted], given.now)
+    index = given.index(Owned)
+    index.follow(snapshot)
+    still = []
+    for row in index.due(scale, "ReplicaSet", snapshot):
+        after = _scaled(snapshot, row, index.of("Pod", row), given.now)
+        if after is not snapshot:
+            still.append(row)
+        snapshot = after
+    index.done(scale, still)
     return snapshot
+
+
+def _scaled(snapshot: Snapshot, row: Object, owned: list[Object], now: str) -> Snapshot:
+    pods = [pod for pod in owned if _counts(pod)]
+    wanted = row["spec"].get("replicas", 1)
+    if len(pods) < wanted:
+        return snapshot.changed(_new_pod(snapshot, row, index, now) for index in range(wanted - len(pods)))
+    if len(pods) == wanted:
+        return snapshot
+    crowd: dict[str, int] = {}
+    for pod in pods:
+        name = pod["spec"].get("nodeName", "")
+        crowd[name] = crowd.get(name, 0) + 1
+    pods.sort(key=lambda pod: _worth(pod, crowd))
+    return removed(snapshot, pods[: len(pods) - wanted], now)
 
 
 def statuses(snapshot: Snapshot, given: Pass) -> Snapshot:
     """``status`` of ReplicaSets and Deployments, counted from their pods."""
-    owned = _owned(snapshot, "Pod")
-    put = []
-    for row in snapshot.all("ReplicaSet"):
-        pods = [pod for pod in owned.get(_uid(row), []) if _counts(pod)]
-        ready = sum(map(is_ready, pods))
-        put.append(_with_status(row, {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}))
+    index = given.index(Owned)
+    index.follow(snapshot)
+    put = [_with_status(row, _replicas(index.of("Pod", row))) for row in index.due(statuses, "ReplicaSet", snapshot)]
     snapshot = snapshot.changed(put)
-    sets = _owned(snapshot, "ReplicaSet")
+    index.follow(snapshot)
+    still = []
     put = []
-    for deployment in snapshot.all("Deployment"):
-        rows = sets.get(_uid(deployment), [])
+    for deployment in index.due(statuses, "Deployment", snapshot):
+        rows = index.of("ReplicaSet", deployment)
         updated = [row for row in rows if _template_hash(row) == template_hash(deployment)]
         ready = sum(row["status"]["readyReplicas"] for row in rows)
         wanted = deployment["spec"].get("replicas", 1)
@@ -88,7 +169,16 @@ def statuses(snapshot: Snapshot, given: Pass) -> Snapshot:
             "unavailableReplicas": max(0, wanted - ready),
         }
         put.append(_with_status(deployment, status))
+        if put[-1] is not deployment:
+            still.append(deployment)
+    index.done(statuses, still)
     return snapshot.changed(put)
+
+
+def _replicas(owned: list[Object]) -> dict[str, int]:
+    pods = [pod for pod in owned if _counts(pod)]
+    ready = sum(map(is_ready, pods))
+    return {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
 
 
 def template_hash(deployment: Object) -> str:
@@ -161,14 +251,9 @@ def _allowed(deployment: Object, current: Object, sets: list[Object], pods: dict
     return counts
 
 
-def _owned(snapshot: Snapshot, kind: str) -> dict[str, list[Object]]:
-    """uid of a controlling owner → objects of a kind that it owns."""
-    found: dict[str, list[Object]] = {}
-    for obj in snapshot.all(kind):
-        for owner in obj["metadata"].get("ownerReferences") or ():
-            if owner.get("controller"):
-                found.setdefault(owner["uid"], []).append(obj)
-    return found
+def _controllers(obj: Object) -> set[str]:
+    """uids of the owners that control the object: one, as a rule."""
+    return {owner["uid"] for owner in obj["metadata"].get("ownerReferences") or () if owner.get("controller")}
 
 
 def _uid(obj: Object) -> str:

@@ -5,7 +5,7 @@ A slice holds endpoints that have the same ports, as Kubernetes' own controller 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from plane.addresses import AddressPlan
 from plane.controllers.lifecycle import Pass, digest_uid
@@ -14,12 +14,15 @@ from plane.model import (
     SERVICE_LABEL,
     WEIGHT_ANNOTATION,
     ZONE_LABEL,
+    Key,
+    Name,
     Object,
     Service,
     ServicePort,
     Snapshot,
     key_of,
 )
+from plane.rows import Followed
 
 MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
@@ -28,53 +31,139 @@ SLICE_SIZE = 100
 # (name, protocol, number) of each port, in the order of the Service.
 Ports = tuple[tuple[str, str, int], ...]
 Zones = dict[str, str]  # of nodes, by name
+Label = tuple[str, str, str]  # namespace, name, value
+
+
+class Selected:
+    """Which pods have which label and which Services select by it, and the Services to be looked at again.
+
+    A Service is settled once its slices are as they should be, until it, a pod that it selects or selected, the zone of
+    a node, or one of its slices changes.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: Followed[Name, Object] = Followed()
+        self._services: Followed[Name, Object] = Followed()
+        self._pods: Followed[Name, Object] = Followed()
+        self._slices: Followed[Name, Object] = Followed()
+        self._pods_by_label: dict[Label, dict[Name, Object]] = {}
+        self._services_by_label: dict[Label, dict[Name, Object]] = {}  # each by the first label of its selector
+        self._calls: dict[Name, set[Name]] = {}  # the slices that a Service calls for
+        self._called: dict[Name, Name] = {}  # and who calls for a slice
+        self.zones: Zones = {}
+        self.unsettled: set[Name] = set()
+        self.doubtful: set[Name] = set()  # slices that may be ours, and that nobody may call for any more
+
+    def follow(self, snapshot: Snapshot) -> None:
+        for name, old, new in self._services.news(snapshot.rows("Service")):
+            self.unsettled.add(name)
+            for obj, holds in ((old, False), (new, True)):
+                if obj is not None and selecting(obj):
+                    _file(self._services_by_label, _labels(name, obj["spec"]["selector"])[:1], name, obj, holds=holds)
+        for name, old, new in self._pods.news(snapshot.rows("Pod")):
+            for pod, holds in ((old, False), (new, True)):
+                if pod is not None:
+                    labels = _labels(name, pod["metadata"].get("labels") or {})
+                    _file(self._pods_by_label, labels, name, pod, holds=holds)
+                    self.unsettled.update(self._selecting(labels, pod))
+        if self._nodes.news(snapshot.rows("Node")):
+            zones = {obj["metadata"]["name"]: _zone(obj) for obj in snapshot.all("Node")}
+            if zones != self.zones:
+                self.zones = zones
+                self.unsettled |= self._calls.keys()
+        for name, _, _ in self._slices.news(snapshot.rows("EndpointSlice")):
+            self.doubtful.add(name)
+            if name in self._called:
+                self.unsettled.add(self._called[name])
+
+    def _selecting(self, labels: Iterable[Label], pod: Object) -> Iterator[Name]:
+        """The Services that select a pod with these labels."""
+        for label in labels:
+            for name, service in self._services_by_label.get(label, {}).items():
+                if selects(service["spec"]["selector"].items(), pod):
+                    yield name
+
+    def near(self, name: Name, service: Object) -> list[Object]:
+        """Pods that have one of the labels a Service selects, the rarest: few of them are looked at in vain."""
+        found = (self._pods_by_label.get(label, {}) for label in _labels(name, service["spec"]["selector"]))
+        rows = min(found, key=len)
+        return [rows[pod] for pod in sorted(rows)]
+
+    def call(self, service: Name, slices: Iterable[Name]) -> None:
+        """Says which slices a Service calls for from here on."""
+        before, after = self._calls.pop(service, set()), set(slices)
+        for name in before - after:
+            del self._called[name]
+        self.doubtful |= before - after
+        self._called.update(dict.fromkeys(after, service))
+        if after:
+            self._calls[service] = after
+
+    def is_called(self, name: Name) -> bool:
+        return name in self._called
+
+
+def _labels(name: Name, labels: Mapping[str, str]) -> list[Label]:
+    return [(name[0], *label) for label in labels.items()]
+
+
+def _file(
+    table: dict[Label, dict[Name, Object]], labels: Iterable[Label], name: Name, obj: Object, *, holds: bool
+) -> None:
+    """Has the table hold the object under these labels, or not."""
+    for label in labels:
+        rows = table.setdefault(label, {})
+        if holds:
+            rows[name] = obj
+        else:
+            del rows[name]
+        if not rows:
+            del table[label]
 
 
 def endpoint_slices(snapshot: Snapshot, given: Pass) -> Snapshot:
     """Slices as selectors call for them; one that is equal to what is there already is left as it is."""
-    wanted, stale = _slices(snapshot, given.plan)
-    put = []
+    index = given.index(Selected)
+    index.follow(snapshot)
+    put: list[Object] = []
+    still = set()
+    for name in sorted(index.unsettled):
+        service = snapshot.get("Service", *name)
+        wanted = []
+        if service is not None and selecting(service):
+            wanted = list(_slices_of(service, index.near(name, service), given.plan, index.zones))
+        index.call(name, [(obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in wanted])
+        changes = list(_changes(snapshot, wanted, given.now))
+        if changes:
+            still.add(name)
+        put += changes
+    index.unsettled = still
+    rows = snapshot.rows("EndpointSlice")
+    index.doubtful = {
+        name for name in index.doubtful if name in rows and _is_managed(rows[name]) and not index.is_called(name)
+    }
+    return snapshot.changed(put, (Key("EndpointSlice", *name) for name in index.doubtful))
+
+
+def _changes(snapshot: Snapshot, wanted: Iterable[Object], now: str) -> Iterator[Object]:
+    """What has to be put so that these slices are there."""
     for obj in wanted:
         key = key_of(obj)
         before = snapshot.get(*key)
         if before is None:
-            made = {
-                "uid": digest_uid(*key, obj["metadata"]["ownerReferences"][0]["uid"], snapshot.generation),
-                "creationTimestamp": given.now,
-            }
-            put.append({**obj, "metadata": {**obj["metadata"], **made}})
+            uid = digest_uid(*key, obj["metadata"]["ownerReferences"][0]["uid"], snapshot.generation)
+            yield {**obj, "metadata": {**obj["metadata"], "uid": uid, "creationTimestamp": now}}
         elif any(before[name] != obj[name] for name in ("endpoints", "ports")):
-            put.append({**before, "endpoints": obj["endpoints"], "ports": obj["ports"]})
-    return snapshot.changed(put, map(key_of, stale))
+            yield {**before, "endpoints": obj["endpoints"], "ports": obj["ports"]}
 
 
-def _slices(snapshot: Snapshot, plan: AddressPlan) -> tuple[list[Object], list[Object]]:
-    """The slices that selectors call for, and those in the Snapshot that no selector calls for any more."""
-    pods_by_label: dict[tuple[str, str, str], list[Object]] = {}
-    for pod in snapshot.all("Pod"):
-        for name, value in (pod["metadata"].get("labels") or {}).items():
-            pods_by_label.setdefault((pod["metadata"]["namespace"], name, value), []).append(pod)
-    zones = {obj["metadata"]["name"]: _zone(obj) for obj in snapshot.all("Node")}
-    wanted = [
-        obj
-        for service_obj in snapshot.all("Service")
-        if service_obj["spec"].get("selector") and service_obj["spec"].get("type") != "ExternalName"
-        for obj in _slices_of(service_obj, _near(service_obj, pods_by_label), plan, zones)
-    ]
-    names = {key_of(obj) for obj in wanted}
-    stale = [
-        obj
-        for obj in snapshot.all("EndpointSlice")
-        if (obj["metadata"].get("labels") or {}).get(MANAGED_LABEL) == MANAGER and key_of(obj) not in names
-    ]
-    return wanted, stale
+def selecting(service: Object) -> bool:
+    """Whether a Service has slices made for it."""
+    return bool(service["spec"].get("selector")) and service["spec"].get("type") != "ExternalName"
 
 
-def _near(service: Object, pods_by_label: dict[tuple[str, str, str], list[Object]]) -> list[Object]:
-    """Pods that have one of the labels a Service selects, the rarest: few of them are looked at in vain."""
-    selector = service["spec"]["selector"].items()
-    found = (pods_by_label.get((service["metadata"]["namespace"], *label), []) for label in selector)
-    return min(found, key=len)
+def _is_managed(obj: Object) -> bool:
+    return bool((obj["metadata"].get("labels") or {}).get(MANAGED_LABEL) == MANAGER)
 
 
 def is_ready(pod: Object) -> bool:

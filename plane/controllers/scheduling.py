@@ -1,23 +1,43 @@
 """Pods onto nodes, and an address for each. Pure."""
 
-from plane.controllers.lifecycle import Pass
+from collections import Counter
+
+from plane.controllers.lifecycle import Pass, Taking, count, note
 from plane.errors import PlaneError
-from plane.model import Object, Snapshot
+from plane.model import Name, Object, Snapshot
+from plane.rows import Followed
+
+
+class Places:
+    """Where pods are, which addresses they have, and which have none."""
+
+    def __init__(self) -> None:
+        self._followed: Followed[Name, Object] = Followed()
+        self.taken: Counter[str] = Counter()
+        self.load: Counter[str] = Counter()  # by the name of the node
+        self.waiting: set[Name] = set()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        for name, old, new in self._followed.news(snapshot.rows("Pod")):
+            for pod, by in ((old, -1), (new, 1)):
+                if pod is not None:
+                    count(self.taken, _address(pod), by)
+                    count(self.load, pod["spec"].get("nodeName"), by)
+            waits = new is not None and not _address(new) and "deletionTimestamp" not in new["metadata"]
+            note(self.waiting, name, holds=waits)
 
 
 def schedule(snapshot: Snapshot, given: Pass) -> Snapshot:
     """Pods without a node go to the ready node that has the fewest; each gets an address of its node's range."""
+    index = given.index(Places)
+    index.follow(snapshot)
+    if not index.waiting:
+        return snapshot
     ready = {obj["metadata"]["name"]: obj for obj in snapshot.all("Node") if node_is_ready(obj)}
-    load = dict.fromkeys(ready, 0)
-    taken: set[str] = set()
-    for pod in snapshot.all("Pod"):
-        taken.add((pod.get("status") or {}).get("podIP", ""))
-        if pod["spec"].get("nodeName") in load:
-            load[pod["spec"]["nodeName"]] += 1
+    load = {name: index.load[name] for name in ready}
+    taken = Taking(index.taken)
     put = []
-    for pod in snapshot.all("Pod"):
-        if (pod.get("status") or {}).get("podIP") or "deletionTimestamp" in pod["metadata"]:
-            continue
+    for pod in (snapshot.rows("Pod")[name] for name in sorted(index.waiting)):
         name = pod["spec"].get("nodeName") or _choose(pod, ready, load)
         node = snapshot.get("Node", "", name) if name else None
         if node is None:
@@ -33,6 +53,10 @@ def schedule(snapshot: Snapshot, given: Pass) -> Snapshot:
         load[name] = load.get(name, 0) + 1
         put.append(_placed(pod, node, address, given.now))
     return snapshot.changed(put)
+
+
+def _address(pod: Object) -> str:
+    return (pod.get("status") or {}).get("podIP") or ""
 
 
 def node_number(node: Object) -> int:

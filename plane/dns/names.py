@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plane.model import SERVICE_LABEL, Key, Object, Service, Snapshot, slices_by_service
+from plane.rows import differences
 
 ZONE = "cluster.local"
 REVERSE = "in-addr.arpa"
@@ -54,9 +55,7 @@ def compile(snapshot: Snapshot, bound_port: BoundPort, last: tuple[Snapshot, Nam
     ``last`` are an earlier Snapshot and its names, which are kept as far as they are the same.
     """
     before, names = last or (Snapshot(), None)
-    same = names is not None and all(
-        before.objects.get(kind) is snapshot.objects.get(kind) for kind in ("Service", "Namespace")
-    )
+    same = names is not None and all(before.rows(kind) is snapshot.rows(kind) for kind in ("Service", "Namespace"))
     services = names.services if names and same else _packed(_of_services(snapshot, bound_port))
     if names and same and not _headless_changed(before, snapshot):
         return Names(services, names.headless)
@@ -64,7 +63,7 @@ def compile(snapshot: Snapshot, bound_port: BoundPort, last: tuple[Snapshot, Nam
 
 
 def equal(one: Names, other: Names) -> bool:
-    return all(np.array_equal(left, right) for left, right in zip(one, other, strict=True))
+    return all(left is right or np.array_equal(left, right) for left, right in zip(one, other, strict=True))
 
 
 def unpacked(part: np.ndarray) -> Records:
@@ -203,21 +202,18 @@ def _ready(endpoint_slice: Object) -> Iterator[_Address]:
 
 def _headless_changed(before: Snapshot, now: Snapshot) -> bool:
     """Whether a slice of a headless Service is another than before, the Services being the same."""
-    old, new = before.objects.get("EndpointSlice", {}), now.objects.get("EndpointSlice", {})
-    if old is new:
-        return False
-    changed = [obj for name, obj in new.items() if old.get(name) is not obj]
-    changed += [obj for name, obj in old.items() if new.get(name) is not obj]
+    changes = differences(before.rows("EndpointSlice"), now.rows("EndpointSlice"))
+    changed = [obj for _, old, new in changes for obj in (old, new) if obj is not None]
     keys = {
         (obj["metadata"].get("namespace", "default"), (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) or "")
         for obj in changed
     }
-    services = now.objects.get("Service", {})
+    services = now.rows("Service")
     return any(_is_headless(services[key]) for key in keys if key in services)
 
 
 def _headless_keys(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    return (key for key, obj in snapshot.objects.get("Service", {}).items() if _is_headless(obj))
+    return (key for key, obj in snapshot.rows("Service").items() if _is_headless(obj))
 
 
 def _is_headless(service: Object) -> bool:

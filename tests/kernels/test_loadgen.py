@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from kernels.layout import IDLE, MISSES, TCP, UDP, Load
+from kernels.layout import ALONE, MISSES, TCP, UDP, Load
 from kernels.net import answers, loadgen, syscalls
 from plane.addresses import AddressPlan, ip_to_int
 from tests import reference
@@ -35,7 +35,7 @@ def load_on(*targets: Address, proto: int = TCP, clients: int = 1, answer: int =
         loadgen.breath(load, 0)  # compiles, before anybody waits
         yield load
         loadgen.end_all(load)
-        assert (load.clients["state"] == IDLE).all()
+        assert (load.clients["state"] == ALONE).all()
         assert load.loop[0]["idle"] == len(load.clients)
 
 

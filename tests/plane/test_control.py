@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
@@ -161,14 +162,14 @@ async def test_a_port_that_is_taken_is_told_once_and_everything_else_is_served(p
 async def test_what_cannot_be_compiled_is_told_and_the_tables_before_stay_in_force(plan, monkeypatch):
     lines: list[str] = []
     async with serving(plan, manifests(), notice=lines.append) as control:
-        compiled = nodetables.compile
+        compiled = nodetables.Compiler.compile
 
-        def broken(snapshot: Snapshot, algorithm: int) -> nodetables.NodeTables:
+        def broken(self: nodetables.Compiler, snapshot: Snapshot, *given: Any) -> nodetables.NodeTables:
             if snapshot.get("Service", "default", "other"):
                 raise ValueError("what nobody thought of")
-            return compiled(snapshot, algorithm)
+            return compiled(self, snapshot, *given)
 
-        monkeypatch.setattr(nodetables, "compile", broken)
+        monkeypatch.setattr(nodetables.Compiler, "compile", broken)
         other = {**manifests()[1], "metadata": {"name": "other", "namespace": "default"}}
         with pytest.raises(PlaneError, match="what nobody thought of"):
             await control.apply([other])

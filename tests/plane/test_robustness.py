@@ -431,10 +431,6 @@ def test_a_backend_that_resets_mid_stream_is_no_clean_end_to_its_client(
                 assert how_it_ended(client) == "reset"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the write that meets the reset takes the socket's error, the read after it sees an end, which is passed on",
-)
 def test_a_backend_that_resets_while_its_client_uploads_is_no_clean_end_either(
     proxy: Proxy, plan: AddressPlan, vip: Address
 ) -> None:
@@ -449,9 +445,6 @@ def test_a_backend_that_resets_while_its_client_uploads_is_no_clean_end_either(
                 assert how_it_ended(client) == "reset"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a read that stops at urgent data is short, and is taken to have emptied the socket"
-)
 def test_bytes_after_urgent_data_are_not_left_behind(
     start: Callable[..., Proxy], plan: AddressPlan, vip: Address
 ) -> None:
