@@ -52,10 +52,10 @@ def unserved_because(ingress: Object, snapshot: Snapshot) -> str:
 def controller_of(ingress: Object, snapshot: Snapshot) -> str:
     """The controller of an Ingress's class, whose ways it is served in; empty where there is no such class."""
     classes, name = _classes(snapshot), class_of(ingress)
-    if not name and len(_defaults(classes)) == 1:
-        name = _defaults(classes)[0]
     if not classes or name == OWN_CLASS:
         return CONTROLLERS.get(name, "")
+    if not name and len(defaults := _defaults(classes)) == 1:
+        name = defaults[0]
     return (classes.get(name, {}).get("spec") or {}).get("controller", "")
 
 

@@ -306,10 +306,12 @@ class _Table:
         self._origins = [Origin("", "", -1, -1)]
         self._text = _Text()
         self._packer = Packer(self._text.add)
+        self._same: dict[tuple[int, bool], int] = {}  # rows of policies; what was asked lives as long as ``_asked``
+        self._asked: list[tuple[Object, Asked]] = []
 
     def add(self, ingresses: Iterable[Object]) -> None:
         """All Ingresses: first what each says of its hosts as a whole, for that concerns the paths of the others."""
-        rows = [(ingress, dialects.asked(ingress, self._snapshot)) for ingress in ingresses]
+        rows = self._asked = [(ingress, dialects.asked(ingress, self._snapshot)) for ingress in ingresses]
         routed = [row for row in rows if not row[1].canary]
         for ingress, asked in routed:
             for rule in ingress["spec"].get("rules") or ():
@@ -335,7 +337,7 @@ class _Table:
         if ingress["spec"].get("defaultBackend"):
             # What no host takes is neither redirected nor rewritten, in ingress-nginx.
             policies = replace(asked.policies, redirect="", redirect_status=0, https=False)
-            policy = self._policy(replace(asked, https=False, policies=policies), "", {})
+            policy = self._packer.policy(self._policies(replace(asked, policies=policies), False, {}))
             default = self._place(ingress, ingress["spec"]["defaultBackend"], -1, -1, policy)
             self._defaults.append((bool(rules), default))
         for number, rule in enumerate(rules):
@@ -352,8 +354,18 @@ class _Table:
 
     def _policy(self, asked: Asked, host: str, path: Object) -> int:
         """Row of the policies of a path, which may be a default backend's, without anything."""
+        secured = asked.https and self._is_secured(host)
+        if asked.rewrite or asked.auth_secret or asked.policies.cookie:
+            return self._packer.policy(self._policies(asked, secured, path))
+        key = id(asked), secured  # of what no path changes: most Ingresses share the one object that asks for nothing
+        if key not in self._same:
+            self._same[key] = self._packer.policy(self._policies(asked, secured, path))
+        return self._same[key]
+
+    def _policies(self, asked: Asked, secured: bool, path: Object) -> Policies:
+        """Of a path, or of a default backend where there is none; ``secured``: its host has TLS."""
         policies, text = asked.policies, path.get("path") or "/"
-        if asked.https and self._is_secured(host):
+        if secured:
             policies = replace(policies, https=True)
         if policies.auth and not policies.denied and asked.auth_secret:
             namespace, name, by_key = asked.auth_secret
@@ -368,7 +380,7 @@ class _Table:
             policies = replace(policies, forwarded_prefix="")
         if policies.cookie and not policies.cookie_path:
             policies = replace(policies, cookie_path=text if _PLAIN.match(text) else "/")
-        return self._packer.policy(policies)
+        return policies
 
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""

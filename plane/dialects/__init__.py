@@ -39,9 +39,16 @@ def asked(ingress: Object, snapshot: Snapshot) -> Asked:
     controller = controller_of(ingress, snapshot)
     if controller not in (NGINX, OWN, ""):
         return NOTHING
+    annotations = _annotations(ingress)
+    if not any(name.startswith(nginx.PREFIX) for name in annotations):
+        return _UNSAID[controller == NGINX]
     namespace = ingress["metadata"].get("namespace", "default")
-    said, _ = nginx.read(_annotations(ingress))
+    said, _ = nginx.read(annotations)
     return nginx.asked(said, namespace, ingress["metadata"]["name"], limits=controller == NGINX)
+
+
+# What Ingresses without annotations ask for: of our own class or none, and of that of ingress-nginx.
+_UNSAID = tuple(nginx.asked({}, "", "", limits=limits) for limits in (False, True))
 
 
 def unfit(annotations: Mapping[str, str]) -> Iterator[Unfit]:

@@ -301,3 +301,26 @@ def test_passwords_are_in_no_dump() -> None:
     table = routes.compile(snapshot_of(*made.all("Ingress"), users))
     assert table.policy(1).auth_users == ("ada:{SHA}hash",)
     assert "SHA" not in routes.dump(table) + repr(table.policy(1)) + repr(table)
+
+
+def test_default_backends_have_the_policies_of_their_own_ingress() -> None:
+    made = [
+        ingress(
+            f"i{number}",
+            rule(f"h{number}.com", prefix("/x", "web")),
+            default="web",
+            annotations={
+                "nginx.ingress.kubernetes.io/limit-rps": str(number + 1),
+                "nginx.ingress.kubernetes.io/force-ssl-redirect": "true",
+            },
+        )
+        for number in range(50)
+    ]
+    table = routes.compile(snapshot_of(*BASE, *made))
+    router = Router(table)
+    for number in range(50):
+        for path in ("/x", "/y"):
+            policies = table.policy(router.match(f"h{number}.com", path).policy)
+            assert (policies.limit_rps, policies.https) == (number + 1, True)
+    unknown = table.policy(router.match("other.org", "/").policy)
+    assert (unknown.limit_rps, unknown.https) == (1, False)
