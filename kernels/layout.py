@@ -182,18 +182,20 @@ class Steering(NamedTuple):
 # Ingress tables. A host owns a run of paths in match order; a path leads to a target; a target is a run of endpoints.
 EXACT = 0
 PREFIX = 1
-PATH_KINDS = ("Exact", "Prefix")
+REGEX = 2  # the text is a regular expression that matches where a path begins, in whatever case
+PATH_KINDS = ("Exact", "Prefix", "Regex")
 
 HOST = np.dtype(
     [
         ("name", "u4"),  # offset in Routes.text, lower case; a wildcard's name is what follows "*", ".foo.com"
         ("name_length", "u2"),  # 0: the rules for any host
         ("wildcard", "u1"),
-        ("spare", "u1"),
+        ("alias", "u1"),  # another name of a host: it has the paths of that one's row
         ("first_path", "u4"),
         ("paths", "u4"),
         ("default", "u4"),  # target of a path miss under this host, of a host miss in row 0; 0: there is none
         ("origin", "u4"),  # row of Routes.origins: which Ingress gave the default
+        ("policy", "u4"),  # row of POLICY, of a path miss; it may be there without a default
     ],
     align=True,
 )
@@ -206,6 +208,8 @@ PATH = np.dtype(
         ("slash", "u1"),  # the manifest's Prefix ended in "/": it wins over its twin without
         ("target", "u4"),
         ("origin", "u4"),  # row of Routes.origins: which Ingress, rule and path said so
+        ("policy", "u4"),  # row of POLICY; 0: nothing but to forward
+        ("canary", "u4"),  # row of CANARY; 0: there is none
     ],
     align=True,
 )
@@ -218,6 +222,92 @@ TARGET = np.dtype(
         ("algorithm", "u1"),
         ("spare", "u1"),
         ("status", "u2"),  # answered when there is no endpoint
+    ],
+    align=True,
+)
+
+# What is done with the requests of a route besides forwarding them (``plane.policies`` has the words). Row 0 is none.
+# Text is a row of STRING, of which row 0 is empty; a list is a RUN of rows of STRING, of addresses one of NETWORK.
+
+STRING = np.dtype([("offset", "u4"), ("length", "u4")])  # in Routes.text
+RUN = np.dtype([("first", "u4"), ("count", "u4")])
+NETWORK = np.dtype([("ip", "u4"), ("mask", "u4")])  # an address is in it if ``address & mask == ip``
+
+POLICY = np.dtype(
+    [
+        ("denied", "u4"),  # text: why nothing is served
+        ("body_limit", "u8"),  # bytes; 0: none
+        ("cors", "u1"),
+        ("cors_credentials", "u1"),
+        ("cors_origins", RUN),
+        ("cors_methods", "u4"),  # text
+        ("cors_headers", "u4"),  # text
+        ("cors_expose", "u4"),  # text
+        ("cors_max_age_s", "i8"),
+        ("redirect", "u4"),  # text: where to, with variables
+        ("redirect_status", "u2"),
+        ("https", "u1"),  # plain HTTP is redirected to HTTPS
+        ("keep_slash", "u1"),  # also one at the end of its URL
+        ("limit_key", "u4"),  # text: routes with the same one are counted together
+        ("limit_rps", "u4"),
+        ("limit_rpm", "u4"),
+        ("limit_burst", "u4"),  # how many times as much may come at once
+        ("limit_connections", "u4"),
+        ("unlimited", RUN),  # of networks
+        ("sources_denied", RUN),  # of networks
+        ("sources_allowed", RUN),  # of networks
+        ("auth", "u1"),
+        ("auth_realm", "u4"),  # text
+        ("auth_users", RUN),  # lines of htpasswd
+        ("rewrite_from", "u4"),  # text: a regular expression
+        ("rewrite_to", "u4"),  # text, with $1 to $9
+        ("forwarded_prefix", "u4"),  # text, with $1 to $9
+        ("upstream_host", "u4"),  # text
+        ("connect_timeout_ms", "u4"),  # 0 here and below: the plane's own
+        ("read_timeout_ms", "u4"),
+        ("send_timeout_ms", "u4"),
+        ("retry_on", "u4"),  # RETRY_… bits
+        ("retry_tries", "u4"),
+        ("retry_timeout_ms", "u4"),
+        ("hash_by", "u4"),  # text, with variables
+        ("cookie", "u4"),  # text: its name
+        ("cookie_persistent", "u1"),
+        ("cookie_change_on_failure", "u1"),
+        ("cookie_secure", "u1"),
+        ("cookie_path", "u4"),  # text
+        ("cookie_domain", "u4"),  # text
+        ("cookie_same_site", "u4"),  # text
+        ("cookie_expires_s", "u4"),
+        ("cookie_max_age_s", "u4"),
+    ],
+    align=True,
+)
+
+RETRY_CONDITIONS = (
+    "error",
+    "timeout",
+    "invalid_header",
+    "http_500",
+    "http_502",
+    "http_503",
+    "http_504",
+    "http_403",
+    "http_404",
+    "http_429",
+    "non_idempotent",
+    "off",
+)
+
+CANARY = np.dtype(
+    [
+        ("target", "u4"),
+        ("origin", "u4"),
+        ("header", "u4"),  # text, lower case
+        ("header_value", "u4"),  # text
+        ("header_pattern", "u4"),  # text: a regular expression
+        ("cookie", "u4"),  # text
+        ("weight", "u4"),  # out of total
+        ("total", "u4"),
     ],
     align=True,
 )

@@ -12,6 +12,8 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from kernels.layout import ALGORITHMS, RANDOM
+from plane import dialects
+from plane.annotationadvice import remarks
 from plane.controllers.addressing import is_balanced
 from plane.dns.names import followed, loops
 from plane.frontends import algorithm_of, slow_start_of
@@ -63,14 +65,6 @@ POD_FIELDS = (
     "runtimeClassName",
 )
 RESOLVER_OPTIONS = ("ndots", "timeout", "attempts")  # of dnsConfig, that pods' resolvers act on
-# Annotations by which ingress controllers are told what the Ingress API has no field for.
-DIALECTS = (
-    "nginx.ingress.kubernetes.io/",
-    "traefik.ingress.kubernetes.io/",
-    "konghq.com/",
-    "haproxy.org/",
-    "haproxy-ingress.github.io/",
-)
 
 
 def advise(snapshot: Snapshot, algorithm: int = RANDOM) -> list[str]:
@@ -266,14 +260,16 @@ def _pods(obj: Object) -> Iterator[str]:
 
 
 def _dialect(obj: Object) -> Iterator[str]:
+    """Of a Service: controllers read some annotations there, the plane reads none."""
     annotations = obj["metadata"].get("annotations") or {}
-    found = sorted(name for name in annotations if name.startswith(DIALECTS))
+    found = sorted(name for name in annotations if name.startswith(dialects.DIALECTS))
     if found:
         yield _said(obj, "metadata.annotations", f"not acted on yet: {', '.join(found)}")
 
 
 def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
-    yield from _dialect(obj)
+    for field, what in remarks(obj, snapshot):
+        yield _said(obj, field, what)
     unserved = unserved_because(obj, snapshot)
     if unserved:
         named = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
@@ -331,6 +327,8 @@ def _conflicts(snapshot: Snapshot) -> Iterator[str]:
     """Rules for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
     taken: dict[tuple[Any, ...], str] = {}
     for obj in served(snapshot):
+        if dialects.asked(obj, snapshot).canary:
+            continue
         for slot, place in _slots(obj):
             if slot not in taken:
                 taken[slot] = f"{key_of(obj)} {place.path}"

@@ -11,13 +11,16 @@ from plane.model import Object, Snapshot
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 OWN_CLASS = "trafficplane"
-# ``spec.controller`` of the classes that the plane serves: its own, and those of the controllers it stands in for.
-CONTROLLERS = (
-    "trafficplane.dev/ingress",
-    "k8s.io/ingress-nginx",
-    "traefik.io/ingress-controller",
-    "ingress-controllers.konghq.com/kong",
-)
+OWN = "trafficplane.dev/ingress"
+NGINX = "k8s.io/ingress-nginx"
+# ``spec.controller`` of the classes that the plane serves, its own and those of the controllers it stands in for, by
+# the name that such a class has where nobody has chosen another.
+CONTROLLERS = {
+    OWN_CLASS: OWN,
+    "nginx": NGINX,
+    "traefik": "traefik.io/ingress-controller",
+    "kong": "ingress-controllers.konghq.com/kong",
+}
 
 
 def served(snapshot: Snapshot) -> list[Object]:
@@ -28,12 +31,12 @@ def served(snapshot: Snapshot) -> list[Object]:
 
 def unserved_because(ingress: Object, snapshot: Snapshot) -> str:
     """Why the plane does not serve an Ingress; empty where it does."""
-    classes = {obj["metadata"]["name"]: obj for obj in snapshot.all("IngressClass")}
+    classes = _classes(snapshot)
     name = class_of(ingress)
     if not classes or name == OWN_CLASS:
         return ""
     if not name:
-        defaults = [row for row, obj in classes.items() if _annotations(obj).get(DEFAULT_ANNOTATION) == "true"]
+        defaults = _defaults(classes)
         if len(defaults) != 1:
             there = f"{len(defaults)} are the default: {', '.join(defaults)}" if defaults else "none is the default"
             return f"it names no class, and of the {len(classes)} IngressClass objects {there}"
@@ -41,14 +44,32 @@ def unserved_because(ingress: Object, snapshot: Snapshot) -> str:
     if name not in classes:
         return f'there is no IngressClass "{name}"'
     controller = (classes[name].get("spec") or {}).get("controller", "")
-    if controller not in CONTROLLERS:
+    if controller not in CONTROLLERS.values():
         return f'class "{name}" is of controller {controller}, which this plane does not stand in for'
     return ""
+
+
+def controller_of(ingress: Object, snapshot: Snapshot) -> str:
+    """The controller of an Ingress's class, whose ways it is served in; empty where there is no such class."""
+    classes, name = _classes(snapshot), class_of(ingress)
+    if not classes or name == OWN_CLASS:
+        return CONTROLLERS.get(name, "")
+    if not name and len(defaults := _defaults(classes)) == 1:
+        name = defaults[0]
+    return (classes.get(name, {}).get("spec") or {}).get("controller", "")
 
 
 def class_of(ingress: Object) -> str:
     """The class that an Ingress names, empty where it names none."""
     return _annotations(ingress).get(CLASS_ANNOTATION) or ingress["spec"].get("ingressClassName") or ""
+
+
+def _classes(snapshot: Snapshot) -> dict[str, Object]:
+    return {obj["metadata"]["name"]: obj for obj in snapshot.all("IngressClass")}
+
+
+def _defaults(classes: dict[str, Object]) -> list[str]:
+    return [name for name, obj in classes.items() if _annotations(obj).get(DEFAULT_ANNOTATION) == "true"]
 
 
 def _annotations(obj: Object) -> dict[str, str]:

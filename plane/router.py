@@ -5,16 +5,22 @@ Law: all that is decided here is in the tables already, in order of matching; di
 
 from typing import NamedTuple
 
-from kernels.layout import EXACT
+from kernels.layout import EXACT, REGEX
+from plane.regex import compiled, of_path
 from plane.requestpath import host_of, normalised
 from plane.routes import Routes
 
 
 class Match(NamedTuple):
-    """What became of a request: rows of targets and origins, both 0 where no rule takes it."""
+    """What became of a request: rows of the Routes' tables.
+
+    Without a target no rule takes it; there may be a policy all the same, which redirects it, say.
+    """
 
     target: int
     origin: int
+    policy: int = 0
+    canary: int = 0
 
 
 def names_for(host: str) -> tuple[str, ...]:
@@ -26,17 +32,19 @@ def names_for(host: str) -> tuple[str, ...]:
 class Router:
     """Routes as dictionaries, for lookups from Python: built once for each install, then read only.
 
-    A lookup hashes a few strings: the Host header as it was sent, and the path for each length that a Prefix has.
+    A lookup hashes a few strings: the Host header as it was sent, and the path for each length that a Prefix has. The
+    regular expressions of a host that has such paths are tried one after another.
     """
 
     # Host headers that were seen, so that none is taken apart twice; clients can make up many, so it has a bound.
     SEEN = 4096
 
     def __init__(self, routes: Routes):
-        self._none = _Paths(routes, 0, Match(0, 0))
-        self._hosts = {
-            routes.host_name(row): _Paths(routes, row, self._none.default) for row in range(1, len(routes.hosts))
-        }
+        text, paths = routes.text.tobytes(), routes.paths.tolist()  # thousands of rows are read faster so
+        self._none, *hosts = (_Paths(text, paths, host) for host in routes.hosts.tolist())
+        for host in hosts:
+            host.inherit(self._none.default)
+        self._hosts = {routes.host_name(row): host for row, host in enumerate(hosts, start=1)}
         self._seen: dict[str, _Paths] = {}
 
     def match(self, host: str, path: str) -> Match:
@@ -55,19 +63,28 @@ class Router:
 class _Paths:
     """The rules of one host."""
 
-    __slots__ = ("_exact", "_lengths", "_prefixes", "default")
+    __slots__ = ("_exact", "_expressions", "_lengths", "_prefixes", "default")
 
-    def __init__(self, routes: Routes, row: int, default: Match):
-        host = routes.hosts[row]
-        self.default = Match(int(host["default"]), int(host["origin"])) if host["default"] else default
+    def __init__(self, text: bytes, paths: list[tuple[int, ...]], host: tuple[int, ...]):
+        """``host`` is a row of HOST; ``paths`` are all of PATH, ``text`` is that of the Routes."""
+        *_, first, count, default, origin, policy = host
+        self.default = Match(default, origin, policy)
         self._exact: dict[str, Match] = {}
         self._prefixes: dict[str, Match] = {}
-        for number in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
-            path = routes.paths[number]
-            rules = self._exact if path["kind"] == EXACT else self._prefixes
-            text = routes.string(int(path["text"]), int(path["text_length"]))
-            rules.setdefault(text, Match(int(path["target"]), int(path["origin"])))
-        self._lengths = sorted({len(text) for text in self._prefixes}, reverse=True)
+        self._expressions = []
+        for start, length, kind, _, *found in paths[first : first + count]:
+            match, said = Match(*found), text[start : start + length].decode()
+            if kind == REGEX:
+                self._expressions.append((compiled(of_path(said), fold=True), match))
+            else:
+                (self._exact if kind == EXACT else self._prefixes).setdefault(said, match)
+        self._lengths = sorted({len(said) for said in self._prefixes}, reverse=True)
+
+    def inherit(self, default: Match) -> None:
+        """What no path takes goes to the general default, unless the host has one of its own."""
+        own = self.default
+        if not own.target:
+            self.default = Match(default.target, default.origin or own.origin, own.policy or default.policy)
 
     def match(self, path: str) -> Match:
         if "//" in path or "/." in path or "%" in path or not path.isascii():
@@ -78,4 +95,7 @@ class _Paths:
             for length in self._lengths:
                 if path[length : length + 1] in ("/", "") and path[:length] in self._prefixes:
                     return self._prefixes[path[:length]]
+            for expression, match in self._expressions:
+                if expression.search(path):
+                    return match
         return self.default

@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import operator
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
@@ -27,26 +28,38 @@ from kernels.layout import (
     PATH_KINDS,
     PREFIX,
     READY,
+    REGEX,
     RR,
     TARGET,
     TCP,
     freeze,
 )
+from plane import dialects
 from plane.addresses import int_to_ip, ip_to_int
 from plane.dns.names import followed, loops, service_key
 from plane.endpointindex import Change, EndpointIndex
 from plane.endpoints import eligible
 from plane.ingressclass import served
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
+from plane.passwords import users_of
+from plane.policies import PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables
+from plane.regex import literally, of_path, why_not
 from plane.requestpath import normalised
 
 __all__ = ["Certificate", "Origin", "Port", "Routes", "compile", "dump", "equal", "names", "served"]
 
 NO_ENDPOINT_STATUS = 503
+_PLAIN = re.compile(r"/[\x21-\x2b\x2d-\x3a\x3c-\x7e]*\Z")  # what may stand in a cookie: visible, but , and ;
+
+
+WHOLE = -2
 
 
 class Origin(NamedTuple):
-    """Which rule of which Ingress said so; ``rule`` and ``path`` count from 0 and are -1 for a default backend."""
+    """Which rule of which Ingress said so.
+
+    ``rule`` and ``path`` count from 0; -1 is a default backend, WHOLE what annotations say of a host as a whole.
+    """
 
     namespace: str
     ingress: str
@@ -56,6 +69,8 @@ class Origin(NamedTuple):
     @property
     def field(self) -> str:
         """What it is in the manifest, as kubectl prints fields."""
+        if self.rule == WHOLE:
+            return "metadata.annotations"
         return "spec.defaultBackend" if self.rule < 0 else f"spec.rules[{self.rule}].http.paths[{self.path}]"
 
     def __str__(self) -> str:
@@ -97,7 +112,8 @@ class Routes:
     targets       TARGET[T+1], one for each port of a Service that a rule names
     endpoints     uint32[...]: backend ids, one run for each target
     backends      BACKEND[B+1], the row is the backend's stable id; filled where a target uses it
-    text          uint8[...]: host names and paths
+    text          uint8[...]: host names and paths, and what policies say
+    policies      what else is done with requests, by the rows that PATH and HOST name
     origins       by the rows that PATH.origin and HOST.origin mean
     services      by the rows that TARGET.service means
     externals     row of a target that is an ExternalName → the host it stands for
@@ -111,6 +127,7 @@ class Routes:
     endpoints: np.ndarray
     backends: np.ndarray
     text: np.ndarray
+    policies: Tables
     origins: tuple[Origin, ...]
     services: tuple[Port, ...]
     externals: dict[int, External]
@@ -128,6 +145,12 @@ class Routes:
         """A path as it is matched: of a Prefix with the slash at its end that the manifest had."""
         path = self.paths[row]
         return self.string(int(path["text"]), int(path["text_length"])) + "/" * int(path["slash"])
+
+    def policy(self, row: int) -> Policies:
+        return self.policies.policy(row, self.text)
+
+    def canary(self, row: int) -> Canary:
+        return self.policies.canary(row, self.text)
 
 
 def compile(snapshot: Snapshot) -> Routes:
@@ -153,8 +176,7 @@ class Compiler:
             return self._routes
         ingresses = served(snapshot)
         table = _Table(snapshot, index)
-        for ingress in ingresses:
-            table.add(ingress)
+        table.add(ingresses)
         self._rows, self._services = rows, table.services
         self._routes = table.routes(tuple(_certificates(ingresses, snapshot)))
         return self._routes
@@ -163,21 +185,37 @@ class Compiler:
 def equal(one: Routes, other: Routes) -> bool:
     """Whether two Routes route alike: the same but for their generation."""
     pairs = [(getattr(one, row.name), getattr(other, row.name)) for row in fields(Routes) if row.name != "generation"]
-    return all(
-        left is right or (np.array_equal(left, right) if isinstance(left, np.ndarray) else left == right)
-        for left, right in pairs
-    )
+    return all(_same(left, right) for left, right in pairs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, Tables):
+        return all(map(_same, one, other))
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
 
 
 def names(routes: Routes) -> list[str]:
     """For each row of ``origins``, the route as people name it: ``namespace/ingress host path``."""
     found = [f"{origin.namespace}/{origin.ingress} default backend" for origin in routes.origins]
+
+    def name(origin: int, what: str) -> None:
+        found[origin] = f"{routes.origins[origin].namespace}/{routes.origins[origin].ingress} {what}"
+
     for number, host in enumerate(routes.hosts):
+        if host["alias"]:
+            continue
+        host_name = routes.host_name(number) or "*"
+        if host["policy"] and not host["default"]:
+            name(int(host["origin"]), host_name)
         for row in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
-            row_origin = int(routes.paths[row]["origin"])
-            origin = routes.origins[row_origin]
-            host_name = routes.host_name(number) or "*"
-            found[row_origin] = f"{origin.namespace}/{origin.ingress} {host_name} {routes.path_text(row)}"
+            path = routes.paths[row]
+            origins = [int(path["origin"])]
+            if path["canary"]:
+                origins.append(int(routes.policies.canaries[path["canary"]]["origin"]))
+            for origin in origins:
+                name(origin, f"{host_name} {routes.path_text(row)}")
     return ["", *found[1:]]
 
 
@@ -187,13 +225,16 @@ def dump(routes: Routes) -> str:
     for number, host in enumerate(routes.hosts):
         name = f"host {routes.host_name(number) or 'any'}" if number else "no host"
         if number or host["default"]:
-            lines.append(name)
+            lines.append(name + " (alias)" * int(host["alias"]))
         for row in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
             path = routes.paths[row]
             text = f"{PATH_KINDS[path['kind']]} {routes.path_text(row)}"
-            lines.append(f"  {text} -> {_said(routes, int(path['target']), int(path['origin']))}")
-        if host["default"]:
-            lines.append(f"  default -> {_said(routes, int(host['default']), int(host['origin']))}")
+            lines.append(f"  {text} -> {_said(routes, path['target'], path['origin'], path['policy'])}")
+            if path["canary"]:
+                row = routes.policies.canaries[path["canary"]]
+                lines.append(f"    canary -> {_said(routes, row['target'], row['origin'], 0)}")
+        if host["default"] or host["policy"]:
+            lines.append(f"  default -> {_said(routes, host['default'], host['origin'], host['policy'])}")
     for number, target in enumerate(routes.targets[1:], start=1):
         lines.append(f"target {routes.services[target['service']]} {ALGORITHMS[target['algorithm']]}")
         if external := routes.externals.get(number):
@@ -206,28 +247,46 @@ def dump(routes: Routes) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _said(routes: Routes, target: int, origin: int) -> str:
+def _said(routes: Routes, target: int, origin: int, policy: int) -> str:
     row = routes.origins[origin]
     rule = "default backend" if row.rule < 0 else f"rule {row.rule} path {row.path}"
-    return f"{routes.services[routes.targets[target]['service']]} ({row.namespace}/{row.ingress} {rule})"
+    service = routes.services[routes.targets[target]["service"]] if target else "nobody"
+    policies = f" [{routes.policy(policy)}]" if policy else ""
+    return f"{service} ({row.namespace}/{row.ingress} {rule}){policies}"
 
 
 class _Place(NamedTuple):
-    """Where a path of a host leads: rows of targets and origins."""
+    """Where a path of a host leads: rows of targets, origins, policies and canaries."""
 
     target: int
     origin: int
+    policy: int = 0
+    canary: int = 0
 
 
 NOWHERE = _Place(0, 0)
+Slot = tuple[int, str, bool]  # (kind, path without slash at the end, slash)
 
 
 @dataclass
 class _Host:
-    """The rules of one host while they are gathered: (kind, path without slash at the end, slash) → place."""
+    """The rules of one host while they are gathered.
 
-    paths: dict[tuple[int, str, bool], _Place] = field(default_factory=dict)
+    first    of all its Ingresses, whose policies are those of a path miss
+    regex    paths are regular expressions
+    secured  one of its Ingresses has spec.tls
+    said     by slots, what a rule of a canary must be equal to
+    """
+
+    first: tuple[Object, Asked]
     default: _Place = NOWHERE
+    regex: bool = False
+    secured: bool = False
+    www: bool = False
+    aliases: tuple[str, ...] = ()
+    app_root: tuple[Object, str] | None = None  # and whose it is
+    paths: dict[Slot, _Place] = field(default_factory=dict)
+    said: dict[Slot, tuple[str, str]] = field(default_factory=dict)
 
 
 class _Table:
@@ -245,28 +304,115 @@ class _Table:
         self._used: dict[int, Endpoint] = {}
         self._externals: dict[int, External] = {}
         self._origins = [Origin("", "", -1, -1)]
+        self._text = _Text()
+        self._packer = Packer(self._text.add)
+        self._same: dict[tuple[int, bool], int] = {}  # rows of policies; what was asked lives as long as ``_asked``
+        self._asked: list[tuple[Object, Asked]] = []
 
-    def add(self, ingress: Object) -> None:
+    def add(self, ingresses: Iterable[Object]) -> None:
+        """All Ingresses: first what each says of its hosts as a whole, for that concerns the paths of the others."""
+        rows = self._asked = [(ingress, dialects.asked(ingress, self._snapshot)) for ingress in ingresses]
+        routed = [row for row in rows if not row[1].canary]
+        for ingress, asked in routed:
+            for rule in ingress["spec"].get("rules") or ():
+                self._note_host(ingress, asked, (rule.get("host") or "").lower(), _paths_of(rule))
+        for ingress, asked in routed:
+            self._add_rules(ingress, asked)
+        for ingress, asked in rows:
+            if asked.canary:
+                self._add_canary(ingress, asked.canary)
+
+    def _note_host(self, ingress: Object, asked: Asked, name: str, paths: list[Object]) -> None:
+        host = self._hosts.setdefault(name, _Host((ingress, asked)))
+        host.regex |= asked.regex or any(_rewrites(asked, path) for path in paths)
+        host.secured |= bool(ingress["spec"].get("tls"))
+        host.www |= asked.www and bool(name) and not name.startswith("*")
+        host.aliases = host.aliases or asked.aliases
+        if asked.app_root and not host.app_root:
+            host.app_root = ingress, asked.app_root
+
+    def _add_rules(self, ingress: Object, asked: Asked) -> None:
         rules = ingress["spec"].get("rules") or ()
-        default = self._place(ingress, ingress["spec"].get("defaultBackend"), -1, -1)
-        if default.target:
+        default = NOWHERE
+        if ingress["spec"].get("defaultBackend"):
+            # What no host takes is neither redirected nor rewritten, in ingress-nginx.
+            policies = replace(asked.policies, redirect="", redirect_status=0, https=False)
+            policy = self._packer.policy(self._policies(replace(asked, policies=policies), False, {}))
+            default = self._place(ingress, ingress["spec"]["defaultBackend"], -1, -1, policy)
             self._defaults.append((bool(rules), default))
         for number, rule in enumerate(rules):
-            host = self._hosts.setdefault((rule.get("host") or "").lower(), _Host())
-            if not host.default.target:
-                host.default = default
-            for index, path in enumerate((rule.get("http") or {}).get("paths") or ()):
-                slot = matched(path)
+            name = (rule.get("host") or "").lower()
+            host = self._hosts[name]
+            if default.target and not host.default.target:
+                host.default = default._replace(policy=self._policy(asked, name, {}))
+            for index, path in enumerate(_paths_of(rule)):
+                slot = matched(path, regex=host.regex)
                 if slot not in host.paths:
-                    host.paths[slot] = self._place(ingress, path["backend"], number, index)
+                    policy = self._policy(asked, name, path)
+                    host.paths[slot] = self._place(ingress, path["backend"], number, index, policy)
+                    host.said[slot] = path_said(path)
 
-    def _place(self, ingress: Object, backend: Object | None, rule: int, path: int) -> _Place:
-        """Where a backend of an Ingress leads, nowhere if there is none."""
-        if not backend:
-            return NOWHERE
+    def _policy(self, asked: Asked, host: str, path: Object) -> int:
+        """Row of the policies of a path, which may be a default backend's, without anything."""
+        secured = asked.https and self._is_secured(host)
+        if asked.rewrite or asked.auth_secret or asked.policies.cookie:
+            return self._packer.policy(self._policies(asked, secured, path))
+        key = id(asked), secured  # of what no path changes: most Ingresses share the one object that asks for nothing
+        if key not in self._same:
+            self._same[key] = self._packer.policy(self._policies(asked, secured, path))
+        return self._same[key]
+
+    def _policies(self, asked: Asked, secured: bool, path: Object) -> Policies:
+        """Of a path, or of a default backend where there is none; ``secured``: its host has TLS."""
+        policies, text = asked.policies, path.get("path") or "/"
+        if secured:
+            policies = replace(policies, https=True)
+        if policies.auth and not policies.denied and asked.auth_secret:
+            namespace, name, by_key = asked.auth_secret
+            secret = self._snapshot.get("Secret", namespace, name)
+            if secret is None:
+                policies = replace(policies, denied=f"there is no Secret {namespace}/{name} for auth-secret")
+            else:
+                policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
+        if path and _rewrites(asked, path):
+            policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
+        elif policies.forwarded_prefix:
+            policies = replace(policies, forwarded_prefix="")
+        if policies.cookie and not policies.cookie_path:
+            policies = replace(policies, cookie_path=text if _PLAIN.match(text) else "/")
+        return policies
+
+    def _is_secured(self, host: str) -> bool:
+        """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""
+        wildcard = f"*.{host.partition('.')[2]}"
+        return bool(host) and any(name in self._hosts and self._hosts[name].secured for name in (host, wildcard))
+
+    def _add_canary(self, ingress: Object, canary: Canary) -> None:
+        """To the same rule of another Ingress, unless that has one, or leads to the same Service."""
+        for number, rule in enumerate(ingress["spec"].get("rules") or ()):
+            host = self._hosts.get((rule.get("host") or "").lower())
+            if host is None:
+                continue
+            for index, path in enumerate(_paths_of(rule)):
+                slot = matched(path, regex=host.regex)
+                main = host.paths.get(slot, NOWHERE)
+                if main.canary or host.said.get(slot) != path_said(path):
+                    continue
+                place = self._place(ingress, path["backend"], number, index, 0)
+                if place.target != main.target:
+                    row = self._packer.canary(canary, place.target, place.origin)
+                    host.paths[slot] = main._replace(canary=row)
+
+    def _place(self, ingress: Object, backend: Object, rule: int, path: int, policy: int) -> _Place:
+        """Where a backend of an Ingress leads."""
+        namespace = ingress["metadata"].get("namespace", "default")
+        origin = self._origin(ingress, rule, path)
+        return _Place(self._target(namespace, backend.get("service") or {}), origin, policy)
+
+    def _origin(self, ingress: Object, rule: int, path: int) -> int:
         namespace, name = ingress["metadata"].get("namespace", "default"), ingress["metadata"]["name"]
         self._origins.append(Origin(namespace, name, rule, path))
-        return _Place(self._target(namespace, backend.get("service") or {}), len(self._origins) - 1)
+        return len(self._origins) - 1
 
     def _target(self, namespace: str, backend: Object) -> int:
         """Row of the target that a backend's ``service`` means; a Service or port that is missing has no endpoint."""
@@ -290,33 +436,65 @@ class _Table:
         return self._targets[named]
 
     def routes(self, certificates: tuple[Certificate, ...]) -> Routes:
-        text = _Text()
         # What no host takes: the default of an Ingress without rules, as in ingress-nginx, else that of any Ingress.
         default = min(self._defaults, key=lambda row: row[0], default=(False, NOWHERE))[1]
-        hosts: list[tuple[int, ...]] = [(0, 0, 0, 0, 0, 0, *default)]
+        hosts: dict[str, tuple[int, ...]] = {}
         paths = [np.zeros((), PATH).item()]
         for name, host in sorted(self._hosts.items()):
-            hosts.append(
-                (*text.add(name.removeprefix("*")), name.startswith("*"), 0, len(paths), len(host.paths), *host.default)
-            )
-            for (kind, path, slash), place in sorted(host.paths.items(), key=_order):
-                paths.append((*text.add(path), kind, slash, *place))
+            rows = self._paths(host)
+            hosts[name] = (0, len(paths), len(rows), *self._missed(name, host)[:3])
+            paths += rows
+        for name, host in sorted(self._hosts.items()):
+            for alias in host.aliases:
+                hosts.setdefault(alias, (1, *hosts[name][1:]))
+        for name, host in sorted(self._hosts.items()):
+            if host.www:
+                other = name.removeprefix("www.") if name.startswith("www.") else f"www.{name}"
+                url = f"$scheme://{name}$trimmed_uri"
+                hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], WHOLE, WHOLE), self._redirect(url)))
+        host_rows = [
+            (*self._text.add(name.removeprefix("*")), name.startswith("*"), *row) for name, row in sorted(hosts.items())
+        ]
         backends = np.zeros(max(self._used, default=0) + 1, BACKEND)
         for number, endpoint in self._used.items():
             backends[number] = (ip_to_int(endpoint.ip), endpoint.port, endpoint.weight, 0, TCP, READY)
         return Routes(
             generation=self._snapshot.generation,
-            hosts=freeze(np.array(hosts, HOST)),
+            hosts=freeze(np.array([(0, 0, 0, 0, 0, 0, *default[:3]), *host_rows], HOST)),
             paths=freeze(np.array(paths, PATH)),
             targets=freeze(np.array(self._rows, TARGET)),
             endpoints=freeze(np.array(self._endpoints, np.uint32)),
             backends=freeze(backends),
-            text=freeze(np.frombuffer(bytes(text.bytes), np.uint8)),
+            policies=self._packer.tables(),
+            text=freeze(np.frombuffer(bytes(self._text.bytes), np.uint8)),
             origins=tuple(self._origins),
             services=(Port("", 0), *self._targets),
             externals=self._externals,
             certificates=certificates,
         )
+
+    def _paths(self, host: _Host) -> list[tuple[int, ...]]:
+        """Rows of PATH of a host, in order of matching."""
+        rows = dict(host.paths)
+        if host.app_root:
+            ingress, root = host.app_root
+            policy = self._redirect(f"$scheme://$http_host{root}", 302)
+            rows[(EXACT, "/", False)] = _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
+        by_name = sorted(rows.items(), key=lambda row: row[0][1], reverse=host.regex)
+        ordered = sorted(by_name, key=lambda row: _order(row[0]))
+        return [(*self._text.add(text), kind, slash, *place) for (kind, text, slash), place in ordered]
+
+    def _missed(self, name: str, host: _Host) -> _Place:
+        """What becomes of a path miss: as in ingress-nginx the policies of the host's first Ingress hold for it too."""
+        if host.default.target or {(PREFIX, "", True), (REGEX, "/", False)} & host.paths.keys():
+            return host.default
+        ingress, asked = host.first
+        policy = self._policy(asked, name, {})
+        return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy) if policy else NOWHERE
+
+    def _redirect(self, url: str, status: int = PERMANENT_REDIRECT) -> int:
+        """Row of the policies that redirect everything."""
+        return self._packer.policy(Policies(redirect=url, redirect_status=status))
 
 
 class _Text:
@@ -335,18 +513,38 @@ class _Text:
         return self._places[string]
 
 
-def _order(row: tuple[tuple[int, str, bool], _Place]) -> tuple[Any, ...]:
+def _order(slot: Slot) -> tuple[Any, ...]:
     """Order of matching: Exact first, then the longest; of two that are equal the one with a slash at its end."""
-    (kind, path, slash), _ = row
-    return kind != EXACT, -len(path), not slash, path
+    kind, path, slash = slot
+    return kind != EXACT, -len(path), not slash
 
 
-def matched(path: Object) -> tuple[int, str, bool]:
-    """What a path of a rule matches: (kind, text, slash); a Prefix is without the slash at its end, which is apart."""
+def matched(path: Object, *, regex: bool = False) -> Slot:
+    """What a path of a rule matches: (kind, text, slash); a Prefix is without the slash at its end, which is apart.
+
+    ``regex``: the paths of its host are regular expressions, whatever their type; one that is none is meant literally.
+    """
+    if regex:
+        text = path.get("path") or "/"
+        return REGEX, literally(text) if why_not(of_path(text)) else text, False
     text = normalised(path.get("path") or "/")
     if path.get("pathType") == PATH_KINDS[EXACT]:
         return EXACT, text, False
     return PREFIX, text.removesuffix("/"), text.endswith("/")
+
+
+def _paths_of(rule: Object) -> list[Object]:
+    return (rule.get("http") or {}).get("paths") or []
+
+
+def path_said(path: Object) -> tuple[str, str]:
+    """Type and text of a path, as they are written: a canary's are the same as those of its rule."""
+    return path.get("pathType") or "", path.get("path") or "/"
+
+
+def _rewrites(asked: Asked, path: Object) -> bool:
+    """Whether a path is rewritten; one that is the target already is not."""
+    return bool(asked.rewrite) and asked.rewrite != (path.get("path") or "/")
 
 
 def find_port(snapshot: Snapshot, namespace: str, backend: Object) -> tuple[Service | None, ServicePort | None]:

@@ -2,11 +2,13 @@
 
 Law: a process that is started here is ended by ``end``, or ends by itself when this one is gone: ours watch their
 standard input. They are in sessions of their own, so a Ctrl-C reaches only this process, which ends them in order.
+Only its main thread starts any.
 """
 
 import contextlib
 import os
 import queue
+import signal
 import socket
 import subprocess
 import tempfile
@@ -28,7 +30,8 @@ class Process:
     def __init__(self, command: Sequence[str], core: int, prefix: Sequence[str] = ()):
         self._name = command[2] if command[1] == "-m" else Path(command[0]).name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in ``end``
-        with on_core(core):
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        with on_core(core), _signals_wait() as arrived:
             self._process = subprocess.Popen(
                 [*prefix, *command],
                 stdin=subprocess.PIPE,
@@ -37,9 +40,11 @@ class Process:
                 text=True,
                 start_new_session=True,
             )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+            self._reader = threading.Thread(target=self._read, daemon=True)
+            self._reader.start()
+        if arrived:
+            self.end()
+            raise KeyboardInterrupt
 
     @property
     def pid(self) -> int:
@@ -111,6 +116,20 @@ class Process:
         self._log.seek(0)
         lines = self._log.read().strip().splitlines()
         return "it said: " + "; ".join(lines[-3:]) if lines else "it said nothing"
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[list[int]]:
+    """Those that would end this process are only noted meanwhile: what has just been started would not be ended."""
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _: arrived.append(number))
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -182,9 +182,7 @@ def on_event(fib, steering, relay, index, serial, events, now_ns):
     over = events & (syscalls.EPOLLHUP | syscalls.EPOLLERR)
     if over or events & (syscalls.EPOLLIN | syscalls.EPOLLRDHUP):
         incoming.readable = 1
-    if over or events & (
-        syscalls.EPOLLRDHUP | syscalls.EPOLLPRI
-    ):  # a read stops at urgent data too
+    if over or events & (syscalls.EPOLLRDHUP | syscalls.EPOLLPRI):  # a read stops at urgent data too
         incoming.hangup = 1
     if over or events & syscalls.EPOLLOUT:
         relay.streams[index ^ 1].writable = 1

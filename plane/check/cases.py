@@ -18,7 +18,7 @@ from plane.strict import Contradiction, Part, at, read_by
 FORWARDED, REFUSED = "forwarded", "refused"
 FLOW_SCHEMES = ("tcp", "udp")
 # What can be expected of both, and of one only.
-OF_REQUESTS, OF_FLOWS = ("status", "ingress"), ("verdict", "policy", "masquerade")
+OF_REQUESTS, OF_FLOWS = ("status", "redirect", "headers", "path", "ingress"), ("verdict", "policy", "masquerade")
 
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAMED = re.compile(rf"({_NAME}/)?{_NAME}")
@@ -46,11 +46,11 @@ def _address(value: Any) -> str:
 
 
 def _status(value: Any) -> int | str:
-    if value in (FORWARDED, REFUSED) or (type(value) is int and 300 <= value <= 599):
+    if value in (FORWARDED, REFUSED) or (type(value) is int and (value == 204 or 300 <= value <= 599)):
         return value
     raise ValueError(
         f"{value!r} is no answer of the plane: write {FORWARDED} for a request that an endpoint answers, {REFUSED} for "
-        "a connection that is not taken, or a status from 300 to 599 that the plane itself answers with"
+        "a connection that is not taken, 204 or a status from 300 to 599 that the plane answers with"
     )
 
 
@@ -70,6 +70,9 @@ class Expect(Part):
     """What must become of it; a field that is not given is not judged. Names without a namespace are in default."""
 
     status: Annotated[int | str, read_by(_status)] | None = None
+    redirect: str | None = None
+    headers: dict[str, str] | None = None
+    path: str | None = None
     service: Annotated[str, read_by(_service)] | None = None
     ingress: Annotated[str, read_by(_named)] | None = None
     endpoints: list[str] | None = None

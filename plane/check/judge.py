@@ -84,6 +84,8 @@ def _normal(field: str, expected: Any) -> Any:
     """An expectation as ``_GOT`` gives what came out: with its namespace, endpoints in order."""
     if field in ("service", "ingress") and "/" not in expected:
         return f"default/{expected}"
+    if field == "headers":
+        return {name.lower(): value for name, value in expected.items()}
     return sorted(expected) if field == "endpoints" else expected
 
 
@@ -101,6 +103,12 @@ def _endpoints(found: Found) -> list[str]:
     return sorted(f"{row['ip']}:{row['port']}" for row in found.endpoints if row["used"])
 
 
+def _headers(found: Found, expected: dict[str, str]) -> dict[str, str | None]:
+    """Those that the plane puts into the answer, of the names that the case asks for."""
+    there = {name.lower(): value for name, value in getattr(found, "response_headers", {}).items()}
+    return {name.lower(): there.get(name.lower()) for name in expected}
+
+
 def _status(found: Found) -> int | str:
     status = getattr(found, "status", None)
     return FORWARDED if status == FORWARDED_STATUS else status or REFUSED
@@ -109,6 +117,9 @@ def _status(found: Found) -> int | str:
 # Field of Expect → what came out of it; the expectation tells how exactly it is asked.
 _GOT: dict[str, Callable[[Found, Any], Any]] = {
     "status": lambda found, _: _status(found),
+    "redirect": lambda found, _: getattr(found, "redirect", None),
+    "headers": _headers,
+    "path": lambda found, _: (getattr(found, "upstream", None) or {}).get("path"),
     "service": _service,
     "ingress": lambda found, _: getattr(found, "ingress", None),
     "endpoints": lambda found, _: _endpoints(found),
@@ -122,4 +133,6 @@ def _outcome(found: Found) -> str:
     if isinstance(found, FlowExplanation):
         return f"{found.verdict} {found.service}" if found.service else found.verdict
     status = _status(found)
+    if found.redirect:
+        return f"{status} to {found.redirect}"
     return f"{found.service}:{found.port}" if status == FORWARDED else str(status)

@@ -5,7 +5,7 @@ that pick from them; this file only puts it in words.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import SplitResult
 
@@ -13,15 +13,17 @@ import numpy as np
 
 from kernels.lb import select
 from plane import routes
-from plane.addresses import int_to_ip
+from plane.addresses import int_to_ip, ip_to_int
+from plane.conduct import Request
 from plane.dns.names import followed
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
+from plane.explain.policed import policed, sticky
 from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
 from plane.reasons import Reasons
 from plane.requestpath import host_of, normalised
-from plane.router import Router, names_for
+from plane.router import Match, Router, names_for
 from plane.routes import External, Origin, Port, Routes
 
 FORWARDED = 200
@@ -33,24 +35,31 @@ class Explanation:
 
     status     what the client would see of the plane: 200 stands for whatever the endpoint answers, None for no answer
                at all, a connection that is refused
+    redirect   where the client is sent instead
     rule       of an Ingress ``field``, ``host``, ``pathType`` and ``path``, of a Service ``frontend`` and ``algorithm``
     endpoints  all of the Service's port, in whatever condition; ``used`` tells those that a request may go to
     chosen     the one of them that this client gets
+    upstream   ``method``, ``path``, ``host`` and ``headers`` that the endpoint gets of an Ingress, the headers where
+               they are of a policy
+    response_headers  that policies put into the answer
     reasons    sentences
     """
 
     request: str
     status: int | None = None
+    redirect: str | None = None
     ingress: str | None = None
     rule: dict[str, Any] | None = None
     service: str | None = None
     port: int | str | None = None
     endpoints: tuple[dict[str, Any], ...] = ()
     chosen: dict[str, Any] | None = None
+    upstream: dict[str, Any] | None = None
+    response_headers: dict[str, str] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """An object of ``status, ingress, rule, service, port, endpoints, chosen, reasons``."""
+        """An object of all the fields but ``request``."""
         found = asdict(self)
         del found["request"]
         return {**found, "endpoints": list(found["endpoints"]), "reasons": list(found["reasons"])}
@@ -60,6 +69,7 @@ class Explanation:
         rows: list[tuple[str, Any]] = [("request", self.request), ("status", self.status or "connection refused")]
         if self.status == FORWARDED:
             rows[1] = ("status", "forwarded")
+        rows.append(("redirect", self.redirect))
         rows.append(("ingress", self.ingress))
         if self.rule:
             rows.append(("rule", "  ".join(f"{name} {value}" for name, value in self.rule.items() if value != "")))
@@ -67,6 +77,7 @@ class Explanation:
         for endpoint in self.endpoints:
             rows.append(("endpoint", f"{_address(endpoint)}  {_state(endpoint)}  {endpoint['pod'] or ''}".rstrip()))
         rows.append(("chosen", _address(self.chosen) if self.chosen else None))
+        rows += [("header", f"{name}: {value}") for name, value in self.response_headers.items()]
         rows += [("because" if number == 0 else "", reason) for number, reason in enumerate(self.reasons)]
         return "".join(f"{name:9} {value}\n" for name, value in rows if value is not None)
 
@@ -91,10 +102,21 @@ def explain_request(
     service = _service_of(snapshot, url.hostname or "")
     if service is not None:
         return _through_cluster_ip(snapshot, request, service, url.port or _default_port(url), from_ip)
-    host = next((value for name, value in headers if name.lower() == "host"), url.netloc.rpartition("@")[2])
+    sent = {name.lower(): value for name, value in headers}
+    host = sent.get("host") or url.netloc.rpartition("@")[2]
     if host_of(host) != url.hostname:
         request += f" (Host: {host})"
-    return _through_ingress(snapshot, request, host, url)
+    length = sent.get("content-length", "")
+    seen = Request(
+        method=method,
+        scheme=url.scheme,
+        host=host,
+        uri=(url.path or "/") + (f"?{url.query}" if url.query else ""),
+        client=ip_to_int(from_ip) if from_ip else 0,
+        length=int(length) if length.isdecimal() else 0,
+        value=lambda name: sent.get(name.lower(), ""),
+    )
+    return _through_ingress(snapshot, request, seen, url)
 
 
 def _default_port(parts: SplitResult) -> int:
@@ -137,50 +159,87 @@ def _through_cluster_ip(
     )
 
 
-def _through_ingress(snapshot: Snapshot, request: str, host: str, parts: SplitResult) -> Explanation:
-    """A request to the Ingress, decided by its Router and ``kernels.lb.select``."""
+def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: SplitResult) -> Explanation:
+    """A request to the Ingress, decided by its Router, its policies and ``kernels.lb.select``."""
     table = routes.compile(snapshot)
-    match = Router(table).match(host, parts.path or "/")
-    winner = table.origins[match.origin]
-    reasons = list(Reasons(snapshot, table, host_of(host), normalised(parts.path or "/"), winner).lines())
+    path = parts.path or "/"
+    match = Router(table).match(seen.host, path)
+    found = policed(table, match, seen)
+    winner = table.origins[found.origin]
+    reasons = list(Reasons(snapshot, table, host_of(seen.host), normalised(path), winner).lines())
     if parts.scheme == "https":
         reasons.insert(0, _certificate(table, parts.hostname or ""))
-    known = Explanation(request, status=404)
-    if not match.target:
+    reasons = [*found.reasons, *reasons]
+    known = Explanation(request, status=404, response_headers=dict(found.fields), reasons=tuple(reasons))
+    if found.answer is not None:
+        fields = {**dict(found.answer.fields), **dict(found.fields)}
+        redirect = found.answer.location or None
+        known = replace(known, status=found.answer.status, redirect=redirect, response_headers=fields)
+        return replace(known, ingress=f"{winner.namespace}/{winner.ingress}", rule=_place_of(snapshot, winner))
+    if not found.target:
         return replace(known, reasons=("no rule takes the request, and there is no default backend", *reasons))
-    backend, rule = _rule(snapshot, winner)
-    target = table.targets[match.target]
+    target = table.targets[found.target]
     named = table.services[target["service"]]
-    service, port = routes.find_port(snapshot, winner.namespace, backend)
+    service, port = routes.find_port(snapshot, winner.namespace, _backend(snapshot, winner))
     endpoints = _endpoints(snapshot, service, port) if service and port else []
     known = replace(
         known,
         status=int(target["status"]),
         ingress=f"{winner.namespace}/{winner.ingress}",
-        rule=rule,
+        rule=_place_of(snapshot, winner),
         service=named.service,
         port=named.port,
         endpoints=_rows(service, endpoints),
     )
-    if external := table.externals.get(match.target):
+    upstream = {
+        "method": seen.method,
+        "path": found.upstream.uri,
+        "host": found.upstream.host or seen.host,
+        "headers": dict(found.upstream.fields),
+    }
+    if external := table.externals.get(found.target):
         assert service is not None
-        return replace(known, status=FORWARDED, reasons=(_by_name(snapshot, service, external), *reasons))
+        why = (_by_name(snapshot, service, external), *reasons)
+        return replace(known, status=FORWARDED, upstream=upstream, reasons=why)
     if not target["endpoints"]:
         return replace(known, reasons=(_why_nobody(named, service, port, endpoints), *reasons))
-    chosen = _row_at(known.endpoints, _first_in_turn(table, match.target))
+    chosen, turn = _chosen(table, match, found.target, seen)
+    return replace(
+        known, status=FORWARDED, chosen=_row_at(known.endpoints, chosen), upstream=upstream, reasons=(*reasons, turn)
+    )
+
+
+def _chosen(table: Routes, match: Match, target: int, seen: Request) -> tuple[tuple[str, int], str]:
+    """Address of the endpoint that gets the request, and why that one."""
+    row = table.targets[target]
+    numbers = table.endpoints[int(row["first_endpoint"]) :][: int(row["endpoints"])]
+    addresses = [(int_to_ip(table.backends[number]["ip"]), int(table.backends[number]["port"])) for number in numbers]
+    kept = sticky(table, match, target, seen, [f"{ip}:{port}" for ip, port in addresses])
+    if kept is not None:
+        return addresses[kept], "affinity: the cookie says so, or what requests are told apart by"
     turn = "round robin: this endpoint is the first in turn, the next request gets the next"
-    return replace(known, status=FORWARDED, chosen=chosen, reasons=(*reasons, turn))
+    return _first_in_turn(table, target), turn
 
 
-def _rule(snapshot: Snapshot, origin: Origin) -> tuple[Object, dict[str, Any]]:
-    """The Service that a rule of an Ingress names, and the rule."""
-    spec = (snapshot.get("Ingress", origin.namespace, origin.ingress) or {})["spec"]
+def _place_of(snapshot: Snapshot, origin: Origin) -> dict[str, Any]:
+    """The rule of an Ingress that an origin means."""
     if origin.rule < 0:
-        return spec["defaultBackend"].get("service") or {}, {"field": origin.field}
-    rule = spec["rules"][origin.rule]
+        return {"field": origin.field}
+    rule = _spec(snapshot, origin)["rules"][origin.rule]
     path = rule["http"]["paths"][origin.path]
     said = {"host": rule.get("host") or "", "pathType": path.get("pathType"), "path": path.get("path") or "/"}
-    return path["backend"].get("service") or {}, {"field": origin.field, **said}
+    return {"field": origin.field, **said}
+
+
+def _backend(snapshot: Snapshot, origin: Origin) -> Object:
+    """The Service that it names."""
+    spec = _spec(snapshot, origin)
+    path = spec["rules"][origin.rule]["http"]["paths"][origin.path] if origin.rule >= 0 else None
+    return (path["backend"] if path else spec["defaultBackend"]).get("service") or {}
+
+
+def _spec(snapshot: Snapshot, origin: Origin) -> Object:
+    return (snapshot.get("Ingress", origin.namespace, origin.ingress) or {})["spec"]
 
 
 def _certificate(table: Routes, host: str) -> str:

@@ -1,16 +1,16 @@
 """All that the Ingresses say, in the order in which it is matched. Pure.
 
 Law: the order is that of the compiled Routes, which requests are looked up in. A path that no request can reach is
-shown behind the one that takes its requests, so that no path that was written is missing.
+shown behind the one that takes its requests, so that no path that was written is missing, and so is a canary.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kernels.layout import PATH_KINDS, PREFIX
-from plane import routes
+from kernels.layout import PATH_KINDS, PREFIX, REGEX
+from plane import dialects, routes
 from plane.ingressclass import served
 from plane.model import Snapshot, service_endpoints, slices_by_service
 from plane.printing import aligned
@@ -28,9 +28,12 @@ class Rule:
     """One rule, or a default backend, of an Ingress that is served.
 
     host       empty: any
-    path_type  Exact, Prefix, or default for what no path of the host takes
+    path_type  Exact, Prefix, Regex, or default for what no path of the host takes
+    service    empty where requests go nowhere, being redirected
     endpoints  how many a request may go to now
     shadowed   the rule that takes all of its requests, ``namespace/ingress field``; empty where it gets some
+    policies   what is done with its requests besides, by ``plane.policies``
+    canary_of  the rule that it takes a part of the requests of; empty where it is no canary
     """
 
     host: str
@@ -42,22 +45,26 @@ class Rule:
     ingress: str
     field: str
     shadowed: str = ""
+    policies: str = ""
+    canary_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """An object of ``host, pathType, path, service, port, endpoints, ingress, field, shadowed``."""
-        return {"pathType" if name == "path_type" else name: value for name, value in asdict(self).items()}
+        """An object of all the fields, ``pathType`` and ``canaryOf`` among them."""
+        names = {"path_type": "pathType", "canary_of": "canaryOf"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
 
 
 def routing_table(snapshot: Snapshot) -> list[Rule]:
     """Every rule of every Ingress that is served: exact hosts, wildcards, then rules for any host, each in order."""
     table = routes.compile(snapshot)
-    said = _said(snapshot)
+    said = _said(snapshot, {table.host_name(row) for row in range(1, len(table.hosts)) if _has_expressions(table, row)})
     rules: list[Rule] = []
     for number in sorted(range(len(table.hosts)), key=lambda row: _host_order(table, row)):
-        for slot, rule in _of_host(table, number):
+        for slot, rule, canary in _of_host(table, number):
             taken_by = rules[-1] if rules and _is_twin(rules[-1], rule) else None
             rules.append(_shadowed(rule, taken_by) if taken_by else rule)
             rules += [_shadowed(_other(snapshot, rule, origin), taken_by or rule) for origin in said[slot][1:]]
+            rules += [canary] if canary else []
     return rules
 
 
@@ -80,6 +87,7 @@ def _other(snapshot: Snapshot, rule: Rule, origin: Origin) -> Rule:
     endpoints = routes.usable(service_endpoints(service, slices)[port.name]) if service and port else ()
     return replace(
         rule,
+        policies="",
         service=f"{origin.namespace}/{backend.get('name', '')}",
         port=number,
         endpoints=len(endpoints),
@@ -97,7 +105,11 @@ def render(rules: Sequence[Rule]) -> str:
 
 def _cells(rule: Rule) -> tuple[str, ...]:
     where = f"{rule.field}   shadowed by {rule.shadowed}" if rule.shadowed else rule.field
-    service = f"{rule.service}:{rule.port}"
+    if rule.canary_of:
+        where += f"   canary of {rule.canary_of}"
+    if rule.policies:
+        where += f"   {rule.policies}"
+    service = f"{rule.service}:{rule.port}" if rule.service else "-"
     return rule.host or "*", rule.path_type, rule.path, service, str(rule.endpoints), rule.ingress, where
 
 
@@ -106,33 +118,49 @@ def _host_order(table: Routes, row: int) -> tuple[int, str]:
     return (3 if row == 0 else 2 if not name else 1 if name.startswith("*") else 0), name
 
 
-def _of_host(table: Routes, number: int) -> Iterator[tuple[Slot, Rule]]:
-    """The rules of a host that won their slots, in order of matching."""
+def _of_host(table: Routes, number: int) -> Iterator[tuple[Slot, Rule, Rule | None]]:
+    """The rules of a host that won their slots, in order of matching, each with its canary, if it has one."""
     host, name = table.hosts[number], table.host_name(number)
     for row in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
         path = table.paths[row]
         kind, text = PATH_KINDS[path["kind"]], table.string(int(path["text"]), int(path["text_length"]))
-        found = _rule(table, name, kind, table.path_text(row) or "/", int(path["target"]), int(path["origin"]))
-        yield (name, kind, text, bool(path["slash"])), found
-    if host["default"]:
-        yield (name, DEFAULT, "", False), _rule(table, name, DEFAULT, "", int(host["default"]), int(host["origin"]))
+        found = _rule(table, name, kind, table.path_text(row) or "/", path["target"], path["origin"], path["policy"])
+        canary = None
+        if path["canary"]:
+            split = table.policies.canaries[path["canary"]]
+            canary = _rule(table, name, kind, found.path, split["target"], split["origin"], 0)
+            canary = replace(canary, canary_of=f"{found.ingress} {found.field}")
+        yield (name, kind, text, bool(path["slash"])), found, canary
+    if host["default"] or host["policy"]:
+        found = _rule(table, name, DEFAULT, "", host["default"], host["origin"], host["policy"])
+        yield (name, DEFAULT, "", False), found, None
 
 
-def _rule(table: Routes, host: str, kind: str, path: str, target: int, origin: int) -> Rule:
+def _rule(table: Routes, host: str, kind: str, path: str, target: int, origin: int, policy: int) -> Rule:
     row, where = table.targets[target], table.origins[origin]
     port = table.services[row["service"]]
-    ingress = f"{where.namespace}/{where.ingress}"
-    return Rule(host, kind, path, port.service, port.port, int(row["endpoints"]), ingress, where.field)
+    ingress, said = f"{where.namespace}/{where.ingress}", str(table.policy(policy))
+    endpoints = int(row["endpoints"])
+    return Rule(host, kind, path, port.service, port.port, endpoints, ingress, where.field, policies=said)
 
 
-def _said(snapshot: Snapshot) -> defaultdict[Slot, list[Origin]]:
-    """Who says a slot, in the order in which they win."""
+def _has_expressions(table: Routes, row: int) -> bool:
+    host = table.hosts[row]
+    first, count = int(host["first_path"]), int(host["paths"])
+    return REGEX in table.paths["kind"][first : first + count]
+
+
+def _said(snapshot: Snapshot, expressions: Collection[str]) -> defaultdict[Slot, list[Origin]]:
+    """Who says a slot, in the order in which they win; ``expressions`` are the hosts whose paths are such."""
     found: defaultdict[Slot, list[Origin]] = defaultdict(list)
     for obj in served(snapshot):
+        if dialects.asked(obj, snapshot).canary:
+            continue
         namespace, name = obj["metadata"].get("namespace", "default"), obj["metadata"]["name"]
         for number, rule in enumerate(obj["spec"].get("rules") or ()):
             for index, path in enumerate((rule.get("http") or {}).get("paths") or ()):
-                kind, text, slash = matched(path)
-                slot = (rule.get("host") or "").lower(), PATH_KINDS[kind], text, slash
+                host = (rule.get("host") or "").lower()
+                kind, text, slash = matched(path, regex=host in expressions)
+                slot = host, PATH_KINDS[kind], text, slash
                 found[slot].append(Origin(namespace, name, number, index))
     return found

@@ -22,13 +22,15 @@ class UnansweredError(Exception):
     """No whole answer came.
 
     status     what the client is told, if it has been told nothing
+    kind       ``timeout``, ``invalid_header``, ``request`` where the client is to blame, else ``error``
     unsent     the request never left
     no_answer  not a byte of an answer came, so an idempotent request may be sent again
     """
 
-    def __init__(self, status: int, reason: str, *, unsent: bool = False, no_answer: bool = False):
+    def __init__(self, status: int, reason: str, *, kind: str = "error", unsent: bool = False, no_answer: bool = False):
         super().__init__(reason)
         self.status = status
+        self.kind = kind
         self.unsent = unsent
         self.no_answer = no_answer or unsent
 
@@ -65,7 +67,9 @@ class Connection(asyncio.Protocol):
         "held_up",
         "length",
         "lines",
+        "read_ticks",
         "reason",
+        "send_ticks",
         "served",
         "since",
         "status",
@@ -94,6 +98,7 @@ class Connection(asyncio.Protocol):
         self.lines: list[bytes] = []
         self.length: int | None = None
         self.dated = self.served = self.switched = self.complete = False
+        self.read_ticks = self.send_ticks = self._pool.read_ticks  # after which nothing comes, or nothing is taken
         self.held_up = 0  # how many reasons there are, none of them the endpoint's, that nothing comes
         self._bodiless = bodiless
         self._switch = switch
@@ -154,6 +159,11 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         return data
 
+    @property
+    def patience(self) -> float:
+        """Ticks without a sign of life after which the endpoint is given up."""
+        return self.read_ticks if self._drained is None else self.send_ticks
+
     def release(self) -> None:
         """The request has its answer: keep the connection for another one if that is safe, else close it."""
         idle = self.endpoint.idle
@@ -213,7 +223,7 @@ class Connection(asyncio.Protocol):
             if rest := data[switch.args[0] :]:
                 self.on_body(rest)
         except httptools.HttpParserError as error:
-            self.fail(UnansweredError(502, f"the endpoint's answer is no HTTP/1.1: {error}"))
+            self.fail(UnansweredError(502, f"the endpoint's answer is no HTTP/1.1: {error}", kind="invalid_header"))
         if self._head_done:
             self._wake()
 

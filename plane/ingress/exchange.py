@@ -1,7 +1,7 @@
 """One request: from its head to the last byte of its answer.
 
-    head ─► fields ─► route ─► endpoint in turn ─► connection ─► answer ─► client
-             │ 4xx/501  │ 404       │ 503              │ 502, 504: another endpoint, if the request may be repeated
+    head ─► fields ─► route ─► policies ─► endpoint in turn ─► connection ─► answer ─► client
+             │ 4xx/501  │ 404     │ 2xx–5xx     │ 503            │ 502, 504: another endpoint, if it may be repeated
 
 Law: whatever happens, the client gets one answer or sees its connection close, the endpoint's connection is released or
 closed, and there is one record. A small answer, one that is here when its head is, leaves in a single write; a larger
@@ -10,6 +10,7 @@ one is relayed piece by piece at the pace of the client, as a request's body is 
 
 import asyncio
 import time
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -21,12 +22,13 @@ from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.forwarding import Origin, RefusedError, RequestHead
 from plane.ingress.front import CLOSED, KEPT, log
 from plane.ingress.metrics import Metrics
+from plane.ingress.policed import Policed
 from plane.ingress.records import Records
+from plane.ingress.retry import DEFAULT, Retry
 from plane.ingress.table import Backend, NamedTarget, Table, Target
 from plane.ingress.tunnel import Tunnel
 from plane.ingress.upstream import Pool
 
-TRIES = 3
 CLIENT_LEFT = 499
 CLOSING = (400, 431, 501, 505)  # after these nobody knows where the next request begins, or wants to
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -43,6 +45,7 @@ class Exchange:
         "_connection",
         "_head",
         "_keep_alive",
+        "_policed",
         "_pool",
         "_request",
         "_retries",
@@ -67,6 +70,7 @@ class Exchange:
         self._connection: Connection | None = None
         self._target: Target | None = None
         self._backend: Backend | None = None
+        self._policed: Policed | None = None  # the route has policies
         self._route = 0
         self._retries = 0
         self._status = CLIENT_LEFT
@@ -77,12 +81,14 @@ class Exchange:
             origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
             head = self._head = RequestHead(self._request.raw_headers, trusted=origin.trusted)
             target, path = self._find_target(head)
+            if self._policed is not None:
+                path = await self._policed.comply(head)
             connection = await self._ask(head, target, path, origin.fields(head))
             if connection.switched:
                 return await self._tunnel(connection)
             return await self._relay(connection)
         except RefusedError as error:
-            return await self._refuse(error.status, str(error))
+            return await self._refuse(error.status, str(error), error.lines)
         except UnansweredError as error:
             where = "{}:{}".format(*self._backend.endpoint.address) if self._backend else ""
             return await self._refuse(error.status, f"{where} {error}")
@@ -92,6 +98,8 @@ class Exchange:
         finally:
             if self._sender is not None:
                 self._sender.cancel()
+            if self._policed is not None:
+                self._policed.leave()
             if self._connection is not None:
                 self._connection.abort()
 
@@ -162,10 +170,13 @@ class Exchange:
             asked = asked.partition("#")[0]
         path = asked.partition("?")[0] if "?" in asked else asked
         match = self._table.router.match(head.host.decode("latin-1"), path)
-        self._route = match.origin
-        if not match.target:
+        row, self._route = match.target, match.origin
+        if match.policy or match.canary:
+            self._policed = Policed(request, self._table, match, head, asked)
+            row, self._route = self._policed.admit(match)
+        if not row:
             raise RefusedError(404, "no Ingress has a rule for this host and path")
-        self._target = self._table.targets[match.target]
+        self._target = self._table.targets[row]
         return self._target, asked
 
     async def _ask(self, head: RequestHead, target: Target, path: str, hop: bytes) -> Connection:
@@ -182,32 +193,70 @@ class Exchange:
         data = forwarding.request_bytes(request.method, path, head, hop, framing)
         if self._body:
             data += self._body
+        retry = self._policed.rules.retry if self._policed is not None else DEFAULT
+        began_s = self._pool.loop.time() if retry.within_s else 0.0
         failed: list[Backend] = []
-        fresh, error = False, None
-        for attempt in range(TRIES):
-            backend = target.next(failed)
-            if backend is None:
-                break
+        fresh, error, attempt = False, None, 0
+        backend = self._next(target, failed)
+        while backend is not None:
             self._backend, self._retries, self._connection = backend, attempt, None
+            attempt += 1
             try:
-                self._connection = connection = await self._pool.connection(backend.endpoint, fresh=fresh)
-                connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)
-                if self._body is None:
-                    self._sender = asyncio.create_task(self._send_body(connection, head))
-                await connection.head()
-                return connection
+                connection = await self._try(backend, data, head, fresh=fresh)
+                if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
+                    return connection
+                if self._is_last(retry, attempt, began_s):
+                    return connection
+                failed.append(backend)
+                following = self._next(target, failed)
+                if following is None or following in failed:
+                    return connection
+                connection.abort()
+                backend = following
             except UnansweredError as failure:
                 error = failure
-                repeatable = request.method in forwarding.IDEMPOTENT and self._sender is None
-                if not (error.unsent or (error.no_answer and repeatable)):
+                # That a connection had gone stale is no fault of the endpoint, but its other idle ones may have too.
+                stale = self._connection is not None and self._connection.used
+                rule = DEFAULT if stale else retry
+                if not rule.after(failure, request.method, self._streaming):
                     raise
-                if self._connection is not None and self._connection.used:
-                    fresh = True  # it had gone stale: the endpoint may be fine, its other idle connections may not
+                if stale:
+                    fresh = True
+                elif self._is_last(retry, attempt, began_s):
+                    raise
                 else:
                     failed.append(backend)
+                backend = self._next(target, failed)
         if error is None:
             raise RefusedError(target.status, f"Service {target.service} has no ready endpoint")
         raise error
+
+    async def _try(self, backend: Backend, data: bytes, head: RequestHead, *, fresh: bool) -> Connection:
+        """One try; returns with the head of an answer. Raises UnansweredError."""
+        policed = self._policed
+        connect_s = policed.rules.policies.connect_timeout_ms / 1000 if policed is not None else 0.0
+        connection = await self._pool.connection(backend.endpoint, fresh=fresh, connect_s=connect_s)
+        self._connection = connection
+        connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)
+        if policed is not None:
+            policed.be_patient(connection, self._pool)
+        if self._body is None:
+            self._sender = asyncio.create_task(self._send_body(connection, head))
+        await connection.head()
+        return connection
+
+    def _is_last(self, retry: Retry, attempt: int, began_s: float) -> bool:
+        """Whether the policy allows no try after so many and for so long."""
+        late = retry.within_s and self._pool.loop.time() - began_s >= retry.within_s
+        return attempt >= retry.tries or bool(late)
+
+    @property
+    def _streaming(self) -> bool:
+        """Whether the request's body is under way, which cannot be sent twice."""
+        return self._sender is not None
+
+    def _next(self, target: Target, failed: list[Backend]) -> Backend | None:
+        return target.next(failed) if self._policed is None else self._policed.next(target, failed)
 
     def _frame(self, head: RequestHead) -> list[bytes]:
         """Where the body ends, said anew; takes the body if all of it is here."""
@@ -216,6 +265,8 @@ class Exchange:
             content = self._request.content
             if content.is_eof():
                 self._body = content.read_nowait()
+                if self._policed is not None:
+                    self._policed.check_body(len(self._body))
                 framing.append(b"Content-Length: %d" % len(self._body))
             else:
                 self._body = None
@@ -231,7 +282,7 @@ class Exchange:
 
     async def _send_body(self, connection: Connection, head: RequestHead) -> None:
         """Relay the request's body as it comes."""
-        content = self._request.content
+        content, length = self._request.content, 0
         try:
             if head.expects_continue:
                 await self._request.writer.write(CONTINUE)
@@ -242,15 +293,20 @@ class Exchange:
                 connection.held_up -= 1
                 if not piece:
                     break
+                length += len(piece)
+                if self._policed is not None:
+                    self._policed.check_body(length)
                 await connection.write(piece if head.length else _chunk(piece))
             if not head.length:
                 await connection.write(_LAST_CHUNK)
         except UnansweredError:
             pass  # whoever waits for the answer hears of it too
+        except RefusedError as error:
+            connection.fail(UnansweredError(error.status, str(error), kind="request"))
         except TimeoutError:
-            connection.fail(UnansweredError(408, "the request's body did not come in time"))
+            connection.fail(UnansweredError(408, "the request's body did not come in time", kind="request"))
         except (web.RequestPayloadError, ConnectionError):
-            connection.fail(UnansweredError(400, "the request's body is broken"))
+            connection.fail(UnansweredError(400, "the request's body is broken", kind="request"))
 
     async def _relay(self, connection: Connection) -> web.StreamResponse:
         """Write the answer to the client. Raises ConnectionError where it has left."""
@@ -260,7 +316,8 @@ class Exchange:
         old = request.version == HttpVersion10
         whole, length = connection.complete, connection.length
         chunked = not whole and length is None and not old
-        lines = [forwarding.status_line(connection.status, connection.reason), *connection.lines]
+        fields = connection.lines if self._policed is None else self._policed.adorned(connection.lines)
+        lines = [forwarding.status_line(connection.status, connection.reason), *fields]
         if not connection.dated:
             lines.append(forwarding.date())
         if not connection.served:
@@ -309,7 +366,7 @@ class Exchange:
         self._status = connection.status
         lines = (
             forwarding.status_line(connection.status, connection.reason),
-            *connection.lines,
+            *(connection.lines if self._policed is None else self._policed.adorned(connection.lines)),
             *UPGRADE,
             b"",
             b"",
@@ -324,7 +381,7 @@ class Exchange:
             log.debug("a tunnel ended: %s", error)
         return CLOSED
 
-    async def _refuse(self, status: int, reason: str) -> web.StreamResponse:
+    async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> web.StreamResponse:
         """An answer of ours. What is left of the request's body is not waited for."""
         self._status = status
         if not self._request.content.is_eof() or status in CLOSING:
@@ -333,7 +390,10 @@ class Exchange:
             connection = [forwarding.CLOSE]
         else:
             connection = [b"Connection: keep-alive"] if self._request.version == HttpVersion10 else []
-        answer = forwarding.own_answer(status, reason.strip(), bodiless=self._bodiless, connection=connection)
+        lines = lines if self._policed is None else self._policed.adorned(lines)
+        answer = forwarding.own_answer(
+            status, reason.strip(), bodiless=self._bodiless, connection=connection, lines=lines
+        )
         try:
             await self._request.writer.write(answer)
         except ConnectionError:

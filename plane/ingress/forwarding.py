@@ -54,11 +54,12 @@ _DESYNC = frozenset({b"transfer_encoding", b"content_length"})
 
 
 class RefusedError(Exception):
-    """A request that is answered here and goes nowhere."""
+    """A request that is answered here and goes nowhere; ``lines`` are further fields of the answer."""
 
-    def __init__(self, status: int, reason: str):
+    def __init__(self, status: int, reason: str, lines: Sequence[bytes] = ()):
         super().__init__(reason)
         self.status = status
+        self.lines = lines
 
 
 class RequestHead:
@@ -78,12 +79,14 @@ class RequestHead:
         "request_id",
         "told",
         "upgrade",
+        "upstream_host",
     )
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]], *, trusted: bool = False):
         """Raises RefusedError with 417, 431 or 501."""
         self.lines: list[bytes] = []
         self.host = b""
+        self.upstream_host = b""  # what the endpoint is told instead, if anything
         self.length = b""
         self.chunked = False
         self.upgrade = b""
@@ -220,7 +223,13 @@ def request_bytes(method: str, target: str, head: RequestHead, hop: bytes, frami
     line = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
     host, number = head.host, head.request_id
     asked = head.told.get(b"x-forwarded-host") or host
-    ours = (line, b"Host: " + host, hop, b"X-Forwarded-Host: " + asked, b"X-Request-ID: " + number)
+    ours = (
+        line,
+        b"Host: " + (head.upstream_host or host),
+        hop,
+        b"X-Forwarded-Host: " + asked,
+        b"X-Request-ID: " + number,
+    )
     return b"\r\n".join((*ours, *head.lines, *framing, b"", b""))
 
 
@@ -239,18 +248,24 @@ def _date(second: int) -> bytes:
     return b"Date: " + formatdate(second, usegmt=True).encode()
 
 
-def own_answer(status: int, reason: str, *, bodiless: bool, connection: Sequence[bytes]) -> bytes:
-    """An answer of ours, whole; to HEAD it is ``bodiless``."""
+def own_answer(
+    status: int, reason: str, *, bodiless: bool, connection: Sequence[bytes], lines: Sequence[bytes] = ()
+) -> bytes:
+    """An answer of ours, whole, with further fields; to HEAD it is ``bodiless``, and 204 always is."""
     phrase = HTTPStatus(status).phrase
-    body = f"{status} {phrase}: {reason}\n".encode()
-    lines = (
+    body = f"{status} {phrase}: {reason}\n".encode("utf-8", "surrogateescape")
+    if status == HTTPStatus.NO_CONTENT:
+        bodiless = True
+    else:
+        length = b"Content-Length: %d" % len(body)
+        lines = (b"Content-Type: text/plain; charset=utf-8", length, *lines)
+    head = (
         status_line(status, phrase.encode()),
         SERVER,
         date(),
-        b"Content-Type: text/plain; charset=utf-8",
-        b"Content-Length: %d" % len(body),
+        *lines,
         *connection,
         b"",
         b"" if bodiless else body,
     )
-    return b"\r\n".join(lines)
+    return b"\r\n".join(head)

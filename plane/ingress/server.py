@@ -26,6 +26,7 @@ from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
 from plane.ingress.front import Front
+from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
 from plane.ingress.records import Records
 from plane.ingress.table import Table
@@ -83,6 +84,7 @@ class Ingress:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server | Announced] = []
         self._table: Table | None = None
+        self._limits = Limits()
         self._installing = asyncio.Lock()
         self._started = False
         self._told_to_stop = asyncio.Event()
@@ -122,15 +124,23 @@ class Ingress:
             self._answer, self._edge, keep_alive_s=self._timeouts.keep_alive_s, head_s=self._timeouts.head_s
         )
         self._started = True
-        http_port, https_port = (row.getsockname()[1] for row in self._sockets)
-        return http_port, https_port
+        http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
+        return http_port, self._https_port
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
         async with self._installing:
             if routes.generation >= self.generation:
                 self._hosts.keep(routes.externals.values())
-                table = Table(routes, self._pool, self._hosts, self._records, self._table)
+                table = Table(
+                    routes,
+                    self._pool,
+                    self._hosts,
+                    self._records,
+                    self._table,
+                    limits=self._limits,
+                    https_port=self._https_port,
+                )
                 self._certificates.install(routes.certificates)
                 self._table = table
                 self._metrics.installs += 1

@@ -4,13 +4,18 @@ Law: a table never changes but for the turns of its targets; a request keeps to 
 """
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 from plane.addresses import int_to_ip, ip_to_int
+from plane.conduct import Conduct
 from plane.dns.resolver import UnresolvedError
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import RefusedError
+from plane.ingress.limits import Limits
 from plane.ingress.records import Records
+from plane.ingress.retry import retry_of
 from plane.ingress.upstream import Address, Endpoint, Pool
+from plane.policies import Canary, Policies
 from plane.router import Router
 from plane.routes import External, Port, Routes, names
 
@@ -43,6 +48,10 @@ class Target:
     def turn(self) -> int:
         return self._turn
 
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        return self._backends
+
     def next(self, failed: Collection[Backend] = ()) -> Backend | None:
         """The backend whose turn it is; of those that failed none, unless that leaves nobody."""
         backends = self._backends
@@ -52,6 +61,26 @@ class Target:
             if backends[turn] not in failed:
                 return backends[turn]
         return None
+
+
+class Rules(Conduct):
+    """The policies of a route, ready for requests, with what is known to an ingress only.
+
+    known  digests of the Authorization fields that were right: to look at a password takes its time
+    """
+
+    def __init__(self, policies: Policies):
+        super().__init__(policies)
+        self.retry = retry_of(policies)
+        self.known: set[bytes] = set()
+
+
+class Alternative(NamedTuple):
+    """A canary, and the rows of the target and the origin that it leads to."""
+
+    canary: Canary
+    target: int
+    origin: int
 
 
 class NamedTarget(Target):
@@ -77,13 +106,34 @@ class NamedTarget(Target):
 
 
 class Table:
-    """What an install puts in force. ``before`` is the table it replaces, whose turns go on."""
+    """What an install puts in force. ``before`` is the table it replaces, whose turns go on.
+
+    rules     by the rows of POLICY, the first of which is none
+    canaries  by the rows of CANARY
+    """
 
     def __init__(
-        self, routes: Routes, pool: Pool, hosts: Hosts, records: Records | None, before: "Table | None" = None
+        self,
+        routes: Routes,
+        pool: Pool,
+        hosts: Hosts,
+        records: Records | None,
+        before: "Table | None" = None,
+        *,
+        limits: Limits,
+        https_port: int,
     ):
         self.generation = routes.generation
         self.origins = routes.origins
+        self.limits = limits
+        self.https_port = https_port
+        there = {rules.policies: rules for rules in before.rules} if before else {}
+        asked = [routes.policy(row) for row in range(len(routes.policies.policies))]
+        self.rules: list[Rules] = [there.get(policies) or Rules(policies) for policies in asked]
+        self.canaries = [
+            Alternative(routes.canary(row), int(found["target"]), int(found["origin"]))
+            for row, found in enumerate(routes.policies.canaries)
+        ]
         self.router = Router(routes)
         self.addresses: set[Address] = set()
         self.targets: list[Target] = []

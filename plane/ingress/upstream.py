@@ -26,7 +26,7 @@ class Pool:
         self.now = 0  # in ticks
         self._connect_s = timeouts.connect_s
         self._tick_s = min(TICK_S, timeouts.read_s / 4, timeouts.idle_s / 4)
-        self._read_ticks = timeouts.read_s / self._tick_s
+        self.read_ticks = timeouts.read_s / self._tick_s
         self._idle_ticks = timeouts.idle_s / self._tick_s
         self._endpoints: dict[Address, Endpoint] = {}
         self.loop = asyncio.get_running_loop()
@@ -47,21 +47,28 @@ class Pool:
         for address in self._endpoints.keys() - addresses:
             self._endpoints.pop(address).leave()
 
-    async def connection(self, endpoint: "Endpoint", *, fresh: bool = False) -> "Connection":
-        """An idle connection, or a new one, which it always is if ``fresh``. Raises UnansweredError."""
+    def ticks(self, seconds: float) -> float:
+        return seconds / self._tick_s
+
+    async def connection(self, endpoint: "Endpoint", *, fresh: bool = False, connect_s: float = 0.0) -> "Connection":
+        """An idle connection, or a new one, which it always is if ``fresh``. Raises UnansweredError.
+
+        ``connect_s`` is how long that may take, 0 for as long as usual.
+        """
+        connect_s = connect_s or self._connect_s
         while endpoint.idle and not fresh:
             connection = endpoint.idle.pop()
             if not connection.transport.is_closing():
                 return connection
         ip, port = endpoint.address
         try:
-            async with asyncio.timeout(self._connect_s):
+            async with asyncio.timeout(connect_s):
                 transport, protocol = await self.loop.create_connection(lambda: Connection(self, endpoint), ip, port)
             if is_refusal(transport.get_extra_info("socket")):
                 transport.abort()
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except TimeoutError:
-            raise UnansweredError(504, f"no connection within {self._connect_s:g} s", unsent=True) from None
+            raise UnansweredError(504, f"no connection within {connect_s:g} s", kind="timeout", unsent=True) from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise UnansweredError(502, f"no connection: {why}", unsent=True) from error
@@ -80,8 +87,8 @@ class Pool:
         for connection in list(self.connections):
             age = self.now - connection.since
             if connection.at_work:
-                if age > self._read_ticks and not connection.held_up:
-                    connection.fail(UnansweredError(504, "no answer in time"))
+                if age > connection.patience and not connection.held_up:
+                    connection.fail(UnansweredError(504, "no answer in time", kind="timeout"))
             elif age > self._idle_ticks:
                 connection.abort()
 

@@ -4,7 +4,9 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from plane import dialects
 from plane.ingressclass import CLASS_ANNOTATION
+from plane.regex import of_path, why_not
 from plane.validation import names
 from plane.validation.findings import Finding, Place, shown
 from plane.validation.metadata import name_at
@@ -37,10 +39,23 @@ def ingress(obj: Place) -> Iterator[Finding]:
             if reason:
                 yield host.wrong(reason)
         yield from name_at(row.at("secretName"), names.subdomain)
+    yield from _annotations(obj.at("metadata", "annotations"), spec)
     name, annotation = spec.at("ingressClassName"), obj.at("metadata", "annotations").at(CLASS_ANNOTATION)
     yield from name_at(name, names.subdomain)
     if name.given and annotation.given:
         yield annotation.refused("cannot go together with spec.ingressClassName; keep one of them")
+
+
+def _annotations(place: Place, spec: Place) -> Iterator[Finding]:
+    """Those of the dialects. The API server takes anything there; a controller would not do what is asked for."""
+    said = {name: row.value for name, row in place.entries() if isinstance(row.value, str)}
+    for row in dialects.unfit(said):
+        yield place.at(row.annotation).refused(row.reason)
+    if dialects.takes_expressions(said):
+        for rule in spec.at("rules").rows():
+            for path in rule.at("http", "paths").rows():
+                if reason := why_not(of_path(path.at("path").text("/"))):
+                    yield path.at("path").refused(f"is a regular expression by the annotations, but {reason}")
 
 
 def ingress_class(obj: Place) -> Iterator[Finding]:

@@ -591,6 +591,6 @@ def test_interrupted_it_ends_what_runs_and_keeps_what_it_has(tmp_path: Path, num
         printed, _ = process.communicate(timeout=30)
         assert process.returncode == 130
     assert "interrupted: this was measured until then" in printed
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
     (folder,) = (tmp_path / "peers").iterdir()
     assert (folder / FILE).exists()

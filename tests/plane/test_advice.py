@@ -65,6 +65,27 @@ def slow(algorithm: str, **spec: Any) -> Object:
     return service(annotations=annotations, **spec)
 
 
+NGINX = "nginx.ingress.kubernetes.io/"
+
+
+def canary(name: str, text: str, to: str) -> Object:
+    said = {f"{NGINX}canary": "true", f"{NGINX}canary-weight": "1"}
+    return ingress(path(to, text=text), name=name, metadata={"annotations": said})
+
+
+def authenticated(secret: str) -> Object:
+    return {"annotations": {f"{NGINX}auth-type": "basic", f"{NGINX}auth-secret": secret}}
+
+
+def test_what_a_dump_has_and_no_plane_would_take_is_named() -> None:
+    obj = ingress(metadata={"annotations": {f"{NGINX}server-snippet": "return 200;", f"{NGINX}limit-rps": "many"}})
+    there = Snapshot().changed(map(defaulted, (service(), pod(), obj)))
+    assert [line.partition(": ")[2].partition(",")[0].partition(";")[0] for line in advise(there)] == [
+        f"metadata.annotations[{NGINX}server-snippet]: left out: is configuration of NGINX itself",
+        f'metadata.annotations[{NGINX}limit-rps]: left out: "many" is not allowed',
+    ]
+
+
 def test_the_quickstart_warns_of_nothing() -> None:
     manifests = load([str(ROOT / "configs" / "quickstart")]).objects
     objects = [row.object for row in manifests]
@@ -328,7 +349,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 ingress(
                     metadata={
                         "annotations": {
-                            "nginx.ingress.kubernetes.io/rewrite-target": "/",
+                            "nginx.ingress.kubernetes.io/mirror-target": "http://a",
                             "traefik.ingress.kubernetes.io/router.tls": "true",
                             "example.com/owner": "me",
                         }
@@ -338,10 +359,107 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             [
                 "Service default/web: metadata.annotations: not acted on yet: konghq.com/path",
                 "Ingress default/web: metadata.annotations: not acted on yet: "
-                "nginx.ingress.kubernetes.io/rewrite-target, "
+                "nginx.ingress.kubernetes.io/mirror-target, "
                 "traefik.ingress.kubernetes.io/router.tls",
             ],
             id="annotations of a dialect",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(metadata={"annotations": {f"{NGINX}rewrite-traget": "/", f"{NGINX}custom-headers": "a/b"}}),
+            ),
+            [
+                f"Ingress default/web: metadata.annotations[{NGINX}custom-headers]: not acted on yet: "
+                "the plane keeps no ConfigMaps",
+                f"Ingress default/web: metadata.annotations[{NGINX}rewrite-traget]: "
+                f"ingress-nginx has no such annotation; did you mean {NGINX}rewrite-target?",
+            ],
+            id="annotations that there are not",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(
+                    metadata={
+                        "annotations": {
+                            f"{NGINX}proxy-buffering": "on",
+                            f"{NGINX}backend-protocol": "HTTP",
+                            f"{NGINX}app-root": "/app",
+                        }
+                    }
+                ),
+            ),
+            [],
+            id="annotations that act, need nothing or say what happens anyway",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(ingressClassName="traefik", metadata={"annotations": {f"{NGINX}app-root": "/a"}}),
+            ),
+            [
+                f"Ingress default/web: metadata.annotations[{NGINX}app-root]: "
+                "not acted on, for the class is of controller traefik.io/ingress-controller"
+            ],
+            id="annotations of another controller's dialect",
+        ),
+        pytest.param(
+            (service(), service("new"), pod(), canary("a", "/", "new"), canary("b", "/", "new"), ingress()),
+            ["Ingress default/b: spec.rules[0].http.paths[0]: takes nothing: the rule has the canary a, and one only"],
+            id="two canaries",
+        ),
+        pytest.param(
+            (service(), pod(), canary("a", "/x", "web"), canary("b", "/", "web"), ingress()),
+            [
+                "Ingress default/a: spec.rules[0].http.paths[0]: a canary of no rule takes nothing; "
+                "write it for host, path and pathType of another Ingress",
+                "Ingress default/b: spec.rules[0].http.paths[0]: the canary is the Service of the rule itself, "
+                "so it changes nothing",
+            ],
+            id="canaries that take nothing",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                named("Secret", "users", "v1", stringData={"auth": "ada:{SHA}x\nbob:plain"}),
+                named("Secret", "empty", "v1", stringData={"x": "y"}),
+                ingress(path(text="/a"), name="a", metadata=authenticated("users")),
+                ingress(path(text="/b"), name="b", metadata=authenticated("empty")),
+                ingress(path(text="/c"), name="c", metadata=authenticated("ghost")),
+                ingress(path(text="/d"), name="d", metadata=authenticated("other/users")),
+            ),
+            [
+                f'Ingress default/a: metadata.annotations[{NGINX}auth-secret]: Secret "users", user bob: '
+                "the password's hash is none of bcrypt, apr1, MD5, SHA-256, SHA-512, {SHA} and {SSHA}; "
+                "this user gets 401",
+                f'Ingress default/b: metadata.annotations[{NGINX}auth-secret]: Secret "empty" has no lines name:hash '
+                "under its key auth; every request gets 401",
+                f'Ingress default/c: metadata.annotations[{NGINX}auth-secret]: there is no Secret "ghost" in namespace '
+                "default; requests get 503",
+                f"Ingress default/d: metadata.annotations[{NGINX}auth-secret]: auth-secret is of namespace other, "
+                "not of its own; requests get 503",
+            ],
+            id="passwords",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(metadata={"annotations": {f"{NGINX}server-alias": "b.com,c.com"}}),
+                ingress(name="b", host="b.com", metadata={"annotations": {f"{NGINX}allowlist-source-range": "::1"}}),
+            ),
+            [
+                "Ingress default/b: metadata.annotations[nginx.ingress.kubernetes.io/allowlist-source-range]: "
+                "a range of IPv6 holds nobody: clients have IPv4 addresses here",
+                f'Ingress default/web: metadata.annotations[{NGINX}server-alias]: "b.com" has rules of its own, '
+                "which count",
+            ],
+            id="an alias that is a host, a range of IPv6",
         ),
         pytest.param(
             (service(), pod(), ingress(tls=[{"hosts": ["a.com"], "secretName": "cert"}])),

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -14,6 +15,8 @@ from plane.cli import plane
 from plane.errors import ManifestError
 from tests.ingress.corpus import CORPUS, NAMES, Row, services
 from tests.ingress.manifests import snapshot_of, web
+from tests.ingress.policies import ROWS
+from tests.ingress.policies import Row as PolicyRow
 
 ADDRESSES = {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)}
 BASE = services(8080, ADDRESSES)
@@ -75,6 +78,25 @@ def test_corpus_by_check(row: Row) -> None:
     assert not judged(Expect(status=418))
     for name in NAMES:
         assert judged(Expect(service=name, status="forwarded")) == (name == row.expected)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.description for row in ROWS])
+def test_policies_by_check(row: PolicyRow) -> None:
+    snapshot, want = snapshot_of(*BASE, *row.objects), row.want
+
+    def judged(expect: Expect) -> bool:
+        case = Case(url=row.url, method=row.method, headers=row.headers, fromIp="127.0.0.1", expect=expect)
+        return judge(snapshot, case).passed
+
+    assert judged(Expect(status="forwarded" if want.status == 200 else want.status))
+    assert not judged(Expect(status=418))
+    assert judged(Expect(redirect=want.location)) == bool(want.location)
+    assert judged(Expect(headers={name.title(): value for name, value in want.fields.items() if value is not None}))
+    assert judged(Expect(headers=dict.fromkeys(want.fields, ""))) == (not want.fields)
+    if want.status == 200:
+        parts = urlsplit(row.url)
+        assert judged(Expect(service=want.service, path=want.uri or row.url.partition(parts.netloc)[2]))
+        assert not judged(Expect(path="/other"))
 
 
 def test_all_as_expected(tmp_path: Path) -> None:
@@ -143,10 +165,11 @@ def test_json(tmp_path: Path) -> None:
 def test_all_that_is_wrong_is_said_at_once() -> None:
     assert problems("[{url: 'ftp://a', expect: {}}, {url: 'tcp://a', expect: {status: 200}, methd: X}]") == {
         "[0].url": "'ftp://a' is no URL; write one such as http://example.com/path or tcp://web.default.svc:80",
-        "[0].expect": "expects nothing; give one of status, service, ingress, endpoints, verdict, policy, masquerade",
+        "[0].expect": "expects nothing; give one of status, redirect, headers, path, "
+        "service, ingress, endpoints, verdict, policy, masquerade",
         "[1].url": "'tcp://a' needs a port; write one such as http://example.com/path or tcp://web.default.svc:80",
         "[1].expect.status": "200 is no answer of the plane: write forwarded for a request that an endpoint answers, "
-        "refused for a connection that is not taken, or a status from 300 to 599 that the plane itself answers with",
+        "refused for a connection that is not taken, 204 or a status from 300 to 599 that the plane answers with",
         "[1].methd": "unknown field; did you mean method?",
     }
 

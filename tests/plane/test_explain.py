@@ -1,10 +1,12 @@
 """explain: where a request would go and why, offline."""
 
+import base64
 import json
 
 import pytest
 
 from kernels.layout import ALGORITHMS
+from plane import affinity
 from plane.errors import ManifestError
 from plane.explain import Explanation, explain
 from tests.ingress.corpus import CORPUS, NAMES, NESTED, Row, services
@@ -58,12 +60,15 @@ def test_json_of_the_quickstart() -> None:
     ]
     assert found == {
         "status": 200,
+        "redirect": None,
         "ingress": "default/web",
         "rule": {"field": "spec.rules[0].http.paths[0]", "host": "example.com", "pathType": "Prefix", "path": "/"},
         "service": "default/web",
         "port": 80,
         "endpoints": endpoints,
         "chosen": endpoints[0],
+        "upstream": {"method": "GET", "path": "/", "host": "example.com", "headers": {}},
+        "response_headers": {},
         "reasons": [
             "default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request",
             "round robin: this endpoint is the first in turn, the next request gets the next",
@@ -306,3 +311,157 @@ def test_what_is_no_url_is_bad_input(url: str) -> None:
 def test_what_is_no_address_is_bad_input() -> None:
     with pytest.raises(ManifestError, match="--from-ip"):
         explain(web(*PODS), "http://example.com/", from_ip="localhost")
+
+
+NGINX = "nginx.ingress.kubernetes.io/"
+
+
+def annotated(*paths: dict, name: str = "web", created: str = "2026-01-01T00:00:00Z", **annotations: str) -> dict:
+    said = {NGINX + key.replace("_", "-"): value for key, value in annotations.items()}
+    return ingress(name, rule("example.com", *paths), annotations=said, created=created)
+
+
+def test_text_of_a_redirect() -> None:
+    objects = [*BASE, annotated(prefix("/", "web"), permanent_redirect="https://new.org$request_uri")]
+    assert explain(snapshot_of(*objects), "http://example.com/x").render() == (
+        "request   GET http://example.com/x\n"
+        "status    301\n"
+        "redirect  https://new.org/x\n"
+        "ingress   default/web\n"
+        "rule      field spec.rules[0].http.paths[0]  host example.com  pathType Prefix  path /\n"
+        "because   see https://new.org/x\n"
+        "          default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request\n"
+    )
+
+
+def test_every_policy_says_what_it_does_to_the_request() -> None:
+    made = annotated(
+        {**prefix("/app(/|$)(.*)", "web"), "pathType": "ImplementationSpecific"},
+        rewrite_target="/$2",
+        upstream_vhost="inside",
+        enable_cors="true",
+        limit_rps="10",
+        limit_connections="3",
+        allowlist_source_range="0.0.0.0/0",
+        affinity="cookie",
+        proxy_body_size="8m",
+        proxy_read_timeout="7",
+        proxy_next_upstream="error http_503",
+    )
+    canary = annotated(
+        {**prefix("/app(/|$)(.*)", "api"), "pathType": "ImplementationSpecific"},
+        name="canary",
+        canary="true",
+        canary_weight="20",
+    )
+    found = explain(snapshot_of(*BASE, made, canary), "http://example.com/app/x?y")
+    assert found.upstream == {"method": "GET", "path": "/x?y", "host": "inside", "headers": {}}
+    assert found.response_headers["Access-Control-Allow-Origin"] == "*"
+    assert found.reasons == (
+        "canary: of such requests 20 out of 100 go to default/api:80, the others as said here",
+        "CORS: origin none is allowed",
+        "limits of default/web for one client: 10 requests a second, 50 more at once, 3 at a time; "
+        "what is more gets 503",
+        "addresses: say --from-ip to see whether the client's is allowed",
+        "rewrite: /app(/|$)(.*) to /$2: the endpoint is asked for /x?y",
+        "the endpoint is told the host inside",
+        "affinity: cookie INGRESSCOOKIE keeps a client at its endpoint",
+        "a body of more than 8388608 bytes gets 413",
+        "timeouts: read 7 s",
+        "another endpoint is tried after error http_503, 3 tries in all",
+        "default/web spec.rules[0].http.paths[0]: example.com ImplementationSpecific /app(/|$)(.*): "
+        "this rule takes the request",
+        "default/canary spec.rules[0].http.paths[0]: example.com ImplementationSpecific /app(/|$)(.*): "
+        "a canary, of the same rule of another Ingress",
+        "round robin: this endpoint is the first in turn, the next request gets the next",
+    )
+
+
+def test_a_canary_that_takes_the_request_says_so() -> None:
+    objects = [
+        *BASE,
+        annotated(prefix("/", "web")),
+        annotated(prefix("/", "api"), name="canary", canary="true", canary_by_header="X-Canary"),
+    ]
+    found = explain(snapshot_of(*objects), "http://example.com/", headers=[("x-canary", "always")])
+    assert (found.ingress, found.service) == ("default/canary", "default/api")
+    assert found.rule == {
+        "field": "spec.rules[0].http.paths[0]",
+        "host": "example.com",
+        "pathType": "Prefix",
+        "path": "/",
+    }
+    assert found.reasons[:3] == (
+        "canary: header x-canary is always: the request goes to default/api:80",
+        "default/canary spec.rules[0].http.paths[0]: example.com Prefix /: this canary takes the request",
+        "default/web spec.rules[0].http.paths[0]: example.com Prefix /: it matches, and its canary takes the request",
+    )
+
+
+def test_reasons_of_expressions_aliases_and_roots() -> None:
+    objects = [
+        *BASE,
+        annotated(
+            prefix("/[a]", "web"),
+            prefix("/[ab]", "api"),
+            prefix("/[b]", "old"),
+            prefix("/x", "web"),
+            use_regex="true",
+            server_alias="other.org",
+        ),
+        annotated(exact("/", "web"), name="root", app_root="/app"),
+    ]
+    snapshot = snapshot_of(*objects)
+    rules = "default/web spec.rules[0].http.paths"
+    assert explain(snapshot, "http://other.org/b").reasons[:5] == (
+        f"{rules}[1]: example.com Prefix /[ab]: this rule takes the request",
+        "default/root spec.rules[0].http.paths[0]: example.com Exact /: it matches, but /[ab] is longer",
+        f"{rules}[0]: example.com Prefix /[a]: the path /b does not begin with what this regular expression matches",
+        f"{rules}[2]: example.com Prefix /[b]: it matches, but /[ab] is longer",
+        f"{rules}[3]: example.com Prefix /x: the path /b does not begin with what this regular expression matches",
+    )
+    found = explain(snapshot, "http://example.com/")
+    assert (found.status, found.redirect, found.ingress) == (302, "http://example.com/app", "default/root")
+    assert found.rule == {"field": "metadata.annotations"}
+    assert (
+        "default/root spec.rules[0].http.paths[0]: example.com Exact /: "
+        "it matches, but default/root redirects this path of the host"
+    ) in found.reasons
+
+
+def test_what_a_dump_has_and_the_plane_would_not_take_is_explained_without_it() -> None:
+    made = annotated(
+        prefix("/a(", "web"), prefix("/b", "web"), rewrite_target="/x", auth_type="digest", server_snippet="return 200;"
+    )
+    canary = annotated(
+        prefix("/b", "api"), name="new", canary="true", canary_by_header="X", canary_by_header_pattern="(?!x)"
+    )
+    snapshot = snapshot_of(*BASE, made, canary)
+    literal = explain(snapshot, "http://example.com/a(/c")
+    assert literal.upstream is not None
+    assert (literal.status, literal.upstream["path"]) == (200, "/x")
+    assert explain(snapshot, "http://example.com/b", headers=[("X", "y")]).service == "default/web"
+
+
+def test_the_cookie_of_affinity_chooses_the_endpoint() -> None:
+    said = {"affinity": "cookie", "affinity-mode": "persistent"}
+    snapshot = web(*PODS, annotations={NGINX + name: value for name, value in said.items()})
+    for ip, port in PODS:
+        key = affinity.new_key(f"{ip}:{port}", persistent=True)
+        cookie = f"INGRESSCOOKIE={key}|{affinity.backend_key('default/web:80')}"
+        found = explain(snapshot, "http://example.com/", headers=[("Cookie", cookie)])
+        assert found.chosen is not None
+        assert found.chosen["ip"] == ip
+        assert found.reasons[-1] == "affinity: the cookie says so, or what requests are told apart by"
+
+
+def test_a_password_is_asked_for_and_checked() -> None:
+    users = {
+        **secret("users", b"", b""),
+        "data": {"auth": base64.b64encode(b"ada:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=").decode()},
+    }
+    snapshot = snapshot_of(*BASE, users, annotated(prefix("/", "web"), auth_type="basic", auth_secret="users"))
+    found = explain(snapshot, "http://example.com/")
+    assert (found.status, found.response_headers) == (401, {"WWW-Authenticate": 'Basic realm=""'})
+    right = [("Authorization", f"Basic {base64.b64encode(b'ada:secret').decode()}")]
+    assert explain(snapshot, "http://example.com/", headers=right).status == 200

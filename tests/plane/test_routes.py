@@ -1,17 +1,20 @@
 """routes.compile and the Router: what Ingresses mean, in tables."""
 
+import base64
 import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.layout import READY
+from kernels.layout import CANARY, POLICY, READY
 from plane import routes
 from plane.model import Snapshot
+from plane.policies import RANGED, Canary, Packer, Policies, Range
 from plane.requestpath import host_of, normalised
-from plane.router import Router
+from plane.router import Match, Router
 from tests.ingress.corpus import CORPUS, NAMES, Row, services
 from tests.ingress.manifests import (
     endpoint,
@@ -70,14 +73,14 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
         "no host\n"
         "  default -> default/web:80 (default/shop default backend)\n"
         "host *.shop.com\n"
-        "  Prefix / -> default/web:80 (default/shop rule 1 path 0)\n"
-        "  default -> default/web:80 (default/shop default backend)\n"
+        "  Prefix / -> default/web:80 (default/shop rule 1 path 0) [https]\n"
+        "  default -> default/web:80 (default/shop default backend) [https]\n"
         "host shop.com\n"
-        "  Exact /buy -> default/api:80 (default/shop rule 0 path 1)\n"
-        "  Prefix /api/ -> default/api:80 (default/shop rule 0 path 2)\n"
-        "  Prefix /api -> default/web:80 (default/shop rule 0 path 3)\n"
-        "  Prefix / -> default/web:80 (default/shop rule 0 path 0)\n"
-        "  default -> default/web:80 (default/shop default backend)\n"
+        "  Exact /buy -> default/api:80 (default/shop rule 0 path 1) [https]\n"
+        "  Prefix /api/ -> default/api:80 (default/shop rule 0 path 2) [https]\n"
+        "  Prefix /api -> default/web:80 (default/shop rule 0 path 3) [https]\n"
+        "  Prefix / -> default/web:80 (default/shop rule 0 path 0) [https]\n"
+        "  default -> default/web:80 (default/shop default backend) [https]\n"
         "target default/web:80 rr\n"
         "  -> 1 127.244.1.2:8080\n"
         "  -> 2 127.244.1.3:8080\n"
@@ -99,13 +102,13 @@ def test_an_empty_snapshot_compiles_to_tables_that_find_nothing() -> None:
     table = routes.compile(Snapshot(7))
     assert table.generation == 7
     assert routes.dump(table) == ""
-    assert Router(table).match("example.com", "/") == (0, 0)
+    assert Router(table).match("example.com", "/") == Match(0, 0)
 
 
 def test_every_table_is_read_only_and_leaves_a_pickle_out_of_band() -> None:
     table = routes.compile(web(POD))
-    arrays = [value for value in vars(table).values() if isinstance(value, np.ndarray)]
-    assert len(arrays) == 6
+    arrays = [value for value in (*vars(table).values(), *table.policies) if isinstance(value, np.ndarray)]
+    assert len(arrays) == 10
     assert not any(array.flags.writeable for array in arrays)
     buffers: list[pickle.PickleBuffer] = []
     packed = pickle.dumps(table, protocol=5, buffer_callback=buffers.append)
@@ -234,6 +237,90 @@ def test_host_of(header: str, host: str) -> None:
 def test_made_up_hosts_do_not_pile_up_in_the_router() -> None:
     router = Router(routes.compile(web(POD)))
     for number in range(3 * Router.SEEN):
-        assert router.match(f"{number}.com", "/") == (0, 0)
+        assert router.match(f"{number}.com", "/") == Match(0, 0)
     assert len(router._seen) <= Router.SEEN
     assert router.match("example.com", "/").target
+
+
+NETWORKS = st.lists(st.builds(Range, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=3).map(tuple)
+
+
+def column(name: str) -> st.SearchStrategy:
+    """Values of a field of Policies that fit its column."""
+    default = getattr(Policies(), name)
+    if isinstance(default, bool):
+        return st.booleans()
+    if isinstance(default, int):
+        return st.integers(0, 2**16 - 1)
+    if isinstance(default, str):
+        return st.text(max_size=5)
+    return NETWORKS if name in RANGED else st.lists(st.text(max_size=5), max_size=3).map(tuple)
+
+
+POLICIES = st.builds(Policies, **{row.name: column(row.name) for row in fields(Policies)})
+
+
+@given(policies=st.lists(POLICIES, max_size=4), canary=st.builds(Canary, header=st.text(max_size=5)))
+def test_policies_come_out_of_their_tables_as_they_went_in(policies: list[Policies], canary: Canary) -> None:
+    text = bytearray()
+
+    def add(string: str) -> tuple[int, int]:
+        text.extend(string.encode())
+        return len(text) - len(string.encode()), len(string.encode())
+
+    packer = Packer(add)
+    rows = [packer.policy(each) for each in policies]
+    row = packer.canary(canary, 7, 8)
+    tables, blob = packer.tables(), np.frombuffer(bytes(text), np.uint8)
+    assert [tables.policy(number, blob) for number in (0, *rows)] == [Policies(), *policies]
+    assert tables.canary(row, blob) == canary
+    assert (tables.canaries[row]["target"], tables.canaries[row]["origin"]) == (7, 8)
+    assert rows == [packer.policy(each) for each in policies]
+
+
+def test_a_column_for_each_field_of_policies_and_no_other() -> None:
+    assert POLICY.names == tuple(row.name for row in fields(Policies))
+    assert CANARY.names == ("target", "origin", *(row.name for row in fields(Canary)))
+
+
+def test_equal_sees_a_change_of_policies() -> None:
+    def compiled(**annotations: str) -> routes.Routes:
+        return routes.compile(
+            web(POD, annotations={f"nginx.ingress.kubernetes.io/{k}": v for k, v in annotations.items()})
+        )
+
+    assert routes.equal(compiled(canary="false"), compiled())
+    assert not routes.equal(compiled(app="1"), compiled(affinity="cookie"))
+    assert "[cookie=INGRESSCOOKIE cookie_path=/]" in routes.dump(compiled(affinity="cookie"))
+
+
+def test_passwords_are_in_no_dump() -> None:
+    users = {**secret("users", b"", b""), "data": {"auth": base64.b64encode(b"ada:{SHA}hash").decode()}}
+    said = {"auth-type": "basic", "auth-secret": "users"}
+    made = web(POD, annotations={f"nginx.ingress.kubernetes.io/{name}": value for name, value in said.items()})
+    table = routes.compile(snapshot_of(*made.all("Ingress"), users))
+    assert table.policy(1).auth_users == ("ada:{SHA}hash",)
+    assert "SHA" not in routes.dump(table) + repr(table.policy(1)) + repr(table)
+
+
+def test_default_backends_have_the_policies_of_their_own_ingress() -> None:
+    made = [
+        ingress(
+            f"i{number}",
+            rule(f"h{number}.com", prefix("/x", "web")),
+            default="web",
+            annotations={
+                "nginx.ingress.kubernetes.io/limit-rps": str(number + 1),
+                "nginx.ingress.kubernetes.io/force-ssl-redirect": "true",
+            },
+        )
+        for number in range(50)
+    ]
+    table = routes.compile(snapshot_of(*BASE, *made))
+    router = Router(table)
+    for number in range(50):
+        for path in ("/x", "/y"):
+            policies = table.policy(router.match(f"h{number}.com", path).policy)
+            assert (policies.limit_rps, policies.https) == (number + 1, True)
+    unknown = table.policy(router.match("other.org", "/").policy)
+    assert (unknown.limit_rps, unknown.https) == (1, False)

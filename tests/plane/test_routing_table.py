@@ -12,6 +12,7 @@ from plane.router import Router
 from plane.routes import compile
 from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import exact, ingress, prefix, rule, snapshot_of
+from tests.ingress.policies import regex, with_
 
 BASE = services(8080, {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)})
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
@@ -96,3 +97,28 @@ def test_a_url_or_all() -> None:
     for arguments in ([], ["http://a", "--all"]):
         found = CliRunner().invoke(plane, ["explain", "-f", MANIFESTS, *arguments], standalone_mode=False)
         assert "explain what? write one URL, or --all" in str(found.exception)
+
+
+def test_policies_canaries_and_expressions_stand_in_the_table() -> None:
+    snapshot = snapshot_of(
+        *BASE,
+        with_(regex("/a.*", "web"), use_regex="true", limit_rps="3", from_to_www_redirect="true"),
+        with_(exact("/b", "old"), name="more", created=YOUNG, app_root="/app"),
+        with_(regex("/a.*", "old"), name="late", created=YOUNG),
+        with_(regex("/a.*", "api"), name="new", created=OLD, canary="true", canary_weight="7"),
+    )
+    limits = "limit_key=default/web limit_rps=3 limit_burst=5"
+    first, late = "default/web spec.rules[0].http.paths[0]", "default/late spec.rules[0].http.paths[0]"
+    found = [line.split("   ") for line in render(routing_table(snapshot)).splitlines()[1:]]
+    shown = [" ".join(cell.strip() for cell in row if cell.strip()) for row in found]
+    assert shown == [
+        "example.com Exact / - 0 default/more metadata.annotations "
+        "redirect=$scheme://$http_host/app redirect_status=302",
+        f"example.com Regex /a.* default/web:80 1 default/web spec.rules[0].http.paths[0] {limits}",
+        f"example.com Regex /a.* default/old:80 1 {late} shadowed by {first}",
+        f"example.com Regex /a.* default/api:80 1 default/new spec.rules[0].http.paths[0] canary of {first}",
+        "example.com Regex /b default/old:80 1 default/more spec.rules[0].http.paths[0]",
+        f"example.com default - 0 default/web metadata.annotations {limits}",
+        "www.example.com default - 0 default/web metadata.annotations "
+        "redirect=$scheme://example.com$trimmed_uri redirect_status=308",
+    ]

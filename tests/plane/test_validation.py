@@ -1121,3 +1121,87 @@ def test_no_object_makes_the_check_fail_and_what_passes_can_be_run(data: st.Data
     elif obj["kind"] == "Pod":
         for container in full["spec"]["containers"]:
             environment.resolve(full, container)
+
+
+NGINX = "nginx.ingress.kubernetes.io/"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ssl-redirect", "yes", '"yes" is not allowed; write "true" or "false"'),
+        ("ssl-redirect", "", 'is empty; write "true" or "false"'),
+        ("permanent-redirect", "/here", '"/here" is not allowed; write a URL, as in "https://example.com/"'),
+        ("temporal-redirect", "https://a.com/$args", "$args is not known here"),
+        ("permanent-redirect-code", "200", "write one of 301, 302, 303, 307, 308"),
+        ("app-root", "app", "write a path that begins with /"),
+        ("server-alias", "~^www\\d+\\.a\\.com$", "write names of hosts with commas between"),
+        ("rewrite-target", "/a b", "write a path of letters, digits"),
+        ("rewrite-target", "/$1\r\nX: y", "write a path of letters, digits"),
+        ("upstream-vhost", "a\r\nX: y", "write a host"),
+        ("canary-weight", "10%", 'write a whole number from 0 upwards, as in "1"'),
+        ("canary-by-header", "X Canary", "write the name of a header or cookie"),
+        ("canary-by-header-pattern", "(?!x)", "which has no lookaround and no backreferences"),
+        ("whitelist-source-range", "10.0.0.0/33", 'as in "10.0.0.0/8,192.0.2.7"'),
+        ("whitelist-source-range", ",", "write at least one address or network"),
+        ("proxy-body-size", "8 MiB", 'as in "8m"'),
+        ("proxy-read-timeout", "60s", "write a whole number from 1 to 86400"),
+        ("proxy-next-upstream", "error http_501", "write some of: error timeout invalid_header http_500"),
+        ("cors-allow-origin", "example.com", 'as in "https://example.com, https://*.example.org"'),
+        ("cors-allow-headers", "X-One\r\nX: y", "write names with commas between"),
+        ("auth-type", "digest", "write basic"),
+        ("auth-realm", 'a"b', 'write text without " and'),
+        ("session-cookie-path", "/;Domain=x", "write text without spaces"),
+        ("session-cookie-samesite", "maybe", "write one of none, lax, strict"),
+        ("affinity", "ip", "write cookie"),
+        ("upstream-hash-by", "$geoip", "$geoip is not known here; write variables, of $scheme"),
+        ("upstream-hash-by", "all", "write variables"),
+    ],
+)
+def test_a_bad_value_of_an_annotation_is_refused_by_its_name(name: str, value: str, said: str) -> None:
+    obj = sound("Ingress")
+    obj["metadata"]["annotations"] = {f"{NGINX}{name}": value}
+    (problem,) = [row for row in check(obj) if "does nothing without" not in row.reason]
+    assert problem.object == "Ingress default/a"
+    assert problem.field == f"metadata.annotations[{NGINX}{name}]"
+    assert said in problem.reason
+    assert check(obj, lenient=True) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["configuration-snippet", "server-snippet", "stream-snippet", "auth-snippet", "modsecurity-snippet"]
+)
+def test_snippets_are_refused_by_name(name: str) -> None:
+    obj = sound("Ingress")
+    obj["metadata"]["annotations"] = {f"{NGINX}{name}": "return 200;"}
+    (problem,) = check(obj)
+    assert problem.field == f"metadata.annotations[{NGINX}{name}]"
+    assert "there is no safe way to run it" in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("canary-weight", "10", "canary"),
+        ("auth-type", "basic", "auth-secret"),
+        ("session-cookie-name", "a", "affinity"),
+        ("cors-allow-origin", "*", "enable-cors"),
+        ("x-forwarded-prefix", "/a", "rewrite-target"),
+    ],
+)
+def test_an_annotation_that_does_nothing_alone_is_refused(name: str, value: str, other: str) -> None:
+    obj = sound("Ingress")
+    obj["metadata"]["annotations"] = {f"{NGINX}{name}": value}
+    (problem,) = check(obj)
+    assert f"does nothing without {NGINX}{other}" in problem.reason
+
+
+@pytest.mark.parametrize("annotation", [{"use-regex": "true"}, {"rewrite-target": "/$1"}])
+def test_paths_that_are_no_expressions_are_refused_where_they_must_be(annotation: dict[str, str]) -> None:
+    edits = {f"{PATH}.path": "/a(?=b)", f"{PATH}.pathType": "ImplementationSpecific"}
+    obj = edited(sound("Ingress"), edits)
+    assert check(obj) == []
+    obj["metadata"]["annotations"] = {NGINX + name: value for name, value in annotation.items()}
+    (problem,) = check(obj)
+    assert problem.field == "spec.rules[0].http.paths[0].path"
+    assert "is a regular expression by the annotations, but invalid perl operator" in problem.reason

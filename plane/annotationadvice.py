@@ -1,0 +1,104 @@
+"""Warnings about the annotations of Ingresses. Pure.
+
+Law: an annotation that does nothing is named, and so is one that does something other than its author may expect.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from plane import dialects
+from plane.dialects import nginx
+from plane.ingressclass import served
+from plane.model import Object, Snapshot
+from plane.passwords import unusable, users_of
+from plane.policies import NOBODY, Asked
+from plane.routes import path_said
+
+Said = tuple[str, str]  # (field, what)
+
+
+def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
+    """(field, what) for all that is to say."""
+    annotations = ingress["metadata"].get("annotations") or {}
+    found = sorted(dialects.not_acted_on(ingress, snapshot), key=lambda row: (row.what != dialects.NOT_YET, row))
+    for what, rows in groupby(found, key=lambda row: row.what):
+        if what == dialects.NOT_YET:
+            yield "metadata.annotations", f"{what}: {', '.join(row.annotation for row in rows)}"
+        else:
+            yield from ((_field(row.annotation), row.what) for row in rows)
+    for row in dialects.unfit(annotations):
+        yield _field(row.annotation), f"left out: {row.reason}"
+    asked = dialects.asked(ingress, snapshot)
+    yield from _secret(asked, snapshot)
+    yield from _ranges(asked)
+    if asked.canary:
+        yield from _canary(ingress, snapshot)
+    elif asked.aliases:
+        yield from _aliases(asked, snapshot)
+
+
+def _field(annotation: str) -> str:
+    return f"metadata.annotations[{annotation}]"
+
+
+def _secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    if asked.policies.denied or asked.auth_secret is None:
+        if asked.policies.denied:
+            yield _field(f"{nginx.PREFIX}auth-secret"), f"{asked.policies.denied}; requests get 503"
+        return
+    namespace, name, by_key = asked.auth_secret
+    field, secret = _field(f"{nginx.PREFIX}auth-secret"), snapshot.get("Secret", namespace, name)
+    if secret is None:
+        yield field, f'there is no Secret "{name}" in namespace {namespace}; requests get 503'
+        return
+    users = users_of(secret, by_key=by_key)
+    if not users:
+        where = "keys" if by_key else "lines name:hash under its key auth"
+        yield field, f'Secret "{name}" has no {where}; every request gets 401'
+    for user in unusable(users):
+        what = "the password's hash is none of bcrypt, apr1, MD5, SHA-256, SHA-512, {SHA} and {SSHA}"
+        yield field, f'Secret "{name}", user {user}: {what}; this user gets 401'
+
+
+def _ranges(asked: Asked) -> Iterator[Said]:
+    policies = asked.policies
+    for name, ranges in (("allowlist-source-range", policies.sources_allowed), ("limit-allowlist", policies.unlimited)):
+        if NOBODY in ranges:
+            yield _field(nginx.PREFIX + name), "a range of IPv6 holds nobody: clients have IPv4 addresses here"
+
+
+def _canary(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
+    """Rules of a canary that take nothing."""
+    mains: dict[tuple[str, object], Object] = {}  # rule → its backend
+    canaries: dict[tuple[str, object], Object] = {}  # rule → the Ingress whose canary it has
+    for obj in served(snapshot):
+        canary = bool(dialects.asked(obj, snapshot).canary)
+        for host, slot, path, _ in _rules(obj):
+            if canary:
+                canaries.setdefault((host, slot), obj)
+            else:
+                mains.setdefault((host, slot), path["backend"])
+    for host, slot, path, field in _rules(ingress):
+        main, first = mains.get((host, slot)), canaries.get((host, slot))
+        if main is None:
+            yield field, "a canary of no rule takes nothing; write it for host, path and pathType of another Ingress"
+        elif main == path["backend"]:
+            yield field, "the canary is the Service of the rule itself, so it changes nothing"
+        elif first is not None and first["metadata"] != ingress["metadata"]:
+            yield field, f"takes nothing: the rule has the canary {first['metadata']['name']}, and one only"
+    if ingress["spec"].get("defaultBackend"):
+        yield "spec.defaultBackend", "a canary has rules only; nothing is sent there"
+
+
+def _rules(obj: Object) -> Iterator[tuple[str, object, Object, str]]:
+    """(host, type and path as they are written, path, field) of each rule."""
+    for number, rule in enumerate(obj["spec"].get("rules") or ()):
+        for index, path in enumerate((rule.get("http") or {}).get("paths") or ()):
+            yield (rule.get("host") or "").lower(), path_said(path), path, f"spec.rules[{number}].http.paths[{index}]"
+
+
+def _aliases(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    hosts = {host for obj in served(snapshot) for host, *_ in _rules(obj)}
+    for alias in asked.aliases:
+        if alias in hosts:
+            yield _field(f"{nginx.PREFIX}server-alias"), f'"{alias}" has rules of its own, which count'

@@ -1,0 +1,253 @@
+"""What the policies of a route do to a request: which answer it gets, or what its endpoint gets. Pure.
+
+Law: whoever carries requests and whoever explains them asks here, so that they agree. All that can be made ready of a
+row of POLICY is made ready once, when it is put in force; a request whose route has none never comes here. The order is
+that of NGINX's phases: what is denied, the body's limit, CORS, redirects, then limits, addresses, passwords.
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from plane.affinity import backend_key, cookie_of, held
+from plane.passwords import checked, credentials
+from plane.policies import PERMANENT_REDIRECT, REQUEST_VARIABLES, VARIABLES, Canary, Policies, Range
+from plane.regex import compiled, expanded
+from plane.requestpath import normalised
+
+ALWAYS, NEVER = "always", "never"
+Fields = tuple[tuple[str, str], ...]
+_VARIABLE = re.compile(rf"\$({'|'.join(VARIABLES)})\b")
+_HASHED = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES))})\b")
+
+
+class Request(NamedTuple):
+    """What of a request decides.
+
+    host        Host as it was sent
+    uri         path and query as they were sent
+    client      IPv4 address of the client as a number, 0 where it is not known
+    length      bytes that its Content-Length announces
+    value       value of a field by its name, empty where there is none
+    https_port  of the ingress, 0 where it is not known
+    """
+
+    method: str
+    scheme: str
+    host: str
+    uri: str
+    client: int
+    length: int
+    value: Callable[[str], str]
+    https_port: int = 0
+
+    @property
+    def hostname(self) -> str:
+        return self.host if self.host.endswith("]") else self.host.rpartition(":")[0] or self.host
+
+
+class Answer(NamedTuple):
+    """An answer of the plane's own; ``location`` where it redirects."""
+
+    status: int
+    reason: str
+    location: str = ""
+    fields: Fields = ()
+
+
+class Upstream(NamedTuple):
+    """What of a request is written anew for its endpoint; ``host`` is empty where it stays."""
+
+    uri: str
+    host: str = ""
+    fields: Fields = ()
+
+
+Limiter = Callable[[Policies, int], str]  # of a client's address: why it must wait, empty where it may go on
+
+
+class Conduct:
+    """Policies, ready for requests. ``policies`` are they themselves."""
+
+    def __init__(self, policies: Policies):
+        self.policies = policies
+        self.hidden = frozenset({b"authorization"} if policies.auth else ())  # fields that endpoints do not get
+        self._redirect = _VARIABLE.split(policies.redirect)
+        self._hash_by = _HASHED.split(policies.hash_by)
+        self._rewrite = compiled(policies.rewrite_from, fold=True) if policies.rewrite_from else None
+        self._any_origin = policies.cors_origins == ("*",)
+        self._origins = re.compile("|".join(map(_origin, policies.cors_origins)), re.IGNORECASE)
+        self._cors = tuple(_cors(policies))
+        self.replaced = frozenset(
+            name.lower().encode() for name, _ in (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors
+        )
+
+    def answer(self, request: Request, limited: Limiter | None = None) -> Answer | None:
+        """The plane's own answer, None where the request goes on; passwords are another matter: ``admits``."""
+        policies = self.policies
+        if policies.denied:
+            return Answer(503, policies.denied)
+        if policies.body_limit and request.length > policies.body_limit:
+            return Answer(413, f"the body is larger than {policies.body_limit} bytes")
+        if policies.cors and request.method == "OPTIONS" and self._allows(request):
+            return Answer(204, "", fields=(("Content-Type", "text/plain charset=UTF-8"),))
+        if policies.redirect:
+            return _redirected(policies.redirect_status, self._url(request))
+        if policies.https and request.scheme == "http":
+            if not request.host:
+                return Answer(400, "there is no Host that could be asked by HTTPS")
+            return _redirected(PERMANENT_REDIRECT, _secured(request, keep_slash=policies.keep_slash))
+        if limited is not None and (why := limited(policies, request.client)):
+            return Answer(503, why)
+        if _holds(policies.sources_denied, request.client):
+            return Answer(403, "the client's address is denied")
+        if policies.sources_allowed and not _holds(policies.sources_allowed, request.client):
+            return Answer(403, "the client's address is not one of those allowed")
+        return None
+
+    def admits(self, authorization: str) -> bool:
+        """Whether the value of an Authorization field has a password that is right."""
+        known = credentials(authorization)
+        return known is not None and checked(self.policies.auth_users, *known)
+
+    def challenge(self) -> Answer:
+        """What those are told who have no password."""
+        realm = f'Basic realm="{self.policies.auth_realm}"'
+        return Answer(401, "a name and a password are needed", fields=(("WWW-Authenticate", realm),))
+
+    def fields(self, request: Request) -> Fields:
+        """Fields that every answer gets, in place of those that it has."""
+        if not self.policies.cors or not self._allows(request):
+            return ()
+        origin = "*" if self._any_origin else request.value("origin")
+        return ((ALLOW_ORIGIN, origin), *self._cors)
+
+    def upstream(self, request: Request) -> Upstream:
+        """What the endpoint gets."""
+        policies = self.policies
+        if self._rewrite is None:
+            return Upstream(request.uri, policies.upstream_host)
+        path, mark, query = request.uri.partition("?")
+        found = self._rewrite.search(normalised(path)) if path[:1] == "/" else None
+        if found is None:
+            return Upstream(request.uri, policies.upstream_host)
+        uri = expanded(policies.rewrite_to, found)
+        prefix = expanded(policies.forwarded_prefix, found)
+        fields = (("X-Forwarded-Prefix", prefix),) if prefix else ()
+        return Upstream(("" if uri.startswith("/") else "/") + uri + mark + query, policies.upstream_host, fields)
+
+    def _allows(self, request: Request) -> bool:
+        return self._any_origin or bool(self._origins.fullmatch(request.value("origin")))
+
+    def hash_key(self, request: Request) -> str:
+        """What a request has in common with others that go to the same endpoint."""
+        return _filled(self._hash_by, request)
+
+    def _url(self, request: Request) -> str:
+        """The URL of a redirect."""
+        return _filled(self._redirect, request)
+
+
+def _redirected(status: int, url: str) -> Answer:
+    return Answer(status, f"see {url}", url)
+
+
+ALLOW_ORIGIN = "Access-Control-Allow-Origin"
+
+
+def _cors(policies: Policies) -> Sequence[tuple[str, str]]:
+    """The fields of CORS that do not depend on the request."""
+    found = [("Access-Control-Allow-Credentials", "true")] if policies.cors_credentials else []
+    found += [
+        ("Access-Control-Allow-Methods", policies.cors_methods),
+        ("Access-Control-Allow-Headers", policies.cors_headers),
+    ]
+    if policies.cors_expose:
+        found.append(("Access-Control-Expose-Headers", policies.cors_expose))
+    return [*found, ("Access-Control-Max-Age", str(policies.cors_max_age_s))]
+
+
+def _origin(text: str) -> str:
+    """The expression for an origin, in which ``*`` stands for one label."""
+    return re.escape(text).replace(r"\*", "[A-Za-z0-9-]+", 1)
+
+
+def _holds(ranges: tuple[Range, ...], client: int) -> bool:
+    return any(client & mask == ip for ip, mask in ranges)
+
+
+def _trimmed(uri: str) -> str:
+    return uri.removesuffix("/")
+
+
+def _filled(pieces: Sequence[str], request: Request) -> str:
+    """Pieces that alternate with names of variables, with their values."""
+    return "".join(_variable(piece, request) if number % 2 else piece for number, piece in enumerate(pieces))
+
+
+def _variable(name: str, request: Request) -> str:
+    """Value of a variable, as NGINX has it."""
+    kind, _, rest = name.partition("_")
+    if kind == "arg":
+        pairs = (pair.partition("=") for pair in request.uri.partition("?")[2].split("&"))
+        return next((value for key, _, value in pairs if key.lower() == rest.lower()), "")
+    if kind == "cookie":
+        return cookie_of(request.value("cookie"), rest)
+    if kind == "http" and name != "http_host":
+        return request.value(rest.replace("_", "-"))
+    if name == "uri":
+        return normalised(request.uri.partition("?")[0])
+    if name == "args":
+        return request.uri.partition("?")[2]
+    if name == "remote_addr":
+        return str(IPv4Address(request.client))
+    if name == "request_method":
+        return request.method
+    if name == "scheme":
+        return request.scheme
+    if name == "http_host":
+        return request.host
+    if name == "host":
+        return request.hostname.lower()
+    return request.uri if name == "request_uri" else _trimmed(request.uri)
+
+
+def _secured(request: Request, *, keep_slash: bool) -> str:
+    """The URL by HTTPS. Who came by a port of the plane that is not the usual one is sent to the other such port."""
+    port = f":{request.https_port}" if request.host != request.hostname and request.https_port not in (0, 443) else ""
+    return f"https://{request.hostname}{port}{request.uri if keep_slash else _trimmed(request.uri)}"
+
+
+class Choice(NamedTuple):
+    """Whether a request goes to the canary, and why; ``weighed``: by chance, with ``weight`` out of ``total``."""
+
+    canary: bool
+    why: str
+    weighed: bool = False
+
+
+def choose(canary: Canary, request: Request, policies: Policies, services: tuple[str, str]) -> Choice:
+    """Which of the two ``services``, the rule's own and the canary's, a request goes to: in ingress-nginx's order."""
+    if policies.cookie:
+        _, sticks_to = held(request.value("cookie"), policies.cookie)
+        if sticks_to and sticks_to in map(backend_key, services):
+            return Choice(sticks_to == backend_key(services[1]), f"cookie {policies.cookie} keeps to its Service")
+    if canary.header and (value := request.value(canary.header)):
+        decided = _by_header(canary, value)
+        if decided is not None:
+            return Choice(decided, f"header {canary.header} is {value}")
+    if canary.cookie and (value := cookie_of(request.value("cookie"), canary.cookie)) in (ALWAYS, NEVER):
+        return Choice(value == ALWAYS, f"cookie {canary.cookie} is {value}")
+    return Choice(random.randrange(canary.total) < canary.weight, f"weight {canary.weight} of {canary.total}", True)
+
+
+def _by_header(canary: Canary, value: str) -> bool | None:
+    """What a header decides, None where it decides nothing."""
+    if canary.header_value:
+        return True if value == canary.header_value else None
+    if canary.header_pattern:
+        text = value.encode("utf-8", "replace").decode()  # bytes that are no text match nothing
+        return True if compiled(canary.header_pattern).search(text) else None
+    return {ALWAYS: True, NEVER: False}.get(value)

@@ -1,0 +1,121 @@
+"""What the policies of its route do to a request, in words. Pure.
+
+Law: what is said comes from ``plane.conduct``, which also acts on it. What takes a clock or a chance is said as such,
+and the rest of the answer is then the case that is not limited and not of the canary.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from plane.affinity import backend_key, endpoint_of, held
+from plane.conduct import Answer, Conduct, Fields, Request, Upstream, choose
+from plane.policies import Policies, conditions
+from plane.router import Match
+from plane.routes import Routes
+
+
+class Policed(NamedTuple):
+    """What becomes of a request whose route has policies or a canary.
+
+    answer    of the plane's own, None where the request goes on
+    target    row of TARGET and ``origin`` its row of origins, of the rule or its canary
+    upstream  what the endpoint gets
+    fields    that the answer to the client gets
+    """
+
+    answer: Answer | None
+    target: int
+    origin: int
+    upstream: Upstream
+    fields: Fields
+    reasons: tuple[str, ...]
+
+
+def policed(table: Routes, match: Match, request: Request) -> Policed:
+    conduct = Conduct(table.policy(match.policy))
+    answer = conduct.answer(request)
+    if answer is None and conduct.policies.auth and not conduct.admits(request.value("authorization")):
+        answer = conduct.challenge()
+    why: tuple[str, ...] = ()
+    target, origin = match.target, match.origin
+    if answer is None and match.canary:
+        target, origin, why = _chosen(table, match, request, conduct.policies)
+    upstream, fields = conduct.upstream(request), conduct.fields(request)
+    said = (*([answer.reason] if answer and answer.reason else ()), *why, *_said(conduct, request, upstream, answer))
+    return Policed(answer, target, origin, upstream, fields, tuple(said))
+
+
+def sticky(table: Routes, match: Match, target: int, request: Request, addresses: list[str]) -> int | None:
+    """Index of the endpoint that the cookie, or what requests are told apart by, leads to; None where nothing does."""
+    policies = table.policy(match.policy)
+    if policies.hash_by and not policies.cookie:
+        return endpoint_of(Conduct(policies).hash_key(request), addresses, persistent=False)
+    service = str(table.services[table.targets[target]["service"]])
+    key, of = held(request.value("cookie"), policies.cookie) if policies.cookie else ("", "")
+    if not key or of != backend_key(service):
+        return None
+    return endpoint_of(key, addresses, persistent=policies.cookie_persistent)
+
+
+def _chosen(table: Routes, match: Match, request: Request, policies: Policies) -> tuple[int, int, tuple[str, ...]]:
+    """(target, origin, why): where chance decides, the canary has it only if nothing is left to chance."""
+    row, canary = table.policies.canaries[match.canary], table.canary(match.canary)
+    own, other = (str(table.services[table.targets[each]["service"]]) for each in (match.target, row["target"]))
+    choice = choose(canary, request, policies, (own, other))
+    taken = canary.weight >= canary.total if choice.weighed else choice.canary
+    if choice.weighed and 0 < canary.weight < canary.total:
+        why = f"canary: of such requests {canary.weight} out of {canary.total} go to {other}, the others as said here"
+    else:
+        why = f"canary: {choice.why}: the request goes to {other if taken else own}"
+    return (int(row["target"]), int(row["origin"]), (why,)) if taken else (match.target, match.origin, (why,))
+
+
+def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer | None) -> Iterator[str]:
+    """Sentences about policies that do something to this request."""
+    policies = conduct.policies
+    if policies.cors:
+        allowed = bool(conduct.fields(request))
+        origin = request.value("origin") or "none"
+        yield f"CORS: origin {origin} is {'allowed' if allowed else 'not one of ' + ', '.join(policies.cors_origins)}"
+    if answer is not None:
+        return
+    if policies.limit_rps or policies.limit_rpm or policies.limit_connections:
+        yield f"limits of {policies.limit_key} for one client: {_limits(policies)}; what is more gets 503"
+    if policies.sources_allowed and not request.client:
+        yield "addresses: say --from-ip to see whether the client's is allowed"
+    if policies.auth:
+        yield "password: it is right, and the endpoint does not see it"
+    if upstream.uri != request.uri:
+        yield f"rewrite: {policies.rewrite_from} to {policies.rewrite_to}: the endpoint is asked for {upstream.uri}"
+    elif policies.rewrite_to:
+        yield f"rewrite: {policies.rewrite_from} to {policies.rewrite_to} changes nothing here"
+    if upstream.host:
+        yield f"the endpoint is told the host {upstream.host}"
+    if policies.cookie:
+        yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
+    elif policies.hash_by:
+        yield f"all requests with the same {policies.hash_by} go to one endpoint, here {conduct.hash_key(request)}"
+    if policies.body_limit:
+        yield f"a body of more than {policies.body_limit} bytes gets 413"
+    yield from _patience(policies)
+
+
+def _limits(policies: Policies) -> str:
+    rates = ((policies.limit_rps, "a second"), (policies.limit_rpm, "a minute"))
+    said = [f"{rate} requests {time}, {rate * policies.limit_burst} more at once" for rate, time in rates if rate]
+    if policies.limit_connections:
+        said.append(f"{policies.limit_connections} at a time")
+    return ", ".join(said)
+
+
+def _patience(policies: Policies) -> Iterator[str]:
+    waits = (
+        ("connect", policies.connect_timeout_ms),
+        ("read", policies.read_timeout_ms),
+        ("send", policies.send_timeout_ms),
+    )
+    if any(ms for _, ms in waits):
+        yield f"timeouts: {', '.join(f'{name} {ms / 1000:g} s' for name, ms in waits if ms)}"
+    if policies.retry_on or policies.retry_tries:
+        after = " ".join(conditions(policies.retry_on)) or "error"
+        yield f"another endpoint is tried after {after}, {policies.retry_tries or 3} tries in all"

@@ -1,0 +1,72 @@
+"""How many requests a client may send: a second, a minute, and at a time.
+
+Law: NGINX's leaky bucket. A client's excess drains at the rate and grows by one with each request that is let through;
+one that would bring it over the burst is turned away at once. What is kept outlives installs, has a bound, and the
+client that was quiet longest is forgotten first.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from plane.policies import Policies
+
+CLIENTS = 65_536  # that are remembered
+Who = tuple[str, int, int]  # (key of the limit, requests a minute, client's address)
+
+
+class Limits:
+    """Of one ingress. ``now_s`` is a clock that never goes back."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic):
+        self._now_s = now_s
+        self._buckets: OrderedDict[Who, tuple[float, float]] = OrderedDict()  # (excess, when)
+        self._at_work: dict[tuple[str, int], int] = {}
+
+    def limited(self, policies: Policies, client: int) -> str:
+        """Why a request must be turned away, empty where it is let through, which counts. Then ``leave`` follows."""
+        if not policies.limit_key or any(client & mask == ip for ip, mask in policies.unlimited):
+            return ""
+        now_s = self._now_s()
+        filled: dict[Who, tuple[float, float]] = {}
+        for a_minute, said in ((60 * policies.limit_rps, "a second"), (policies.limit_rpm, "a minute")):
+            if not a_minute:
+                continue
+            who = policies.limit_key, a_minute, client
+            excess = self._excess(who, now_s)
+            many = policies.limit_rps if said == "a second" else policies.limit_rpm
+            if excess > many * policies.limit_burst:
+                return f"more than {many} requests {said}, and the burst is used up"
+            filled[who] = excess, now_s
+        if policies.limit_connections and not self._enter(policies, client):
+            return f"more than {policies.limit_connections} requests at a time"
+        for who, bucket in filled.items():
+            self._buckets[who] = bucket
+            self._buckets.move_to_end(who)
+        while len(self._buckets) > CLIENTS:
+            self._buckets.popitem(last=False)
+        return ""
+
+    def leave(self, policies: Policies, client: int) -> None:
+        """A request that ``limited`` let through is done."""
+        who = policies.limit_key, client
+        left = self._at_work.get(who, 0) - 1
+        if left > 0:
+            self._at_work[who] = left
+        else:
+            self._at_work.pop(who, None)
+
+    def _excess(self, who: Who, now_s: float) -> float:
+        """In requests, if this one is let through; the first of a client is none."""
+        if who not in self._buckets:
+            return 0.0
+        excess, then_s = self._buckets[who]
+        return max(0.0, excess - who[1] / 60 * (now_s - then_s) + 1)
+
+    def _enter(self, policies: Policies, client: int) -> bool:
+        who = policies.limit_key, client
+        count = self._at_work.get(who, 0)
+        if count >= policies.limit_connections:
+            return False
+        self._at_work[who] = count + 1
+        return True
