@@ -117,6 +117,7 @@ class Compiler:
         services = snapshot.rows("Service")
         edits: list[Edit] = []
         stale: set[EndpointKey] = set()
+        others = False  # whether a Service came or went
         for name in sorted(names):
             place = bisect_left(self._names, name)
             last = place + (place < len(self._names) and self._names[place] == name)
@@ -126,6 +127,7 @@ class Compiler:
                 parts.append(part)
                 if held != _NOTHING:
                     self._held[name] = held
+            others |= last - place != len(parts)
             if edits and edits[-1].last == place:
                 edits[-1] = Edit(edits[-1].first, last, edits[-1].parts + parts)
             elif parts or place < last:
@@ -134,7 +136,7 @@ class Compiler:
                 self._rings.release(number)
             stale.update(_weighed_otherwise(before.weights, held.weights))
         self._parts.edit(edits)
-        if len(self._names) != len(services) or any(edit.last - edit.first != len(edit.parts) for edit in edits):
+        if others:
             self._names = list(services)
         return stale
 

@@ -198,6 +198,16 @@ def same_pools(old: Fib, new: Fib) -> list[int]:
     return before
 
 
+def test_a_service_that_comes_in_the_place_of_another_is_known_by_its_own_name():
+    compiler, snapshot = Compiler(), Snapshot(1)
+    spec = {"clusterIP": "127.96.1.1", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}
+    for put, drop in (("a", ""), ("b", "a"), ("", "b")):
+        snapshot = snapshot.changed(
+            [obj("Service", name, spec=spec) for name in put], [Key("Service", "default", name) for name in drop]
+        )
+        assert fib.dump(compiler.compile(snapshot)[0].fib) == fib.dump(fib.compile(snapshot))
+
+
 @given(STEPS)
 def test_turns_go_on_with_the_pools_of_the_same_frontends(steps):
     snapshot, last = Snapshot(1), fib.compile(Snapshot(1))
