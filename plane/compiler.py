@@ -2,6 +2,7 @@
 
 Law: they are those that ``nodetables.compile``, ``names.compile`` and ``routes.compile`` make of the Snapshot from
 nothing; the time it takes goes by what differs from the Snapshot before, whatever number of Services there is besides.
+But for names: all of them are made again where a Service itself changes, and all headless ones where one of those does.
 """
 
 from kernels.layout import RANDOM

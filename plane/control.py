@@ -244,26 +244,30 @@ class ControlPlane:
         while True:
             snapshot = await self.store.changed_since(seen)
             seen = snapshot.generation
-            last = self._published
             try:
-                tables, names, found = await asyncio.to_thread(self._compiler.compile, snapshot)
+                published = await self._made_of(snapshot)
             except Exception as error:  # whatever it is: one object must not stop the others being served
-                log.exception("generation %d cannot be compiled", seen)
+                log.exception("generation %d cannot be published", seen)
                 why = f"no tables can be made of generation {seen}, those before stay in force: {error!r}"
                 self._notice(why)
                 async with self._progress:
                     self._refused = seen, why
                     self._progress.notify_all()
                 continue
-            shared_tables = last.shared_node_tables if last and last.node_tables is tables else self.fleet.share(tables)
-            shared_names = last.shared_names if last and last.names is names else self.fleet.share(names)
-            shared_routes = last.shared_routes if last and last.routes is found else self.fleet.share(found)
-            self._see_pods(snapshot)
             async with self._progress:
-                compiled = tables, names, found
-                self._published = Published(snapshot, *compiled, shared_tables, shared_names, shared_routes)
+                self._published = published
                 self._settle()
                 self._progress.notify_all()
+
+    async def _made_of(self, snapshot: Snapshot) -> Published:
+        """What is published of a Snapshot; of what did not change, what agents have been handed already."""
+        last = self._published
+        tables, names, found = await asyncio.to_thread(self._compiler.compile, snapshot)
+        shared_tables = last.shared_node_tables if last and last.node_tables is tables else self.fleet.share(tables)
+        shared_names = last.shared_names if last and last.names is names else self.fleet.share(names)
+        shared_routes = last.shared_routes if last and last.routes is found else self.fleet.share(found)
+        self._see_pods(snapshot)
+        return Published(snapshot, tables, names, found, shared_tables, shared_names, shared_routes)
 
     def _see_pods(self, snapshot: Snapshot) -> None:
         for _, _, pod in self._pods.news(snapshot.rows("Pod")):
@@ -292,7 +296,9 @@ class ControlPlane:
             served = False
             try:
                 await run(member)
-            except* (AgentLostError, PlaneError) as group:
+            except* Exception as group:
+                if group.subgroup(lambda error: not isinstance(error, (ExceptionGroup, AgentLostError, PlaneError))):
+                    log.exception("%s has failed", member.name)
                 served = member.acknowledged is not None
                 why = str(group.exceptions[0])
                 if not member.lives:
@@ -307,7 +313,7 @@ class ControlPlane:
                 self._settle()
                 self._progress.notify_all()
             if agent is not None:  # it may live: nothing of it may go on when its successor starts
-                with contextlib.suppress(AgentLostError, PlaneError):
+                with contextlib.suppress(Exception):
                     await agent.stop(0)
             if member.failure:
                 return

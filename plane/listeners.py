@@ -120,7 +120,8 @@ def opened(wanted: Wanted, have: Collection[Frontend], plan: AddressPlan, nodes:
     sockets: dict[Frontend, tuple[socket.socket, ...]] = {}
     listening: set[Frontend] = set()
     problems: list[str] = []
-    own, taken = dict(wanted.own), {_bound(frontend, plan): frontend.port for frontend in have}
+    own, stay = dict(wanted.own), (frontend for frontend in have if frontend in wanted.own or frontend in wanted.shared)
+    taken = {_bound(frontend, plan): frontend.port for frontend in stay}
     shared_at: dict[Frontend, tuple[int, frozenset[int]]] = {}
     for frontend, ips in wanted.shared.items():
         bound = _bound(frontend, plan)
@@ -235,7 +236,7 @@ def hand_over(relay: Relay, sockets: Mapping[Frontend, tuple[socket.socket, ...]
         serial = int(table(relay, frontend.proto)[row]["serial"])
         watch = datagrams.watch if frontend.proto == UDP else connections.watch
         if (problem := watch(relay, several[0].fileno(), row, serial)) < 0:
-            raise PlaneError(f"cannot watch {frontend}: {os.strerror(-problem)}")
+            raise PlaneError(f"cannot watch {frontend}: {os.strerror(-problem)}; raise fs.epoll.max_user_watches")
         added[frontend] = Listener(row, several)
     for frontend, (row, several) in added.items():
         entry = table(relay, frontend.proto)[row]

@@ -6,6 +6,7 @@ never stands still.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -33,7 +34,8 @@ class Node:
     def __init__(self, name: str, number: int, plan: AddressPlan):
         self.name = name
         self._plan = plan
-        self._proxy = Proxy(plan, number)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._proxy = Proxy(plan, number, failed=self._relay_failed)
         self._health = HealthServer(plan.node(number), number)
         self._exposition = Exposition(
             plan.node(number), NODE_PORT, lambda: relaymetrics.collect(self._proxy), blocking=True
@@ -50,6 +52,7 @@ class Node:
 
     async def start(self) -> None:
         """Raises PlaneError where the relay can't start."""
+        self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._proxy.start)
         await self._prober.open()
         self._problems = tuple(filter(None, (await self._exposition.start(),)))
@@ -61,7 +64,7 @@ class Node:
             if installed.generation != tables.generation:
                 return installed
             problems = self._problems + installed.problems + await self._health.install(tables.health)
-            return Installed(installed.generation, problems + await self._dns.install(names, tables.generation))
+            return Installed(installed.generation, problems + await self._dns.install(names))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.
@@ -86,13 +89,17 @@ class Node:
                 self._changed()
 
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]:
-        """(version, all pods) as soon as the version is greater than ``seen``, or after ``timeout_s``."""
+        """(version, all pods) as soon as the version is greater than ``seen``, or after ``timeout_s``.
+
+        Raises PlaneError where the relay has failed.
+        """
         deadline = time.monotonic() + timeout_s
         while self._version <= seen:
             try:
                 await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
             except TimeoutError:
                 break
+        self._proxy.check()
         return self._version, [pod.status for pod in self._pods.values()]
 
     async def connections(self) -> dict[str, np.ndarray]:
@@ -118,6 +125,12 @@ class Node:
                 await self._health.stop()
                 await self._dns.stop()
             await self._exposition.stop()
+
+    def _relay_failed(self) -> None:
+        """Called in the relay's thread: whoever waits for statuses is to hear of it now."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended before
+                self._loop.call_soon_threadsafe(self._changed)
 
     def _changed(self) -> None:
         self._version += 1

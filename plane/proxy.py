@@ -59,6 +59,7 @@ class Proxy:
     connections        most at one time; more wait in the listeners' queues
     records            how many of the last connections ``recorded`` gives
     connect_timeout_s  how long a pod has to answer before its client is reset
+    failed             called in the relay's thread should it fail; ``check`` says why
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class Proxy:
         connections: int = 16384,
         records: int = 65536,
         connect_timeout_s: float = 5.0,
+        failed: Callable[[], None] = lambda: None,
     ):
         self._plan = plan
         self._node = node
+        self._failed = failed
         self._name = f"relay of node {plan.node(node)}"
         self._connections = connections
         relay = kernel.create(
@@ -210,6 +213,7 @@ class Proxy:
         except Exception as failure:
             log.exception("%s has failed", self._name)
             self._failure = failure
+            self._failed()
         finally:
             with self._asking:
                 self._running = False
@@ -222,6 +226,11 @@ class Proxy:
         status = kernel.breath(*self._in_force, until_ns)
         if status < 0:
             raise PlaneError(f"{self._name}: epoll_wait: {os.strerror(-status)}")
+
+    def check(self) -> None:
+        """Raises PlaneError where the relay has failed."""
+        if self._failure is not None:
+            raise PlaneError(f"{self._name} has failed: {self._failure}") from self._failure
 
     def _between_breaths(self, question: Callable[[], Answer]) -> Answer:
         """What ``question`` returns or raises when the relay's thread calls it; without a thread it is called here."""
@@ -243,8 +252,7 @@ class Proxy:
                 future.set_exception(problem)
 
     def _call(self, question: Callable[[], Answer]) -> Answer:
-        if self._failure is not None:
-            raise PlaneError(f"{self._name} has failed: {self._failure}") from self._failure
+        self.check()
         return question()
 
     def _live(self) -> int:
@@ -293,17 +301,25 @@ class Proxy:
         self._drain(gone)
         relay = listeners.with_room(self._in_force.relay, len(self._listeners) + len(sockets))
         added = listeners.hand_over(relay, sockets)
-        self._withdraw(gone, added)
-        steering = self._in_force.steering
-        turns = np.where(pools_before[:, None] > 0, steering.turns[pools_before], np.int64(0))
-        udpflows.forget_gone(fib, steering, relay)
-        active, ready_ns = self._counted(fib, relay), self._ready_since(fib, time.monotonic_ns())
-        warm_ns = np.full(1, ready_ns.max() + int(fib.pools["slow_start_s"].max()) * 1_000_000_000)
-        steering = steering._replace(turns=turns, active=active, ready_ns=ready_ns, warm_ns=warm_ns)
-        self._in_force = InForce(fib, steering, relay)
+        try:
+            self._withdraw(gone, added)
+            udpflows.forget_gone(fib, self._in_force.steering, relay)
+            self._in_force = InForce(fib, self._steering_under(fib, pools_before, relay), relay)
+        except BaseException:  # whose sockets are closed then
+            for frontend, listener in added.items():
+                listeners.take_back(relay, frontend, listener)
+            raise
         self._listeners |= added
         self._close(gone)
         return self.generation
+
+    def _steering_under(self, fib: Fib, pools_before: np.ndarray, relay: Relay) -> Steering:
+        """What is remembered, as far as it means something under a new Fib."""
+        steering = self._in_force.steering
+        turns = np.where(pools_before[:, None] > 0, steering.turns[pools_before], np.int64(0))
+        active, ready_ns = self._counted(fib, relay), self._ready_since(fib, time.monotonic_ns())
+        warm_ns = np.full(1, ready_ns.max() + int(fib.pools["slow_start_s"].max()) * 1_000_000_000)
+        return steering._replace(turns=turns, active=active, ready_ns=ready_ns, warm_ns=warm_ns)
 
     def _counted(self, fib: Fib, relay: Relay) -> np.ndarray:
         """Steering.active under a new Fib. A connection whose backend's id has another endpoint now counts nowhere."""

@@ -48,7 +48,8 @@ def withdraw(listener: socket.socket) -> None:
     goes unanswered, and the one that the client sends a second later finds the group without it. Where a
     process without privileges may not attach the program that sees to it, such a client may be reset.
     """
-    listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NOWHERE)
+    with contextlib.suppress(OSError):  # then a client may be reset that comes in this very moment
+        listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NOWHERE)
     if listener.type == socket.SOCK_STREAM:
         no_syn = ((_LOAD_BYTE, _FLAGS), (_AND, _SYN_ACK), (_JUMP_IF_EQUAL, _SYN), (_RETURN_NUMBER, 0))
         with contextlib.suppress(PermissionError):

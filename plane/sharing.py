@@ -38,10 +38,11 @@ def claim(plan: AddressPlan, port: int, proto: int) -> socket.socket:
     claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         claimed.bind(f"\0{mine}{secrets.token_hex(8)}")
-        names = (line.rpartition(" ")[2] for line in Path("/proc/net/unix").read_text().splitlines())
+        table = Path("/proc/net/unix").read_text(errors="surrogateescape")  # names of others may be any bytes
+        names = (line.rpartition(" ")[2] for line in table.split("\n"))
         if any(name.startswith(f"@trafficplane-shares-{port}-{kind}-") and f"@{mine}" not in name for name in names):
             raise OSError(errno.EADDRINUSE, "another plane of this machine shares the port")
-    except OSError:
+    except BaseException:
         claimed.close()
         raise
     return claimed

@@ -115,12 +115,13 @@ def after(fib, pool, backend):
     """The member that stands after a backend in the pool's run, the first after the last; 0 where there is no other."""
     row = fib.pools[pool]
     first, members = np.int64(row["first_member"]), np.int64(row["members"])
-    if members < 2 or first + members > fib.members.size:
+    if members < 1 or first + members > fib.members.size:
         return _NONE
+    other = fib.members[first]
     for i in range(members):
         if fib.members[first + i] == backend:
-            return fib.members[first + (i + 1) % members]
-    return fib.members[first]
+            other = fib.members[first + (i + 1) % members]
+    return _NONE if other == backend else other
 
 
 @kernel

@@ -2,7 +2,7 @@
 
 Law: a connection ends in ``end`` and nowhere else; it closes both sockets, forgets the flow and frees the row. The two
 sides' sockets stand in the connection's streams: 2·row reads from the client, 2·row + 1 from the upstream. One that its
-backend refuses, or does not answer in time, is offered to the next of its pool first, while the Fib is the same.
+backend refuses, or does not answer in time, is offered first to the next one that its client may have by then.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from kernels.layout import (
     CONNECTING,
     ENDED,
     FREE,
+    NEW,
     OPEN,
     REFUSED,
     TCP,
@@ -21,7 +22,8 @@ from kernels.layout import (
     UPSTREAM_RESET,
 )
 from kernels.lb import conntrack
-from kernels.lb.forward import fingerprint
+from kernels.lb.forward import fingerprint, pool_for
+from kernels.lb.frontends import find_frontend
 from kernels.lb.hashing import flow_hash
 from kernels.lb.select import after
 from kernels.net import ring, shared, streams, syscalls
@@ -86,10 +88,9 @@ def _dial(fib, relay, row, now_ns):
 def _move_on(fib, steering, relay, row, now_ns):
     """Give a row the next backend of its pool and a fresh socket for it. Returns whether it has got them."""
     connection = relay.connections[row]
-    pool = np.int64(connection.pool)
-    if connection.tries >= TRIES or connection.generation != fib.generation or pool >= fib.pools.size:
+    if connection.tries >= TRIES or not _find_pool(fib, steering, connection):
         return False
-    other = np.int64(after(fib, pool, connection.backend))
+    other = np.int64(after(fib, np.int64(connection.pool), connection.backend))
     if other == 0 or other == connection.backend or other >= fib.backends.size:
         return False
     fresh = syscalls.stream_socket()
@@ -107,6 +108,19 @@ def _move_on(fib, steering, relay, row, now_ns):
         conntrack.insert(steering.conntrack, _flow_of(connection), track, now_ns)
     _correct_record(fib, relay, connection)
     return True
+
+
+@kernel
+def _find_pool(fib, steering, connection):
+    """Have a connection's pool be the one that its client may use under this Fib. Returns whether there is one."""
+    if connection.generation == fib.generation:
+        return connection.pool < fib.pools.size
+    frontend = find_frontend(fib, connection.frontend_ip, connection.frontend_port, np.uint8(TCP))
+    if frontend == 0:
+        return False
+    outcome, pool = pool_for(fib, steering, frontend, connection.client_ip)
+    connection.pool, connection.generation = pool, fib.generation
+    return outcome == NEW
 
 
 @kernel

@@ -32,12 +32,14 @@ BoundPort = Callable[[int], int]
 class Names(NamedTuple):
     """All names, as JSON of ``Records`` in uint8[...], so that they travel as two blocks of memory.
 
-    services  names that follow from Services and Namespaces
-    headless  names of headless Services and of their endpoints
+    services    names that follow from Services and Namespaces
+    headless    names of headless Services and of their endpoints
+    generation  of the first Snapshot that had these names
     """
 
     services: np.ndarray
     headless: np.ndarray
+    generation: int = 0
 
 
 def _packed(records: Records) -> np.ndarray:
@@ -58,12 +60,12 @@ def compile(snapshot: Snapshot, bound_port: BoundPort, last: tuple[Snapshot, Nam
     same = names is not None and all(before.rows(kind) is snapshot.rows(kind) for kind in ("Service", "Namespace"))
     services = names.services if names and same else _packed(_of_services(snapshot, bound_port))
     if names and same and not _headless_changed(before, snapshot):
-        return Names(services, names.headless)
-    return Names(services, _packed(_of_headless(snapshot)))
+        return Names(services, names.headless, snapshot.generation)
+    return Names(services, _packed(_of_headless(snapshot)), snapshot.generation)
 
 
 def equal(one: Names, other: Names) -> bool:
-    return all(left is right or np.array_equal(left, right) for left, right in zip(one, other, strict=True))
+    return all(left is right or np.array_equal(left, right) for left, right in zip(one[:2], other[:2], strict=True))
 
 
 def unpacked(part: np.ndarray) -> Records:
@@ -74,7 +76,7 @@ def unpacked(part: np.ndarray) -> Records:
 def dump(names: Names) -> str:
     """The names as text, a record a line as in zone files; what has none is followed by ``exists``."""
     lines = []
-    for part in names:
+    for part in names[:2]:
         for name, kinds in sorted(unpacked(part).items()):
             lines += [f"{name} {kind} {record}" for kind, rows in kinds.items() for record in rows] or [
                 f"{name} exists"
@@ -147,14 +149,15 @@ def _namespace(records: Records, name: str) -> None:
 
 def _of_headless(snapshot: Snapshot) -> Records:
     records: Records = {}
+    said: set[tuple[str, str, str]] = set()
     slices = slices_by_service(snapshot)
     for key in sorted(_headless_keys(snapshot)):
         obj = snapshot.get("Service", *key)
         assert obj is not None
         for name, kind, record in _of_endpoints(Service.of(obj), slices.get(key, ())):
-            rows = records.setdefault(name, {}).setdefault(kind, [])
-            if record not in rows:
-                rows.append(record)
+            if (name, kind, record) not in said:
+                said.add((name, kind, record))
+                records.setdefault(name, {}).setdefault(kind, []).append(record)
     return records
 
 

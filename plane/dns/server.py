@@ -35,10 +35,10 @@ class DnsServer:
         self._connections: set[asyncio.Task] = set()
         self._stopped = False
 
-    async def install(self, given: Names, generation: int) -> tuple[str, ...]:
+    async def install(self, given: Names) -> tuple[str, ...]:
         """Answers from these names from here on; returns a line where it cannot listen, which is tried each time."""
         if self._zone is None or not names.equal(given, self._names):
-            self._zone = await asyncio.to_thread(Zone, given, generation)
+            self._zone = await asyncio.to_thread(Zone, given, given.generation)
             self._names = given
         if self._datagrams is not None or self._stopped:
             return ()

@@ -179,6 +179,46 @@ async def test_what_cannot_be_compiled_is_told_and_the_tables_before_stay_in_for
         await control.wait(control.store.snapshot.generation)
 
 
+async def test_tables_that_cannot_be_handed_out_are_told_and_the_next_ones_are(plan, monkeypatch):
+    lines: list[str] = []
+    async with serving(plan, manifests(), notice=lines.append) as control:
+        other = {**manifests()[1], "metadata": {"name": "other", "namespace": "default"}}
+        with monkeypatch.context() as patch:
+            patch.setattr(control.fleet, "share", lambda tables: (_ for _ in ()).throw(MemoryError("no room")))
+            with pytest.raises(PlaneError, match="no room"):
+                await control.apply([other])
+        assert "those before stay in force" in lines[0]
+        await control.apply([{**other, "metadata": {**other["metadata"], "labels": {"a": "b"}}}])
+        address = control.store.get(Key("Service", "default", "other"))["spec"]["clusterIP"]
+        assert (await fetch(address, plan.bound_port(80)))[0] == 200
+
+
+async def test_an_agent_that_fails_as_nobody_thought_of_is_started_again(plan, monkeypatch):
+    lines: list[str] = []
+    async with serving(plan, manifests(), notice=lines.append) as control:
+        with monkeypatch.context() as patch:
+            patch.setattr(control.fleet.nodes[1].agent, "install", lambda *_: (_ for _ in ()).throw(ValueError("odd")))
+            other = {**manifests()[1], "metadata": {"name": "other", "namespace": "default"}}
+            await control.apply([other])
+        async with asyncio.timeout(20):
+            while control.nodes[1].lives < 2:
+                await asyncio.sleep(0.01)
+        await control.ready(30)
+        assert (await fetch(plan.vip(1), plan.bound_port(80)))[0] == 200
+    assert lines == ["node-1 is lost, it is started again", "node-1 is back"]
+
+
+async def test_a_node_whose_relay_has_died_is_started_again_with_nothing_else_going_on(plan):
+    lines: list[str] = []
+    async with serving(plan, manifests(), notice=lines.append) as control:
+        control.fleet.nodes[1].agent._proxy._in_force.relay.loop[0]["epoll"] = -1
+        async with asyncio.timeout(20):
+            while control.nodes[1].lives < 2:
+                await asyncio.sleep(0.01)
+        await control.ready(30)
+    assert lines == ["node-1 is lost, it is started again", "node-1 is back"]
+
+
 async def test_ready_says_what_is_not_and_why(plan):
     control = ControlPlane(plan, LocalFleet(plan))
     await control.start(nodes=1)

@@ -1,5 +1,7 @@
 """Cluster DNS as a function: names that follow from a Snapshot, questions and answers, bytes that are no question."""
 
+from dataclasses import replace
+
 import dns.edns
 import dns.flags
 import dns.message
@@ -339,6 +341,14 @@ def test_endpoints_of_a_headless_service_change_its_names_only() -> None:
 def test_a_service_changes_names() -> None:
     _, after = again(snapshot_of(*OBJECTS), service("new", cluster_ip="127.96.1.9"))
     assert ask(f"new.{SVC}", zone=Zone(after)).answer[0][0].address == "127.96.1.9"
+
+
+def test_names_that_differ_are_of_another_generation() -> None:
+    before = snapshot_of(*OBJECTS, generation=3)
+    first = names.compile(before, int)
+    changed = replace(before.changed([service("new", cluster_ip="127.96.1.9")]), generation=4)
+    second = names.compile(changed, int, (before, first))
+    assert [Zone(each, each.generation).records("cluster.local", "SOA")[0].serial for each in (first, second)] == [3, 4]
 
 
 def test_a_slice_that_goes_takes_its_names_with_it() -> None:

@@ -881,6 +881,75 @@ def test_a_relay_that_fails_says_so_and_lets_go(plan: AddressPlan, vip: Address)
     proxy.stop(0)
 
 
+def test_whoever_waits_for_a_failure_is_called(plan: AddressPlan) -> None:
+    failed = threading.Event()
+    proxy = Proxy(plan, 1, failed=failed.set)
+    proxy.start()
+    proxy.check()
+    proxy._in_force.relay.loop[0]["epoll"] = -1
+    assert failed.wait(10)
+    with pytest.raises(PlaneError, match="Bad file descriptor"):
+        proxy.check()
+    proxy.stop(0)
+
+
+@pytest.mark.parametrize("members", [2, 1], ids=["as before", "of which the slow one has gone"])
+def test_another_pod_is_tried_also_where_tables_have_changed_meanwhile(
+    plan: AddressPlan, vip: Address, members: int
+) -> None:
+    proxy = Proxy(plan, 1, connect_timeout_s=0.5)
+    proxy.start()
+    slow, other = pod_address(plan, 1), (vip[0], vip[1] + 1)
+    with contextlib.ExitStack() as stack:
+        stack.callback(proxy.stop, 0)
+        full = stack.enter_context(socket.create_server(slow, backlog=0))
+        for _ in range(2):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(full.getsockname())
+        pod = stack.enter_context(Pod(pod_address(plan, 2), saying(b"2")))
+        proxy.install(make_fib(1, {vip: [slow, pod.address]}))
+        client = stack.enter_context(dial(vip))
+        eventually(lambda: proxy.live() == 1)
+        proxy.install(make_fib(2, {vip: [slow, pod.address][-members:], other: [pod.address]}))
+        client.sendall(b"?")
+        assert receive(client, 1) == b"2"
+
+
+def test_a_port_that_takes_the_shifted_place_of_another_is_listened_on_at_once(
+    plan: AddressPlan, vip: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plane.addresses.unprivileged_port_start", lambda: 1024)
+    shifted = AddressPlan(plan.instance, 8000)
+    proxy = Proxy(shifted, 1)
+    proxy.start()
+    try:
+        with Pod(pod_address(plan, 1), saying(b"1")) as pod:
+            for generation, port in enumerate((80, 8080, 80), start=1):
+                assert proxy.install(make_fib(generation, {(vip[0], port): [pod.address]})).problems == ()
+                assert ask((vip[0], 8080)) == b"1"
+    finally:
+        proxy.stop(0)
+
+
+def test_an_install_that_fails_half_way_leaves_nothing_and_the_next_one_is_whole(
+    proxy: Proxy, plan: AddressPlan, vip: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [(vip[0], vip[1] + number) for number in range(1, 4)]
+    with Pod(pod_address(plan, 1), saying(b"1")) as pod:
+        proxy.install(make_fib(1, {vip: [pod.address]}))
+        before = open_descriptors()
+        with monkeypatch.context() as patch:
+            patch.setattr(proxy, "_counted", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+            for generation in (2, 3, 4):
+                with pytest.raises(MemoryError):
+                    proxy.install(make_fib(generation, {each: [pod.address] for each in (vip, *others)}))
+        assert open_descriptors() == before
+        assert ask(vip) == b"1"
+        assert proxy.install(make_fib(5, {each: [pod.address] for each in (vip, *others)})).generation == 5
+        assert [ask(each) for each in (vip, *others)] == [b"1"] * 4
+
+
 def test_warming_up_compiles_all_that_is_called_live(proxy: Proxy, plan: AddressPlan, vip: Address) -> None:
     kernel.warm()
     with Pod(pod_address(plan, 1), echo) as pod:

@@ -158,6 +158,13 @@ def test_many_services_cost_one_listener_and_each_is_answered_by_its_own_pod(
         assert set(proxy.recorded()["frontend_ip"]) == {ip_to_int(ip) for ip, _ in wanted}
 
 
+def test_names_of_strangers_may_be_any_bytes(proxy: Proxy, plan: AddressPlan, port: int) -> None:
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(b"\0\xff\xfe\n trafficplane-shares-\xff")
+        proxy.install(make_fib(1, own_pods(plan, vips(plan, port), port)))
+        assert shared_ports(proxy) == {(port, TCP)}
+
+
 @both_protocols
 def test_few_services_have_a_listener_each(proxy: Proxy, plan: AddressPlan, port: int, proto: int) -> None:
     wanted = own_pods(plan, vips(plan, port, SHARE_FROM - 1), port)
