@@ -224,7 +224,8 @@ def _address_of(key: EndpointKey, index: EndpointIndex) -> tuple[int, int, int]:
 
 def _set(table: np.ndarray, numbers: list[int], names: Sequence[str], rows: Sequence[tuple[int, ...]]) -> None:
     """Sets these columns of these rows."""
-    for name, column in zip(names, zip(*rows, strict=True), strict=False):
+    columns = np.array(rows, np.int64).reshape(-1, len(names)).T
+    for name, column in zip(names, columns, strict=True):
         table[name][numbers] = column
 
 

@@ -155,7 +155,7 @@ def dropped(snapshot: Snapshot, places: list[int]) -> list[Key]:
     return [keys[place % len(keys)] for place in places if keys]
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(STEPS)
 def test_tables_compiled_from_change_to_change_are_those_compiled_from_nothing(steps):
     compiler, snapshots = Compiler(), [Snapshot(1)]
