@@ -74,15 +74,16 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
     """Sentences about policies that do something to this request."""
     policies = conduct.policies
     if policies.cors:
-        allowed = bool(conduct.fields(request))
+        allowed = conduct.allows(request)
         origin = request.value("origin") or "none"
         yield f"CORS: origin {origin} is {'allowed' if allowed else 'not one of ' + ', '.join(policies.cors_origins)}"
+    ranged = policies.sources_allowed or policies.sources_denied
+    if ranged and not request.address and (answer is None or answer.status == 403):
+        yield "addresses: say --from-ip to see whether the client's is allowed"
     if answer is not None:
         return
     if policies.limit_rps or policies.limit_rpm or policies.limit_connections:
         yield f"limits of {policies.limit_key} for one client: {_limits(policies)}; what is more gets 503"
-    if policies.sources_allowed and not request.client:
-        yield "addresses: say --from-ip to see whether the client's is allowed"
     if policies.auth:
         yield "password: it is right, and the endpoint does not see it"
     if upstream.uri != request.uri:
