@@ -1,7 +1,8 @@
 """The access log: a line of JSON for each request that was answered. Off unless asked for.
 
 Law: a request never waits for the log. Lines gather and are written together, by one ``write`` to a descriptor that
-appends, so that several ingresses share a file; what cannot be written is counted, and told when the log is closed.
+appends, so that several ingresses share a file. What is not taken at once, by a FIFO say, or a disk that is full, waits
+for the next time, up to PENDING_BYTES; lines beyond that are lost and counted, which is told when the log is closed.
 """
 
 import asyncio
@@ -15,6 +16,9 @@ from plane.errors import PlaneError
 
 FLUSH_S = 0.25
 FLUSH_BYTES = 1 << 16
+PENDING_BYTES = 1 << 22
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 log = logging.getLogger("trafficplane.ingress")
 
@@ -31,21 +35,21 @@ class Entry(NamedTuple):
 
     client: str
     scheme: str
-    method: str
-    host: str
-    target: str
-    protocol: str
-    status: int
-    bytes_sent: int
-    duration_ms: float
-    request_id: str
-    route: str
-    service: str
-    endpoint: str
-    retries: int
-    generation: int
-    user_agent: str
-    referer: str
+    method: str = ""
+    host: str = ""
+    target: str = ""
+    protocol: str = ""
+    status: int = 0
+    bytes_sent: int = 0
+    duration_ms: float = 0.0
+    request_id: str = ""
+    route: str = ""
+    service: str = ""
+    endpoint: str = ""
+    retries: int = 0
+    generation: int = 0
+    user_agent: str = ""
+    referer: str = ""
 
 
 class AccessLog:
@@ -53,36 +57,49 @@ class AccessLog:
 
     def __init__(self, path: str):
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, _FLAGS, 0o644)
         except OSError as error:
             raise PlaneError(f"--access-log {path}: {error.strerror}; choose a file that can be written") from error
         self._lines = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._lost = 0
+        self._held_up = ""  # why the last write did not take everything
 
     def add(self, entry: Entry) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._lines += json.dumps({"time": time, **entry._asdict()}, ensure_ascii=True).encode() + b"\n"
-        if len(self._lines) >= FLUSH_BYTES:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        line = json.dumps({"time": time, **entry._asdict()}, ensure_ascii=True).encode() + b"\n"
+        if len(self._lines) + len(line) > PENDING_BYTES:
+            self._lost += 1
+            return
+        self._lines += line
+        if len(self._lines) >= FLUSH_BYTES and not self._held_up:
+            self._flush()
+        if self._lines and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_and_follow)
 
-    def flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        lines, self._lines = self._lines, bytearray()
+    def _flush_and_follow(self) -> None:
+        self._timer = None
+        self._flush()
+        if self._lines:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_and_follow)
+
+    def _flush(self) -> None:
+        """Write what is taken now; the rest stays."""
+        before, self._held_up = self._held_up, ""
         try:
-            if lines and os.write(self._file, lines) < len(lines):
-                raise OSError("the disk is full")
+            del self._lines[: os.write(self._file, self._lines)]
         except OSError as error:
-            if not self._lost:
-                log.warning("the access log loses lines: %s", error)
-            self._lost += lines.count(b"\n")
+            self._held_up = os.strerror(error.errno or 0)
+        if self._lines and not self._held_up:
+            self._held_up = "only a part was taken"
+        if self._held_up and not before:
+            log.warning("the access log waits: %s", self._held_up)
 
     def close(self) -> None:
-        self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._lines:
+            self._flush()
         os.close(self._file)
-        if self._lost:
-            log.warning("the access log has lost %d lines", self._lost)
+        if lost := self._lost + self._lines.count(b"\n"):
+            log.warning("the access log has lost %d lines", lost)
