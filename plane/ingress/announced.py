@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 
 from proxyprotocol import ProxyProtocolIncompleteError
@@ -74,7 +75,8 @@ class Announced:
         try:
             async with asyncio.timeout(self._patience_s):
                 found = await _header(connection)
-        except (OSError, EOFError, ValueError, asyncio.CancelledError):  # the library's errors are ValueErrors
+        # The library's errors are ValueErrors, but where a header is shorter than its family's addresses.
+        except (OSError, EOFError, ValueError, struct.error, asyncio.CancelledError):
             connection.close()
             return
         peer = found.peername if found.proxied else None
