@@ -63,7 +63,8 @@ def routing_table(snapshot: Snapshot) -> list[Rule]:
         for slot, rule, canary in _of_host(table, number):
             taken_by = rules[-1] if rules and _is_twin(rules[-1], rule) else None
             rules.append(_shadowed(rule, taken_by) if taken_by else rule)
-            rules += [_shadowed(_other(snapshot, rule, origin), taken_by or rule) for origin in said[slot][1:]]
+            others = [origin for origin in said[slot] if str(origin) != f"{rule.ingress} {rule.field}"]
+            rules += [_shadowed(_other(snapshot, rule, origin), taken_by or rule) for origin in others]
             rules += [canary] if canary else []
     return rules
 

@@ -65,6 +65,16 @@ def test_a_prefix_is_shadowed_by_its_twin_with_a_slash() -> None:
     assert twin.shadowed == "default/a spec.rules[0].http.paths[1]"
 
 
+def test_a_rule_that_app_root_replaces_is_shadowed() -> None:
+    snapshot = snapshot_of(*BASE, with_(exact("/", "web"), exact("/app", "old"), app_root="/app"))
+    found = [(row.path, row.service, row.field, row.shadowed) for row in routing_table(snapshot)]
+    assert found == [
+        ("/app", "default/old", "spec.rules[0].http.paths[1]", ""),
+        ("/", "", "metadata.annotations", ""),
+        ("/", "default/web", "spec.rules[0].http.paths[0]", "default/web metadata.annotations"),
+    ]
+
+
 def test_no_request_of_the_corpus_meets_a_shadowed_rule() -> None:
     for row in CORPUS:
         snapshot = snapshot_of(*BASE, *row.objects)
