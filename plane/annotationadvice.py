@@ -29,7 +29,8 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     for row in dialects.unfit(annotations):
         yield _field(row.annotation), f"left out: {row.reason}"
     asked = dialects.asked(ingress, snapshot)
-    yield from _secret(asked, snapshot)
+    if not nginx.guarded_by(annotations):
+        yield from _secret(asked, snapshot)
     yield from _ranges(asked)
     if asked.canary:
         yield from _canary(ingress, snapshot)
@@ -64,7 +65,13 @@ def _ranges(asked: Asked) -> Iterator[Said]:
     policies = asked.policies
     for name, ranges in (("allowlist-source-range", policies.sources_allowed), ("limit-allowlist", policies.unlimited)):
         if NOBODY in ranges:
-            yield _field(nginx.PREFIX + name), "a range of IPv6 holds nobody: clients have IPv4 addresses here"
+            yield (
+                _field(nginx.PREFIX + name),
+                "a range of IPv6 holds nobody: only IPv4 addresses are compared with ranges",
+            )
+    if NOBODY in policies.sources_denied:
+        what = "a range of IPv6 denies every client of IPv6: only IPv4 addresses are compared with ranges"
+        yield _field(f"{nginx.PREFIX}denylist-source-range"), what
 
 
 def _canary(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:

@@ -8,12 +8,11 @@ that of NGINX's phases: what is denied, the body's limit, CORS, redirects, then 
 import random
 import re
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from plane.affinity import backend_key, cookie_of, held
-from plane.passwords import checked, credentials
-from plane.policies import PERMANENT_REDIRECT, REQUEST_VARIABLES, VARIABLES, Canary, Policies, Range
+from plane.passwords import credentials, hash_of, verified
+from plane.policies import NOBODY, PERMANENT_REDIRECT, REQUEST_VARIABLES, VARIABLES, Canary, Policies, Range
 from plane.regex import compiled, expanded
 from plane.requestpath import normalised
 
@@ -28,7 +27,8 @@ class Request(NamedTuple):
 
     host        Host as it was sent
     uri         path and query as they were sent
-    client      IPv4 address of the client as a number, 0 where it is not known
+    client      IPv4 address of the client as a number, 0 where it is another or not known
+    address     address of the client, of whatever kind, as text; empty where it is not known
     length      bytes that its Content-Length announces
     value       value of a field by its name, empty where there is none
     https_port  of the ingress, 0 where it is not known
@@ -42,10 +42,16 @@ class Request(NamedTuple):
     length: int
     value: Callable[[str], str]
     https_port: int = 0
+    address: str = ""
 
     @property
     def hostname(self) -> str:
         return self.host if self.host.endswith("]") else self.host.rpartition(":")[0] or self.host
+
+    @property
+    def who(self) -> int | str:
+        """What the client is told apart from others by."""
+        return self.client or self.address
 
 
 class Answer(NamedTuple):
@@ -65,7 +71,7 @@ class Upstream(NamedTuple):
     fields: Fields = ()
 
 
-Limiter = Callable[[Policies, int], str]  # of a client's address: why it must wait, empty where it may go on
+Limiter = Callable[[Policies, int | str], str]  # of ``Request.who``: why it must wait, empty where it may go on
 
 
 class Conduct:
@@ -91,7 +97,7 @@ class Conduct:
             return Answer(503, policies.denied)
         if policies.body_limit and request.length > policies.body_limit:
             return Answer(413, f"the body is larger than {policies.body_limit} bytes")
-        if policies.cors and request.method == "OPTIONS" and self._allows(request):
+        if policies.cors and request.method == "OPTIONS" and self.allows(request):
             return Answer(204, "", fields=(("Content-Type", "text/plain charset=UTF-8"),))
         if policies.redirect:
             return _redirected(policies.redirect_status, self._url(request))
@@ -99,18 +105,22 @@ class Conduct:
             if not request.host:
                 return Answer(400, "there is no Host that could be asked by HTTPS")
             return _redirected(PERMANENT_REDIRECT, _secured(request, keep_slash=policies.keep_slash))
-        if limited is not None and (why := limited(policies, request.client)):
+        if limited is not None and (why := limited(policies, request.who)):
             return Answer(503, why)
-        if _holds(policies.sources_denied, request.client):
+        if _denies(policies.sources_denied, request):
             return Answer(403, "the client's address is denied")
-        if policies.sources_allowed and not _holds(policies.sources_allowed, request.client):
+        if policies.sources_allowed and not _allows(policies.sources_allowed, request):
             return Answer(403, "the client's address is not one of those allowed")
         return None
 
     def admits(self, authorization: str) -> bool:
         """Whether the value of an Authorization field has a password that is right."""
-        known = credentials(authorization)
-        return known is not None and checked(self.policies.auth_users, *known)
+        return verified(*self.claimed(authorization))
+
+    def claimed(self, authorization: str) -> tuple[str, str]:
+        """The hash that an Authorization field must fit, empty where it names nobody, and the password that it has."""
+        name, password = credentials(authorization) or ("", "")
+        return hash_of(self.policies.auth_users, name), password
 
     def challenge(self) -> Answer:
         """What those are told who have no password."""
@@ -119,10 +129,13 @@ class Conduct:
 
     def fields(self, request: Request) -> Fields:
         """Fields that every answer gets, in place of those that it has."""
-        if not self.policies.cors or not self._allows(request):
+        if not self.policies.cors:
             return ()
-        origin = "*" if self._any_origin else request.value("origin")
-        return ((ALLOW_ORIGIN, origin), *self._cors)
+        if self._any_origin:
+            return ((ALLOW_ORIGIN, "*"), *self._cors)
+        # Answers differ by origin, which whoever keeps them must know, also where they have no field of it.
+        allowed = ((ALLOW_ORIGIN, request.value("origin")), *self._cors) if self.allows(request) else ()
+        return (*allowed, ("Vary", "Origin"))
 
     def upstream(self, request: Request) -> Upstream:
         """What the endpoint gets."""
@@ -138,7 +151,8 @@ class Conduct:
         fields = (("X-Forwarded-Prefix", prefix),) if prefix else ()
         return Upstream(("" if uri.startswith("/") else "/") + uri + mark + query, policies.upstream_host, fields)
 
-    def _allows(self, request: Request) -> bool:
+    def allows(self, request: Request) -> bool:
+        """Whether the request's origin is one that CORS is for."""
         return self._any_origin or bool(self._origins.fullmatch(request.value("origin")))
 
     def hash_key(self, request: Request) -> str:
@@ -178,6 +192,16 @@ def _holds(ranges: tuple[Range, ...], client: int) -> bool:
     return any(client & mask == ip for ip, mask in ranges)
 
 
+def _denies(ranges: tuple[Range, ...], request: Request) -> bool:
+    """Ranges of IPv6 are not compared: where there is one, all clients with such an address are denied."""
+    return _holds(ranges, request.client) or (":" in request.address and NOBODY in ranges)
+
+
+def _allows(ranges: tuple[Range, ...], request: Request) -> bool:
+    """An address of IPv6 is in no range, also not in that of all of IPv4."""
+    return ":" not in request.address and _holds(ranges, request.client)
+
+
 def _trimmed(uri: str) -> str:
     return uri.removesuffix("/")
 
@@ -202,7 +226,7 @@ def _variable(name: str, request: Request) -> str:
     if name == "args":
         return request.uri.partition("?")[2]
     if name == "remote_addr":
-        return str(IPv4Address(request.client))
+        return request.address
     if name == "request_method":
         return request.method
     if name == "scheme":

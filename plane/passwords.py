@@ -47,16 +47,17 @@ def credentials(authorization: str) -> tuple[str, str] | None:
     return (name, password) if colon else None
 
 
-def checked(users: tuple[str, ...], name: str, password: str) -> bool:
-    """Whether it is the password of that name. This takes as long as the hash's author wanted it to."""
+def hash_of(users: tuple[str, ...], name: str) -> str:
+    """The hash of a name's password, empty where nobody has that name."""
     for line in users:
         known, _, rest = line.partition(":")
         if known == name:
-            return _verified(rest.partition(":")[0], password)
-    return False
+            return rest.partition(":")[0]
+    return ""
 
 
-def _verified(hashed: str, password: str) -> bool:
+def verified(hashed: str, password: str) -> bool:
+    """Whether a hash is that of a password. This takes as long as the hash's author wanted it to."""
     kind = _kind(hashed)
     secret = password.encode()
     if kind is bcrypt:

@@ -35,7 +35,7 @@ class Range(NamedTuple):
         return str(IPv4Network((self.ip, self.mask.bit_count()))) if not self.ip & ~self.mask else "no address"
 
 
-NOBODY = Range(1, 0)  # holds no address at all: what IPv6 is to clients that have IPv4
+NOBODY = Range(1, 0)  # holds no address at all: what a range of IPv6 is, which clients are not compared with
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,11 @@ class Policies:
     cookie_same_site: str = ""
     cookie_expires_s: int = 0
     cookie_max_age_s: int = 0
+
+    @property
+    def guards(self) -> bool:
+        """Whether not everybody is let in."""
+        return bool(self.denied or self.auth or self.sources_denied or self.sources_allowed)
 
     def __str__(self) -> str:
         """What differs from the default, for people: no secrets."""

@@ -1,7 +1,8 @@
 """The host and the path of a request as rules are compared with them. Pure.
 
 Law: what is matched is normal (RFC 3986, 6.2.2); what is forwarded stays as it was sent. Only unreserved characters are
-decoded, so ``%2F`` is no separator; dot segments go and slashes in a row merge, whichever way they were written.
+decoded, so ``%2F`` is no separator; dot segments go and slashes in a row merge, whichever way they were written. Who
+comes after us may decode more: ``climbs`` and ``separated`` tell where that would make a difference.
 """
 
 import re
@@ -10,6 +11,7 @@ import string
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _FOREIGN = re.compile(r"[^\x21-\x7e]")
+_SEPARATOR = re.compile(r"%2f|%5c|\\", re.IGNORECASE)
 
 
 def normalised(path: str) -> str:
@@ -29,6 +31,24 @@ def normalised(path: str) -> str:
             kept.append(segment)
     slash = "/" if kept and segments[-1] in ("", ".", "..") else ""
     return f"/{'/'.join(kept)}{slash}"
+
+
+def separated(path: str) -> str:
+    """The path as one reads it to whom ``%2F``, ``%5C`` and a backslash are slashes and ``%00`` is the end."""
+    return _SEPARATOR.sub("/", path).partition("%00")[0]
+
+
+def climbs(path: str) -> bool:
+    """Whether a dot segment ``..`` has an encoded slash or a backslash at one side at least."""
+    if "%" in path:
+        path = _ESCAPE.sub(_decoded, path)
+    if ".." not in path:
+        return False
+    return _climbing(_SEPARATOR.sub("/", path)) > _climbing(path)
+
+
+def _climbing(path: str) -> int:
+    return path.split("/").count("..")
 
 
 def host_of(header: str) -> str:

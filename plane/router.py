@@ -5,9 +5,11 @@ Law: all that is decided here is in the tables already, in order of matching; di
 
 from typing import NamedTuple
 
+import numpy as np
+
 from kernels.layout import EXACT, REGEX
 from plane.regex import compiled, of_path
-from plane.requestpath import host_of, normalised
+from plane.requestpath import climbs, host_of, normalised, separated
 from plane.routes import Routes
 
 
@@ -44,6 +46,9 @@ class Router:
         self._none, *hosts = (_Paths(text, paths, host) for host in routes.hosts.tolist())
         for host in hosts:
             host.inherit(self._none.default)
+        rows = routes.policies.policies
+        ranged = rows["sources_denied"]["count"] + rows["sources_allowed"]["count"]
+        self._guarded = frozenset(np.flatnonzero((rows["auth"] > 0) | (rows["denied"] > 0) | (ranged > 0)).tolist())
         self._hosts = {routes.host_name(row): host for row, host in enumerate(hosts, start=1)}
         self._seen: dict[str, _Paths] = {}
 
@@ -55,6 +60,17 @@ class Router:
                 self._seen.clear()
             paths = self._seen[host] = self._paths(host_of(host))
         return paths.match(path)
+
+    def unclear(self, host: str, path: str) -> str:
+        """Why a request cannot be routed, for others may read its path otherwise; empty for nearly all."""
+        if "%" not in path and "\\" not in path:
+            return ""
+        if climbs(path):
+            return "the path has .. beside an encoded slash or a backslash"
+        read = separated(path)
+        if read != path and self._guarded & {self.match(host, path).policy, self.match(host, read).policy}:
+            return "a path that is guarded may not have %2F, %5C or %00"
+        return ""
 
     def _paths(self, host: str) -> "_Paths":
         return next((self._hosts[name] for name in names_for(host) if name in self._hosts), self._none)
@@ -81,10 +97,9 @@ class _Paths:
         self._lengths = sorted({len(said) for said in self._prefixes}, reverse=True)
 
     def inherit(self, default: Match) -> None:
-        """What no path takes goes to the general default, unless the host has one of its own."""
-        own = self.default
-        if not own.target:
-            self.default = Match(default.target, default.origin or own.origin, own.policy or default.policy)
+        """What no path takes is the general default's, with its policies, unless the host says something of it."""
+        if not self.default.target and not self.default.policy:
+            self.default = default
 
     def match(self, path: str) -> Match:
         if "//" in path or "/." in path or "%" in path or not path.isascii():

@@ -42,7 +42,7 @@ from plane.endpoints import eligible
 from plane.ingressclass import served
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
 from plane.passwords import users_of
-from plane.policies import PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables
+from plane.policies import NONE, PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables
 from plane.regex import literally, of_path, why_not
 from plane.requestpath import normalised
 
@@ -268,6 +268,17 @@ NOWHERE = _Place(0, 0)
 Slot = tuple[int, str, bool]  # (kind, path without slash at the end, slash)
 
 
+class _Default(NamedTuple):
+    """The default backend of an Ingress; ``ruled``: it has rules besides."""
+
+    ruled: bool
+    place: _Place
+    policies: Policies
+
+
+NO_DEFAULT = _Default(False, NOWHERE, NONE)
+
+
 @dataclass
 class _Host:
     """The rules of one host while they are gathered.
@@ -297,7 +308,7 @@ class _Table:
         self._index = index
         self.services: set[Name] = set()  # that backends name
         self._hosts: dict[str, _Host] = {}
-        self._defaults: list[tuple[bool, _Place]] = []  # (the Ingress has rules, its default backend)
+        self._defaults: list[_Default] = []
         self._targets: dict[Port, int] = {}
         self._rows = [np.zeros((), TARGET).item()]
         self._endpoints: list[int] = []
@@ -336,10 +347,11 @@ class _Table:
         default = NOWHERE
         if ingress["spec"].get("defaultBackend"):
             # What no host takes is neither redirected nor rewritten, in ingress-nginx.
-            policies = replace(asked.policies, redirect="", redirect_status=0, https=False)
-            policy = self._packer.policy(self._policies(replace(asked, policies=policies), False, {}))
+            bare = replace(asked.policies, redirect="", redirect_status=0, https=False)
+            policies = self._policies(replace(asked, policies=bare), False, {})
+            policy = self._packer.policy(policies)
             default = self._place(ingress, ingress["spec"]["defaultBackend"], -1, -1, policy)
-            self._defaults.append((bool(rules), default))
+            self._defaults.append(_Default(bool(rules), default, policies))
         for number, rule in enumerate(rules):
             name = (rule.get("host") or "").lower()
             host = self._hosts[name]
@@ -437,12 +449,12 @@ class _Table:
 
     def routes(self, certificates: tuple[Certificate, ...]) -> Routes:
         # What no host takes: the default of an Ingress without rules, as in ingress-nginx, else that of any Ingress.
-        default = min(self._defaults, key=lambda row: row[0], default=(False, NOWHERE))[1]
+        default = min(self._defaults, key=lambda row: row.ruled, default=NO_DEFAULT)
         hosts: dict[str, tuple[int, ...]] = {}
         paths = [np.zeros((), PATH).item()]
         for name, host in sorted(self._hosts.items()):
             rows = self._paths(host)
-            hosts[name] = (0, len(paths), len(rows), *self._missed(name, host)[:3])
+            hosts[name] = (0, len(paths), len(rows), *self._missed(name, host, default)[:3])
             paths += rows
         for name, host in sorted(self._hosts.items()):
             for alias in host.aliases:
@@ -460,7 +472,7 @@ class _Table:
             backends[number] = (ip_to_int(endpoint.ip), endpoint.port, endpoint.weight, 0, TCP, READY)
         return Routes(
             generation=self._snapshot.generation,
-            hosts=freeze(np.array([(0, 0, 0, 0, 0, 0, *default[:3]), *host_rows], HOST)),
+            hosts=freeze(np.array([(0, 0, 0, 0, 0, 0, *default.place[:3]), *host_rows], HOST)),
             paths=freeze(np.array(paths, PATH)),
             targets=freeze(np.array(self._rows, TARGET)),
             endpoints=freeze(np.array(self._endpoints, np.uint32)),
@@ -484,13 +496,25 @@ class _Table:
         ordered = sorted(by_name, key=lambda row: _order(row[0]))
         return [(*self._text.add(text), kind, slash, *place) for (kind, text, slash), place in ordered]
 
-    def _missed(self, name: str, host: _Host) -> _Place:
-        """What becomes of a path miss: as in ingress-nginx the policies of the host's first Ingress hold for it too."""
+    def _missed(self, name: str, host: _Host, default: _Default) -> _Place:
+        """What becomes of a path miss: as in ingress-nginx the policies of the host's first Ingress hold for it too.
+
+        Where it goes to the general default, those of the default hold instead, and HTTPS as the host says. A host that
+        lets not everybody in, or is elsewhere, sends nobody there.
+        """
         if host.default.target or {(PREFIX, "", True), (REGEX, "/", False)} & host.paths.keys():
             return host.default
         ingress, asked = host.first
         policy = self._policy(asked, name, {})
-        return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy) if policy else NOWHERE
+        if not policy:
+            return NOWHERE
+        own = self._policies(asked, asked.https and self._is_secured(name), {})
+        if not default.place.target or own.guards or own.redirect:
+            return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
+        if not own.https:
+            return NOWHERE
+        both = replace(default.policies, https=True, keep_slash=own.keep_slash)
+        return default.place._replace(policy=self._packer.policy(both))
 
     def _redirect(self, url: str, status: int = PERMANENT_REDIRECT) -> int:
         """Row of the policies that redirect everything."""

@@ -78,6 +78,8 @@ def not_acted_on(ingress: Object, snapshot: Snapshot) -> Iterator[Remark]:
             yield Remark(full_name, f"ingress-nginx has no such annotation{hint}")
         elif controller not in (NGINX, OWN, ""):
             yield Remark(full_name, f"not acted on, for the class is of controller {controller}")
+        elif name == nginx.guarded_by(annotations):
+            yield Remark(full_name, f"{NOT_YET}, so that nobody is let in: every request gets 503")
         elif name in nginx.NOT_YET and annotations[full_name] not in nginx.SO_ANYWAY.get(name, ()):
             yield Remark(full_name, NOT_YET + nginx.NOT_YET[name])
 

@@ -163,6 +163,8 @@ NOT_YET: dict[str, str] = {
         "",
     ),
 }
+# Of those, what asks who a client is. Who is served without it is not asked, so nobody is served.
+GUARDS = ("auth-url", "auth-tls-secret")
 # Of those the values that say what the plane does anyway, of which there is nothing to warn.
 SO_ANYWAY: dict[str, tuple[str, ...]] = {
     "affinity-canary-behavior": ("sticky",),
@@ -212,7 +214,8 @@ NEEDED = (
     *((name, "enable-cors", '"true"') for name in ACTED_ON if name.startswith("cors-")),
 )
 
-Said = Mapping[str, Any]  # values of ACTED_ON that are fit, by name without prefix
+Said = Mapping[str, Any]  # values of ACTED_ON that are fit, and GUARD, by name without prefix
+GUARD = "guard"  # no annotation, but which of GUARDS there is
 
 
 def read(annotations: Mapping[str, str]) -> tuple[Said, list[Unfit]]:
@@ -235,7 +238,18 @@ def read(annotations: Mapping[str, str]) -> tuple[Said, list[Unfit]]:
                 shown = f'"{text}" is not allowed' if text else "is empty"
                 unfit.append(Unfit(full_name, f"{shown}; {error}"))
     unfit += _useless(said, annotations)
+    if guard := guarded_by(annotations):
+        said[GUARD] = guard
     return said, unfit
+
+
+def guarded_by(annotations: Mapping[str, str]) -> str:
+    """Which of GUARDS lets nobody in, without prefix; empty where none does."""
+    for name in GUARDS:
+        off = name == "auth-tls-secret" and annotations.get(f"{PREFIX}auth-tls-verify-client") == "off"
+        if PREFIX + name in annotations and not off:
+            return name
+    return ""
 
 
 def _useless(said: Said, annotations: Mapping[str, str]) -> Iterator[Unfit]:
@@ -316,6 +330,8 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
 
 
 def _denied(said: Said, namespace: str) -> str:
+    if GUARD in said:
+        return f"{PREFIX}{said[GUARD]} is not acted on yet, and without it nobody is let in"
     if "auth-type" in said and "auth-secret" not in said:
         return "auth-type without an auth-secret"
     where = _secret(said.get("auth-secret", ""), namespace)[0]

@@ -113,6 +113,7 @@ def explain_request(
         host=host,
         uri=(url.path or "/") + (f"?{url.query}" if url.query else ""),
         client=ip_to_int(from_ip) if from_ip else 0,
+        address=from_ip or "",
         length=int(length) if length.isdecimal() else 0,
         value=lambda name: sent.get(name.lower(), ""),
     )
@@ -163,7 +164,10 @@ def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: Spl
     """A request to the Ingress, decided by its Router, its policies and ``kernels.lb.select``."""
     table = routes.compile(snapshot)
     path = parts.path or "/"
-    match = Router(table).match(seen.host, path)
+    router = Router(table)
+    if unclear := router.unclear(seen.host, path):
+        return Explanation(request, status=400, reasons=(unclear,))
+    match = router.match(seen.host, path)
     found = policed(table, match, seen)
     winner = table.origins[found.origin]
     reasons = list(Reasons(snapshot, table, host_of(seen.host), normalised(path), winner).lines())

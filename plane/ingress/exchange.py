@@ -80,10 +80,12 @@ class Exchange:
         try:
             origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
             head = self._head = RequestHead(self._request.raw_headers, trusted=origin.trusted)
-            target, path = self._find_target(head)
+            path = self._find_target(head)
             if self._policed is not None:
                 path = await self._policed.comply(head)
-            connection = await self._ask(head, target, path, origin.fields(head))
+            if self._target is None:
+                raise RefusedError(404, "no Ingress has a rule for this host and path")
+            connection = await self._ask(head, self._target, path, origin.fields(head))
             if connection.switched:
                 return await self._tunnel(connection)
             return await self._relay(connection)
@@ -146,8 +148,8 @@ class Exchange:
             referer=request.headers.get("Referer", ""),
         )
 
-    def _find_target(self, head: RequestHead) -> tuple[Target, str]:
-        """Where the request goes, and what is asked for there. Raises RefusedError."""
+    def _find_target(self, head: RequestHead) -> str:
+        """Finds where the request goes, which may be nowhere, and returns what is asked for. Raises RefusedError."""
         request, asked = self._request, self._request.raw_path
         if request.version != HttpVersion11 and request.version != HttpVersion10:
             raise RefusedError(505, "this speaks HTTP/1.1 and HTTP/1.0")
@@ -169,15 +171,17 @@ class Exchange:
         if "#" in asked:
             asked = asked.partition("#")[0]
         path = asked.partition("?")[0] if "?" in asked else asked
-        match = self._table.router.match(head.host.decode("latin-1"), path)
+        host = head.host.decode("latin-1")
+        if why := self._table.router.unclear(host, path):
+            raise RefusedError(400, why)
+        match = self._table.router.match(host, path)
         row, self._route = match.target, match.origin
         if match.policy or match.canary:
             self._policed = Policed(request, self._table, match, head, asked)
             row, self._route = self._policed.admit(match)
-        if not row:
-            raise RefusedError(404, "no Ingress has a rule for this host and path")
-        self._target = self._table.targets[row]
-        return self._target, asked
+        if row:
+            self._target = self._table.targets[row]
+        return asked
 
     async def _ask(self, head: RequestHead, target: Target, path: str, hop: bytes) -> Connection:
         """Send the request, with the forwarding fields ``hop``; returns with the head of an answer.

@@ -2,8 +2,8 @@
 
 Law: framing and the connection end here. Fields that speak of one hop are dropped and written anew, and so are the
 forwarding fields, which say what *we* saw (RFC 9110, 7.6; ingress-nginx's defaults), after what a proxy that we trust
-has said; all others go on as they came, in their order. A request that two parsers could take differently is refused,
-or both its connections are closed after it.
+has said; their kin that we do not write go on from such a proxy only; all others go on as they came, in their order. A
+request that two parsers could take differently is refused, or both its connections are closed after it.
 """
 
 import random
@@ -14,7 +14,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from plane.ingress.edge import Edge
+from plane.ingress.edge import Edge, address_of
 
 CLOSE = b"Connection: close"
 SERVER = b"Server: trafficplane"
@@ -25,7 +25,7 @@ BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # a body is unusual a
 
 # What only a trusted proxy may say.
 _TOLD = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto"})
-_DROP, _HOST, _CONNECTION, _LENGTH, _ENCODING, _TE, _UPGRADE, _EXPECT, _REQUEST_ID = range(1, 10)
+_DROP, _HOST, _CONNECTION, _LENGTH, _ENCODING, _TE, _UPGRADE, _EXPECT, _REQUEST_ID, _HEARSAY = range(1, 11)
 _REQUEST_FIELDS = {
     b"host": _HOST,
     b"connection": _CONNECTION,
@@ -42,6 +42,10 @@ _REQUEST_FIELDS = {
     b"x-forwarded-port": _DROP,
     b"x-forwarded-proto": _DROP,
     b"x-real-ip": _DROP,
+    b"forwarded": _HEARSAY,
+    b"x-forwarded-scheme": _HEARSAY,
+    b"x-original-forwarded-for": _HEARSAY,
+    b"x-scheme": _HEARSAY,
 }
 # Fields of an answer that do not simply go on; the values are asked for by name.
 ANSWER_FIELDS = frozenset(
@@ -49,6 +53,7 @@ ANSWER_FIELDS = frozenset(
 )
 # A host name or an address, with a port or without (RFC 3986, 3.2.2; names as DNS and Windows have them, with "_").
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_PLAIN = ("http", "ws")  # schemes that are not secured; of others nobody is sent to HTTPS
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _DESYNC = frozenset({b"transfer_encoding", b"content_length"})
 
@@ -70,6 +75,7 @@ class RequestHead:
 
     __slots__ = (
         "chunked",
+        "client",
         "desync",
         "expects_continue",
         "host",
@@ -85,6 +91,7 @@ class RequestHead:
     def __init__(self, fields: Iterable[tuple[bytes, bytes]], *, trusted: bool = False):
         """Raises RefusedError with 417, 431 or 501."""
         self.lines: list[bytes] = []
+        self.client = ""  # who sent it, once that has been found out
         self.host = b""
         self.upstream_host = b""  # what the endpoint is told instead, if anything
         self.length = b""
@@ -108,6 +115,9 @@ class RequestHead:
                     self.desync = True
             elif rule == _HOST:
                 self.host = value
+            elif rule == _HEARSAY:
+                if trusted:
+                    lines.append(name + b": " + value)
             elif rule != _DROP:
                 self._note(rule, value)
             elif trusted and key in _TOLD:
@@ -137,6 +147,12 @@ class RequestHead:
             if value.strip().lower() != b"100-continue":
                 raise RefusedError(417, "the only expectation met is 100-continue")
             self.expects_continue = True
+
+    @property
+    def asked_host(self) -> bytes:
+        """The host that the client asked for: what a trusted proxy says first, if that may be one, else Host."""
+        said = self.told.get(b"x-forwarded-host", b"").partition(b",")[0].strip()
+        return said if said and is_authority(said) else self.host
 
     @property
     def is_websocket(self) -> bool:
@@ -172,7 +188,7 @@ class Origin:
     __slots__ = ("_edge", "_fields", "peer", "port", "scheme", "trusted")
 
     def __init__(self, peer: str, scheme: str, port: int, edge: Edge):
-        self.peer = peer
+        self.peer = peer = address_of(peer) or peer
         self.scheme = scheme
         self.port = port
         self.trusted = edge.trusts(peer)
@@ -181,11 +197,16 @@ class Origin:
 
     def client(self, head: RequestHead) -> str:
         """The address of who sent the request."""
-        return self._edge.client(self.peer, _text(head.told.get(b"x-forwarded-for"))) if self.trusted else self.peer
+        if not self.trusted:
+            return self.peer
+        if not head.client:
+            head.client = self._edge.client(self.peer, _text(head.told.get(b"x-forwarded-for")))
+        return head.client
 
     def came_by(self, head: RequestHead) -> str:
-        """The scheme by which the client sent the request, in lower case."""
-        return _text(head.told.get(b"x-forwarded-proto")).strip().lower() or self.scheme
+        """The scheme by which the client sent the request, ``http`` or ``https``: the first that a proxy names."""
+        said = _text(head.told.get(b"x-forwarded-proto")).partition(",")[0].strip().lower() or self.scheme
+        return "http" if said in _PLAIN else "https"
 
     def fields(self, head: RequestHead) -> bytes:
         """The forwarding fields of a request: our own, or those of a trusted proxy with it added to the list."""
@@ -221,13 +242,12 @@ def request_number(request_id: bytes) -> int:
 def request_bytes(method: str, target: str, head: RequestHead, hop: bytes, framing: Sequence[bytes]) -> bytes:
     """The head of a request as it goes to an endpoint; ``hop`` are the forwarding fields, ``Origin.fields``."""
     line = f"{method} {target} HTTP/1.1".encode("utf-8", "surrogateescape")
-    host, number = head.host, head.request_id
-    asked = head.told.get(b"x-forwarded-host") or host
+    number = head.request_id
     ours = (
         line,
-        b"Host: " + (head.upstream_host or host),
+        b"Host: " + (head.upstream_host or head.host),
         hop,
-        b"X-Forwarded-Host: " + asked,
+        b"X-Forwarded-Host: " + head.asked_host,
         b"X-Request-ID: " + number,
     )
     return b"\r\n".join((*ours, *head.lines, *framing, b"", b""))

@@ -7,6 +7,7 @@ A client that takes too long over the head of a request is told so and left; aio
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -22,10 +23,13 @@ from plane.ingress.forwarding import Origin
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
 HEAD_TICK_S = 1.0  # how exactly the time for a head is kept, unless it is shorter itself
+_HEAD_END = b"\r\n\r\n"  # and that of a chunked body
 # What aiohttp's parser says, in part, of what is not simply a bad request.
 UNKNOWN_CODING = "`Transfer-Encoding`"
 TOO_MANY_FIELDS = "Too many headers"
 UNKNOWN_METHOD = "Invalid method"
+
+Refused = Callable[[Origin, int, int], None]  # from whom, status and bytes of the answer
 
 
 class Sent(web.StreamResponse):
@@ -47,10 +51,11 @@ class Refusal(Sent):
 
     def __init__(self, status: int, reason: str):
         super().__init__(keep_alive=False)
-        self._data = forwarding.own_answer(status, reason, bodiless=False, connection=[forwarding.CLOSE])
+        self.set_status(status)
+        self.data = forwarding.own_answer(status, reason, bodiless=False, connection=[forwarding.CLOSE])
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        await request.writer.write(self._data)
+        await request.writer.write(self.data)
         return None
 
 
@@ -65,16 +70,18 @@ class Client(web.RequestHandler):
     head_due  loop time at which the head that is being read must be here, None while none is
     """
 
-    __slots__ = ("_announced", "_begun", "_head_s", "head_due", "origin")
+    __slots__ = ("_announced", "_begun", "_following", "_front", "_head_s", "head_due", "origin")
 
     origin: Origin
     head_due: float | None
 
     def __init__(self, manager: "Front", head_s: float, announced: Peer | None, **options: Any):
         super().__init__(manager, **options)
+        self._front = manager
         self._head_s = head_s
         self._announced = announced
         self._begun = False  # something of the head is here
+        self._following = False  # so it is behind a request that came with it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
@@ -86,21 +93,33 @@ class Client(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """As aiohttp does, which queues an answer to what it cannot parse, but forgets who is waiting for that body."""
+        before = self._current_request
+        between = before is not None and before.content.is_eof() and not self._messages
         super().data_received(data)
         request = self._current_request
         if request is not None or self._messages:
             self.head_due, self._begun = None, False
+            self._following = not _ends_with(data, *self._messages[-1]) if self._messages else between
         else:
-            self._begun = True
+            self._begun, self._following = True, False
             self.head_due = self.head_due or self._loop.time() + self._head_s
         if request is not None and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             request.content.set_exception(web.RequestPayloadError("not HTTP/1.1"))
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether a head is not here in time; of one that came with a request before it the time begins after that."""
+        if self._following and self._current_request is None and not self._messages:
+            self._following, self._begun = False, True
+            self.head_due = now_s + self._head_s
+        return self.head_due is not None and self.head_due < now_s
 
     def give_up(self) -> None:
         """The head did not come in time: say so, unless nothing of it came, and close."""
         if self._begun and self.transport is not None:
             reason = f"the head of the request did not come within {self._head_s:g} s"
-            self.transport.write(forwarding.own_answer(408, reason, bodiless=False, connection=[forwarding.CLOSE]))
+            data = forwarding.own_answer(408, reason, bodiless=False, connection=[forwarding.CLOSE])
+            self.transport.write(data)
+            self._front.refused(self.origin, 408, len(data))
         self.force_close()
 
     def handle_error(
@@ -112,7 +131,9 @@ class Client(web.RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what is no HTTP/1.1, which is nothing to log, or to a fault of ours, which is."""
         if isinstance(exc, HttpProcessingError):
-            return _refusal(exc)
+            refusal = _refusal(exc)
+            self._front.refused(self.origin, refusal.status, len(refusal.data))
+            return refusal
         log.error("a request failed in the ingress", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the client has a part of an answer already")
@@ -120,10 +141,14 @@ class Client(web.RequestHandler):
 
 
 class Front(web.Server):
-    """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves."""
+    """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves.
 
-    def __init__(self, handler: Any, edge: Edge, *, keep_alive_s: float, head_s: float):
+    ``refused`` is told of what was no request, or none in time.
+    """
+
+    def __init__(self, handler: Any, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float):
         super().__init__(handler, handler_cancellation=True)
+        self.refused = refused
         self.edge = edge
         self._keep_alive_s = keep_alive_s
         self._head_s = head_s
@@ -134,7 +159,7 @@ class Front(web.Server):
         now = self._loop.time()
         self._timer = self._loop.call_later(self._tick_s, self._tick)
         for client in self.connections:
-            if isinstance(client, Client) and client.head_due is not None and client.head_due < now:
+            if isinstance(client, Client) and client.is_late(now):
                 client.give_up()
 
     async def shutdown(self, timeout: float | None = None) -> None:
@@ -156,6 +181,15 @@ class Front(web.Server):
             lingering_time=LINGERING_S,
             logger=log,
         )
+
+
+def _ends_with(data: bytes, message: Any, content: Any) -> bool:
+    """Whether data of a client ends where its last request does, or within that, as far as can be told."""
+    if data.endswith(_HEAD_END) or not content.is_eof() or not isinstance(message, RawRequestMessage):
+        return True
+    length = message.headers.get("Content-Length", "")
+    end = len(data) - (int(length) if length.isdecimal() else 0)
+    return end < len(_HEAD_END) or data[:end].endswith(_HEAD_END)
 
 
 def _refusal(error: HttpProcessingError) -> Refusal:

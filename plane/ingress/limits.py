@@ -12,7 +12,8 @@ from collections.abc import Callable
 from plane.policies import Policies
 
 CLIENTS = 65_536  # that are remembered
-Who = tuple[str, int, int]  # (key of the limit, requests a minute, client's address)
+Client = int | str  # an IPv4 address as a number, another as text
+Who = tuple[str, int, Client]  # (key of the limit, requests a minute, client)
 
 
 class Limits:
@@ -21,11 +22,13 @@ class Limits:
     def __init__(self, now_s: Callable[[], float] = time.monotonic):
         self._now_s = now_s
         self._buckets: OrderedDict[Who, tuple[float, float]] = OrderedDict()  # (excess, when)
-        self._at_work: dict[tuple[str, int], int] = {}
+        self._at_work: dict[tuple[str, Client], int] = {}
 
-    def limited(self, policies: Policies, client: int) -> str:
+    def limited(self, policies: Policies, client: Client) -> str:
         """Why a request must be turned away, empty where it is let through, which counts. Then ``leave`` follows."""
-        if not policies.limit_key or any(client & mask == ip for ip, mask in policies.unlimited):
+        if not policies.limit_key:
+            return ""
+        if isinstance(client, int) and any(client & mask == ip for ip, mask in policies.unlimited):
             return ""
         now_s = self._now_s()
         filled: dict[Who, tuple[float, float]] = {}
@@ -47,7 +50,7 @@ class Limits:
             self._buckets.popitem(last=False)
         return ""
 
-    def leave(self, policies: Policies, client: int) -> None:
+    def leave(self, policies: Policies, client: Client) -> None:
         """A request that ``limited`` let through is done."""
         who = policies.limit_key, client
         left = self._at_work.get(who, 0) - 1
@@ -63,7 +66,7 @@ class Limits:
         excess, then_s = self._buckets[who]
         return max(0.0, excess - who[1] / 60 * (now_s - then_s) + 1)
 
-    def _enter(self, policies: Policies, client: int) -> bool:
+    def _enter(self, policies: Policies, client: Client) -> bool:
         who = policies.limit_key, client
         count = self._at_work.get(who, 0)
         if count >= policies.limit_connections:

@@ -1,7 +1,8 @@
 """What an ingress counts of the requests it has answered, for ``/metrics``.
 
 Law: a request costs one look-up in a dictionary and one bisection when it is done. Labels come from manifests and from
-status codes, never from what a client sends, so that no stranger can make series.
+status codes, never from what a client sends, so that no stranger can make series; a status that HTTP does not have is
+"other", and series of an Ingress that is gone go with it.
 """
 
 from bisect import bisect_left
@@ -17,6 +18,8 @@ from plane.routes import Origin, Port
 BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LABELS = ("namespace", "ingress", "service", "status")
 
+OTHER = 0  # stands for every status that HTTP does not have
+
 Series = tuple[str, str, Port | None, int]
 
 
@@ -30,7 +33,7 @@ class Metrics:
 
     def add(self, origin: Origin, service: Port | None, status: int, duration_ns: int, retries: int) -> None:
         """A request is done: which rule took it, for which Service, what the client was told, for how long it was."""
-        series = origin.namespace, origin.ingress, service, status
+        series = origin.namespace, origin.ingress, service, status if 100 <= status <= 599 else OTHER
         buckets = self._durations.get(series)
         if buckets is None:
             buckets = self._durations[series] = [0] * (len(BUCKETS_S) + 2)
@@ -39,6 +42,12 @@ class Metrics:
         if retries:
             named = series[:3]
             self._retries[named] = self._retries.get(named, 0) + retries
+
+    def keep(self, origins: Iterable[Origin]) -> None:
+        """Forget what was counted for other Ingresses than those of ``origins``."""
+        there = {(origin.namespace, origin.ingress) for origin in origins}
+        self._durations = {row: buckets for row, buckets in self._durations.items() if row[:2] in there}
+        self._retries = {row: count for row, count in self._retries.items() if row[:2] in there}
 
     def collect(self, *, at_work: int, idle: int, open_connections: int, generation: int) -> Iterable[Metric]:
         """Metric families of now.
@@ -65,7 +74,7 @@ class Metrics:
         )
         requests = CounterMetricFamily("trafficplane_ingress_requests", "Requests answered.", labels=LABELS)
         for (namespace, ingress, service, status), buckets in self._durations.items():
-            labels = namespace, ingress, str(service or ""), str(status)
+            labels = namespace, ingress, str(service or ""), str(status) if status != OTHER else "other"
             counts = list(accumulate(buckets[:-1]))
             bounds = [*map(str, BUCKETS_S), "+Inf"]
             durations.add_metric(labels, list(zip(bounds, counts, strict=True)), buckets[-1] / 1e9)

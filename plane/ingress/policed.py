@@ -4,7 +4,6 @@ Law: ``plane.conduct`` decides; here is only what takes a connection, a clock or
 timeouts and the cookie of affinity. A request of a route without policies never has one of these.
 """
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from plane.conduct import Answer, Fields, Request, choose
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
 from plane.ingress.forwarding import Origin, RefusedError, RequestHead
+from plane.ingress.hashing import BusyError
 from plane.ingress.retry import DEFAULT
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.upstream import Pool
@@ -34,17 +34,18 @@ class Policed:
 
     def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
         origin: Origin = request.protocol.origin  # type: ignore[attr-defined]
-        named = head.told.get(b"x-forwarded-host", b"").partition(b",")[0].strip() or head.host
+        address = origin.client(head)
         self.rules = table.rules[match.policy]
         self._table = table
         self._counted = False  # among the client's requests under way
         self._cookie = b""  # a field that the answer gets
         self._seen = Request(
             method=request.method,
-            scheme="https" if origin.came_by(head) == "https" else "http",
-            host=named.decode("utf-8", "surrogateescape"),
+            scheme=origin.came_by(head),
+            host=head.asked_host.decode("utf-8", "surrogateescape"),
             uri=asked,
-            client=_number(origin.client(head)),
+            client=_number(address),
+            address=address,
             length=int(head.length or 0),
             value=lambda name: ("; " if name == "cookie" else ", ").join(request.headers.getall(name, ())),
             https_port=table.https_port,
@@ -129,19 +130,23 @@ class Policed:
     def leave(self) -> None:
         """The request is done."""
         if self._counted:
-            self._table.limits.leave(self.rules.policies, self._seen.client)
+            self._table.limits.leave(self.rules.policies, self._seen.who)
 
-    def _limited(self, policies: Policies, client: int) -> str:
+    def _limited(self, policies: Policies, client: int | str) -> str:
         why = self._table.limits.limited(policies, client)
         self._counted = bool(policies.limit_connections) and not why
         return why
 
     async def _knows(self, authorization: str) -> bool:
-        """Whether the password is right. To find out takes long, on purpose: not in the loop's own thread."""
+        """Whether the password is right, which takes long to find out, unless nobody has that name."""
         digest = hashlib.sha256(authorization.encode("utf-8", "surrogateescape")).digest()
         if digest in self.rules.known:
             return True
-        right = await asyncio.to_thread(self.rules.admits, authorization)
+        hashed, password = self.rules.claimed(authorization)
+        try:
+            right = bool(hashed) and await self._table.hashing.verified(hashed, password)
+        except BusyError as error:
+            raise RefusedError(503, str(error)) from error
         if right and len(self.rules.known) < KNOWN:
             self.rules.known.add(digest)
         return right

@@ -20,12 +20,14 @@ from prometheus_client import Metric
 from plane.addresses import AddressPlan
 from plane.dns.resolver import Resolver
 from plane.errors import PlaneError
-from plane.ingress.accesslog import AccessLog
+from plane.ingress.accesslog import AccessLog, Entry
 from plane.ingress.announced import Announced
 from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
+from plane.ingress.forwarding import Origin
 from plane.ingress.front import Front
+from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
 from plane.ingress.records import Records
@@ -85,6 +87,7 @@ class Ingress:
         self._servers: list[asyncio.Server | Announced] = []
         self._table: Table | None = None
         self._limits = Limits()
+        self._hashing = Hashing()
         self._installing = asyncio.Lock()
         self._started = False
         self._told_to_stop = asyncio.Event()
@@ -121,7 +124,11 @@ class Ingress:
         self._hosts = Hosts(self._resolver(), own, self._bound_port)
         self._certificates = Certificates()
         self._front = Front(
-            self._answer, self._edge, keep_alive_s=self._timeouts.keep_alive_s, head_s=self._timeouts.head_s
+            self._answer,
+            self._refused,
+            self._edge,
+            keep_alive_s=self._timeouts.keep_alive_s,
+            head_s=self._timeouts.head_s,
         )
         self._started = True
         http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
@@ -139,10 +146,12 @@ class Ingress:
                     self._records,
                     self._table,
                     limits=self._limits,
+                    hashing=self._hashing,
                     https_port=self._https_port,
                 )
                 self._certificates.install(routes.certificates)
                 self._table = table
+                self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses)
                 if not self._servers and not self._told_to_stop.is_set():
@@ -173,6 +182,7 @@ class Ingress:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), grace_s)
         await self._front.shutdown(CANCELLING_S)
+        self._hashing.close()
         self._hosts.close()
         self._pool.close()
         for server in self._servers:
@@ -225,6 +235,14 @@ class Ingress:
                 exchange.record(self._records, received_ns)
             if self._log is not None:
                 self._log.add(exchange.entry(duration_ns))
+
+    def _refused(self, origin: Origin, status: int, size: int) -> None:
+        """Who sent no request at all was told so, in that many bytes."""
+        assert self._table is not None
+        self._metrics.add(self._table.origins[0], None, status, 0, 0)
+        if self._log is not None:
+            found = Entry(client=origin.peer, scheme=origin.scheme, status=status, bytes_sent=size)
+            self._log.add(found._replace(generation=self.generation))
 
     def _collect(self) -> Iterable[Metric]:
         return self._metrics.collect(

@@ -11,6 +11,7 @@ from plane.conduct import Conduct
 from plane.dns.resolver import UnresolvedError
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import RefusedError
+from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.records import Records
 from plane.ingress.retry import retry_of
@@ -121,11 +122,13 @@ class Table:
         before: "Table | None" = None,
         *,
         limits: Limits,
+        hashing: Hashing,
         https_port: int,
     ):
         self.generation = routes.generation
         self.origins = routes.origins
         self.limits = limits
+        self.hashing = hashing
         self.https_port = https_port
         there = {rules.policies: rules for rules in before.rules} if before else {}
         asked = [routes.policy(row) for row in range(len(routes.policies.policies))]
