@@ -74,6 +74,12 @@ def redirected(location: str, status: int = 308) -> Want:
 
 
 WEB = prefix("/", "web")
+USERS: Object = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": "users", "namespace": "default"},
+    "data": {"auth": "YTp7U0hBfTVlbjZHNk1lelJyb1QzWEtxa2RQT21ZL0JmUT0="},  # a:{SHA}… of "secret"
+}
 LONG = [
     with_(regex("/foo/.*/bar", "web"), regex("/foo/.*", "api"), regex("/f", "old"), use_regex="true"),
     with_(exact("/exact", "other"), prefix("/Pre", "web"), name="plain"),
@@ -406,6 +412,7 @@ ORIGIN = {"Origin": "https://a.foo.com"}
 CORS = [with_(WEB, enable_cors="true")]
 SOME = [with_(WEB, enable_cors="true", cors_allow_origin="https://*.foo.com, http://bar.org:8080")]
 ALLOW_ORIGIN = "access-control-allow-origin"
+VARIES = {ALLOW_ORIGIN: "https://a.foo.com", "vary": "Origin"}
 NONE_OF = {ALLOW_ORIGIN: None, "access-control-allow-methods": None}
 PREFLIGHT = {
     ALLOW_ORIGIN: "*",
@@ -523,6 +530,108 @@ ACCESS = [
         {"Content-Length": "11"},
         "POST",
     ),
+    Row(
+        "auth-url lets nobody in",
+        [with_(WEB, auth_url="http://auth.default.svc/check")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "auth-tls-secret lets nobody in",
+        [with_(WEB, auth_tls_secret="default/ca")],
+        "https://example.com/",
+        Want(503),
+    ),
+    Row(
+        "unless no certificate is asked for",
+        [with_(WEB, auth_tls_secret="default/ca", auth_tls_verify_client="off")],
+        "https://example.com/",
+        to("web"),
+    ),
+    Row(
+        "a path miss is asked for the password first",
+        [USERS, with_(prefix("/a", "web"), auth_type="basic", auth_secret="users")],
+        "http://example.com/b",
+        Want(401),
+    ),
+    Row("answers that differ by origin say so", SOME, "http://example.com/", to("web", fields=VARIES), ORIGIN),
+    Row("also where there is no origin", SOME, "http://example.com/", to("web", fields={"vary": "Origin"})),
+    Row("and not where any may ask", CORS, "http://example.com/", to("web", fields={"vary": None}), ORIGIN),
 ]
-ROWS = [*REDIRECTS, *REGEXES, *CANARIES, *ACCESS]
+
+
+def general(**annotations: str) -> Object:
+    """An Ingress that takes what no other does, to the Service ``old``."""
+    return ingress("all", default="old", annotations=named(**annotations))
+
+
+LIMITED = with_(prefix("/a", "web"), proxy_body_size="10")
+MISSES = [
+    Row(
+        "a path miss has the policies of the default it goes to",
+        [LIMITED, general(allowlist_source_range=ELSEWHERE)],
+        "http://example.com/b",
+        Want(403),
+    ),
+    Row(
+        "and all of them",
+        [LIMITED, general(upstream_vhost="inside.local")],
+        "http://example.com/b",
+        to("old", host="inside.local"),
+    ),
+    Row(
+        "but HTTPS as its own host says",
+        [secured(prefix("/a", "web")), general()],
+        "http://example.com/b",
+        redirected("https://example.com/b"),
+    ),
+    Row(
+        "and then the default's",
+        [secured(prefix("/a", "web")), general(denylist_source_range=HERE)],
+        "https://example.com/b",
+        Want(403),
+    ),
+    Row(
+        "a host that lets not everybody in sends nobody to another's default",
+        [with_(prefix("/a", "web"), allowlist_source_range=HERE), general()],
+        "http://example.com/b",
+        Want(404),
+    ),
+    Row(
+        "nor one that is elsewhere",
+        [with_(prefix("/a", "web"), permanent_redirect="https://new.org/"), general()],
+        "http://example.com/b",
+        redirected("https://new.org/", 301),
+    ),
+    Row(
+        "nor one with or without www",
+        [*WWW, general(allowlist_source_range=ELSEWHERE)],
+        "http://www.foo.com/x",
+        redirected("http://foo.com/x"),
+    ),
+]
+
+GUARDED = [with_(prefix("/a", "web"), allowlist_source_range=HERE), with_(prefix("/", "api"), name="open")]
+PATHS = [
+    Row("an encoded slash on a route with source ranges", GUARDED, "http://example.com/a/b%2fc", Want(400)),
+    Row("a backslash", GUARDED, "http://example.com/a/b%5Cc", Want(400)),
+    Row("an encoded zero", GUARDED, "http://example.com/a/b%00", Want(400)),
+    Row("a path that would be on such a route", GUARDED, "http://example.com/a%2Fb", Want(400)),
+    Row("also by its other end", GUARDED, "http://example.com/a%00b", Want(400)),
+    Row("and one that would not", GUARDED, "http://example.com/b%2Fa", to("api")),
+    Row("and others go on", GUARDED, "http://example.com/a/b%20c", to("web")),
+    Row(
+        "on a route with a password",
+        [USERS, with_(WEB, auth_type="basic", auth_secret="users")],
+        "http://example.com/a%2Fb",
+        Want(400),
+    ),
+    Row("two dots before an encoded slash on any route", [with_(WEB)], "http://example.com/a/..%2Fb", Want(400)),
+    Row("behind one", [with_(WEB)], "http://example.com/a%2f..", Want(400)),
+    Row("beside a backslash", [with_(WEB)], "http://example.com/a%5C../b", Want(400)),
+    Row("written in whatever way", [with_(WEB)], "http://example.com/%2E%2e%5cb", Want(400)),
+    Row("two dots elsewhere", [with_(WEB)], "http://example.com/a/../b%2Fc", to("web")),
+    Row("and a name with two dots", [with_(WEB)], "http://example.com/a..%2Fb", to("web")),
+]
+ROWS = [*REDIRECTS, *REGEXES, *CANARIES, *ACCESS, *MISSES, *PATHS]
 CLASS = ingress_class("nginx", "k8s.io/ingress-nginx", default=True)

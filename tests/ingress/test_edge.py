@@ -42,6 +42,14 @@ def v2(source: str, port: int, *, command: int = 1, tail: bytes = b"") -> bytes:
         ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n", {"real-ip": "1.2.3.4"}),
         ("X-Forwarded-For: 1.2.3.4, nonsense\r\n", {"real-ip": HERE}),
         ("X-Forwarded-For: 2001:db8::1\r\n", {"real-ip": "2001:db8::1"}),
+        ("X-Forwarded-For: 192.0.2.1:4711\r\n", {"real-ip": "192.0.2.1"}),
+        ("X-Forwarded-For: [2001:DB8::1]:4711\r\n", {"real-ip": "2001:db8::1"}),
+        ("X-Forwarded-For: [2001:db8::1]\r\n", {"real-ip": "2001:db8::1"}),
+        ("X-Forwarded-For: 1.2.3.4, ::ffff:10.1.1.1\r\n", {"real-ip": "1.2.3.4"}),
+        (f"X-Forwarded-For: 1.2.3.4{', 10.0.0.1' * 63}\r\n", {"real-ip": "1.2.3.4"}),
+        (f"X-Forwarded-For: 1.2.3.4{', 10.0.0.1' * 64}\r\n", {"real-ip": "10.0.0.1"}),
+        ("X-Forwarded-Host: shop.example, b.example\r\n", {"forwarded-host": "shop.example"}),
+        ("X-Forwarded-Host: shop.example/x\r\n", {"forwarded-host": "example.com"}),
         ("X-Real-IP: 6.6.6.6\r\n", {"real-ip": HERE}),
         (
             "X-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Host: shop.example\r\n",
@@ -76,17 +84,30 @@ async def test_what_a_stranger_says_is_replaced(vip: str, pods: list[Address], e
         }
 
 
+@pytest.mark.parametrize("edge", [Edge(), TRUSTING], ids=["a stranger", "trusted"])
+async def test_kin_of_the_forwarding_fields_go_on_from_trusted_proxies_only(
+    vip: str, pods: list[Address], edge: Edge
+) -> None:
+    names = ("forwarded", "x-forwarded-scheme", "x-scheme", "x-original-forwarded-for")
+    fields = "".join(f"{name}: a\r\n" for name in names)
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), edge=edge) as here, client(here.http) as one:
+        assert (await one.get(fields=fields)).status == 200
+        expected = "a" if edge is TRUSTING else None
+        assert [endpoint.requests[0].get(name) for name in names] == [expected] * 4
+
+
 @pytest.mark.parametrize(
     ("header", "address"),
     [
         (b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n", "203.0.113.9"),
         (b"PROXY TCP6 2001:db8::9 ::1 4711 80\r\n", "2001:db8::9"),
+        (b"PROXY TCP6 ::ffff:203.0.113.9 ::1 4711 80\r\n", "203.0.113.9"),
         (b"PROXY UNKNOWN\r\n", HERE),
         (v2("203.0.113.9", 4711), "203.0.113.9"),
         (v2("203.0.113.9", 4711, tail=b"\x04\x00\x03abc"), "203.0.113.9"),
         (v2("203.0.113.9", 4711, command=0), HERE),
     ],
-    ids=["TCP4", "TCP6", "UNKNOWN", "version 2", "with a value", "LOCAL"],
+    ids=["TCP4", "TCP6", "mapped", "UNKNOWN", "version 2", "with a value", "LOCAL"],
 )
 @pytest.mark.parametrize("pieces", [1, 0], ids=["whole", "byte by byte"])
 async def test_a_connection_says_who_its_client_is(
@@ -129,11 +150,12 @@ async def test_tls_follows_the_header(vip: str, pods: list[Address]) -> None:
         b"PROXY " + b"x" * 200 + b"\r\n" + GET,
         b"PROXY TCP4 1.2.3.4 127.0.0.1 1 2\n" + GET,
         V2 + b"\x21\x11" + struct.pack("!H", 65000) + b"x" * 5000,
+        V2 + b"\x21\x11" + struct.pack("!H", 4) + bytes(4) + GET,
         V2 + b"\x51\x11" + struct.pack("!H", 12) + bytes(12) + GET,
         b"",
         b"PROXY TCP4 1.2.3",
     ],
-    ids=["none", "address", "port", "long", "line feed", "huge", "version", "silence", "half"],
+    ids=["none", "address", "port", "long", "line feed", "huge", "short", "version", "silence", "half"],
 )
 async def test_a_connection_without_a_proper_header_is_closed(vip: str, pods: list[Address], sent: bytes) -> None:
     async with (

@@ -307,6 +307,37 @@ async def test_a_head_that_does_not_come_is_408(vip: str, pods: list[Address], s
         assert endpoint.requests == []
 
 
+@pytest.mark.parametrize(
+    "request_before", [GET, b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: 4\r\n\r\nabcd"], ids=["GET", "POST"]
+)
+@pytest.mark.parametrize("later", [False, True], ids=["with it", "while it is under way"])
+async def test_a_head_that_began_before_an_answer_has_its_time_too(
+    vip: str, pods: list[Address], request_before: bytes, later: bool
+) -> None:
+    go = asyncio.Event()
+
+    async def held(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        endpoint.requests.append(await read_head(reader))
+        await go.wait()
+        writer.write(saying(b"hello"))
+
+    async with (
+        Endpoint(pods[0], serve=held) as endpoint,
+        running(vip, web(pods[0]), timeouts=SHORT) as here,
+        client(here.http) as one,
+    ):
+        one.send(request_before + (b"" if later else b"GET / HT"))
+        await eventually(lambda: endpoint.requests)
+        if later:
+            one.send(b"GET / HT")
+            (connection,) = here.ingress._front.connections
+            await eventually(lambda: connection._following)
+        go.set()
+        assert (await one.answer()).status == 200
+        assert (await one.answer()).status == 408
+        assert await one.at_end()
+
+
 async def test_nor_does_a_byte_now_and_then_buy_more_time(vip: str, pods: list[Address]) -> None:
     async with Endpoint(pods[0]), running(vip, web(pods[0]), timeouts=SHORT) as here, client(here.http) as one:
         one.send(b"GET / HTTP/1.1\r\nHost: example.com\r\nA: ")

@@ -242,6 +242,56 @@ async def test_basic_auth_by_a_map(vip: str, pods: list[Address]) -> None:
             assert (await one.get(fields=basic("ada", "secret"))).status == 200
 
 
+CRYPT = "$5$rounds=999999999$saltsalt$" + "x" * 43  # takes hours
+LOOKED_UP = {"auth_type": "basic", "auth_secret": "users"}
+
+
+async def test_passwords_are_looked_at_in_a_process_that_ends_with_the_ingress(vip: str, pods: list[Address]) -> None:
+    users = secret("users", auth=f"ada:{SHA}\nslow:{CRYPT}\n")
+    async with (
+        Endpoint(pods[0]),
+        running(vip, annotated(pods[0], more=(users,), **LOOKED_UP)) as here,
+        client(here.http) as one,
+        client(here.http) as other,
+    ):
+        assert here.ingress._hashing._process is None
+        assert (await one.get(fields=basic("ada", "secret"))).status == 200
+        process = here.ingress._hashing._process
+        assert process is not None
+        other.send(b"GET / HTTP/1.1\r\n" + HEAD + basic("slow", "x").encode() + b"\r\n")
+        await eventually(lambda: here.ingress._hashing._waiting)
+        assert (await one.get(fields=basic("ada", "secret"))).status == 200  # it is remembered
+        assert (await one.get(fields=basic("nobody", "secret"))).status == 401  # there is nothing to look at
+    assert process.returncode is not None
+
+
+async def test_only_so_many_passwords_wait(vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plane.ingress.hashing.WAITING", 1)
+    users = secret("users", auth=f"ada:{SHA}\nslow:{CRYPT}\n")
+    async with (
+        running(vip, annotated(pods[0], more=(users,), **LOOKED_UP)) as here,
+        client(here.http) as one,
+        client(here.http) as other,
+    ):
+        other.send(b"GET / HTTP/1.1\r\n" + HEAD + basic("slow", "x").encode() + b"\r\n")
+        await eventually(lambda: here.ingress._hashing._waiting)
+        assert (await one.get(fields=basic("ada", "secret"))).status == 503
+
+
+async def test_a_hash_that_takes_too_long_is_left(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plane.ingress.hashing.PATIENCE_S", 0.3)
+    users = secret("users", auth=f"ada:{SHA}\nslow:{CRYPT}\n")
+    async with (
+        Endpoint(pods[0]),
+        running(vip, annotated(pods[0], more=(users,), **LOOKED_UP)) as here,
+        client(here.http) as one,
+    ):
+        assert (await one.get(fields=basic("slow", "x"))).status == 503
+        assert (await one.get(fields=basic("ada", "secret"))).status == 200
+
+
 # Timeouts and retries
 
 
@@ -625,6 +675,70 @@ async def test_policies_go_by_what_a_trusted_proxy_says(vip: str, pods: list[Add
         assert (await one.get(fields=other)).status == (403 if trusted else 308)
         nobody = "X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"
         assert (await one.get(fields=nobody)).status == (403 if trusted else 308)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("https, http", 200), ("wss", 200), ("HTTPS", 200), ("http, https", 308), ("ws", 308), ("http", 308)],
+)
+async def test_https_is_what_a_trusted_proxy_says_first(vip: str, pods: list[Address], said: str, status: int) -> None:
+    edge = Edge(networks("127.0.0.0/8"))
+    async with (
+        Endpoint(pods[0]),
+        running(vip, annotated(pods[0], force_ssl_redirect="true"), edge=edge) as here,
+        client(here.http) as one,
+    ):
+        assert (await one.get(fields=f"X-Forwarded-Proto: {said}\r\n")).status == status
+
+
+async def test_a_host_that_a_proxy_says_is_in_no_redirect_unless_it_is_one(vip: str, pods: list[Address]) -> None:
+    edge = Edge(networks("127.0.0.0/8"))
+    async with (
+        running(vip, annotated(pods[0], force_ssl_redirect="true"), edge=edge) as here,
+        client(here.http) as one,
+    ):
+        answer = await one.get("/x", fields="X-Forwarded-Host: evil.org/?\r\n")
+        assert answer.get("location") == "https://example.com/x"
+
+
+@pytest.mark.parametrize(
+    ("ranges", "address", "status"),
+    [
+        ("2001:db8::/32", "2001:db8::1", 403),
+        ("2001:db8::/32", "2001:db9::1", 403),
+        ("2001:db8::/32", "192.0.2.1", 200),
+        ("192.0.2.0/24", "2001:db8::1", 200),
+        ("192.0.2.0/24", "::ffff:192.0.2.1", 403),
+    ],
+)
+async def test_a_denylist_of_ipv6_denies_it_as_a_whole(
+    vip: str, pods: list[Address], ranges: str, address: str, status: int
+) -> None:
+    edge = Edge(networks("127.0.0.0/8"))
+    async with (
+        Endpoint(pods[0]),
+        running(vip, annotated(pods[0], denylist_source_range=ranges), edge=edge) as here,
+        client(here.http) as one,
+    ):
+        assert (await one.get(fields=f"X-Forwarded-For: {address}\r\n")).status == status
+
+
+async def test_all_of_ipv4_does_not_allow_ipv6(vip: str, pods: list[Address]) -> None:
+    edge = Edge(networks("127.0.0.0/8"))
+    async with (
+        running(vip, annotated(pods[0], allowlist_source_range="0.0.0.0/0"), edge=edge) as here,
+        client(here.http) as one,
+    ):
+        assert (await one.get(fields="X-Forwarded-For: 2001:db8::1\r\n")).status == 403
+
+
+async def test_limits_tell_clients_of_ipv6_apart(vip: str, pods: list[Address]) -> None:
+    edge = Edge(networks("127.0.0.0/8"))
+    said = {"limit_rpm": "1", "limit_burst_multiplier": "1"}
+    async with Endpoint(pods[0]), running(vip, annotated(pods[0], **said), edge=edge) as here, client(here.http) as one:
+        for address in ("2001:db8::1", "2001:db8::2"):
+            found = [(await one.get(fields=f"X-Forwarded-For: {address}\r\n")).status for _ in range(3)]
+            assert found == [200, 200, 503]
 
 
 async def test_policies_hold_for_an_external_name(vip: str, pods: list[Address]) -> None:

@@ -1,6 +1,9 @@
 """What an ingress tells of itself: /metrics and the access log."""
 
+import asyncio
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from plane.errors import PlaneError
 from plane.ingress.edge import Edge, networks
 from plane.ingress.metrics import BUCKETS_S, Metrics
 from plane.ingress.server import Ingress
+from plane.ingress.timeouts import Timeouts
 from plane.routes import Origin, Port
 from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of, web
 from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running
@@ -69,6 +73,51 @@ async def test_no_client_makes_series(vip: str, pods: list[Address]) -> None:
         for number in range(20):
             await ask(here.http, f"GET /{number} HTTP/1.1\r\nHost: h{number}.example\r\nX-A: {number}\r\n\r\n".encode())
         assert len((await scraped(vip))["trafficplane_ingress_requests"].samples) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", "400"),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: example.com\r\n\r\n", "414"),
+        (b"GET / HTTP/1.1\r\nHost: example.com\r\nA: " + b"a" * 40000 + b"\r\n\r\n", "431"),
+        (b"GET / HT", "408"),
+    ],
+)
+async def test_what_was_no_request_is_seen_too(
+    vip: str, pods: list[Address], tmp_path: Path, sent: bytes, status: str
+) -> None:
+    path = tmp_path / "access.log"
+    timeouts = Timeouts(head_s=0.2)
+    async with running(vip, web(pods[0]), metrics_port=PORT, access_log=str(path), timeouts=timeouts) as here:
+        answer = await ask(here.http, sent)
+        assert str(answer.status) == status
+        metrics = await scraped(vip)
+        labels = {"namespace": "", "ingress": "", "service": "", "status": status}
+        assert value(metrics, "trafficplane_ingress_requests_total", **labels) == 1
+        await eventually(lambda: path.read_text().count("\n") == 1)
+    (line,) = lines(path)
+    found = (line["client"], str(line["status"]), line["route"], line["service"], line["generation"])
+    assert found == ("127.0.0.1", status, "", "", 1)
+    assert line["bytes_sent"] > len(answer.body)
+
+
+async def test_series_go_with_their_ingress(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), metrics_port=PORT) as here:
+        await ask(here.http, GET)
+        await ask(here.http, b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n")
+        assert len((await scraped(vip))["trafficplane_ingress_requests"].samples) == 2
+        await here.install(snapshot_of(service("web"), generation=2))
+        (left,) = (await scraped(vip))["trafficplane_ingress_requests"].samples
+        assert (left.labels["ingress"], left.labels["status"]) == ("", "404")
+
+
+async def test_a_status_that_http_does_not_have_is_other(vip: str, pods: list[Address]) -> None:
+    odd = b"HTTP/1.1 700 Odd\r\nContent-Length: 0\r\n\r\n"
+    async with Endpoint(pods[0], odd), running(vip, web(pods[0]), metrics_port=PORT) as here:
+        assert (await ask(here.http, GET)).status == 700
+        (found,) = (await scraped(vip))["trafficplane_ingress_requests"].samples
+        assert found.labels["status"] == "other"
 
 
 def test_a_duration_falls_into_its_bucket() -> None:
@@ -148,6 +197,30 @@ async def test_several_ingresses_append_to_one_file_and_nothing_is_lost_at_the_e
         for number in range(50):
             await ask((here, there)[number % 2].http, f"GET /{number} HTTP/1.1\r\nHost: example.com\r\n\r\n".encode())
     assert sorted(int(row["target"][1:]) for row in lines(path)) == list(range(50))
+
+
+async def test_a_log_that_is_not_read_holds_nobody_up_and_what_is_lost_is_counted(
+    vip: str, pods: list[Address], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("plane.ingress.accesslog.PENDING_BYTES", 100_000)
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    async with running(vip, snapshot_of(), access_log=str(path)) as here, client(here.http) as one:
+        for number in range(100):
+            await one.get(f"/{number}/{'a' * 4000}")
+        said = b""
+        while not said.endswith(b"\n") or len(said) < 100_000:
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(reader, 1 << 20)
+            await asyncio.sleep(0.01)
+    with contextlib.suppress(BlockingIOError):
+        said += os.read(reader, 1 << 20)
+    os.close(reader)
+    found = [json.loads(line)["target"].split("/")[1] for line in said.splitlines()]
+    assert found == [str(number) for number in range(len(found))]
+    assert 0 < len(found) < 100
+    assert f"the access log has lost {100 - len(found)} lines" in caplog.text
 
 
 async def test_a_log_that_cannot_be_opened_is_told_and_nothing_is_left(vip: str, tmp_path: Path) -> None:

@@ -450,12 +450,38 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
+                ingress(name="a", host="a.com", metadata={"annotations": {f"{NGINX}auth-url": "http://a"}}),
+                ingress(name="b", host="b.com", metadata={"annotations": {f"{NGINX}auth-tls-secret": "a/b"}}),
+                ingress(
+                    name="c",
+                    host="c.com",
+                    metadata={
+                        "annotations": {f"{NGINX}auth-tls-secret": "a/b", f"{NGINX}auth-tls-verify-client": "off"}
+                    },
+                ),
+            ),
+            [
+                f"Ingress default/a: metadata.annotations[{NGINX}auth-url]: "
+                "not acted on yet, so that nobody is let in: every request gets 503",
+                f"Ingress default/b: metadata.annotations[{NGINX}auth-tls-secret]: "
+                "not acted on yet, so that nobody is let in: every request gets 503",
+                f"Ingress default/c: metadata.annotations: not acted on yet: {NGINX}auth-tls-secret",
+            ],
+            id="guards that do not act",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
                 ingress(metadata={"annotations": {f"{NGINX}server-alias": "b.com,c.com"}}),
                 ingress(name="b", host="b.com", metadata={"annotations": {f"{NGINX}allowlist-source-range": "::1"}}),
+                ingress(name="c", host="d.com", metadata={"annotations": {f"{NGINX}denylist-source-range": "::1"}}),
             ),
             [
                 "Ingress default/b: metadata.annotations[nginx.ingress.kubernetes.io/allowlist-source-range]: "
-                "a range of IPv6 holds nobody: clients have IPv4 addresses here",
+                "a range of IPv6 holds nobody: only IPv4 addresses are compared with ranges",
+                f"Ingress default/c: metadata.annotations[{NGINX}denylist-source-range]: "
+                "a range of IPv6 denies every client of IPv6: only IPv4 addresses are compared with ranges",
                 f'Ingress default/web: metadata.annotations[{NGINX}server-alias]: "b.com" has rules of its own, '
                 "which count",
             ],

@@ -23,6 +23,7 @@ from tests.ingress.manifests import (
     snapshot_of,
     web,
 )
+from tests.ingress.policies import with_
 
 SAME_FOR_ALL = ("rr", "wrr", "lc", "wlc", "sed", "nq", "dh")  # for the first connection of all
 ADDRESSES = {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)}
@@ -465,3 +466,19 @@ def test_a_password_is_asked_for_and_checked() -> None:
     assert (found.status, found.response_headers) == (401, {"WWW-Authenticate": 'Basic realm=""'})
     right = [("Authorization", f"Basic {base64.b64encode(b'ada:secret').decode()}")]
     assert explain(snapshot, "http://example.com/", headers=right).status == 200
+
+
+@pytest.mark.parametrize("name", ["allowlist_source_range", "denylist_source_range"])
+@pytest.mark.parametrize("from_ip", [None, "10.0.0.1"])
+def test_where_addresses_decide_and_none_is_said_it_is_asked_for(name: str, from_ip: str | None) -> None:
+    snapshot = snapshot_of(*BASE, with_(prefix("/", "web"), **{name: "10.0.0.0/8"}))
+    found = explain(snapshot, "http://example.com/", from_ip=from_ip)
+    asked = "addresses: say --from-ip to see whether the client's is allowed"
+    assert (asked in found.reasons) == (from_ip is None)
+
+
+def test_a_redirect_between_www_and_without_is_its_own_ingress() -> None:
+    made = with_(prefix("/", "web"), host="foo.com", from_to_www_redirect="true")
+    found = explain(snapshot_of(*BASE, made, ingress("all", default="old")), "http://www.foo.com/")
+    assert isinstance(found, Explanation)
+    assert (found.status, found.ingress) == (308, "default/web")
