@@ -13,6 +13,8 @@ from plane.policies import Policies, conditions
 from plane.router import Match
 from plane.routes import Routes
 
+_SAY_ADDRESS = "addresses: say --from-ip to see whether the client's is allowed"
+
 
 class Policed(NamedTuple):
     """What becomes of a request whose route has policies or a canary.
@@ -77,13 +79,15 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         allowed = conduct.allows(request)
         origin = request.value("origin") or "none"
         yield f"CORS: origin {origin} is {'allowed' if allowed else 'not one of ' + ', '.join(policies.cors_origins)}"
-    ranged = policies.sources_allowed or policies.sources_denied
-    if ranged and not request.address and (answer is None or answer.status == 403):
-        yield "addresses: say --from-ip to see whether the client's is allowed"
+    asked = (policies.sources_allowed or policies.sources_denied) and not request.address
     if answer is not None:
+        if asked and answer.status == 403:
+            yield _SAY_ADDRESS
         return
     if policies.limit_rps or policies.limit_rpm or policies.limit_connections:
         yield f"limits of {policies.limit_key} for one client: {_limits(policies)}; what is more gets 503"
+    if asked:
+        yield _SAY_ADDRESS
     if policies.auth:
         yield "password: it is right, and the endpoint does not see it"
     if upstream.uri != request.uri:

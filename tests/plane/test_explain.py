@@ -361,9 +361,9 @@ def test_every_policy_says_what_it_does_to_the_request() -> None:
     assert found.reasons == (
         "canary: of such requests 20 out of 100 go to default/api:80, the others as said here",
         "CORS: origin none is allowed",
-        "addresses: say --from-ip to see whether the client's is allowed",
         "limits of default/web for one client: 10 requests a second, 50 more at once, 3 at a time; "
         "what is more gets 503",
+        "addresses: say --from-ip to see whether the client's is allowed",
         "rewrite: /app(/|$)(.*) to /$2: the endpoint is asked for /x?y",
         "the endpoint is told the host inside",
         "affinity: cookie INGRESSCOOKIE keeps a client at its endpoint",
