@@ -7,11 +7,9 @@ our relay's; and time-outs that no measurement meets.
 import importlib.util
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
-from harness.peers.peer import LOOPBACK, Address, Ground
-from harness.peers.process import Process
+from harness.peers.local import Local
 from harness.peers.scene import Scene, Target
 from harness.peers.workloads import MOST_CONNECTIONS
 
@@ -19,12 +17,8 @@ from harness.peers.workloads import MOST_CONNECTIONS
 BALANCE = {"random": "random(1)", "rr": "roundrobin", "wrr": "roundrobin", "lc": "leastconn", "wlc": "leastconn"}
 
 
-class Haproxy:
+class Haproxy(Local):
     name = "haproxy"
-
-    def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._process: Process | None = None
 
     def lacks(self) -> str:
         if _binary():
@@ -54,28 +48,7 @@ class Haproxy:
 
     def start(self, scene: Scene, core: int) -> None:
         targets = tuple(target for target in scene.targets if not self.refuses(target))
-        self._folder = tempfile.TemporaryDirectory(prefix="trafficplane-haproxy-")
-        file = Path(self._folder.name, "haproxy.cfg")
-        file.write_text(self.config(targets))
-        self._process = Process([_binary(), "-db", "-f", str(file)], core)
-        self._process.wait_for_listeners((target.protocol, target.ip, target.port) for target in targets)
-
-    def ground(self) -> Ground:
-        return LOOPBACK
-
-    def reach(self, target: Target) -> tuple[Address, ...]:
-        return ((target.ip, target.port),)
-
-    def pids(self) -> tuple[int, ...]:
-        return (self._process.pid,) if self._process else ()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.end()
-            self._process = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self._serve(targets, lambda _: self.config(targets), lambda _, file: [_binary(), "-db", "-f", file], core)
 
 
 def _section(target: Target) -> str:

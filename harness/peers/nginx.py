@@ -7,11 +7,10 @@ health of a server, as the others have none; and time-outs that no measurement m
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
-from harness.peers.peer import LOOPBACK, Address, Ground
-from harness.peers.process import Process, descendants
+from harness.peers.local import Local
+from harness.peers.process import descendants
 from harness.peers.scene import Scene, Target
 from harness.peers.workloads import MOST_CONNECTIONS
 
@@ -19,12 +18,8 @@ from harness.peers.workloads import MOST_CONNECTIONS
 BALANCE = {"random": "random", "rr": "", "wrr": "", "lc": "least_conn", "wlc": "least_conn"}
 
 
-class Nginx:
+class Nginx(Local):
     name = "nginx"
-
-    def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._process: Process | None = None
 
     def lacks(self) -> str:
         if not _binary():
@@ -56,29 +51,16 @@ class Nginx:
 
     def start(self, scene: Scene, core: int) -> None:
         targets = tuple(target for target in scene.targets if not self.refuses(target))
-        self._folder = tempfile.TemporaryDirectory(prefix="trafficplane-nginx-")
-        file = Path(self._folder.name, "nginx.conf")
-        file.write_text(self.config(targets, self._folder.name))
-        self._process = Process([_binary(), "-p", self._folder.name, "-e", "stderr", "-c", str(file)], core)
-        self._process.wait_for_listeners((target.protocol, target.ip, target.port) for target in targets)
-
-    def ground(self) -> Ground:
-        return LOOPBACK
-
-    def reach(self, target: Target) -> tuple[Address, ...]:
-        return ((target.ip, target.port),)
+        self._serve(
+            targets,
+            lambda folder: self.config(targets, folder),
+            lambda folder, file: [_binary(), "-p", folder, "-e", "stderr", "-c", file],
+            core,
+        )
 
     def pids(self) -> tuple[int, ...]:
         """The master, which only waits, and its worker."""
         return (self._process.pid, *descendants(self._process.pid)) if self._process else ()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.end()
-            self._process = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
 
 
 def _section(target: Target) -> str:

@@ -8,7 +8,7 @@ import pickle
 import sys
 
 from harness import provenance
-from harness.peers.peer import LOOPBACK, Address, Ground
+from harness.peers.local import Local
 from harness.peers.process import Process
 from harness.peers.scene import NODE, Scene, Target
 from plane import __version__
@@ -16,11 +16,8 @@ from plane.errors import PlaneError
 from plane.proxy import Proxy
 
 
-class Relay:
+class Relay(Local):
     name = "relay"
-
-    def __init__(self) -> None:
-        self._process: Process | None = None
 
     def lacks(self) -> str:
         return ""
@@ -36,20 +33,6 @@ class Relay:
         self._process.say(pickle.dumps((scene.plan, scene.fib())).hex())
         if (line := self._process.line()) != "ready":
             raise PlaneError(line)
-
-    def ground(self) -> Ground:
-        return LOOPBACK
-
-    def reach(self, target: Target) -> tuple[Address, ...]:
-        return ((target.ip, target.port),)
-
-    def pids(self) -> tuple[int, ...]:
-        return (self._process.pid,) if self._process else ()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.end()
-            self._process = None
 
 
 def main() -> None:

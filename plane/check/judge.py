@@ -91,10 +91,11 @@ def _normal(field: str, expected: Any) -> Any:
 
 def _service(found: Found, expected: str) -> str | None:
     """The Service, with its port where the case says one."""
-    if not isinstance(found, Explanation):
-        port = found.frontend.partition("/")[0].rpartition(":")[2] if found.frontend else None
-        return f"{found.service}:{port}" if found.service and ":" in expected else found.service
-    return f"{found.service}:{found.port}" if found.service and ":" in expected else found.service
+    if not found.service or ":" not in expected:
+        return found.service
+    if isinstance(found, Explanation):
+        return f"{found.service}:{found.port}"
+    return f"{found.service}:{(found.frontend or '').partition('/')[0].rpartition(':')[2]}"
 
 
 def _endpoints(found: Found) -> list[str]:
