@@ -60,7 +60,7 @@ def _load_balancer() -> None:
     nothing = forward.empty_fib()
     seeds = np.empty(1, np.uint64)
     hashing.endpoint_seeds(nothing.backends, seeds)
-    ring = maglev.build(seeds, np.ones(1, np.uint16), maglev.PRIMES[0])
+    ring = maglev.build(seeds, np.ones(1, np.uint16), maglev.SIZE_OF_ONE)
     maglev.steer(freeze(ring), flows, np.empty(1, np.uint32))
     table = np.zeros(2, nothing.frontends.dtype)
     table[1]["ip"], table[1]["port"], table[1]["proto"] = 1, 1, TCP

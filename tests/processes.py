@@ -158,9 +158,10 @@ class Load:
             begun_ns, port = time.monotonic_ns(), 0
             try:
                 with socket.socket() as connection:
-                    connection.settimeout(PATIENCE_S)
-                    connection.connect(self._address)
+                    connection.setblocking(False)  # so that the port is known of a connection that is reset at once
+                    connection.connect_ex(self._address)
                     port = connection.getsockname()[1]
+                    connection.settimeout(PATIENCE_S)
                     connection.sendall(b"?")
                     if connection.recv(1) != b"?":
                         raise OSError("ended without an answer")

@@ -16,8 +16,10 @@ import numpy as np
 from kernels.jit import kernel
 from kernels.lb.hashing import GOLDEN, flow_hash, mix64, reduce
 
-# Prime, so that every skip visits every slot; Cilium's sizes.
-PRIMES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
+# Prime, so that every skip visits every slot; Cilium's sizes, from its default on. They are few, because nearly all
+# flows move when a pool's ring gets another size.
+SIZES = (16381, 32749, 65521, 131071)
+SIZE_OF_ONE = 251  # where every slot is the same
 SLOTS_PER_ENDPOINT = 100  # the paper's M ≥ 100·N: the busiest endpoint has about 1 % more than the mean
 
 # An endpoint on its walk along the permutation of slots that follows from its seed.
@@ -28,8 +30,10 @@ _32 = np.uint64(32)
 
 
 def table_size(endpoints: int) -> int:
-    """The smallest of PRIMES with 100 slots for each endpoint, or the largest there is."""
-    return next((prime for prime in PRIMES if prime >= SLOTS_PER_ENDPOINT * endpoints), PRIMES[-1])
+    """The smallest of SIZES with 100 slots for each endpoint, or the largest there is; few where there is no choice."""
+    if endpoints <= 1:
+        return SIZE_OF_ONE
+    return next((size for size in SIZES if size >= SLOTS_PER_ENDPOINT * endpoints), SIZES[-1])
 
 
 def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
@@ -37,12 +41,12 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
 
     seeds    uint64[n], ``hashing.endpoint_seed`` of each
     weights  uint16[n]; an endpoint of weight 0 is in no slot
-    size     a prime below 2^32; the plane's are PRIMES
+    size     a prime below 2^32; the plane's are SIZES
 
     Raises ValueError for another size.
     """
     if not _is_prime(size):
-        raise ValueError(f"a Maglev table has a prime number of slots, such as one of {PRIMES}, not {size}")
+        raise ValueError(f"a Maglev table has a prime number of slots, such as one of {SIZES}, not {size}")
     # By seed, and of twins with one seed by weight: what is left to the order listed makes no difference.
     order = np.lexsort((weights, seeds))
     order = order[np.asarray(weights)[order] > 0].astype(np.uint32)

@@ -19,16 +19,18 @@ PAPER_BACKENDS = 1000
 PAPER_SIZES = (65537, 131071, 655373)  # the paper's two, and between them the plane's own for so many
 REMOVED = (1, 5, 10, 20, 50)
 DRAWS = 10  # the paper has 200
-COUNTS = (3, 5, 10, 20, 50, 100, 163, 300, 655, 1000, 1310)
+COUNTS = (2, 3, 5, 10, 20, 50, 100, 163, 300, 655, 1000, 1310)
+SETS = 5  # of addresses
+STEPS = tuple(size // maglev.SLOTS_PER_ENDPOINT for size in maglev.SIZES[:-1])  # one endpoint more has a larger table
 LIMIT = 0.02
-LIMIT_FROM = 100  # with fewer endpoints, 100 slots for each are too few to keep to LIMIT
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="hundreds of large rings are too many for interpreted code")
 
 
-def ring(count: int, slots: int, removed: Iterable[int] = ()) -> np.ndarray:
-    """The ring of endpoints 0 … count - 1 but for those removed."""
-    seeds = np.array([hashing.endpoint_seed(0x7FF40102 + number, 8080, 6) for number in range(count)], np.uint64)
+def ring(count: int, slots: int, removed: Iterable[int] = (), of_set: int = 0) -> np.ndarray:
+    """The ring of a set's endpoints 0 … count - 1 but for those removed."""
+    first = 0x7FF40102 + (of_set << 24)
+    seeds = np.array([hashing.endpoint_seed(first + number, 8080, 6) for number in range(count)], np.uint64)
     weights = np.ones(count, np.uint16)
     weights[list(removed)] = 0
     return maglev.build(seeds, weights, slots)
@@ -56,9 +58,21 @@ def on_average(count: int, slots: int, removals: int) -> tuple[float, float]:
 
 
 def one_of(count: int, slots: int) -> list[float]:
-    """Which part of the others' slots moves when one endpoint goes, for up to 20 of them."""
-    before = ring(count, slots)
-    return [moved(before, ring(count, slots, [number]), [number])[1] for number in range(0, count, -(-count // 20))]
+    """Which part of the others' slots moves when one endpoint goes, for up to 20 of each set."""
+    found = []
+    for of_set in range(SETS):
+        before = ring(count, slots, of_set=of_set)
+        for number in range(0, count, -(-count // 20)):
+            found.append(moved(before, ring(count, slots, [number], of_set), [number])[1])
+    return found
+
+
+def flows_moved(count: int) -> float:
+    """Which part of all flows moves when the last of the endpoints goes and the table gets the size for the others."""
+    before, after = ring(count, maglev.table_size(count)), ring(count, maglev.table_size(count - 1), [count - 1])
+    hashes = np.random.default_rng(count).integers(1 << 32, size=100_000, dtype=np.uint64)
+    one, other = (table[(hashes * np.uint64(table.size) >> np.uint64(32)).astype(np.intp)] for table in (before, after))
+    return np.mean(one != other)
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
@@ -99,7 +113,12 @@ def by_count() -> str:
     return table(["endpoints", "slots", "of the others' flows move, on average", "at most"], rows())
 
 
-@pytest.mark.parametrize("count", [count for count in COUNTS if count >= LIMIT_FROM])
+def at_steps() -> str:
+    rows = ([f"{count:,} to {count + 1:,}", percent(flows_moved(count + 1))] for count in STEPS)
+    return table(["endpoints", "flows that move"], rows)
+
+
+@pytest.mark.parametrize("count", COUNTS)
 def test_removing_one_endpoint_moves_under_two_percent_of_the_others_flows(count: int) -> None:
     slots = maglev.table_size(count)
     assert slots >= 100 * count
@@ -113,10 +132,10 @@ def test_so_it_is_with_the_papers_tables(slots: int) -> None:
     assert 0.99 < idlest <= 1 <= busiest < 1.01
 
 
-@pytest.mark.parametrize("figures", [balance, disruption, by_count])
+@pytest.mark.parametrize("figures", [balance, disruption, by_count, at_steps])
 def test_the_docs_have_the_figures_of_this_code(figures) -> None:
     assert figures() in DOCS.read_text()
 
 
 if __name__ == "__main__":
-    print(balance(), disruption(), by_count(), sep="\n", end="")
+    print(balance(), disruption(), by_count(), at_steps(), sep="\n", end="")

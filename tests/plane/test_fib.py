@@ -90,8 +90,8 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
         "  anyone rr REJECT\n"
         "127.96.1.1:80/TCP service 2\n"
         "  anyone maglev\n"
-        "    -> 1 127.244.1.2:8080/TCP 125/251 slots\n"
-        "    -> 2 127.244.2.2:8080/TCP 126/251 slots\n"
+        "    -> 1 127.244.1.2:8080/TCP 8190/16381 slots\n"
+        "    -> 2 127.244.2.2:8080/TCP 8191/16381 slots\n"
         "backend 1 127.244.1.2:8080/TCP ready weight 1 node 0\n"
         "backend 2 127.244.2.2:8080/TCP ready weight 1 node 0\n"
         "backend 3 127.244.3.2:8080/TCP unready weight 0 node 0\n"
@@ -273,7 +273,7 @@ def test_frontends_with_equal_members_share_one_ring() -> None:
     )
     first_slots = [pool_of(table, ip, port)["first_slot"] for ip, port in (("127.96.1.1", 81), ("127.96.1.2", 80))]
     assert first_slots == [pool_of(table, "127.96.1.1")["first_slot"]] * 2
-    assert table.rings.size == 2 * 251
+    assert table.rings.size == 16381 + 251
     assert set(ring_of(table, "127.96.1.3").tolist()) == {1}
 
 
@@ -323,8 +323,9 @@ def test_ten_thousand_services_compile() -> None:
     for number in range(10_000):
         name, address = f"s{number:05}", int_to_ip(ip_to_int("127.96.1.1") + number)
         rows = [endpoint(int_to_ip(ip_to_int("127.244.0.2") + 3 * number + i)) for i in range(3)]
-        objects += [service(name, address, algorithm="maglev"), slice_of(name, *rows)]
+        algorithm = "rr" if number % 10 else "maglev"
+        objects += [service(name, address, algorithm=algorithm), slice_of(name, *rows)]
     snapshot = snapshot_of(*objects)
     table = fib.compile(snapshot)
     assert len(table.frontends) == 10_001
-    assert table.rings.size == 10_000 * 509
+    assert table.rings.size == 1_000 * 16381
