@@ -16,14 +16,26 @@ from pathlib import Path
 SOURCES = Path(__file__).parent
 
 # These say where code goes and whether it is made, not what it is.
-_NOT_IN_THE_CODE = ("NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS")
+_NOT_IN_THE_CODE = ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS")
+
+# Who is asked where the code of a function is: ours for ours, and then Numba's own.
+_LOCATORS = (
+    "kernels.locator.Locator",
+    "UserProvidedCacheLocator",
+    "InTreeCacheLocator",
+    "UserWideCacheLocator",
+    "IPythonCacheLocator",
+    "ZipCacheLocator",
+)
 
 
 def use() -> Path:
     """Point Numba at ``directory()``; through the environment too, which Numba reads again with each compilation."""
-    os.environ["NUMBA_CACHE_DIR"] = str(directory())
-    if "numba" in sys.modules:
-        sys.modules["numba"].config.CACHE_DIR = str(directory())
+    settings = {"CACHE_DIR": str(directory()), "CACHE_LOCATOR_CLASSES": ",".join(_LOCATORS)}
+    for name, value in settings.items():
+        os.environ[f"NUMBA_{name}"] = value
+        if "numba" in sys.modules:
+            setattr(sys.modules["numba"].config, name, value)
     return directory()
 
 

@@ -18,6 +18,7 @@ import dns.query
 import pyarrow as pa
 import pytest
 
+from kernels import cache
 from plane.addresses import AddressPlan
 
 pytestmark = [pytest.mark.ray, pytest.mark.syscalls]
@@ -413,7 +414,13 @@ def test_ray_job_submit_runs_a_scenario(tmp_path, plan):
     ray = str(Path(sys.executable).parent / "ray")
     home = tmp_path / "home"
     home.mkdir()
-    settings = {**environment(tmp_path), "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_TMPDIR": "/tmp"}
+    settings = {
+        **environment(tmp_path),
+        "HOME": str(home),
+        "RAY_AUTH_MODE": "token",
+        "RAY_TMPDIR": "/tmp",
+        "TRAFFICPLANE_CACHE": str(cache.directory().parent),  # the job's copy of the sources compiles nothing anew
+    }
     scenario = short_scenario(tmp_path)
     start_options = [
         "--num-cpus=2",

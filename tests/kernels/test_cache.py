@@ -20,12 +20,13 @@ assert warm.is_warm()
 """
 
 
-def python(code: str, root: Path) -> subprocess.Popen[str]:
+def python(code: str, root: Path, folder: Path = cache.SOURCES.parent) -> subprocess.Popen[str]:
+    """Runs code with the kernels of this folder."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(root), "TRAFFICPLANE_CACHE": str(root / "cache")}
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code],
         env=environment,
-        cwd=cache.SOURCES.parent,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,4 +77,15 @@ def test_of_processes_that_warm_up_at_once_one_compiles_and_the_others_load(tmp_
     started = time.monotonic()
     assert output(python(WARM, tmp_path)) == ""
     assert time.monotonic() - started < 20
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")} == compiled
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_a_copy_of_the_sources_somewhere_else_compiles_nothing(tmp_path: Path) -> None:
+    hashing = "import numpy as np; from kernels.lb import hashing; hashing.mix64(np.uint64(1))"
+    assert output(python(hashing, tmp_path)) == ""
+    compiled = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")}
+    assert compiled
+    shutil.copytree(cache.SOURCES, tmp_path / "copy" / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    assert output(python(hashing, tmp_path, tmp_path / "copy")) == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")} == compiled
