@@ -117,8 +117,8 @@ def statuses(answers: bytes) -> list[int]:
     return found
 
 
-async def everything(address: Address, sent: Iterable[bytes]) -> bytes:
-    """All that an ingress says to these pieces until it closes the connection."""
+async def everything(address: Address, sent: Iterable[bytes], *, until: bytes = b"") -> bytes:
+    """All that an ingress says to these pieces until it closes the connection, or has said ``until``."""
     loop, said = asyncio.get_running_loop(), b""
 
     async def send() -> None:
@@ -134,7 +134,7 @@ async def everything(address: Address, sent: Iterable[bytes]) -> bytes:
         sending = asyncio.create_task(send())
         with contextlib.suppress(ConnectionResetError):
             async with asyncio.timeout(PATIENCE_S):
-                while piece := await loop.sock_recv(end, 1 << 16):
+                while (not until or until not in said) and (piece := await loop.sock_recv(end, 1 << 16)):
                     said += piece
         await sending
     return said
