@@ -212,7 +212,7 @@ class Exchange:
                 connection = await self._try(backend, data, head, fresh=fresh)
                 if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
                     return connection
-                if self._is_last(retry, attempt, began_s):
+                if self._is_last(retry, attempt - fresh, began_s):
                     return connection
                 failed.append(backend)
                 following = self._next(target, failed)
@@ -228,8 +228,8 @@ class Exchange:
                 if not rule.after(failure, request.method, self._streaming):
                     raise
                 if stale:
-                    fresh = True
-                elif self._is_last(retry, attempt, began_s):
+                    fresh = True  # this once, and it is no try
+                elif self._is_last(retry, attempt - fresh, began_s):
                     raise
                 else:
                     failed.append(backend)

@@ -59,6 +59,7 @@ WORDS = [
         b"http://a.example",
     ),
 ]
+UPGRADE = re.compile(rb"(?i)upgrade:")
 
 
 @st.composite
@@ -82,7 +83,7 @@ def asked(data: bytes) -> list[str]:
     """
     strict = Strict()
     with contextlib.suppress(httptools.HttpParserError):
-        strict.feed(re.sub(rb"(?i)upgrade:", b"X-grade:", data))
+        strict.feed(UPGRADE.sub(b"X-grade:", data))
     return [as_told(*request.split(" ", 2)) for request in strict.seen]
 
 
@@ -102,7 +103,9 @@ def hold(vip: str, pod: Address, examples: int) -> None:
         answers = runner.run(everything(here.http, sent, until=b"\r\nConnection: close\r\n"))
         assert re.match(rb"(HTTP/1\.1 [1-5]\d\d |$)", answers)
         assert recording.wrong == []
-        assert recording.seen == asked(b"".join(sent))[: len(recording.seen)]
+        seen = [UPGRADE.sub(b"X-grade:", request.encode("latin-1")).decode("latin-1") for request in recording.seen]
+        expected = iter(asked(b"".join(sent)))  # of which the ingress answers some itself
+        assert all(request in expected for request in seen), (seen, asked(b"".join(sent)))
         found["reached"] += bool(recording.seen)
         found["refused"] += not recording.seen
 

@@ -91,7 +91,7 @@ def unsound(request: bytes) -> list[str]:
     """What is wrong with a request by the letter of RFC 9112; it shares no code with any parser."""
     head = request.partition(b"\r\n\r\n")[0]
     line, *fields = head.split(b"\r\n")
-    framing = [field for field in fields if re.match(rb"(?i)\s*(content.length|transfer.encoding)", field)]
+    framing = [field for field in fields if re.match(rb"(?i)\s*(content.length|transfer.encoding)\s*:", field)]
     hosts = [field for field in fields if field.lower().startswith(b"host:")]
     right = (
         LINE.fullmatch(line),
