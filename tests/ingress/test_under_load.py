@@ -1,12 +1,10 @@
-"""What must not break an ingress: ceaseless change, killed pods, nodes and ingresses, and crowds of idle or slow clients.
+"""What must not break an ingress: ceaseless change, killed pods, nodes and ingresses, crowds of idle or slow clients.
 
 After each test there are no more sockets and tasks than before (``conftest``), nor threads and listeners.
 """
 
 import asyncio
-import base64
 import contextlib
-import dataclasses
 import functools
 import itertools
 import resource
@@ -16,16 +14,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trustme
 
-from plane import routes
 from plane.addresses import AddressPlan
 from plane.descriptors import allow_descriptors
-from plane.ingress.server import Ingress
-from plane.ingress.timeouts import Timeouts
 from plane.model import Object, Snapshot
 from tests.ingress.manifests import exact, ingress, prefix, rule, secret, service, slices, snapshot_of, web
 from tests.ingress.wire import (
@@ -389,3 +384,83 @@ def served(connection: socket.socket) -> bool:
         assert piece, said
         said += piece
     return said.startswith(b"HTTP/1.1 200 ")
+
+
+POST = b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 12\r\n\r\na slow  body"
+CHUNKED = b"PUT / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n6\r\na slow\r\n0\r\n\r\n"
+PAGE = bytes(64 * 1024)
+
+
+@pytest.mark.parametrize("count", [200, SOAK(1_000)])
+async def test_slow_clients_get_their_answers_and_hold_nobody_up(vip: str, pods: list[Address], count: int) -> None:
+    """A byte at a time in, heads and bodies, and a small piece at a time out."""
+    needs_descriptors(5 * count)
+    slow = Counter[str]()
+
+    async def trickling(address: Address, request: bytes) -> None:
+        async with client(address) as one:
+            for byte in request:
+                one.send(bytes([byte]))
+                await asyncio.sleep(0.001)
+            head = await read_head(one.reader)
+            left = int(head.get("content-length") or 0)
+            while left:
+                left -= len(await one.reader.readexactly(min(left, 2048)))
+                await asyncio.sleep(0.001)
+            slow[head.start] += 1
+
+    async with Endpoint(pods[0], saying(PAGE)) as endpoint, running(vip, web(pods[0])) as here:
+        requests = itertools.islice(itertools.cycle((GET, POST, CHUNKED)), count)
+        async with asyncio.TaskGroup() as crowd:
+            for request in requests:
+                crowd.create_task(trickling(here.http, request))
+            async with client(here.http) as quick:
+                for _ in range(20):
+                    assert (await quick.get()).body == PAGE
+                    assert slow.total() < count
+        assert slow == {"HTTP/1.1 200 OK": count}
+        bodies = Counter(request.body for request in endpoint.requests)
+        assert bodies[b"a slow  body"] == len(range(1, count, 3))
+        assert bodies[b"a slow"] == len(range(2, count, 3))
+
+
+LEAVING = {
+    "within a head": b"GET / HTTP/1.1\r\nHost: exam",
+    "within a body": b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100000\r\n\r\n" + bytes(50_000),
+    "within a chunk": b"PUT / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n"
+    + bytes(5_000),
+    "within an answer": b"GET /large HTTP/1.1\r\nHost: example.com\r\n\r\n",
+    "within events": b"GET /events HTTP/1.1\r\nHost: example.com\r\n\r\n",
+    "within a WebSocket": GET[:-2].replace(b"/", b"/chat", 1)
+    + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello",
+    "behind a request": GET + GET + b"GET /",
+}
+
+
+@pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["by RST", "by FIN"])
+@pytest.mark.parametrize("sent", LEAVING.values(), ids=LEAVING.keys())
+async def test_clients_that_leave_anywhere_leave_nothing_behind(
+    vip: str, pods: list[Address], sent: bytes, leave: Callable[[socket.socket], None]
+) -> None:
+    streams = Streams()
+
+    async def serve(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/large" in sent:
+            await read_head(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(4_000_000))
+            await reader.read()
+        else:
+            await streams.serve(endpoint, reader, writer)
+
+    async with Endpoint(pods[0], serve=serve) as endpoint, running(vip, web(pods[0])) as here:
+        gone = [socket.create_connection(here.http) for _ in range(20)]
+        for number, each in enumerate(gone):
+            each.sendall(sent)
+            if number % 2:  # these are there until something has come of it, if it does
+                each.setblocking(False)
+                with contextlib.suppress(TimeoutError, BlockingIOError):
+                    await asyncio.wait_for(asyncio.get_running_loop().sock_recv(each, 1000), 0.02)
+            leave(each)
+        await eventually(lambda: not here.ingress._front.connections)
+        await eventually(lambda: endpoint.open == here.ingress.idle_connections)
+        await eventually(lambda: not here.ingress._at_work)
