@@ -127,4 +127,4 @@ def test_a_mutated_request_never_reaches_an_endpoint_as_another(vip: str, pods: 
 
 @pytest.mark.soak
 def test_a_mutated_request_never_reaches_an_endpoint_as_another_for_long(vip: str, pods: list[Address]) -> None:
-    hold(vip, pods[0], 30_000)
+    hold(vip, pods[0], 10_000)
