@@ -537,7 +537,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 ingress_class("nginx", "k8s.io/ingress-nginx")
                 | {"spec": {"controller": "k8s.io/ingress-nginx", "parameters": {"kind": "ConfigMap", "name": "a"}}},
             ),
-            ["IngressClass nginx: spec.parameters: not acted on: no class has parameters here; options are the plane's"],
+            ["IngressClass nginx: spec.parameters: not acted on: no class has parameters here, only the plane has"],
             id="parameters of a class",
         ),
         pytest.param(
