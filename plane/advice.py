@@ -85,6 +85,9 @@ def _warnings(snapshot: Snapshot, algorithm: int) -> Iterator[str]:
     for kind in ("Deployment", "ReplicaSet", "Pod"):
         for obj in _roots(snapshot, kind):
             yield from _pods(obj)
+    for obj in snapshot.all("IngressClass"):
+        if obj["spec"].get("parameters"):
+            yield _said(obj, "spec.parameters", "not acted on: no class has parameters here, only the plane has")
     for obj in snapshot.all("Ingress"):
         yield from _ingress(obj, snapshot)
     yield from _conflicts(snapshot)

@@ -468,7 +468,7 @@ class ControlPlane:
         self.store.update(put, drop)
 
     async def _give_addresses(self) -> None:
-        """Ingresses that are served say where, once they really are."""
+        """Ingresses that are served say where, once they really are, and the others no more."""
         seen = -1
         looked_at: tuple[object, ...] = (None, None)
         ports = [{"port": self.plan.bound_port(port), "protocol": "TCP"} for port in (80, 443)]
@@ -488,11 +488,17 @@ class ControlPlane:
                 continue
             looked_at = rows
             put = []
-            for ingress in served(snapshot):
+            here = {key_of(ingress) for ingress in served(snapshot)}
+            for ingress in snapshot.all("Ingress"):
                 obj = self.store.snapshot.get(*key_of(ingress))
-                if obj is not None and obj.get("status") != status:
+                if obj is None or (obj.get("status") == status) == (key_of(ingress) in here):
+                    continue
+                if key_of(ingress) in here:
                     put.append({**obj, "status": status})
                     put.append(_event(obj, "Sync", f"served at {self.plan.vip(1)}"))
+                else:
+                    put.append({**obj, "status": {"loadBalancer": {}}})
+                    put.append(_event(obj, "Sync", f"no longer served at {self.plan.vip(1)}"))
             if put:
                 self.store.update(put, self._old_events())
 

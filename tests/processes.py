@@ -22,15 +22,18 @@ from typing import Any, cast
 import uvloop
 from aiohttp import web
 
+from plane import routes
 from plane.addresses import AddressPlan
 from plane.api import Api
 from plane.descriptors import allow_descriptors
 from plane.errors import PlaneError
 from plane.healthchecks import HealthCheck, HealthServer
+from plane.ingress.server import Ingress
 from plane.pods.server import HttpServer
 from plane.pods.spec import Listen
 from plane.proxy import Proxy
 from plane.store import Store
+from tests.ingress import manifests
 from tests.loopback import PATIENCE_S, Address, dial, leftovers, make_fib, open_descriptors
 
 START_S = 60.0
@@ -219,6 +222,41 @@ class Health(Loop):
         assert self.call(server.install([HealthCheck(port, "default", "web", {1: 1})])) == ()
 
 
+def sockets() -> Counter[str]:
+    return Counter(name for name in open_descriptors() if name.startswith("socket:"))
+
+
+class OneIngress(Loop):
+    """An ingress on one of a vip's ports, all of ``example.com`` to a Service; others may share the port."""
+
+    def __init__(self, address: str, port: int):
+        super().__init__()
+        self._before = sockets()
+        self._ingress = Ingress(address, port, 0, recording=True)
+        self._port, _ = self.call(self._ingress.start())
+
+    def install(self, generation: int, pods: list[Address]) -> int:
+        """Puts these endpoints in force. Returns the port."""
+        table = routes.compile(manifests.web(*((ip, port) for ip, port in pods), generation=generation))
+        assert self.call(self._ingress.install(table)).problems == ()
+        return self._port
+
+    def answered(self) -> int:
+        return len(self.call(self._ingress.records())["status"])
+
+    def open(self) -> int:
+        """How many clients are connected."""
+        return len(self._ingress._front.connections)
+
+    def stop(self) -> list[str]:
+        """Stops at once. Returns the sockets that are left of it."""
+        self.call(self._ingress.stop(0))
+        deadline_s = time.monotonic() + PATIENCE_S
+        while (left := sockets() - self._before) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        return list(left.elements())
+
+
 class HttpPod(Loop):
     """A pod's HTTP server."""
 
@@ -330,6 +368,7 @@ ROLES: dict[str, Callable[..., object]] = {
     "relay": Relay,
     "health": Health,
     "http": HttpPod,
+    "ingress": OneIngress,
     "api": ApiServer,
 }
 

@@ -153,7 +153,10 @@ class Exchange:
         request, asked = self._request, self._request.raw_path
         if request.version != HttpVersion11 and request.version != HttpVersion10:
             raise RefusedError(505, "this speaks HTTP/1.1 and HTTP/1.0")
-        if request.method == "CONNECT":
+        if request.method in forwarding.NOT_HERE:
+            self._keep_alive = False  # what follows may be meant for the other end of a tunnel
+            if request.method != "CONNECT":
+                raise RefusedError(400, "this is no RTSP")
             raise RefusedError(405, "this is no forward proxy")
         if head.chunked and request.version == HttpVersion10:
             raise RefusedError(400, "HTTP/1.0 has no transfer codings")
@@ -209,7 +212,7 @@ class Exchange:
                 connection = await self._try(backend, data, head, fresh=fresh)
                 if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
                     return connection
-                if self._is_last(retry, attempt, began_s):
+                if self._is_last(retry, attempt - fresh, began_s):
                     return connection
                 failed.append(backend)
                 following = self._next(target, failed)
@@ -225,8 +228,8 @@ class Exchange:
                 if not rule.after(failure, request.method, self._streaming):
                     raise
                 if stale:
-                    fresh = True
-                elif self._is_last(retry, attempt, began_s):
+                    fresh = True  # this once, and it is no try
+                elif self._is_last(retry, attempt - fresh, began_s):
                     raise
                 else:
                     failed.append(backend)
@@ -274,9 +277,13 @@ class Exchange:
                 framing.append(b"Content-Length: %d" % len(self._body))
             else:
                 self._body = None
-                framing.append(b"Content-Length: " + head.length if head.length else b"Transfer-Encoding: chunked")
+                # As a number: who takes zeroes before it for octal digits would see another end.
+                length = b"Content-Length: %d" % int(head.length) if head.length else b"Transfer-Encoding: chunked"
+                framing.append(length)
             if self._request.method in forwarding.BODILESS and self._body != b"":
                 head.desync = True
+        if head.upgrade and (framing or not head.is_websocket):
+            self._keep_alive = False  # aiohttp takes what follows for another protocol's
         if head.desync:
             self._keep_alive = False
             framing.append(forwarding.CLOSE)

@@ -21,6 +21,9 @@ SERVER = b"Server: trafficplane"
 TARGET_BYTES = 8192  # of a request's target, as in NGINX
 HEAD_BYTES = 32768  # of all header fields of a request: NGINX's four buffers of 8 KiB
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
+# Methods that nobody is asked for: CONNECT, and those of RTSP, whose version llhttp takes too (RFC 2326, 10).
+_OF_RTSP = ("ANNOUNCE", "DESCRIBE", "FLUSH", "GET_PARAMETER", "PAUSE", "PLAY", "RECORD", "REDIRECT", "SET_PARAMETER")
+NOT_HERE = frozenset({"CONNECT", *_OF_RTSP, "SETUP", "TEARDOWN"})
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # a body is unusual and may be taken for the next request
 
 # What only a trusted proxy may say.

@@ -106,6 +106,11 @@ class Client(web.RequestHandler):
         if request is not None and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             request.content.set_exception(web.RequestPayloadError("not HTTP/1.1"))
 
+    def log_exception(self, *arguments: Any, **options: Any) -> None:
+        """As aiohttp does, but a body that turns out broken after its answer is nothing to log."""
+        if not isinstance(options.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*arguments, **options)
+
     def is_late(self, now_s: float) -> bool:
         """Whether a head is not here in time; of one that came with a request before it the time begins after that."""
         if self._following and self._current_request is None and not self._messages:

@@ -19,6 +19,7 @@ from tests.ingress.manifests import (
     service,
     slice_of,
 )
+from tests.ingress.sites import SITES
 
 NAMES = ("web", "api", "old", "other")
 OURS, NGINX, ALIEN = "trafficplane.dev/ingress", "k8s.io/ingress-nginx", "example.com/alien"
@@ -218,4 +219,9 @@ CORPUS = [
         "/",
         404,
     ),
+]
+CORPUS += [
+    Row(f"{site}: {url}", objects, url[: url.index("/")], url[url.index("/") :], expected)
+    for site, (objects, asked) in SITES.items()
+    for url, expected in asked.items()
 ]

@@ -4,9 +4,15 @@ import contextlib
 
 import pytest
 
+from plane.validation import check
 from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of, web
+from tests.ingress.sites import SITES
 from tests.ingress.wire import Address, Endpoint, ask, client, running, saying
+
+
+def test_every_manifest_of_the_sites_is_valid() -> None:
+    assert [(site, problem) for site, (objects, _) in SITES.items() for obj in objects for problem in check(obj)] == []
 
 
 async def test_corpus_by_sockets(vip: str, pods: list[Address], subtests: pytest.Subtests) -> None:

@@ -533,6 +533,17 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
+                ingress(ingressClassName="nginx"),
+                ingress_class("nginx", "k8s.io/ingress-nginx")
+                | {"spec": {"controller": "k8s.io/ingress-nginx", "parameters": {"kind": "ConfigMap", "name": "a"}}},
+            ),
+            ["IngressClass nginx: spec.parameters: not acted on: no class has parameters here, only the plane has"],
+            id="parameters of a class",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
                 ingress(),
                 ingress_class("a", "k8s.io/ingress-nginx", default=True),
                 ingress_class("b", "k8s.io/ingress-nginx", default=True),

@@ -1,4 +1,4 @@
-"""docs/ingress.md and the code agree on every annotation, and what it says shows something does."""
+"""docs/ingress.md has every field of the schema and every annotation that the code knows, and tests that there are."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,21 @@ from pathlib import Path
 import pytest
 
 from plane.dialects import nginx
+from plane.kinds import KINDS
+from plane.validation.schema import validator
 from tests.ingress import corpus, policies
+from tests.plane.tables import names
+from tests.plane.test_services_docs import TYPE_META, leaves, within
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "ingress.md").read_text()
 DESCRIPTIONS = {row.description for row in (*corpus.CORPUS, *policies.ROWS)}
+# Table → kind, and what its fields are below.
+FIELDS = {
+    "IngressSpec": ("Ingress", "spec."),
+    "IngressStatus": ("Ingress", "status."),
+    "IngressClass": ("IngressClass", ""),
+}
 TESTS = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 SECTIONS = {
     "nginx.ingress.kubernetes.io/ that act": nginx.ACTED_ON,
@@ -23,7 +33,7 @@ SECTIONS = {
 def rows(title: str) -> list[list[str]]:
     """The cells of the table under a title."""
     section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
@@ -38,14 +48,35 @@ def test_no_annotation_is_in_two_tables() -> None:
     assert nginx.SO_ANYWAY.keys() <= nginx.NOT_YET.keys()
 
 
-@pytest.mark.parametrize("title", [*SECTIONS, "IngressSpec"])
+def said(title: str) -> list[str]:
+    """The fields that a table names, as paths from the object on; annotations stand elsewhere."""
+    return [FIELDS[title][1] + field for row in rows(title) for field in names(row[0]) if "kubernetes.io/" not in field]
+
+
+@pytest.mark.parametrize("title", FIELDS)
+def test_every_field_of_the_schema_has_a_row_and_every_row_fields_of_it(title: str) -> None:
+    kind, below = FIELDS[title]
+    there = [
+        field
+        for field in leaves(validator(KINDS[kind]).schema)
+        if field.startswith(below) and not field.startswith(TYPE_META)
+    ]
+    assert there
+    assert [field for field in there if not any(within(field, each) for each in said(title))] == []
+    assert [each for each in said(title) if not any(within(field, each) for field in there)] == []
+
+
+@pytest.mark.parametrize("title", re.findall("^## (.*)", TEXT, re.M))
 def test_every_row_names_a_test_that_there_is(title: str) -> None:
-    found = rows(title)
-    assert found
-    for row in found:
+    for row in rows(title):
         assert len(row) == 3, row
         shown = row[2].strip("|` ")
         if shown.endswith(".py"):
             assert list((ROOT / "tests").rglob(shown))
         else:
-            assert shown in DESCRIPTIONS or f"def {shown}(" in TESTS, shown
+            assert shown in DESCRIPTIONS or f"def {shown}(" in TESTS or f'id="{shown}"' in TESTS, shown
+
+
+@pytest.mark.parametrize("title", [*SECTIONS, *FIELDS, "What is refused", "What holds under load"])
+def test_every_table_has_rows(title: str) -> None:
+    assert rows(title)
