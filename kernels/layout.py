@@ -28,6 +28,9 @@ OUTCOMES = ("NONE", "NEW", "TRACKED", "NO_FRONTEND", "REJECT", "DROP", "PUNT")
 # Cilium's Maglev, and the power of two choices (Mitzenmacher).
 RANDOM, RR, WRR, LC, WLC, SH, DH, SED, NQ, MH, MAGLEV, P2C = range(12)
 ALGORITHMS = ("random", "rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh", "maglev", "p2c")
+# An ingress has one more, which goes by how long answers take: ingress-nginx's.
+EWMA = len(ALGORITHMS)
+INGRESS_ALGORITHMS = (*ALGORITHMS, "ewma")
 
 # State of a backend. Only a READY one is in pools. The flows of a DRAINING one, which terminates and still serves, go
 # on; of an UNREADY one TCP connections do, while UDP flows, which nobody ends, are picked again as kube-proxy has it.
@@ -219,9 +222,10 @@ TARGET = np.dtype(
         ("first_endpoint", "u4"),  # endpoints[first_endpoint : first_endpoint + endpoints]
         ("endpoints", "u4"),
         ("service", "u4"),  # row of Routes.services
-        ("algorithm", "u1"),
+        ("algorithm", "u1"),  # one of INGRESS_ALGORITHMS
         ("spare", "u1"),
         ("status", "u2"),  # answered when there is no endpoint
+        ("slow_start_s", "u2"),  # for how long an endpoint that has become ready gets less than its share
     ],
     align=True,
 )

@@ -154,6 +154,7 @@ class Asked:
     regex        its paths are regular expressions, and so are all others of its hosts
     rewrite      every path is rewritten to this
     auth_secret  (namespace, name, whether each key is a user) of the Secret with passwords
+    algorithm    name in INGRESS_ALGORITHMS by which endpoints are chosen; empty: as their Service says
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
     """
 
@@ -165,6 +166,7 @@ class Asked:
     regex: bool = False
     rewrite: str = ""
     auth_secret: tuple[str, str, bool] | None = None
+    algorithm: str = ""
     canary: Canary | None = None
 
 

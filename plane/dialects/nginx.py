@@ -25,6 +25,9 @@ CORS_MAX_AGE_S = 1_728_000
 BURST = 5
 DEFAULT_COOKIE = "INGRESSCOOKIE"
 
+# Values of load-balance → name of the algorithm; others, also least_conn and ip_hash of old, are refused.
+BALANCED = {"round_robin": "rr", "ewma": "ewma"}
+
 _url = values.url("scheme", "http_host", "host", "request_uri")
 _seconds = values.whole(1, 86_400)
 
@@ -77,6 +80,7 @@ ACTED_ON: dict[str, Reader] = {
     "auth-secret": values.secret,
     "auth-secret-type": values.one_of("auth-file", "auth-map"),
     "auth-realm": values.quotable,
+    "load-balance": values.one_of(*BALANCED),
     "upstream-hash-by": values.hashed,
     "affinity": values.one_of("cookie"),
     "affinity-mode": values.one_of("balanced", "persistent"),
@@ -130,7 +134,6 @@ NOT_YET: dict[str, str] = {
             "fastcgi-index",
             "limit-rate",
             "limit-rate-after",
-            "load-balance",
             "mirror-host",
             "mirror-request-body",
             "mirror-target",
@@ -176,7 +179,6 @@ SO_ANYWAY: dict[str, tuple[str, ...]] = {
     "enable-rewrite-log": ("false",),
     "limit-rate": ("0",),
     "limit-rate-after": ("0",),
-    "load-balance": ("round_robin",),
     "proxy-cookie-domain": ("off",),
     "proxy-cookie-path": ("off",),
     "proxy-http-version": ("1.1",),
@@ -274,6 +276,7 @@ def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
         regex=said.get("use-regex", False),
         rewrite=said.get("rewrite-target", ""),
         auth_secret=secret,
+        algorithm=BALANCED.get(said.get("load-balance", ""), ""),
         canary=canary,
     )
 

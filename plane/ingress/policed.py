@@ -92,22 +92,23 @@ class Policed:
         if policies.send_timeout_ms:
             connection.send_ticks = pool.ticks(policies.send_timeout_ms / 1000)
 
-    def next(self, target: Target, failed: Sequence[Backend]) -> Backend | None:
-        """The backend to try: that of the client's cookie, if the route has affinity, else that whose turn it is."""
+    def next(self, target: Target, failed: Sequence[Backend], client: int) -> Backend | None:
+        """The backend to try: that of the client's cookie, if the route has affinity, else as the target chooses."""
         policies = self.rules.policies
         if not policies.cookie and not policies.hash_by:
-            return target.next(failed)
+            return target.next(failed, client)
         backends, service = target.backends, str(target.service)
         addresses = [_address(backend) for backend in backends]
         if not policies.cookie:
             found = affinity.endpoint_of(self.rules.hash_key(self._seen), addresses, persistent=False)
-            return backends[found] if found is not None and backends[found] not in failed else target.next(failed)
+            fit = found is not None and backends[found] not in failed
+            return backends[found] if found is not None and fit else target.next(failed, client)
         key, of = affinity.held(self._seen.value("cookie"), policies.cookie)
         if key and of == affinity.backend_key(service) and not (failed and policies.cookie_change_on_failure):
             found = affinity.endpoint_of(key, addresses, persistent=policies.cookie_persistent)
             if found is not None:
                 return backends[found] if list(failed).count(backends[found]) < DEFAULT.tries else None
-        chosen = target.next(failed)
+        chosen = target.next(failed, client)
         if chosen is None:
             return None
         key = affinity.new_key(_address(chosen), persistent=policies.cookie_persistent)

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Collection
 
+from plane.balance import Standing
 from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.timeouts import Timeouts
 from plane.sharing import is_refusal
@@ -39,7 +40,7 @@ class Pool:
     def endpoint(self, address: Address) -> "Endpoint":
         """The endpoint at an address, always the same one while it is known."""
         if address not in self._endpoints:
-            self._endpoints[address] = Endpoint(address)
+            self._endpoints[address] = Endpoint(address, self.loop.time())
         return self._endpoints[address]
 
     def keep(self, addresses: Collection[Address]) -> None:
@@ -93,12 +94,13 @@ class Pool:
                 connection.abort()
 
 
-class Endpoint:
+class Endpoint(Standing):
     """Where requests go: an address, and its idle connections, the one used last at the end."""
 
     __slots__ = ("address", "idle", "left")
 
-    def __init__(self, address: Address):
+    def __init__(self, address: Address, since_s: float):
+        super().__init__(since_s)
         self.address = address
         self.idle: list[Connection] = []
         self.left = False
