@@ -46,6 +46,7 @@ class Exchange:
         "_body",
         "_client",
         "_connection",
+        "_faults",
         "_head",
         "_keep_alive",
         "_policed",
@@ -81,6 +82,7 @@ class Exchange:
         self._tried_s = 0.0
         self._route = 0
         self._retries = 0
+        self._faults = 0  # tries that an endpoint is to blame for
         self._status = CLIENT_LEFT
 
     async def run(self) -> web.StreamResponse:
@@ -133,7 +135,7 @@ class Exchange:
 
     def count(self, metrics: Metrics, duration_ns: int) -> None:
         service = self._target.service if self._target else None
-        metrics.add(self._table.origins[self._route], service, self._status, duration_ns, self._retries)
+        metrics.add(self._table.origins[self._route], service, self._status, duration_ns, self._retries, self._faults)
 
     def entry(self, duration_ns: int) -> Entry:
         """The request as the access log has it."""
@@ -219,6 +221,10 @@ class Exchange:
             attempt += 1
             try:
                 connection = await self._try(backend, data, head, fresh=fresh)
+                if retry.on and retry.blames(connection.status):
+                    self._blame(backend)
+                elif backend.endpoint.out:
+                    self._pool.put_in(backend.endpoint)
                 if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
                     return connection
                 if self._is_last(retry, attempt, began_s):
@@ -233,6 +239,8 @@ class Exchange:
                 error = failure
                 # That a connection had gone stale is no fault of the endpoint, but its other idle ones may have too.
                 stale = self._connection is not None and self._connection.used
+                if failure.kind != "request" and not (stale and failure.no_answer):
+                    self._blame(backend)
                 rule = DEFAULT if stale else retry
                 if not rule.after(failure, request.method, self._streaming):
                     raise
@@ -270,6 +278,11 @@ class Exchange:
         self._tried = endpoint
         if self._target is not None and self._target.learns:
             self._tried_s = self._pool.loop.time()
+
+    def _blame(self, backend: Backend) -> None:
+        """The endpoint is why there is no answer, or none that the policy takes for one."""
+        self._faults += 1
+        self._pool.put_out(backend.endpoint)
 
     def _who(self, head: RequestHead) -> int:
         """A number that stands for the client and, for Maglev, its connection."""

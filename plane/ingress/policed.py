@@ -97,16 +97,14 @@ class Policed:
         policies = self.rules.policies
         if not policies.cookie and not policies.hash_by:
             return target.next(failed, client)
+        if not policies.cookie:
+            return self._hashed(target.fit(failed))
         backends, service = target.backends, str(target.service)
         addresses = [_address(backend) for backend in backends]
-        if not policies.cookie:
-            found = affinity.endpoint_of(self.rules.hash_key(self._seen), addresses, persistent=False)
-            fit = found is not None and backends[found] not in failed
-            return backends[found] if found is not None and fit else target.next(failed, client)
         key, of = affinity.held(self._seen.value("cookie"), policies.cookie)
         if key and of == affinity.backend_key(service) and not (failed and policies.cookie_change_on_failure):
             found = affinity.endpoint_of(key, addresses, persistent=policies.cookie_persistent)
-            if found is not None:
+            if found is not None and not (policies.cookie_change_on_failure and backends[found].endpoint.out):
                 return backends[found] if list(failed).count(backends[found]) < DEFAULT.tries else None
         chosen = target.next(failed, client)
         if chosen is None:
@@ -152,14 +150,24 @@ class Policed:
             self.rules.known.add(digest)
         return right
 
+    def _hashed(self, there: Sequence[Backend]) -> Backend | None:
+        """The backend that equal requests have of those that are there."""
+        addresses = [_address(backend) for backend in there]
+        found = affinity.endpoint_of(self.rules.hash_key(self._seen), addresses, persistent=False)
+        return None if found is None else there[found]
+
     @staticmethod
     def _balanced(
         key: str, chosen: Backend, backends: Sequence[Backend], addresses: Sequence[str], failed: Sequence[Backend]
     ) -> tuple[str, Backend]:
-        """A key that leads to an endpoint that has not failed, if there is one, and that endpoint."""
+        """A key that leads to an endpoint that has not failed, lately or now, if there is one, and that endpoint."""
         for _ in range(KEYS):
             found = affinity.endpoint_of(key, addresses, persistent=False)
-            if found is not None and backends[found] not in failed:
+            if (
+                found is not None
+                and backends[found] not in failed
+                and backends[found].endpoint.out <= chosen.endpoint.out
+            ):
                 return key, backends[found]
             key = affinity.new_key("", persistent=False)
         return key, chosen

@@ -248,6 +248,7 @@ class Ingress:
         return self._metrics.collect(
             at_work=self._at_work,
             idle=self._pool.idle,
+            out=self._pool.out,
             open_connections=len(self._front.connections),
             generation=self.generation,
         )

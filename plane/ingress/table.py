@@ -4,7 +4,7 @@ Law: a table never changes but for the turns of its targets; a request keeps to 
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,20 +87,35 @@ class Target:
         return self._backends
 
     def next(self, failed: Collection[Backend] = (), client: int = 0) -> Backend | None:
-        """The backend for a request; none of those that failed.
+        """The backend for a request; none of those that failed, and none that is out unless all others are.
 
         ``client`` is a number that stands for who asks, where the target is ``by_client``.
         """
         backends = self._backends
         if self._balancer is not None:
-            there = [backend for backend in backends if backend not in failed] if failed else backends
+            there = self.fit(failed)
             return self._balancer.next(backends, there, client, self._loop.time()) if there else None
         for _ in backends:
             turn = self._turn if self._turn < len(backends) else 0
             self._turn = turn + 1
-            if backends[turn] not in failed:
-                return backends[turn]
+            backend = backends[turn]
+            if not backend.endpoint.out and backend not in failed:
+                return backend
+        return self._next_of_all(failed)
+
+    def _next_of_all(self, failed: Collection[Backend]) -> Backend | None:
+        """Whose turn it is, out or not."""
+        for _ in self._backends:
+            turn = self._turn if self._turn < len(self._backends) else 0
+            self._turn = turn + 1
+            if self._backends[turn] not in failed:
+                return self._backends[turn]
         return None
+
+    def fit(self, failed: Collection[Backend]) -> Sequence[Backend]:
+        """The backends that may have a request: of those that did not fail those that are in, or all."""
+        rest = [backend for backend in self._backends if backend not in failed] if failed else self._backends
+        return [backend for backend in rest if not backend.endpoint.out] or rest
 
 
 class Rules(Conduct):

@@ -1,7 +1,11 @@
-"""The connections to endpoints, kept alive.
+"""The connections to endpoints, kept alive, and which endpoints have failed lately.
 
 Law: of an endpoint's idle connections the one that was used last goes first, so that those in excess grow old and are
 closed. Age is counted in ticks of one timer, so that no request asks for the time or sets a timer of its own.
+
+An endpoint that gave a request no answer is out for a while, as by NGINX's ``max_fails=1 fail_timeout=10s``
+(https://nginx.org/en/docs/http/ngx_http_upstream_module.html#server), or until it gives one: whoever chooses passes it
+over while there are others. That holds for an address, as long as there is an endpoint of it.
 """
 
 import asyncio
@@ -26,9 +30,11 @@ class Pool:
         self.connections: set[Connection] = set()
         self.now = 0  # in ticks
         self._connect_s = timeouts.connect_s
-        self._tick_s = min(TICK_S, timeouts.read_s / 4, timeouts.idle_s / 4)
+        self._tick_s = min(TICK_S, timeouts.read_s / 4, timeouts.idle_s / 4, timeouts.out_s / 4)
         self.read_ticks = timeouts.read_s / self._tick_s
         self._idle_ticks = timeouts.idle_s / self._tick_s
+        self._out_ticks = timeouts.out_s / self._tick_s
+        self._out: dict[Endpoint, float] = {}  # tick at which they are in again
         self._endpoints: dict[Address, Endpoint] = {}
         self.loop = asyncio.get_running_loop()
         self._timer = self.loop.call_later(self._tick_s, self._tick)
@@ -46,7 +52,25 @@ class Pool:
     def keep(self, addresses: Collection[Address]) -> None:
         """Forget the other endpoints: idle connections to them are closed, those at work are closed after it."""
         for address in self._endpoints.keys() - addresses:
-            self._endpoints.pop(address).leave()
+            endpoint = self._endpoints.pop(address)
+            self.put_in(endpoint)
+            endpoint.leave()
+
+    @property
+    def out(self) -> int:
+        """How many endpoints are out."""
+        return len(self._out)
+
+    def put_out(self, endpoint: "Endpoint") -> None:
+        """It has failed; its idle connections may have too."""
+        if not endpoint.left:
+            endpoint.out = True
+            self._out[endpoint] = self.now + self._out_ticks
+
+    def put_in(self, endpoint: "Endpoint") -> None:
+        """It has answered, or nobody asks it any more."""
+        endpoint.out = False
+        self._out.pop(endpoint, None)
 
     def ticks(self, seconds: float) -> float:
         return seconds / self._tick_s
@@ -85,6 +109,8 @@ class Pool:
     def _tick(self) -> None:
         self.now += 1
         self._timer = self.loop.call_later(self._tick_s, self._tick)
+        for endpoint in [endpoint for endpoint, until in self._out.items() if until <= self.now]:
+            self.put_in(endpoint)
         for connection in list(self.connections):
             age = self.now - connection.since
             if connection.at_work:
