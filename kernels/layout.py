@@ -283,6 +283,14 @@ POLICY = np.dtype(
         ("cookie_same_site", "u4"),  # text
         ("cookie_expires_s", "u4"),
         ("cookie_max_age_s", "u4"),
+        ("upstream_tls", "u1"),  # endpoints speak HTTPS
+        ("tls_name", "u4"),  # text, here and below
+        ("tls_verify", "u1"),
+        ("tls_protocols", "u4"),
+        ("tls_ciphers", "u4"),
+        ("tls_authorities", "u4"),
+        ("tls_chain", "u4"),
+        ("tls_key", "u4"),
     ],
     align=True,
 )

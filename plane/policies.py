@@ -60,6 +60,9 @@ class Policies:
     retry…             after what, how often and for how long another endpoint is tried; 0 for the plane's own
     hash_by            requests for which this is equal go to one endpoint; with VARIABLES and REQUEST_VARIABLES
     cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come
+    upstream_tls       endpoints are spoken to by TLS, in every dialect
+    tls…               the name they are told (SNI) and, if ``tls_verify``, must have by ``tls_authorities``; versions
+                       and ciphers that may be agreed on, empty for OpenSSL's; who we are. Certificates are PEM
     """
 
     denied: str = ""
@@ -106,6 +109,14 @@ class Policies:
     cookie_same_site: str = ""
     cookie_expires_s: int = 0
     cookie_max_age_s: int = 0
+    upstream_tls: bool = False
+    tls_name: str = ""
+    tls_verify: bool = False
+    tls_protocols: str = ""
+    tls_ciphers: str = ""
+    tls_authorities: str = field(default="", repr=False)
+    tls_chain: str = field(default="", repr=False)
+    tls_key: str = field(default="", repr=False)
 
     @property
     def guards(self) -> bool:
@@ -154,6 +165,7 @@ class Asked:
     regex        its paths are regular expressions, and so are all others of its hosts
     rewrite      every path is rewritten to this
     auth_secret  (namespace, name, whether each key is a user) of the Secret with passwords
+    tls_secret   (namespace, name) of the Secret with certificates towards endpoints
     algorithm    name in INGRESS_ALGORITHMS by which endpoints are chosen; empty: as their Service says
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
     """
@@ -166,6 +178,7 @@ class Asked:
     regex: bool = False
     rewrite: str = ""
     auth_secret: tuple[str, str, bool] | None = None
+    tls_secret: tuple[str, str] | None = None
     algorithm: str = ""
     canary: Canary | None = None
 

@@ -395,6 +395,8 @@ class _Table:
                 policies = replace(policies, denied=f"there is no Secret {namespace}/{name} for auth-secret")
             else:
                 policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
+        if policies.upstream_tls and not policies.denied and asked.tls_secret:
+            policies = self._with_certificates(policies, *asked.tls_secret)
         if path and _rewrites(asked, path):
             policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
         elif policies.forwarded_prefix:
@@ -402,6 +404,16 @@ class _Table:
         if policies.cookie and not policies.cookie_path:
             policies = replace(policies, cookie_path=text if _PLAIN.match(text) else "/")
         return policies
+
+    def _with_certificates(self, policies: Policies, namespace: str, name: str) -> Policies:
+        """Those of a Secret, towards endpoints; where it is not there, or has no authorities to verify by, nobody."""
+        secret = self._snapshot.get("Secret", namespace, name)
+        if secret is None:
+            return replace(policies, denied=f"there is no Secret {namespace}/{name} for proxy-ssl-secret")
+        authorities, chain, key = (_pem_of(secret, file) for file in ("ca.crt", "tls.crt", "tls.key"))
+        if policies.tls_verify and not authorities:
+            return replace(policies, denied=f"Secret {namespace}/{name} has no ca.crt for proxy-ssl-verify")
+        return replace(policies, tls_authorities=authorities, tls_chain=chain, tls_key=key)
 
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""
@@ -645,6 +657,14 @@ def _certificates(ingresses: Iterable[Object], snapshot: Snapshot) -> Iterator[C
                 if pair and host not in taken:
                     taken.add(host)
                     yield Certificate(host, *pair)
+
+
+def _pem_of(secret: Object, key: str) -> str:
+    """What a Secret has under a key, empty where that is no text."""
+    try:
+        return base64.b64decode((secret.get("data") or {}).get(key, ""), validate=True).decode("ascii")
+    except ValueError:
+        return ""
 
 
 def _pem(secret: Object | None) -> tuple[bytes, bytes] | None:

@@ -27,6 +27,15 @@ DEFAULT_COOKIE = "INGRESSCOOKIE"
 
 # Values of load-balance → name of the algorithm; others, also least_conn and ip_hash of old, are refused.
 BALANCED = {"round_robin": "rr", "ewma": "ewma"}
+# Values of backend-protocol → what there is to warn of.
+PROTOCOLS = {
+    "HTTP": "",
+    "HTTPS": "",
+    "AUTO_HTTP": "endpoints are spoken to by plain HTTP/1.1, nothing says which want HTTPS; write HTTPS or HTTP",
+    "GRPC": "endpoints are spoken to by HTTP/1.1, which gRPC is not",
+    "GRPCS": "endpoints are spoken to by HTTP/1.1 over TLS, which gRPC is not",
+    "FCGI": "endpoints are spoken to by HTTP/1.1, not by FastCGI",
+}
 
 _url = values.url("scheme", "http_host", "host", "request_uri")
 _seconds = values.whole(1, 86_400)
@@ -80,6 +89,13 @@ ACTED_ON: dict[str, Reader] = {
     "auth-secret": values.secret,
     "auth-secret-type": values.one_of("auth-file", "auth-map"),
     "auth-realm": values.quotable,
+    "backend-protocol": values.one_of(*(name.lower() for name in PROTOCOLS), fold=True),
+    "proxy-ssl-secret": values.secret,
+    "proxy-ssl-verify": values.switch,
+    "proxy-ssl-name": values.host,
+    "proxy-ssl-server-name": values.switch,
+    "proxy-ssl-protocols": values.protocols,
+    "proxy-ssl-ciphers": values.ciphers,
     "load-balance": values.one_of(*BALANCED),
     "upstream-hash-by": values.hashed,
     "affinity": values.one_of("cookie"),
@@ -120,7 +136,6 @@ NOT_YET: dict[str, str] = {
             "auth-tls-verify-client",
             "auth-tls-verify-depth",
             "auth-url",
-            "backend-protocol",
             "connection-proxy-header",
             "custom-http-errors",
             "default-backend",
@@ -145,12 +160,6 @@ NOT_YET: dict[str, str] = {
             "proxy-http-version",
             "proxy-redirect-from",
             "proxy-redirect-to",
-            "proxy-ssl-ciphers",
-            "proxy-ssl-name",
-            "proxy-ssl-protocols",
-            "proxy-ssl-secret",
-            "proxy-ssl-server-name",
-            "proxy-ssl-verify",
             "proxy-ssl-verify-depth",
             "relative-redirects",
             "satisfy",
@@ -172,7 +181,6 @@ GUARDS = ("auth-url", "auth-tls-secret")
 SO_ANYWAY: dict[str, tuple[str, ...]] = {
     "affinity-canary-behavior": ("sticky",),
     "auth-tls-verify-client": ("off",),
-    "backend-protocol": ("HTTP",),
     "enable-modsecurity": ("false",),
     "enable-opentelemetry": ("false",),
     "enable-owasp-core-rules": ("false",),
@@ -212,6 +220,7 @@ NEEDED = (
     ("auth-type", "auth-secret", "the name of a Secret"),
     ("x-forwarded-prefix", "rewrite-target", "a path"),
     ("limit-burst-multiplier", "limit-rps or limit-rpm", "a number"),
+    *((name, "backend-protocol", '"HTTPS"') for name in ACTED_ON if name.startswith("proxy-ssl-")),
     *((name, "affinity", '"cookie"') for name in ACTED_ON if name.startswith("session-cookie-")),
     *((name, "enable-cors", '"true"') for name in ACTED_ON if name.startswith("cors-")),
 )
@@ -259,6 +268,15 @@ def _useless(said: Said, annotations: Mapping[str, str]) -> Iterator[Unfit]:
     for name, other, how in NEEDED:
         if name in said and not any(PREFIX + each in annotations for each in other.split(" or ")):
             yield Unfit(PREFIX + name, f"does nothing without {PREFIX}{other}; write that too, as {how}")
+    if said.get("proxy-ssl-verify"):
+        for other, what in (("proxy-ssl-secret", "whose ca.crt has the authorities"), ("proxy-ssl-name", "their name")):
+            if other not in said:
+                yield Unfit(
+                    f"{PREFIX}proxy-ssl-verify", f"verifies nothing without {PREFIX}{other}; write that too, {what}"
+                )
+    if said.get("proxy-ssl-server-name") and not {"proxy-ssl-name", "upstream-vhost"} & said.keys():
+        what = f"has no name to tell; write {PREFIX}proxy-ssl-name too"
+        yield Unfit(f"{PREFIX}proxy-ssl-server-name", what)
 
 
 def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
@@ -276,6 +294,7 @@ def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
         regex=said.get("use-regex", False),
         rewrite=said.get("rewrite-target", ""),
         auth_secret=secret,
+        tls_secret=_secret(said["proxy-ssl-secret"], namespace) if "proxy-ssl-secret" in said else None,
         algorithm=BALANCED.get(said.get("load-balance", ""), ""),
         canary=canary,
     )
@@ -329,6 +348,7 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         hash_by=said.get("upstream-hash-by", ""),
         **_cors(said),
         **_cookie(said),
+        **_tls(said),
     )
 
 
@@ -337,8 +357,26 @@ def _denied(said: Said, namespace: str) -> str:
         return f"{PREFIX}{said[GUARD]} is not acted on yet, and without it nobody is let in"
     if "auth-type" in said and "auth-secret" not in said:
         return "auth-type without an auth-secret"
-    where = _secret(said.get("auth-secret", ""), namespace)[0]
-    return f"auth-secret is of namespace {where}, not of its own" if where != namespace else ""
+    for annotation in ("auth-secret", "proxy-ssl-secret"):
+        where = _secret(said.get(annotation, ""), namespace)[0]
+        if where != namespace:
+            return f"{annotation} is of namespace {where}, not of its own"
+    return ""
+
+
+def _tls(said: Said) -> dict[str, Any]:
+    """Towards endpoints. To verify a name they have to be told it, so that they show the certificate for it."""
+    if said.get("backend-protocol") not in ("https", "grpcs"):
+        return {}
+    verify = said.get("proxy-ssl-verify", False)
+    named = verify or said.get("proxy-ssl-server-name", False)
+    return {
+        "upstream_tls": True,
+        "tls_name": said.get("proxy-ssl-name", said.get("upstream-vhost", "")).partition(":")[0] if named else "",
+        "tls_verify": verify,
+        "tls_protocols": said.get("proxy-ssl-protocols", ""),
+        "tls_ciphers": said.get("proxy-ssl-ciphers", ""),
+    }
 
 
 def _redirect(said: Said) -> tuple[str, int]:

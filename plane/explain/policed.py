@@ -96,6 +96,8 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         yield f"rewrite: {policies.rewrite_from} to {policies.rewrite_to} changes nothing here"
     if upstream.host:
         yield f"the endpoint is told the host {upstream.host}"
+    if policies.upstream_tls:
+        yield f"the endpoint is spoken to by HTTPS, {_trust(policies)}"
     if policies.cookie:
         yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
     elif policies.hash_by:
@@ -103,6 +105,13 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
     if policies.body_limit:
         yield f"a body of more than {policies.body_limit} bytes gets 413"
     yield from _patience(policies)
+
+
+def _trust(policies: Policies) -> str:
+    named = f" and told the name {policies.tls_name}" if policies.tls_name else ""
+    if policies.tls_verify:
+        return f"and must prove to be {policies.tls_name}"
+    return f"not verified{named}"
 
 
 def _limits(policies: Policies) -> str:

@@ -259,8 +259,11 @@ class Exchange:
         """One try; returns with the head of an answer. Raises UnansweredError."""
         policed = self._policed
         self._take(backend.endpoint)
-        connect_s = policed.rules.policies.connect_timeout_ms / 1000 if policed is not None else 0.0
-        connection = await self._pool.connection(backend.endpoint, fresh=fresh, connect_s=connect_s)
+        if policed is None:
+            connection = await self._pool.connection(backend.endpoint, fresh=fresh)
+        else:
+            connect_s, tls = policed.rules.policies.connect_timeout_ms / 1000, policed.rules.tls
+            connection = await self._pool.connection(backend.endpoint, fresh=fresh, connect_s=connect_s, tls=tls)
         self._connection = connection
         connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)
         if policed is not None:

@@ -70,6 +70,8 @@ class Policed:
         """
         if self.rules.policies.auth and not await self._knows(self._seen.value("authorization")):
             raise _refusal(self.rules.challenge())
+        if self.rules.broken:
+            raise RefusedError(503, self.rules.broken)
         upstream = self.rules.upstream(self._seen)
         names = self.rules.hidden | {name.lower().encode() for name, _ in upstream.fields}
         if names:

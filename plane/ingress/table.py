@@ -21,6 +21,7 @@ from plane.ingress.limits import Limits
 from plane.ingress.records import Records
 from plane.ingress.retry import retry_of
 from plane.ingress.upstream import Address, Endpoint, Pool
+from plane.ingress.upstreamtls import UpstreamTls, tls_of
 from plane.policies import Canary, Policies
 from plane.router import Router
 from plane.routes import External, Port, Routes, names
@@ -121,13 +122,20 @@ class Target:
 class Rules(Conduct):
     """The policies of a route, ready for requests, with what is known to an ingress only.
 
-    known  digests of the Authorization fields that were right: to look at a password takes its time
+    known   digests of the Authorization fields that were right: to look at a password takes its time
+    tls     how endpoints are spoken to, None for plain HTTP, or ``broken``: why they cannot be
     """
 
     def __init__(self, policies: Policies):
         super().__init__(policies)
         self.retry = retry_of(policies)
         self.known: set[bytes] = set()
+        self.tls: UpstreamTls | None = None
+        self.broken = ""
+        try:
+            self.tls = tls_of(policies)
+        except ValueError as error:
+            self.broken = str(error)
 
 
 class Alternative(NamedTuple):

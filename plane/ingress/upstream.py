@@ -11,11 +11,13 @@ over while there are others. That holds for an address, as long as there is an e
 import asyncio
 import errno
 import os
+import ssl
 from collections.abc import Collection
 
 from plane.balance import Standing
 from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.timeouts import Timeouts
+from plane.ingress.upstreamtls import UpstreamTls
 from plane.sharing import is_refusal
 
 TICK_S = 0.25  # how exactly timeouts are kept, unless they are shorter themselves
@@ -41,7 +43,7 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        return sum(len(endpoint.idle) for endpoint in self._endpoints.values())
+        return sum(endpoint.waiting for endpoint in self._endpoints.values())
 
     def endpoint(self, address: Address) -> "Endpoint":
         """The endpoint at an address, always the same one while it is known."""
@@ -49,12 +51,18 @@ class Pool:
             self._endpoints[address] = Endpoint(address, self.loop.time())
         return self._endpoints[address]
 
-    def keep(self, addresses: Collection[Address]) -> None:
-        """Forget the other endpoints: idle connections to them are closed, those at work are closed after it."""
+    def keep(self, addresses: Collection[Address], secured: Collection[UpstreamTls] = ()) -> None:
+        """Forget the other endpoints, and ways to secure connections to them.
+
+        Idle connections to them are closed, those at work are closed after it.
+        """
         for address in self._endpoints.keys() - addresses:
             endpoint = self._endpoints.pop(address)
             self.put_in(endpoint)
             endpoint.leave()
+        for endpoint in self._endpoints.values():
+            for tls in endpoint.secured.keys() - secured:
+                endpoint.secured.pop(tls).leave()
 
     @property
     def out(self) -> int:
@@ -75,11 +83,15 @@ class Pool:
     def ticks(self, seconds: float) -> float:
         return seconds / self._tick_s
 
-    async def connection(self, endpoint: "Endpoint", *, fresh: bool = False, connect_s: float = 0.0) -> "Connection":
+    async def connection(
+        self, endpoint: "Endpoint", *, fresh: bool = False, connect_s: float = 0.0, tls: UpstreamTls | None = None
+    ) -> "Connection":
         """An idle connection, or a new one, which it always is if ``fresh``. Raises UnansweredError.
 
-        ``connect_s`` is how long that may take, 0 for as long as usual.
+        ``connect_s`` is how long that may take, with the handshake of ``tls``; 0 for as long as usual.
         """
+        if tls is not None:
+            endpoint = endpoint.by(tls)
         connect_s = connect_s or self._connect_s
         while endpoint.idle and not fresh:
             connection = endpoint.idle.pop()
@@ -88,12 +100,21 @@ class Pool:
         ip, port = endpoint.address
         try:
             async with asyncio.timeout(connect_s):
-                transport, protocol = await self.loop.create_connection(lambda: Connection(self, endpoint), ip, port)
+                transport, protocol = await self.loop.create_connection(
+                    lambda: Connection(self, endpoint),
+                    ip,
+                    port,
+                    ssl=tls.context if tls is not None else None,
+                    server_hostname=tls.name if tls is not None else None,
+                )
             if is_refusal(transport.get_extra_info("socket")):
                 transport.abort()
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except TimeoutError:
             raise UnansweredError(504, f"no connection within {connect_s:g} s", kind="timeout", unsent=True) from None
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", "") or error.reason or str(error)
+            raise UnansweredError(502, f"no TLS: {why}", unsent=True) from error
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise UnansweredError(502, f"no connection: {why}", unsent=True) from error
@@ -123,15 +144,30 @@ class Pool:
 class Endpoint(Standing):
     """Where requests go: an address, and its idle connections, the one used last at the end."""
 
-    __slots__ = ("address", "idle", "left")
+    __slots__ = ("address", "idle", "left", "secured")
 
     def __init__(self, address: Address, since_s: float):
         super().__init__(since_s)
         self.address = address
         self.idle: list[Connection] = []
         self.left = False
+        self.secured: dict[UpstreamTls, Endpoint] = {}  # the same one, reached by TLS
+
+    def by(self, tls: UpstreamTls) -> "Endpoint":
+        """The connections to it that are secured in a way."""
+        if tls not in self.secured:
+            self.secured[tls] = Endpoint(self.address, self.since_s)
+            self.secured[tls].left = self.left
+        return self.secured[tls]
+
+    @property
+    def waiting(self) -> int:
+        """How many connections wait for a request."""
+        return len(self.idle) + sum(other.waiting for other in self.secured.values())
 
     def leave(self) -> None:
         self.left = True
+        for other in self.secured.values():
+            other.leave()
         while self.idle:
             self.idle.pop().abort()
