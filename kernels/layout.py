@@ -274,6 +274,7 @@ POLICY = np.dtype(
         ("retry_tries", "u4"),
         ("retry_timeout_ms", "u4"),
         ("hash_by", "u4"),  # text, with variables
+        ("hash_subset", "u4"),  # how many endpoints share the requests that are equal by it; 0: one has them
         ("cookie", "u4"),  # text: its name
         ("cookie_persistent", "u1"),
         ("cookie_change_on_failure", "u1"),
@@ -281,6 +282,7 @@ POLICY = np.dtype(
         ("cookie_path", "u4"),  # text
         ("cookie_domain", "u4"),  # text
         ("cookie_same_site", "u4"),  # text
+        ("cookie_conditional", "u1"),
         ("cookie_expires_s", "u4"),
         ("cookie_max_age_s", "u4"),
         ("upstream_tls", "u1"),  # endpoints speak HTTPS
@@ -320,6 +322,7 @@ CANARY = np.dtype(
         ("cookie", "u4"),  # text
         ("weight", "u4"),  # out of total
         ("total", "u4"),
+        ("forgetful", "u4"),  # the cookie of affinity does not count
     ],
     align=True,
 )

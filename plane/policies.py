@@ -58,8 +58,10 @@ class Policies:
     upstream_host      Host
     …_timeout_ms       0 for the plane's own
     retry…             after what, how often and for how long another endpoint is tried; 0 for the plane's own
-    hash_by            requests for which this is equal go to one endpoint; with VARIABLES and REQUEST_VARIABLES
-    cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come
+    hash_by            requests for which this is equal go to one endpoint, or share ``hash_subset`` of them; with
+                       VARIABLES and REQUEST_VARIABLES
+    cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come;
+                       conditional: without SameSite=None for browsers that take that for Strict
     upstream_tls       endpoints are spoken to by TLS, in every dialect
     tls…               the name they are told (SNI) and, if ``tls_verify``, must have by ``tls_authorities``; versions
                        and ciphers that may be agreed on, empty for OpenSSL's; who we are. Certificates are PEM
@@ -100,6 +102,7 @@ class Policies:
     retry_tries: int = 0
     retry_timeout_ms: int = 0
     hash_by: str = ""
+    hash_subset: int = 0
     cookie: str = ""
     cookie_persistent: bool = False
     cookie_change_on_failure: bool = False
@@ -107,6 +110,7 @@ class Policies:
     cookie_path: str = ""
     cookie_domain: str = ""
     cookie_same_site: str = ""
+    cookie_conditional: bool = False
     cookie_expires_s: int = 0
     cookie_max_age_s: int = 0
     upstream_tls: bool = False
@@ -143,7 +147,10 @@ NONE = Policies()
 
 @dataclass(frozen=True)
 class Canary:
-    """Which requests of a rule go to another Service: header before cookie before ``weight`` out of ``total``."""
+    """Which requests of a rule go to another Service: header before cookie before ``weight`` out of ``total``.
+
+    ``forgetful``: 1 where the cookie of affinity does not keep a client at the choice it once had.
+    """
 
     header: str = ""
     header_value: str = ""
@@ -151,6 +158,7 @@ class Canary:
     cookie: str = ""
     weight: int = 0
     total: int = 100
+    forgetful: int = 0
 
 
 @dataclass(frozen=True)

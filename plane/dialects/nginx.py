@@ -23,6 +23,7 @@ CORS_HEADERS = (
 )
 CORS_MAX_AGE_S = 1_728_000
 BURST = 5
+SUBSET = 3
 DEFAULT_COOKIE = "INGRESSCOOKIE"
 
 # Values of load-balance → name of the algorithm; others, also least_conn and ip_hash of old, are refused.
@@ -98,7 +99,10 @@ ACTED_ON: dict[str, Reader] = {
     "proxy-ssl-ciphers": values.ciphers,
     "load-balance": values.one_of(*BALANCED),
     "upstream-hash-by": values.hashed,
+    "upstream-hash-by-subset": values.boolean,
+    "upstream-hash-by-subset-size": values.whole(1, 1 << 16),
     "affinity": values.one_of("cookie"),
+    "affinity-canary-behavior": values.one_of("sticky", "legacy"),
     "affinity-mode": values.one_of("balanced", "persistent"),
     "session-cookie-name": values.field_name,
     "session-cookie-expires": values.whole(1),
@@ -106,6 +110,7 @@ ACTED_ON: dict[str, Reader] = {
     "session-cookie-path": values.token,
     "session-cookie-domain": values.token,
     "session-cookie-samesite": values.one_of("none", "lax", "strict", fold=True),
+    "session-cookie-conditional-samesite-none": values.boolean,
     "session-cookie-secure": values.boolean,
     "session-cookie-change-on-failure": values.boolean,
 }
@@ -115,7 +120,6 @@ NOT_YET: dict[str, str] = {
     "fastcgi-params-configmap": ": the plane keeps no ConfigMaps",
     **dict.fromkeys(
         (
-            "affinity-canary-behavior",
             "auth-always-set-cookie",
             "auth-cache-duration",
             "auth-cache-key",
@@ -164,12 +168,9 @@ NOT_YET: dict[str, str] = {
             "relative-redirects",
             "satisfy",
             "service-upstream",
-            "session-cookie-conditional-samesite-none",
             "ssl-ciphers",
             "ssl-passthrough",
             "ssl-prefer-server-ciphers",
-            "upstream-hash-by-subset",
-            "upstream-hash-by-subset-size",
             "use-port-in-redirects",
         ),
         "",
@@ -179,7 +180,6 @@ NOT_YET: dict[str, str] = {
 GUARDS = ("auth-url", "auth-tls-secret")
 # Of those the values that say what the plane does anyway, of which there is nothing to warn.
 SO_ANYWAY: dict[str, tuple[str, ...]] = {
-    "affinity-canary-behavior": ("sticky",),
     "auth-tls-verify-client": ("off",),
     "enable-modsecurity": ("false",),
     "enable-opentelemetry": ("false",),
@@ -194,7 +194,6 @@ SO_ANYWAY: dict[str, tuple[str, ...]] = {
     "relative-redirects": ("false",),
     "satisfy": ("all",),
     "service-upstream": ("false",),
-    "session-cookie-conditional-samesite-none": ("false",),
     "ssl-passthrough": ("false",),
     "use-port-in-redirects": ("false",),
 }
@@ -218,6 +217,9 @@ NEEDED = (
     ("canary-by-header-pattern", "canary-by-header", "the name of a header"),
     ("auth-secret", "auth-type", '"basic"'),
     ("auth-type", "auth-secret", "the name of a Secret"),
+    ("upstream-hash-by-subset", "upstream-hash-by", "variables"),
+    ("upstream-hash-by-subset-size", "upstream-hash-by-subset", '"true"'),
+    ("affinity-canary-behavior", "canary", '"true"'),
     ("x-forwarded-prefix", "rewrite-target", "a path"),
     ("limit-burst-multiplier", "limit-rps or limit-rpm", "a number"),
     *((name, "backend-protocol", '"HTTPS"') for name in ACTED_ON if name.startswith("proxy-ssl-")),
@@ -314,6 +316,7 @@ def _canary(said: Said) -> Canary:
         cookie=said.get("canary-by-cookie", ""),
         weight=said.get("canary-weight", 0),
         total=max(100, said.get("canary-weight-total", 100)),
+        forgetful=int(said.get("affinity-canary-behavior") == "legacy"),
     )
 
 
@@ -346,6 +349,7 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         retry_tries=(said["proxy-next-upstream-tries"] or NO_LIMIT) if "proxy-next-upstream-tries" in said else 0,
         retry_timeout_ms=1000 * said.get("proxy-next-upstream-timeout", 0),
         hash_by=said.get("upstream-hash-by", ""),
+        hash_subset=said.get("upstream-hash-by-subset-size", SUBSET) if said.get("upstream-hash-by-subset") else 0,
         **_cors(said),
         **_cookie(said),
         **_tls(said),
@@ -413,6 +417,7 @@ def _cookie(said: Said) -> dict[str, Any]:
         "cookie_path": said.get("session-cookie-path", ""),
         "cookie_domain": said.get("session-cookie-domain", ""),
         "cookie_same_site": said.get("session-cookie-samesite", "").capitalize(),
+        "cookie_conditional": said.get("session-cookie-conditional-samesite-none", False),
         "cookie_expires_s": said.get("session-cookie-expires", 0),
         "cookie_max_age_s": said.get("session-cookie-max-age", 0),
     }

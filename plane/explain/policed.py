@@ -101,7 +101,8 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
     if policies.cookie:
         yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
     elif policies.hash_by:
-        yield f"all requests with the same {policies.hash_by} go to one endpoint, here {conduct.hash_key(request)}"
+        where = f"some of {policies.hash_subset} endpoints" if policies.hash_subset else "one endpoint"
+        yield f"all requests with the same {policies.hash_by} go to {where}, here {conduct.hash_key(request)}"
     if policies.body_limit:
         yield f"a body of more than {policies.body_limit} bytes gets 413"
     yield from _patience(policies)

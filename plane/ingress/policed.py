@@ -5,6 +5,7 @@ timeouts and the cookie of affinity. A request of a route without policies never
 """
 
 import hashlib
+import random
 import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address
@@ -115,7 +116,8 @@ class Policed:
         if not policies.cookie_persistent:
             key, chosen = self._balanced(key, chosen, backends, addresses, failed)
         secure = self._seen.scheme == "https"
-        cookie = affinity.set_cookie(policies, key, service, secure=secure, now_s=time.time())
+        agent = self._seen.value("user-agent")
+        cookie = affinity.set_cookie(policies, key, service, secure=secure, now_s=time.time(), agent=agent)
         self._cookie = f"Set-Cookie: {cookie}".encode()
         return chosen
 
@@ -153,10 +155,10 @@ class Policed:
         return right
 
     def _hashed(self, there: Sequence[Backend]) -> Backend | None:
-        """The backend that equal requests have of those that are there."""
-        addresses = [_address(backend) for backend in there]
-        found = affinity.endpoint_of(self.rules.hash_key(self._seen), addresses, persistent=False)
-        return None if found is None else there[found]
+        """The backend that equal requests have of those that are there, or one of some that share them."""
+        addresses, subset = [_address(backend) for backend in there], self.rules.policies.hash_subset
+        found = affinity.endpoints_of(self.rules.hash_key(self._seen), addresses, subset or 1)
+        return there[random.choice(found)] if found else None
 
     @staticmethod
     def _balanced(
