@@ -1,10 +1,10 @@
 """Which endpoint of a Service a request gets, by every algorithm but plain turns, which cost less where they are. Pure.
 
-Law: names mean for requests what they mean for connections (``kernels.lb.select``), as far as a request is like one:
-the load of an endpoint is the requests that it has of this ingress. Of those with the least load it is that whose
-turn it is, as in NGINX's least_conn, for most requests are over before the next one comes and the first in the list
-would get them all. What hashes ranks the endpoints for each client (rendezvous hashing), so that only the clients of an
-endpoint that goes, or has failed, move.
+Law: names mean for requests what they mean for connections (``kernels.lb.select``), as far as a request is like one.
+The load of an endpoint is what it has under way of this ingress' requests to such targets. Of those with the least
+load it is that whose turn it is, as in NGINX's least_conn, for most requests are over before the next one comes and the
+first in the list would get them all. What hashes ranks the endpoints for each client (rendezvous hashing), so that only
+the clients of an endpoint that goes, or has failed, move.
 
     random             by weight
     rr wrr             turns; wrr interleaved by weight, as IPVS has it
@@ -60,6 +60,34 @@ class Standing:
     def _faded(self, now_s: float, took_s: float) -> float:
         kept = math.exp(-max(now_s - self.heard_s, 0.0) / DECAY_S)
         return self.latency_s * kept + took_s * (1 - kept)
+
+
+class Watch:
+    """A request as those see it who choose by more than turns. ``client`` is that of ``Balancer.next``."""
+
+    __slots__ = ("_endpoint", "_since_s", "client")
+
+    def __init__(self, client: int):
+        self.client = client
+        self._endpoint: Standing | None = None
+        self._since_s = 0.0
+
+    def take(self, endpoint: Standing, now_s: float) -> None:
+        """An endpoint has the request now, and the one before, if any, has it no more."""
+        self.leave()
+        endpoint.under_way += 1
+        self._endpoint, self._since_s = endpoint, now_s
+
+    def answered(self, now_s: float) -> None:
+        """The whole of its answer has come."""
+        if self._endpoint is not None:
+            self._endpoint.heard(now_s - self._since_s, now_s)
+
+    def leave(self) -> None:
+        """The endpoint has it no more."""
+        if self._endpoint is not None:
+            self._endpoint.under_way -= 1
+            self._endpoint = None
 
 
 class Candidate(Protocol):

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
 
 from kernels.layout import MAGLEV
-from plane.balance import client_of
+from plane.balance import Watch, client_of
 from plane.ingress import forwarding
 from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
@@ -29,7 +29,7 @@ from plane.ingress.records import Records
 from plane.ingress.retry import DEFAULT, Retry
 from plane.ingress.table import Backend, NamedTarget, Table, Target
 from plane.ingress.tunnel import Tunnel
-from plane.ingress.upstream import Endpoint, Pool
+from plane.ingress.upstream import Pool
 
 CLIENT_LEFT = 499
 CLOSING = (400, 431, 501, 505)  # after these nobody knows where the next request begins, or wants to
@@ -44,7 +44,6 @@ class Exchange:
         "_backend",
         "_bodiless",
         "_body",
-        "_client",
         "_connection",
         "_faults",
         "_head",
@@ -59,8 +58,7 @@ class Exchange:
         "_table",
         "_target",
         "_timeout_s",
-        "_tried",
-        "_tried_s",
+        "_watch",
     )
 
     def __init__(self, request: web.BaseRequest, table: Table, pool: Pool, *, keep_alive: bool, body_timeout_s: float):
@@ -77,9 +75,7 @@ class Exchange:
         self._target: Target | None = None
         self._backend: Backend | None = None
         self._policed: Policed | None = None  # the route has policies
-        self._client = 0  # a number that stands for who asks, where endpoints are chosen by it
-        self._tried: Endpoint | None = None  # that has the request, and since when, where that counts
-        self._tried_s = 0.0
+        self._watch: Watch | None = None  # what endpoints are chosen by, if not by turns
         self._route = 0
         self._retries = 0
         self._faults = 0  # tries that an endpoint is to blame for
@@ -114,8 +110,8 @@ class Exchange:
                 self._policed.leave()
             if self._connection is not None:
                 self._connection.abort()
-            if self._tried is not None:
-                self._tried.under_way -= 1
+            if self._watch is not None:
+                self._watch.leave()
 
     def record(self, records: Records, received_ns: int) -> None:
         head, backend, target = self._head, self._backend, self._target
@@ -211,8 +207,8 @@ class Exchange:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
         began_s = self._pool.loop.time() if retry.within_s else 0.0
-        if target.by_client:
-            self._client = self._who(head)
+        if target.watched:
+            self._watch = Watch(self._who(head) if target.by_client else 0)
         failed: list[Backend] = []
         fresh, error, attempt = False, None, 0
         backend = self._next(target, failed)
@@ -258,7 +254,8 @@ class Exchange:
     async def _try(self, backend: Backend, data: bytes, head: RequestHead, *, fresh: bool) -> Connection:
         """One try; returns with the head of an answer. Raises UnansweredError."""
         policed = self._policed
-        self._take(backend.endpoint)
+        if self._watch is not None:
+            self._watch.take(backend.endpoint, self._pool.loop.time())
         if policed is None:
             connection = await self._pool.connection(backend.endpoint, fresh=fresh)
         else:
@@ -272,15 +269,6 @@ class Exchange:
             self._sender = asyncio.create_task(self._send_body(connection, head))
         await connection.head()
         return connection
-
-    def _take(self, endpoint: Endpoint) -> None:
-        """An endpoint has the request now, and the one before, if any, has it no more."""
-        if self._tried is not None:
-            self._tried.under_way -= 1
-        endpoint.under_way += 1
-        self._tried = endpoint
-        if self._target is not None and self._target.learns:
-            self._tried_s = self._pool.loop.time()
 
     def _blame(self, backend: Backend) -> None:
         """The endpoint is why there is no answer, or none that the policy takes for one."""
@@ -306,9 +294,8 @@ class Exchange:
         return self._sender is not None
 
     def _next(self, target: Target, failed: list[Backend]) -> Backend | None:
-        if self._policed is None:
-            return target.next(failed, self._client)
-        return self._policed.next(target, failed, self._client)
+        client = self._watch.client if self._watch is not None else 0
+        return target.next(failed, client) if self._policed is None else self._policed.next(target, failed, client)
 
     def _frame(self, head: RequestHead) -> list[bytes]:
         """Where the body ends, said anew; takes the body if all of it is here."""
@@ -392,9 +379,8 @@ class Exchange:
         if not whole and not await self._relay_rest(connection, chunked=chunked):
             return CLOSED
         self._status = connection.status
-        if self._tried_s and self._tried is not None:
-            now_s = self._pool.loop.time()
-            self._tried.heard(now_s - self._tried_s, now_s)
+        if self._watch is not None:
+            self._watch.answered(self._pool.loop.time())
         if self._head and not self._head.desync and (self._sender is None or self._sender.done()):
             connection.release()
             self._connection = None

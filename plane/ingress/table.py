@@ -44,7 +44,8 @@ class Backend:
 class Target:
     """A port of a Service, and the algorithm by which its endpoints are chosen.
 
-    by_client  the algorithm has to know who asks, and ``learns``: how long answers take
+    watched    the algorithm is not that of turns, and what it goes by has to be kept: see ``Watch``
+    by_client  it has to know who asks
     """
 
     __slots__ = (
@@ -54,10 +55,10 @@ class Target:
         "_turn",
         "algorithm",
         "by_client",
-        "learns",
         "row",
         "service",
         "status",
+        "watched",
     )
 
     def __init__(self, service: Port, row: np.void, backends: tuple[Backend, ...], loop: asyncio.AbstractEventLoop):
@@ -65,7 +66,6 @@ class Target:
         self.status = int(row["status"])  # what clients are told while there is no endpoint
         self.algorithm = int(row["algorithm"])
         self.by_client = self.algorithm in BY_CLIENT
-        self.learns = self.algorithm == EWMA
         self.row = -1  # index of the Service's name in the records
         self._backends = backends
         self._turn = 0
@@ -73,6 +73,7 @@ class Target:
         slow_start_s = int(row["slow_start_s"])
         in_turn = self.algorithm == RR and not slow_start_s
         self._balancer = None if in_turn else Balancer(self.algorithm, slow_start_s)
+        self.watched = not in_turn
 
     def go_on(self, before: "Target") -> None:
         """With the turns of the target that this one replaces."""
@@ -80,7 +81,7 @@ class Target:
         if self._balancer is not None:
             if before._balancer is not None:
                 self._balancer.go_on(before._balancer)
-            if self.learns:
+            if self.algorithm == EWMA:
                 self._balancer.settle(self._backends, self._loop.time())
 
     @property
