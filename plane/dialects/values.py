@@ -171,6 +171,7 @@ def secret(text: str) -> str:
 
 
 def switch(text: str) -> bool:
+    """As NGINX writes what is on or off."""
     if text not in ("on", "off"):
         raise ValueError('write "on" or "off"')
     return text == "on"
