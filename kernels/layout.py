@@ -28,6 +28,9 @@ OUTCOMES = ("NONE", "NEW", "TRACKED", "NO_FRONTEND", "REJECT", "DROP", "PUNT")
 # Cilium's Maglev, and the power of two choices (Mitzenmacher).
 RANDOM, RR, WRR, LC, WLC, SH, DH, SED, NQ, MH, MAGLEV, P2C = range(12)
 ALGORITHMS = ("random", "rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh", "maglev", "p2c")
+# An ingress has one more, which goes by how long answers take: ingress-nginx's.
+EWMA = len(ALGORITHMS)
+INGRESS_ALGORITHMS = (*ALGORITHMS, "ewma")
 
 # State of a backend. Only a READY one is in pools. The flows of a DRAINING one, which terminates and still serves, go
 # on; of an UNREADY one TCP connections do, while UDP flows, which nobody ends, are picked again as kube-proxy has it.
@@ -219,9 +222,10 @@ TARGET = np.dtype(
         ("first_endpoint", "u4"),  # endpoints[first_endpoint : first_endpoint + endpoints]
         ("endpoints", "u4"),
         ("service", "u4"),  # row of Routes.services
-        ("algorithm", "u1"),
+        ("algorithm", "u1"),  # one of INGRESS_ALGORITHMS
         ("spare", "u1"),
         ("status", "u2"),  # answered when there is no endpoint
+        ("slow_start_s", "u2"),  # for how long an endpoint that has become ready gets less than its share
     ],
     align=True,
 )
@@ -270,6 +274,7 @@ POLICY = np.dtype(
         ("retry_tries", "u4"),
         ("retry_timeout_ms", "u4"),
         ("hash_by", "u4"),  # text, with variables
+        ("hash_subset", "u4"),  # how many endpoints share the requests that are equal by it; 0: one has them
         ("cookie", "u4"),  # text: its name
         ("cookie_persistent", "u1"),
         ("cookie_change_on_failure", "u1"),
@@ -277,8 +282,17 @@ POLICY = np.dtype(
         ("cookie_path", "u4"),  # text
         ("cookie_domain", "u4"),  # text
         ("cookie_same_site", "u4"),  # text
+        ("cookie_conditional", "u1"),
         ("cookie_expires_s", "u4"),
         ("cookie_max_age_s", "u4"),
+        ("upstream_tls", "u1"),  # endpoints speak HTTPS
+        ("tls_name", "u4"),  # text, here and below
+        ("tls_verify", "u1"),
+        ("tls_protocols", "u4"),
+        ("tls_ciphers", "u4"),
+        ("tls_authorities", "u4"),
+        ("tls_chain", "u4"),
+        ("tls_key", "u4"),
     ],
     align=True,
 )
@@ -308,6 +322,7 @@ CANARY = np.dtype(
         ("cookie", "u4"),  # text
         ("weight", "u4"),  # out of total
         ("total", "u4"),
+        ("forgetful", "u4"),  # the cookie of affinity does not count
     ],
     align=True,
 )

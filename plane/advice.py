@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from kernels.layout import ALGORITHMS, RANDOM
+from kernels.layout import ALGORITHMS, DH, RANDOM
 from plane import dialects
 from plane.annotationadvice import remarks
 from plane.controllers.addressing import is_balanced
@@ -295,8 +295,11 @@ def _backend(obj: Object, backend: Place, snapshot: Snapshot) -> Iterator[str]:
     if service is None:
         what = f'there is no Service "{name}" in namespace {namespace}; requests get 503'
         yield _said(obj, backend.at("name").path, what)
-    elif found is not None and service.slow_start_s:
-        what = f'Service "{name}" has slow start, which holds for its own addresses and not yet through an Ingress'
+    elif found is not None and algorithm_of(service, RANDOM) == DH:
+        what = (
+            f'Service "{name}" is balanced by the address that is connected to (dh), which says nothing of requests '
+            "through an Ingress: endpoints take turns there"
+        )
         yield _said(obj, backend.at("name").path, what)
     elif found is None:
         port = backend.at("port", "name") if backend.at("port", "name").given else backend.at("port", "number")

@@ -6,12 +6,20 @@ sessions, of one that goes only its own move. Persistent, its key is the endpoin
 """
 
 import hashlib
+import heapq
 import random
+import re
 from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
 from plane.policies import Policies
+
+# Browsers that refuse SameSite=None, or take it for Strict: those that ingress-nginx knows (lua/util/same_site.lua), of
+# https://www.chromium.org/updates/same-site/incompatible-clients.
+_OLD_BROWSER = re.compile(
+    r"Chrome/[456]|CPU iPhone OS 12|iPad; CPU OS 12|^(?!.*Chrome)(?=.*Macintosh)(?=.*Intel Mac OS X 10_14)(?=.*Safari)"
+)
 
 
 def cookie_of(header: str, name: str) -> str:
@@ -38,6 +46,11 @@ def endpoint_of(key: str, addresses: Sequence[str], *, persistent: bool) -> int 
     return max(range(len(addresses)), key=lambda number: _digest(f"{key}|{addresses[number]}"))
 
 
+def endpoints_of(key: str, addresses: Sequence[str], count: int) -> list[int]:
+    """Indices of so many endpoints that share what a key stands for, that of ``endpoint_of`` first."""
+    return heapq.nlargest(count, range(len(addresses)), key=lambda number: _digest(f"{key}|{addresses[number]}"))
+
+
 def new_key(address: str, *, persistent: bool) -> str:
     """The key of a client who has none; a persistent one is that of the endpoint at ``address``."""
     return _digest(address) if persistent else f"{random.getrandbits(64):016x}"
@@ -48,8 +61,8 @@ def backend_key(service: str) -> str:
     return _digest(service)
 
 
-def set_cookie(policies: Policies, key: str, service: str, *, secure: bool, now_s: float) -> str:
-    """The value of the Set-Cookie field."""
+def set_cookie(policies: Policies, key: str, service: str, *, secure: bool, now_s: float, agent: str = "") -> str:
+    """The value of the Set-Cookie field; ``agent`` is the browser, as it names itself."""
     parts = [f"{policies.cookie}={key}|{backend_key(service)}"]
     if policies.cookie_expires_s:
         parts.append(f"Expires={formatdate(now_s + policies.cookie_expires_s, usegmt=True)}")
@@ -61,7 +74,8 @@ def set_cookie(policies: Policies, key: str, service: str, *, secure: bool, now_
     if secure or policies.cookie_secure:
         parts.append("Secure")
     parts.append("HttpOnly")
-    if policies.cookie_same_site:
+    misread = policies.cookie_conditional and policies.cookie_same_site == "None" and _OLD_BROWSER.search(agent)
+    if policies.cookie_same_site and not misread:
         parts.append(f"SameSite={policies.cookie_same_site}")
     return "; ".join(parts)
 

@@ -43,9 +43,12 @@ def _field(annotation: str) -> str:
 
 
 def _secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
-    if asked.policies.denied or asked.auth_secret is None:
-        if asked.policies.denied:
-            yield _field(f"{nginx.PREFIX}auth-secret"), f"{asked.policies.denied}; requests get 503"
+    if asked.policies.denied:
+        name = "proxy-ssl-secret" if asked.policies.denied.startswith("proxy-ssl-secret") else "auth-secret"
+        yield _field(nginx.PREFIX + name), f"{asked.policies.denied}; requests get 503"
+        return
+    yield from _tls_secret(asked, snapshot)
+    if asked.auth_secret is None:
         return
     namespace, name, by_key = asked.auth_secret
     field, secret = _field(f"{nginx.PREFIX}auth-secret"), snapshot.get("Secret", namespace, name)
@@ -59,6 +62,22 @@ def _secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
     for user in unusable(users):
         what = "the password's hash is none of bcrypt, apr1, MD5, SHA-256, SHA-512, {SHA} and {SSHA}"
         yield field, f'Secret "{name}", user {user}: {what}; this user gets 401'
+
+
+def _tls_secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    """What the Secret with certificates towards endpoints lacks."""
+    if asked.tls_secret is None or not asked.policies.upstream_tls:
+        return
+    namespace, name = asked.tls_secret
+    field, secret = _field(f"{nginx.PREFIX}proxy-ssl-secret"), snapshot.get("Secret", namespace, name)
+    if secret is None:
+        yield field, f'there is no Secret "{name}" in namespace {namespace}; requests get 503'
+        return
+    data = secret.get("data") or {}
+    if asked.policies.tls_verify and not data.get("ca.crt"):
+        yield field, f'Secret "{name}" has no ca.crt to verify endpoints by; requests get 503'
+    if bool(data.get("tls.crt")) != bool(data.get("tls.key")):
+        yield field, f'Secret "{name}" has one of tls.crt and tls.key only; endpoints are shown no certificate'
 
 
 def _ranges(asked: Asked) -> Iterator[Said]:

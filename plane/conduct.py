@@ -254,7 +254,7 @@ class Choice(NamedTuple):
 
 def choose(canary: Canary, request: Request, policies: Policies, services: tuple[str, str]) -> Choice:
     """Which of the two ``services``, the rule's own and the canary's, a request goes to: in ingress-nginx's order."""
-    if policies.cookie:
+    if policies.cookie and not canary.forgetful:
         _, sticks_to = held(request.value("cookie"), policies.cookie)
         if sticks_to and sticks_to in map(backend_key, services):
             return Choice(sticks_to == backend_key(services[1]), f"cookie {policies.cookie} keeps to its Service")

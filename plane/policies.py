@@ -58,8 +58,13 @@ class Policies:
     upstream_host      Host
     …_timeout_ms       0 for the plane's own
     retry…             after what, how often and for how long another endpoint is tried; 0 for the plane's own
-    hash_by            requests for which this is equal go to one endpoint; with VARIABLES and REQUEST_VARIABLES
-    cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come
+    hash_by            requests for which this is equal go to one endpoint, or share ``hash_subset`` of them; with
+                       VARIABLES and REQUEST_VARIABLES
+    cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come;
+                       conditional: without SameSite=None for browsers that take that for Strict
+    upstream_tls       endpoints are spoken to by TLS, in every dialect
+    tls…               the name they are told (SNI) and, if ``tls_verify``, must have by ``tls_authorities``; versions
+                       and ciphers that may be agreed on, empty for OpenSSL's; who we are. Certificates are PEM
     """
 
     denied: str = ""
@@ -97,6 +102,7 @@ class Policies:
     retry_tries: int = 0
     retry_timeout_ms: int = 0
     hash_by: str = ""
+    hash_subset: int = 0
     cookie: str = ""
     cookie_persistent: bool = False
     cookie_change_on_failure: bool = False
@@ -104,8 +110,17 @@ class Policies:
     cookie_path: str = ""
     cookie_domain: str = ""
     cookie_same_site: str = ""
+    cookie_conditional: bool = False
     cookie_expires_s: int = 0
     cookie_max_age_s: int = 0
+    upstream_tls: bool = False
+    tls_name: str = ""
+    tls_verify: bool = False
+    tls_protocols: str = ""
+    tls_ciphers: str = ""
+    tls_authorities: str = field(default="", repr=False)
+    tls_chain: str = field(default="", repr=False)
+    tls_key: str = field(default="", repr=False)
 
     @property
     def guards(self) -> bool:
@@ -132,7 +147,10 @@ NONE = Policies()
 
 @dataclass(frozen=True)
 class Canary:
-    """Which requests of a rule go to another Service: header before cookie before ``weight`` out of ``total``."""
+    """Which requests of a rule go to another Service: header before cookie before ``weight`` out of ``total``.
+
+    ``forgetful``: 1 where the cookie of affinity does not keep a client at the choice it once had.
+    """
 
     header: str = ""
     header_value: str = ""
@@ -140,6 +158,7 @@ class Canary:
     cookie: str = ""
     weight: int = 0
     total: int = 100
+    forgetful: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +173,8 @@ class Asked:
     regex        its paths are regular expressions, and so are all others of its hosts
     rewrite      every path is rewritten to this
     auth_secret  (namespace, name, whether each key is a user) of the Secret with passwords
+    tls_secret   (namespace, name) of the Secret with certificates towards endpoints
+    algorithm    name in INGRESS_ALGORITHMS by which endpoints are chosen; empty: as their Service says
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
     """
 
@@ -165,6 +186,8 @@ class Asked:
     regex: bool = False
     rewrite: str = ""
     auth_secret: tuple[str, str, bool] | None = None
+    tls_secret: tuple[str, str] | None = None
+    algorithm: str = ""
     canary: Canary | None = None
 
 

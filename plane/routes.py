@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.layout import (
-    ALGORITHMS,
     BACKEND,
+    DH,
     EXACT,
     HOST,
+    INGRESS_ALGORITHMS,
     PATH,
     PATH_KINDS,
     PREFIX,
@@ -36,9 +37,11 @@ from kernels.layout import (
 )
 from plane import dialects
 from plane.addresses import int_to_ip, ip_to_int
+from plane.balance import BY_CLIENT
 from plane.dns.names import followed, loops, service_key
 from plane.endpointindex import Change, EndpointIndex
 from plane.endpoints import eligible
+from plane.frontends import algorithm_of
 from plane.ingressclass import served
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
 from plane.passwords import users_of
@@ -109,7 +112,7 @@ class Routes:
     generation    of the Snapshot it was compiled from
     hosts         HOST[H+1]; row 0 holds, as its default, what requests get that no host takes
     paths         PATH[P+1], in order of hosts, of a host in order of matching
-    targets       TARGET[T+1], one for each port of a Service that a rule names
+    targets       TARGET[T+1], one for each port of a Service that a rule names and each algorithm
     endpoints     uint32[...]: backend ids, one run for each target
     backends      BACKEND[B+1], the row is the backend's stable id; filled where a target uses it
     text          uint8[...]: host names and paths, and what policies say
@@ -236,7 +239,7 @@ def dump(routes: Routes) -> str:
         if host["default"] or host["policy"]:
             lines.append(f"  default -> {_said(routes, host['default'], host['origin'], host['policy'])}")
     for number, target in enumerate(routes.targets[1:], start=1):
-        lines.append(f"target {routes.services[target['service']]} {ALGORITHMS[target['algorithm']]}")
+        lines.append(f"target {routes.services[target['service']]} {_balanced(target)}")
         if external := routes.externals.get(number):
             lines.append(f"  -> {external.name}:{external.port}")
         for backend in routes.endpoints[int(target["first_endpoint"]) :][: int(target["endpoints"])]:
@@ -245,6 +248,11 @@ def dump(routes: Routes) -> str:
     for certificate in routes.certificates:
         lines.append(f"certificate {certificate.host} {hashlib.sha256(certificate.chain).hexdigest()[:16]}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _balanced(target: np.void) -> str:
+    slow_start = f" slow start {target['slow_start_s']} s" if target["slow_start_s"] else ""
+    return f"{INGRESS_ALGORITHMS[target['algorithm']]}{slow_start}"
 
 
 def _said(routes: Routes, target: int, origin: int, policy: int) -> str:
@@ -309,7 +317,8 @@ class _Table:
         self.services: set[Name] = set()  # that backends name
         self._hosts: dict[str, _Host] = {}
         self._defaults: list[_Default] = []
-        self._targets: dict[Port, int] = {}
+        self._targets: dict[tuple[Port, int], int] = {}  # by port and algorithm
+        self._ports = [Port("", 0)]  # by row of targets
         self._rows = [np.zeros((), TARGET).item()]
         self._endpoints: list[int] = []
         self._used: dict[int, Endpoint] = {}
@@ -331,7 +340,7 @@ class _Table:
             self._add_rules(ingress, asked)
         for ingress, asked in rows:
             if asked.canary:
-                self._add_canary(ingress, asked.canary)
+                self._add_canary(ingress, asked, asked.canary)
 
     def _note_host(self, ingress: Object, asked: Asked, name: str, paths: list[Object]) -> None:
         host = self._hosts.setdefault(name, _Host((ingress, asked)))
@@ -350,7 +359,7 @@ class _Table:
             bare = replace(asked.policies, redirect="", redirect_status=0, https=False)
             policies = self._policies(replace(asked, policies=bare), False, {})
             policy = self._packer.policy(policies)
-            default = self._place(ingress, ingress["spec"]["defaultBackend"], -1, -1, policy)
+            default = self._place(ingress, asked, ingress["spec"]["defaultBackend"], -1, -1, policy)
             self._defaults.append(_Default(bool(rules), default, policies))
         for number, rule in enumerate(rules):
             name = (rule.get("host") or "").lower()
@@ -361,7 +370,7 @@ class _Table:
                 slot = matched(path, regex=host.regex)
                 if slot not in host.paths:
                     policy = self._policy(asked, name, path)
-                    host.paths[slot] = self._place(ingress, path["backend"], number, index, policy)
+                    host.paths[slot] = self._place(ingress, asked, path["backend"], number, index, policy)
                     host.said[slot] = path_said(path)
 
     def _policy(self, asked: Asked, host: str, path: Object) -> int:
@@ -386,6 +395,8 @@ class _Table:
                 policies = replace(policies, denied=f"there is no Secret {namespace}/{name} for auth-secret")
             else:
                 policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
+        if policies.upstream_tls and not policies.denied and asked.tls_secret:
+            policies = self._with_certificates(policies, *asked.tls_secret)
         if path and _rewrites(asked, path):
             policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
         elif policies.forwarded_prefix:
@@ -394,13 +405,26 @@ class _Table:
             policies = replace(policies, cookie_path=text if _PLAIN.match(text) else "/")
         return policies
 
+    def _with_certificates(self, policies: Policies, namespace: str, name: str) -> Policies:
+        """Those of a Secret, towards endpoints; where it is not there, or has no authorities to verify by, nobody."""
+        secret = self._snapshot.get("Secret", namespace, name)
+        if secret is None:
+            return replace(policies, denied=f"there is no Secret {namespace}/{name} for proxy-ssl-secret")
+        authorities, chain, key = (_pem_of(secret, file) for file in ("ca.crt", "tls.crt", "tls.key"))
+        if policies.tls_verify and not authorities:
+            return replace(policies, denied=f"Secret {namespace}/{name} has no ca.crt for proxy-ssl-verify")
+        return replace(policies, tls_authorities=authorities, tls_chain=chain, tls_key=key)
+
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""
         wildcard = f"*.{host.partition('.')[2]}"
         return bool(host) and any(name in self._hosts and self._hosts[name].secured for name in (host, wildcard))
 
-    def _add_canary(self, ingress: Object, canary: Canary) -> None:
-        """To the same rule of another Ingress, unless that has one, or leads to the same Service."""
+    def _add_canary(self, ingress: Object, asked: Asked, canary: Canary) -> None:
+        """To the same rule of another Ingress, unless that has one, or leads to the same Service.
+
+        Of what a canary asks for besides, its algorithm counts, as in ingress-nginx.
+        """
         for number, rule in enumerate(ingress["spec"].get("rules") or ()):
             host = self._hosts.get((rule.get("host") or "").lower())
             if host is None:
@@ -410,28 +434,32 @@ class _Table:
                 main = host.paths.get(slot, NOWHERE)
                 if main.canary or host.said.get(slot) != path_said(path):
                     continue
-                place = self._place(ingress, path["backend"], number, index, 0)
-                if place.target != main.target:
+                place = self._place(ingress, asked, path["backend"], number, index, 0)
+                if self._ports[place.target] != self._ports[main.target]:
                     row = self._packer.canary(canary, place.target, place.origin)
                     host.paths[slot] = main._replace(canary=row)
 
-    def _place(self, ingress: Object, backend: Object, rule: int, path: int, policy: int) -> _Place:
+    def _place(self, ingress: Object, asked: Asked, backend: Object, rule: int, path: int, policy: int) -> _Place:
         """Where a backend of an Ingress leads."""
         namespace = ingress["metadata"].get("namespace", "default")
         origin = self._origin(ingress, rule, path)
-        return _Place(self._target(namespace, backend.get("service") or {}), origin, policy)
+        return _Place(self._target(namespace, backend.get("service") or {}, asked.algorithm), origin, policy)
 
     def _origin(self, ingress: Object, rule: int, path: int) -> int:
         namespace, name = ingress["metadata"].get("namespace", "default"), ingress["metadata"]["name"]
         self._origins.append(Origin(namespace, name, rule, path))
         return len(self._origins) - 1
 
-    def _target(self, namespace: str, backend: Object) -> int:
-        """Row of the target that a backend's ``service`` means; a Service or port that is missing has no endpoint."""
+    def _target(self, namespace: str, backend: Object, wanted: str) -> int:
+        """Row of the target that a backend's ``service`` means; a Service or port that is missing has no endpoint.
+
+        ``wanted`` is the algorithm that the Ingress asks for, if any.
+        """
         service, port = find_port(self._snapshot, namespace, backend)
         self.services.add((namespace, backend.get("name", "")))
         named = Port(f"{namespace}/{backend.get('name', '')}", port.port if port else _named_port(backend))
-        if named not in self._targets:
+        algorithm = INGRESS_ALGORITHMS.index(wanted) if wanted else balanced_by(service)
+        if (named, algorithm) not in self._targets:
             endpoints = []
             if service and port and service.type == "ExternalName":
                 self.services.update(filter(None, map(service_key, followed(self._snapshot, service)[0])))
@@ -441,11 +469,13 @@ class _Table:
                 there = merged(service, self._index.of_service((namespace, service.name)))
                 endpoints = usable(there[port.name])
             ids = [self._index.ids[endpoint.key] for endpoint in endpoints]
-            self._targets[named] = row = len(self._rows)
-            self._rows.append((len(self._endpoints), len(ids), row, RR, 0, NO_ENDPOINT_STATUS))
+            self._targets[named, algorithm] = row = len(self._rows)
+            self._ports.append(named)
+            slow_start_s = service.slow_start_s if service and algorithm not in BY_CLIENT else 0
+            self._rows.append((len(self._endpoints), len(ids), row, algorithm, 0, NO_ENDPOINT_STATUS, slow_start_s))
             self._endpoints += ids
             self._used.update(zip(ids, endpoints, strict=True))
-        return self._targets[named]
+        return self._targets[named, algorithm]
 
     def routes(self, certificates: tuple[Certificate, ...]) -> Routes:
         # What no host takes: the default of an Ingress without rules, as in ingress-nginx, else that of any Ingress.
@@ -480,7 +510,7 @@ class _Table:
             policies=self._packer.tables(),
             text=freeze(np.frombuffer(bytes(self._text.bytes), np.uint8)),
             origins=tuple(self._origins),
-            services=(Port("", 0), *self._targets),
+            services=tuple(self._ports),
             externals=self._externals,
             certificates=certificates,
         )
@@ -587,6 +617,15 @@ def find_port(snapshot: Snapshot, namespace: str, backend: Object) -> tuple[Serv
     return service, found
 
 
+def balanced_by(service: Service | None) -> int:
+    """The algorithm that a Service has requests balanced by, unless an Ingress says otherwise.
+
+    What is chosen by the address that is connected to is in turn: through an Ingress that is nobody's.
+    """
+    found = algorithm_of(service, RR) if service else RR
+    return RR if found == DH else found
+
+
 def _external(service: Service, port: ServicePort) -> External:
     number = port.target_port if isinstance(port.target_port, int) else port.port
     return External(service.external_name.lower().removesuffix("."), number)
@@ -618,6 +657,14 @@ def _certificates(ingresses: Iterable[Object], snapshot: Snapshot) -> Iterator[C
                 if pair and host not in taken:
                     taken.add(host)
                     yield Certificate(host, *pair)
+
+
+def _pem_of(secret: Object, key: str) -> str:
+    """What a Secret has under a key, empty where that is no text."""
+    try:
+        return base64.b64decode((secret.get("data") or {}).get(key, ""), validate=True).decode("ascii")
+    except ValueError:
+        return ""
 
 
 def _pem(secret: Object | None) -> tuple[bytes, bytes] | None:

@@ -82,6 +82,8 @@ def not_acted_on(ingress: Object, snapshot: Snapshot) -> Iterator[Remark]:
             yield Remark(full_name, f"{NOT_YET}, so that nobody is let in: every request gets 503")
         elif name in nginx.NOT_YET and annotations[full_name] not in nginx.SO_ANYWAY.get(name, ()):
             yield Remark(full_name, NOT_YET + nginx.NOT_YET[name])
+        elif name == "backend-protocol" and (what := nginx.PROTOCOLS.get(annotations[full_name].strip().upper())):
+            yield Remark(full_name, what)
 
 
 def _annotations(ingress: Object) -> Mapping[str, str]:

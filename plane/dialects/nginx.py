@@ -23,7 +23,20 @@ CORS_HEADERS = (
 )
 CORS_MAX_AGE_S = 1_728_000
 BURST = 5
+SUBSET = 3
 DEFAULT_COOKIE = "INGRESSCOOKIE"
+
+# Values of load-balance → name of the algorithm; others, also least_conn and ip_hash of old, are refused.
+BALANCED = {"round_robin": "rr", "ewma": "ewma"}
+# Values of backend-protocol → what there is to warn of.
+PROTOCOLS = {
+    "HTTP": "",
+    "HTTPS": "",
+    "AUTO_HTTP": "endpoints are spoken to by plain HTTP/1.1, nothing says which want HTTPS; write HTTPS or HTTP",
+    "GRPC": "endpoints are spoken to by HTTP/1.1, which gRPC is not",
+    "GRPCS": "endpoints are spoken to by HTTP/1.1 over TLS, which gRPC is not",
+    "FCGI": "endpoints are spoken to by HTTP/1.1, not by FastCGI",
+}
 
 _url = values.url("scheme", "http_host", "host", "request_uri")
 _seconds = values.whole(1, 86_400)
@@ -77,8 +90,19 @@ ACTED_ON: dict[str, Reader] = {
     "auth-secret": values.secret,
     "auth-secret-type": values.one_of("auth-file", "auth-map"),
     "auth-realm": values.quotable,
+    "backend-protocol": values.one_of(*(name.lower() for name in PROTOCOLS), fold=True),
+    "proxy-ssl-secret": values.secret,
+    "proxy-ssl-verify": values.switch,
+    "proxy-ssl-name": values.host,
+    "proxy-ssl-server-name": values.switch,
+    "proxy-ssl-protocols": values.protocols,
+    "proxy-ssl-ciphers": values.ciphers,
+    "load-balance": values.one_of(*BALANCED),
     "upstream-hash-by": values.hashed,
+    "upstream-hash-by-subset": values.boolean,
+    "upstream-hash-by-subset-size": values.whole(1, 1 << 16),
     "affinity": values.one_of("cookie"),
+    "affinity-canary-behavior": values.one_of("sticky", "legacy"),
     "affinity-mode": values.one_of("balanced", "persistent"),
     "session-cookie-name": values.field_name,
     "session-cookie-expires": values.whole(1),
@@ -86,6 +110,7 @@ ACTED_ON: dict[str, Reader] = {
     "session-cookie-path": values.token,
     "session-cookie-domain": values.token,
     "session-cookie-samesite": values.one_of("none", "lax", "strict", fold=True),
+    "session-cookie-conditional-samesite-none": values.boolean,
     "session-cookie-secure": values.boolean,
     "session-cookie-change-on-failure": values.boolean,
 }
@@ -95,7 +120,6 @@ NOT_YET: dict[str, str] = {
     "fastcgi-params-configmap": ": the plane keeps no ConfigMaps",
     **dict.fromkeys(
         (
-            "affinity-canary-behavior",
             "auth-always-set-cookie",
             "auth-cache-duration",
             "auth-cache-key",
@@ -116,7 +140,6 @@ NOT_YET: dict[str, str] = {
             "auth-tls-verify-client",
             "auth-tls-verify-depth",
             "auth-url",
-            "backend-protocol",
             "connection-proxy-header",
             "custom-http-errors",
             "default-backend",
@@ -130,7 +153,6 @@ NOT_YET: dict[str, str] = {
             "fastcgi-index",
             "limit-rate",
             "limit-rate-after",
-            "load-balance",
             "mirror-host",
             "mirror-request-body",
             "mirror-target",
@@ -142,22 +164,13 @@ NOT_YET: dict[str, str] = {
             "proxy-http-version",
             "proxy-redirect-from",
             "proxy-redirect-to",
-            "proxy-ssl-ciphers",
-            "proxy-ssl-name",
-            "proxy-ssl-protocols",
-            "proxy-ssl-secret",
-            "proxy-ssl-server-name",
-            "proxy-ssl-verify",
             "proxy-ssl-verify-depth",
             "relative-redirects",
             "satisfy",
             "service-upstream",
-            "session-cookie-conditional-samesite-none",
             "ssl-ciphers",
             "ssl-passthrough",
             "ssl-prefer-server-ciphers",
-            "upstream-hash-by-subset",
-            "upstream-hash-by-subset-size",
             "use-port-in-redirects",
         ),
         "",
@@ -167,16 +180,13 @@ NOT_YET: dict[str, str] = {
 GUARDS = ("auth-url", "auth-tls-secret")
 # Of those the values that say what the plane does anyway, of which there is nothing to warn.
 SO_ANYWAY: dict[str, tuple[str, ...]] = {
-    "affinity-canary-behavior": ("sticky",),
     "auth-tls-verify-client": ("off",),
-    "backend-protocol": ("HTTP",),
     "enable-modsecurity": ("false",),
     "enable-opentelemetry": ("false",),
     "enable-owasp-core-rules": ("false",),
     "enable-rewrite-log": ("false",),
     "limit-rate": ("0",),
     "limit-rate-after": ("0",),
-    "load-balance": ("round_robin",),
     "proxy-cookie-domain": ("off",),
     "proxy-cookie-path": ("off",),
     "proxy-http-version": ("1.1",),
@@ -184,7 +194,6 @@ SO_ANYWAY: dict[str, tuple[str, ...]] = {
     "relative-redirects": ("false",),
     "satisfy": ("all",),
     "service-upstream": ("false",),
-    "session-cookie-conditional-samesite-none": ("false",),
     "ssl-passthrough": ("false",),
     "use-port-in-redirects": ("false",),
 }
@@ -208,8 +217,12 @@ NEEDED = (
     ("canary-by-header-pattern", "canary-by-header", "the name of a header"),
     ("auth-secret", "auth-type", '"basic"'),
     ("auth-type", "auth-secret", "the name of a Secret"),
+    ("upstream-hash-by-subset", "upstream-hash-by", "variables"),
+    ("upstream-hash-by-subset-size", "upstream-hash-by-subset", '"true"'),
+    ("affinity-canary-behavior", "canary", '"true"'),
     ("x-forwarded-prefix", "rewrite-target", "a path"),
     ("limit-burst-multiplier", "limit-rps or limit-rpm", "a number"),
+    *((name, "backend-protocol", '"HTTPS"') for name in ACTED_ON if name.startswith("proxy-ssl-")),
     *((name, "affinity", '"cookie"') for name in ACTED_ON if name.startswith("session-cookie-")),
     *((name, "enable-cors", '"true"') for name in ACTED_ON if name.startswith("cors-")),
 )
@@ -257,6 +270,15 @@ def _useless(said: Said, annotations: Mapping[str, str]) -> Iterator[Unfit]:
     for name, other, how in NEEDED:
         if name in said and not any(PREFIX + each in annotations for each in other.split(" or ")):
             yield Unfit(PREFIX + name, f"does nothing without {PREFIX}{other}; write that too, as {how}")
+    if said.get("proxy-ssl-verify"):
+        for other, what in (("proxy-ssl-secret", "whose ca.crt has the authorities"), ("proxy-ssl-name", "their name")):
+            if other not in said:
+                yield Unfit(
+                    f"{PREFIX}proxy-ssl-verify", f"verifies nothing without {PREFIX}{other}; write that too, {what}"
+                )
+    if said.get("proxy-ssl-server-name") and not {"proxy-ssl-name", "upstream-vhost"} & said.keys():
+        what = f"has no name to tell; write {PREFIX}proxy-ssl-name too"
+        yield Unfit(f"{PREFIX}proxy-ssl-server-name", what)
 
 
 def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
@@ -274,6 +296,8 @@ def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
         regex=said.get("use-regex", False),
         rewrite=said.get("rewrite-target", ""),
         auth_secret=secret,
+        tls_secret=_secret(said["proxy-ssl-secret"], namespace) if "proxy-ssl-secret" in said else None,
+        algorithm=BALANCED.get(said.get("load-balance", ""), ""),
         canary=canary,
     )
 
@@ -292,6 +316,7 @@ def _canary(said: Said) -> Canary:
         cookie=said.get("canary-by-cookie", ""),
         weight=said.get("canary-weight", 0),
         total=max(100, said.get("canary-weight-total", 100)),
+        forgetful=int(said.get("affinity-canary-behavior") == "legacy"),
     )
 
 
@@ -324,8 +349,10 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         retry_tries=(said["proxy-next-upstream-tries"] or NO_LIMIT) if "proxy-next-upstream-tries" in said else 0,
         retry_timeout_ms=1000 * said.get("proxy-next-upstream-timeout", 0),
         hash_by=said.get("upstream-hash-by", ""),
+        hash_subset=said.get("upstream-hash-by-subset-size", SUBSET) if said.get("upstream-hash-by-subset") else 0,
         **_cors(said),
         **_cookie(said),
+        **_tls(said),
     )
 
 
@@ -334,8 +361,26 @@ def _denied(said: Said, namespace: str) -> str:
         return f"{PREFIX}{said[GUARD]} is not acted on yet, and without it nobody is let in"
     if "auth-type" in said and "auth-secret" not in said:
         return "auth-type without an auth-secret"
-    where = _secret(said.get("auth-secret", ""), namespace)[0]
-    return f"auth-secret is of namespace {where}, not of its own" if where != namespace else ""
+    for annotation in ("auth-secret", "proxy-ssl-secret"):
+        where = _secret(said.get(annotation, ""), namespace)[0]
+        if where != namespace:
+            return f"{annotation} is of namespace {where}, not of its own"
+    return ""
+
+
+def _tls(said: Said) -> dict[str, Any]:
+    """Towards endpoints. To verify a name they have to be told it, so that they show the certificate for it."""
+    if said.get("backend-protocol") not in ("https", "grpcs"):
+        return {}
+    verify = said.get("proxy-ssl-verify", False)
+    named = verify or said.get("proxy-ssl-server-name", False)
+    return {
+        "upstream_tls": True,
+        "tls_name": said.get("proxy-ssl-name", said.get("upstream-vhost", "")).partition(":")[0] if named else "",
+        "tls_verify": verify,
+        "tls_protocols": said.get("proxy-ssl-protocols", ""),
+        "tls_ciphers": said.get("proxy-ssl-ciphers", ""),
+    }
 
 
 def _redirect(said: Said) -> tuple[str, int]:
@@ -372,6 +417,7 @@ def _cookie(said: Said) -> dict[str, Any]:
         "cookie_path": said.get("session-cookie-path", ""),
         "cookie_domain": said.get("session-cookie-domain", ""),
         "cookie_same_site": said.get("session-cookie-samesite", "").capitalize(),
+        "cookie_conditional": said.get("session-cookie-conditional-samesite-none", False),
         "cookie_expires_s": said.get("session-cookie-expires", 0),
         "cookie_max_age_s": said.get("session-cookie-max-age", 0),
     }

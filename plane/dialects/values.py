@@ -1,6 +1,7 @@
 """Values of annotations, which are text. Each function reads one, or raises ValueError with what it should be."""
 
 import re
+import ssl
 from collections.abc import Callable
 from ipaddress import IPv4Network, ip_network
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from plane.regex import why_not
 
 Reader = Callable[[str], Any]
 LONGEST = 2**31 - 1
+TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
@@ -166,6 +168,30 @@ def secret(text: str) -> str:
     if not re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9][a-z0-9.-]*", text):
         raise ValueError('write the name of a Secret, as in "users"')
     return text
+
+
+def switch(text: str) -> bool:
+    """As NGINX writes what is on or off."""
+    if text not in ("on", "off"):
+        raise ValueError('write "on" or "off"')
+    return text == "on"
+
+
+def protocols(text: str) -> str:
+    """Versions of TLS, in order."""
+    found = set(text.split())
+    if not found or not found <= set(TLS_VERSIONS):
+        raise ValueError(f"write some of: {' '.join(TLS_VERSIONS)}")
+    return " ".join(sorted(found))
+
+
+def ciphers(text: str) -> str:
+    """Ciphers as OpenSSL's library lists them, of which it has some."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
+    except ssl.SSLError:
+        raise ValueError('write ciphers as OpenSSL does, as in "HIGH:!aNULL"') from None
+    return line(text)
 
 
 def token(text: str) -> str:

@@ -96,13 +96,23 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         yield f"rewrite: {policies.rewrite_from} to {policies.rewrite_to} changes nothing here"
     if upstream.host:
         yield f"the endpoint is told the host {upstream.host}"
+    if policies.upstream_tls:
+        yield f"the endpoint is spoken to by HTTPS, {_trust(policies)}"
     if policies.cookie:
         yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
     elif policies.hash_by:
-        yield f"all requests with the same {policies.hash_by} go to one endpoint, here {conduct.hash_key(request)}"
+        where = f"some of {policies.hash_subset} endpoints" if policies.hash_subset else "one endpoint"
+        yield f"all requests with the same {policies.hash_by} go to {where}, here {conduct.hash_key(request)}"
     if policies.body_limit:
         yield f"a body of more than {policies.body_limit} bytes gets 413"
     yield from _patience(policies)
+
+
+def _trust(policies: Policies) -> str:
+    named = f" and told the name {policies.tls_name}" if policies.tls_name else ""
+    if policies.tls_verify:
+        return f"and must prove to be {policies.tls_name}"
+    return f"not verified{named}"
 
 
 def _limits(policies: Policies) -> str:

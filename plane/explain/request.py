@@ -11,9 +11,25 @@ from urllib.parse import SplitResult
 
 import numpy as np
 
+from kernels.layout import (
+    EWMA,
+    INGRESS_ALGORITHMS,
+    LC,
+    MAGLEV,
+    MH,
+    NQ,
+    P2C,
+    RANDOM,
+    RR,
+    SED,
+    SH,
+    WLC,
+    WRR,
+)
 from kernels.lb import select
 from plane import routes
 from plane.addresses import int_to_ip, ip_to_int
+from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
 from plane.conduct import Request
 from plane.dns.names import followed
 from plane.errors import ManifestError, Problem
@@ -221,8 +237,39 @@ def _chosen(table: Routes, match: Match, target: int, seen: Request) -> tuple[tu
     kept = sticky(table, match, target, seen, [f"{ip}:{port}" for ip, port in addresses])
     if kept is not None:
         return addresses[kept], "affinity: the cookie says so, or what requests are told apart by"
-    turn = "round robin: this endpoint is the first in turn, the next request gets the next"
-    return _first_in_turn(table, target), turn
+    algorithm = int(row["algorithm"])
+    if algorithm not in BY_CLIENT:
+        return _first_in_turn(table, target), BALANCED[algorithm]
+    backends = [
+        _Candidate(int(table.backends[number]["weight"]), seed_of(ip_to_int(ip), port))
+        for number, (ip, port) in zip(numbers, addresses, strict=True)
+    ]
+    chosen = Balancer(algorithm).next(backends, backends, client_of(seen.address), 0.0)
+    return addresses[backends.index(chosen)], BALANCED[algorithm]
+
+
+@dataclass(eq=False)
+class _Candidate:
+    """An endpoint that has not been asked yet."""
+
+    weight: int
+    seed: int
+    endpoint: Standing = field(default_factory=Standing)
+
+
+_LOADED = "of endpoints without requests it is one in turn, and a running plane counts them"
+_BY_ADDRESS = "the client's address leads to this endpoint"
+# Why an algorithm gives this endpoint, on a plane that nobody has used yet.
+BALANCED = {
+    RANDOM: "random: the endpoint is drawn, and may be another one",
+    RR: "round robin: this endpoint is the first in turn, the next request gets the next",
+    WRR: "wrr: this endpoint is in turn by weight",
+    **{each: f"{INGRESS_ALGORITHMS[each]}: {_LOADED}" for each in (LC, WLC, SED, NQ)},
+    **{each: f"{INGRESS_ALGORITHMS[each]}: {_BY_ADDRESS}" for each in (SH, MH)},
+    MAGLEV: "maglev: the client's address and the port of its connection lead to an endpoint, with port 0 to this one",
+    P2C: "p2c: of two endpoints that are drawn the one with fewer requests",
+    EWMA: "ewma: of two endpoints that are drawn the one that has been faster",
+}
 
 
 def _place_of(snapshot: Snapshot, origin: Origin) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
 
+from kernels.layout import MAGLEV
+from plane.balance import Watch, client_of
 from plane.ingress import forwarding
 from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
@@ -43,6 +45,7 @@ class Exchange:
         "_bodiless",
         "_body",
         "_connection",
+        "_faults",
         "_head",
         "_keep_alive",
         "_policed",
@@ -55,6 +58,7 @@ class Exchange:
         "_table",
         "_target",
         "_timeout_s",
+        "_watch",
     )
 
     def __init__(self, request: web.BaseRequest, table: Table, pool: Pool, *, keep_alive: bool, body_timeout_s: float):
@@ -71,8 +75,10 @@ class Exchange:
         self._target: Target | None = None
         self._backend: Backend | None = None
         self._policed: Policed | None = None  # the route has policies
+        self._watch: Watch | None = None  # what endpoints are chosen by, if not by turns
         self._route = 0
         self._retries = 0
+        self._faults = 0  # tries that an endpoint is to blame for
         self._status = CLIENT_LEFT
 
     async def run(self) -> web.StreamResponse:
@@ -104,6 +110,8 @@ class Exchange:
                 self._policed.leave()
             if self._connection is not None:
                 self._connection.abort()
+            if self._watch is not None:
+                self._watch.leave()
 
     def record(self, records: Records, received_ns: int) -> None:
         head, backend, target = self._head, self._backend, self._target
@@ -123,7 +131,7 @@ class Exchange:
 
     def count(self, metrics: Metrics, duration_ns: int) -> None:
         service = self._target.service if self._target else None
-        metrics.add(self._table.origins[self._route], service, self._status, duration_ns, self._retries)
+        metrics.add(self._table.origins[self._route], service, self._status, duration_ns, self._retries, self._faults)
 
     def entry(self, duration_ns: int) -> Entry:
         """The request as the access log has it."""
@@ -202,6 +210,8 @@ class Exchange:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
         began_s = self._pool.loop.time() if retry.within_s else 0.0
+        if target.watched:
+            self._watch = Watch(self._who(head) if target.by_client else 0)
         failed: list[Backend] = []
         fresh, error, attempt = False, None, 0
         backend = self._next(target, failed)
@@ -210,6 +220,10 @@ class Exchange:
             attempt += 1
             try:
                 connection = await self._try(backend, data, head, fresh=fresh)
+                if retry.on and retry.blames(connection.status):
+                    self._blame(backend)
+                elif backend.endpoint.out:
+                    self._pool.put_in(backend.endpoint)
                 if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
                     return connection
                 if self._is_last(retry, attempt - fresh, began_s):
@@ -224,6 +238,8 @@ class Exchange:
                 error = failure
                 # That a connection had gone stale is no fault of the endpoint, but its other idle ones may have too.
                 stale = self._connection is not None and self._connection.used
+                if failure.kind != "request" and not (stale and failure.no_answer):
+                    self._blame(backend)
                 rule = DEFAULT if stale else retry
                 if not rule.after(failure, request.method, self._streaming):
                     raise
@@ -241,8 +257,13 @@ class Exchange:
     async def _try(self, backend: Backend, data: bytes, head: RequestHead, *, fresh: bool) -> Connection:
         """One try; returns with the head of an answer. Raises UnansweredError."""
         policed = self._policed
-        connect_s = policed.rules.policies.connect_timeout_ms / 1000 if policed is not None else 0.0
-        connection = await self._pool.connection(backend.endpoint, fresh=fresh, connect_s=connect_s)
+        if self._watch is not None:
+            self._watch.take(backend.endpoint, self._pool.loop.time())
+        if policed is None:
+            connection = await self._pool.connection(backend.endpoint, fresh=fresh)
+        else:
+            connect_s, tls = policed.rules.policies.connect_timeout_ms / 1000, policed.rules.tls
+            connection = await self._pool.connection(backend.endpoint, fresh=fresh, connect_s=connect_s, tls=tls)
         self._connection = connection
         connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)
         if policed is not None:
@@ -251,6 +272,19 @@ class Exchange:
             self._sender = asyncio.create_task(self._send_body(connection, head))
         await connection.head()
         return connection
+
+    def _blame(self, backend: Backend) -> None:
+        """The endpoint is why there is no answer, or none that the policy takes for one."""
+        self._faults += 1
+        self._pool.put_out(backend.endpoint)
+
+    def _who(self, head: RequestHead) -> int:
+        """A number that stands for the client and, for Maglev, its connection."""
+        address = self._request.protocol.origin.client(head)  # type: ignore[attr-defined]
+        transport = self._request.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        by_port = self._target is not None and self._target.algorithm == MAGLEV
+        return client_of(address, peer[1] if by_port and peer else 0)
 
     def _is_last(self, retry: Retry, attempt: int, began_s: float) -> bool:
         """Whether the policy allows no try after so many and for so long."""
@@ -263,7 +297,8 @@ class Exchange:
         return self._sender is not None
 
     def _next(self, target: Target, failed: list[Backend]) -> Backend | None:
-        return target.next(failed) if self._policed is None else self._policed.next(target, failed)
+        client = self._watch.client if self._watch is not None else 0
+        return target.next(failed, client) if self._policed is None else self._policed.next(target, failed, client)
 
     def _frame(self, head: RequestHead) -> list[bytes]:
         """Where the body ends, said anew; takes the body if all of it is here."""
@@ -351,6 +386,8 @@ class Exchange:
         if not whole and not await self._relay_rest(connection, chunked=chunked):
             return CLOSED
         self._status = connection.status
+        if self._watch is not None:
+            self._watch.answered(self._pool.loop.time())
         if self._head and not self._head.desync and (self._sender is None or self._sender.done()):
             connection.release()
             self._connection = None

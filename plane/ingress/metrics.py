@@ -6,7 +6,7 @@ status codes, never from what a client sends, so that no stranger can make serie
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import Metric
@@ -29,10 +29,16 @@ class Metrics:
     def __init__(self) -> None:
         self._durations: dict[Series, list[int]] = {}  # how many in each bucket, beyond the last, and their ns together
         self._retries: dict[tuple[str, str, Port | None], int] = {}
+        self._faults: dict[tuple[str, str, Port | None], int] = {}
         self.installs = 0
 
-    def add(self, origin: Origin, service: Port | None, status: int, duration_ns: int, retries: int) -> None:
-        """A request is done: which rule took it, for which Service, what the client was told, for how long it was."""
+    def add(
+        self, origin: Origin, service: Port | None, status: int, duration_ns: int, retries: int, faults: int = 0
+    ) -> None:
+        """A request is done: which rule took it, for which Service, what the client was told, for how long it was.
+
+        retries  tries after the first, and ``faults`` those that an endpoint is to blame for
+        """
         series = origin.namespace, origin.ingress, service, status if 100 <= status <= 599 else OTHER
         buckets = self._durations.get(series)
         if buckets is None:
@@ -42,18 +48,23 @@ class Metrics:
         if retries:
             named = series[:3]
             self._retries[named] = self._retries.get(named, 0) + retries
+        if faults:
+            named = series[:3]
+            self._faults[named] = self._faults.get(named, 0) + faults
 
     def keep(self, origins: Iterable[Origin]) -> None:
         """Forget what was counted for other Ingresses than those of ``origins``."""
         there = {(origin.namespace, origin.ingress) for origin in origins}
         self._durations = {row: buckets for row, buckets in self._durations.items() if row[:2] in there}
         self._retries = {row: count for row, count in self._retries.items() if row[:2] in there}
+        self._faults = {row: count for row, count in self._faults.items() if row[:2] in there}
 
-    def collect(self, *, at_work: int, idle: int, open_connections: int, generation: int) -> Iterable[Metric]:
+    def collect(self, *, at_work: int, idle: int, out: int, open_connections: int, generation: int) -> Iterable[Metric]:
         """Metric families of now.
 
         at_work           requests under way
         idle              connections to endpoints that wait for a request
+        out               endpoints that are left out since they failed
         open_connections  of clients
         generation        of the Routes in force
         """
@@ -61,6 +72,7 @@ class Metrics:
         yield _gauge("requests_in_flight", "Requests under way.", at_work)
         yield _gauge("client_connections", "Connections of clients.", open_connections)
         yield _gauge("upstream_idle_connections", "Connections to endpoints that wait for a request.", idle)
+        yield _gauge("upstream_endpoints_out", "Endpoints that are left out since they failed.", out)
         yield _gauge("generation", "Generation of the routes in force.", generation)
         installs = CounterMetricFamily("trafficplane_ingress_installs", "Routes put in force.")
         installs.add_metric((), self.installs)
@@ -79,12 +91,16 @@ class Metrics:
             bounds = [*map(str, BUCKETS_S), "+Inf"]
             durations.add_metric(labels, list(zip(bounds, counts, strict=True)), buckets[-1] / 1e9)
             requests.add_metric(labels, counts[-1])
-        retries = CounterMetricFamily(
-            "trafficplane_ingress_retries", "Tries of requests after the first.", labels=LABELS[:3]
-        )
-        for (namespace, ingress, service), count in self._retries.items():
-            retries.add_metric((namespace, ingress, str(service or "")), count)
-        yield from (durations, requests, retries)
+        retries = self._tries("retries", "Tries of requests after the first.", self._retries)
+        faults = self._tries("faults", "Tries of requests that an endpoint is to blame for.", self._faults)
+        yield from (durations, requests, retries, faults)
+
+    @staticmethod
+    def _tries(name: str, text: str, counts: Mapping[tuple[str, str, Port | None], int]) -> CounterMetricFamily:
+        found = CounterMetricFamily(f"trafficplane_ingress_{name}", text, labels=LABELS[:3])
+        for (namespace, ingress, service), count in counts.items():
+            found.add_metric((namespace, ingress, str(service or "")), count)
+        return found
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

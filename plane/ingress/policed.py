@@ -5,6 +5,7 @@ timeouts and the cookie of affinity. A request of a route without policies never
 """
 
 import hashlib
+import random
 import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address
@@ -70,6 +71,8 @@ class Policed:
         """
         if self.rules.policies.auth and not await self._knows(self._seen.value("authorization")):
             raise _refusal(self.rules.challenge())
+        if self.rules.broken:
+            raise RefusedError(503, self.rules.broken)
         upstream = self.rules.upstream(self._seen)
         names = self.rules.hidden | {name.lower().encode() for name, _ in upstream.fields}
         if names:
@@ -92,29 +95,29 @@ class Policed:
         if policies.send_timeout_ms:
             connection.send_ticks = pool.ticks(policies.send_timeout_ms / 1000)
 
-    def next(self, target: Target, failed: Sequence[Backend]) -> Backend | None:
-        """The backend to try: that of the client's cookie, if the route has affinity, else that whose turn it is."""
+    def next(self, target: Target, failed: Sequence[Backend], client: int) -> Backend | None:
+        """The backend to try: that of the client's cookie, if the route has affinity, else as the target chooses."""
         policies = self.rules.policies
         if not policies.cookie and not policies.hash_by:
-            return target.next(failed)
+            return target.next(failed, client)
+        if not policies.cookie:
+            return self._hashed(target.fit(failed))
         backends, service = target.backends, str(target.service)
         addresses = [_address(backend) for backend in backends]
-        if not policies.cookie:
-            found = affinity.endpoint_of(self.rules.hash_key(self._seen), addresses, persistent=False)
-            return backends[found] if found is not None and backends[found] not in failed else target.next(failed)
         key, of = affinity.held(self._seen.value("cookie"), policies.cookie)
         if key and of == affinity.backend_key(service) and not (failed and policies.cookie_change_on_failure):
             found = affinity.endpoint_of(key, addresses, persistent=policies.cookie_persistent)
-            if found is not None:
+            if found is not None and not (policies.cookie_change_on_failure and backends[found].endpoint.out):
                 return backends[found] if list(failed).count(backends[found]) < DEFAULT.tries else None
-        chosen = target.next(failed)
+        chosen = target.next(failed, client)
         if chosen is None:
             return None
         key = affinity.new_key(_address(chosen), persistent=policies.cookie_persistent)
         if not policies.cookie_persistent:
             key, chosen = self._balanced(key, chosen, backends, addresses, failed)
         secure = self._seen.scheme == "https"
-        cookie = affinity.set_cookie(policies, key, service, secure=secure, now_s=time.time())
+        agent = self._seen.value("user-agent")
+        cookie = affinity.set_cookie(policies, key, service, secure=secure, now_s=time.time(), agent=agent)
         self._cookie = f"Set-Cookie: {cookie}".encode()
         return chosen
 
@@ -151,14 +154,24 @@ class Policed:
             self.rules.known.add(digest)
         return right
 
+    def _hashed(self, there: Sequence[Backend]) -> Backend | None:
+        """The backend that equal requests have of those that are there, or one of some that share them."""
+        addresses, subset = [_address(backend) for backend in there], self.rules.policies.hash_subset
+        found = affinity.endpoints_of(self.rules.hash_key(self._seen), addresses, subset or 1)
+        return there[random.choice(found)] if found else None
+
     @staticmethod
     def _balanced(
         key: str, chosen: Backend, backends: Sequence[Backend], addresses: Sequence[str], failed: Sequence[Backend]
     ) -> tuple[str, Backend]:
-        """A key that leads to an endpoint that has not failed, if there is one, and that endpoint."""
+        """A key that leads to an endpoint that has not failed, lately or now, if there is one, and that endpoint."""
         for _ in range(KEYS):
             found = affinity.endpoint_of(key, addresses, persistent=False)
-            if found is not None and backends[found] not in failed:
+            if (
+                found is not None
+                and backends[found] not in failed
+                and backends[found].endpoint.out <= chosen.endpoint.out
+            ):
                 return key, backends[found]
             key = affinity.new_key("", persistent=False)
         return key, chosen

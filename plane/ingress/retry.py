@@ -28,6 +28,10 @@ class Retry(NamedTuple):
         """Whether it may be tried again although an answer has come."""
         return f"http_{status}" in self.on and self._repeatable(method, streaming)
 
+    def blames(self, status: int) -> bool:
+        """Whether an answer counts as a failure of its endpoint; 403 and 404 never do, as in NGINX."""
+        return status not in (403, 404) and f"http_{status}" in self.on
+
     def _repeatable(self, method: str, streaming: bool) -> bool:
         return not streaming and (method in forwarding.IDEMPOTENT or "non_idempotent" in self.on)
 

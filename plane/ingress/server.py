@@ -153,7 +153,7 @@ class Ingress:
                 self._table = table
                 self._metrics.keep(table.origins)
                 self._metrics.installs += 1
-                self._pool.keep(table.addresses)
+                self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
                 if not self._servers and not self._told_to_stop.is_set():
                     await self._listen()
         return Installed(self.generation, self._problems)
@@ -248,6 +248,7 @@ class Ingress:
         return self._metrics.collect(
             at_work=self._at_work,
             idle=self._pool.idle,
+            out=self._pool.out,
             open_connections=len(self._front.connections),
             generation=self.generation,
         )

@@ -3,10 +3,15 @@
 Law: a table never changes but for the turns of its targets; a request keeps to the table it began with.
 """
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from kernels.layout import EWMA, RR
 from plane.addresses import int_to_ip, ip_to_int
+from plane.balance import BY_CLIENT, Balancer, seed_of
 from plane.conduct import Conduct
 from plane.dns.resolver import UnresolvedError
 from plane.ingress.external import Hosts
@@ -16,64 +21,122 @@ from plane.ingress.limits import Limits
 from plane.ingress.records import Records
 from plane.ingress.retry import retry_of
 from plane.ingress.upstream import Address, Endpoint, Pool
+from plane.ingress.upstreamtls import UpstreamTls, tls_of
 from plane.policies import Canary, Policies
 from plane.router import Router
 from plane.routes import External, Port, Routes, names
 
 
 class Backend:
-    """An endpoint of a target, with what records call it."""
+    """An endpoint of a target, with what records call it, and its weight there."""
 
-    __slots__ = ("endpoint", "ip", "number", "port")
+    __slots__ = ("endpoint", "ip", "number", "port", "seed", "weight")
 
-    def __init__(self, endpoint: Endpoint, number: int, ip: int):
+    def __init__(self, endpoint: Endpoint, number: int, ip: int, weight: int = 1):
         self.endpoint = endpoint
         self.number = number
         self.ip = ip
         self.port = endpoint.address[1]
+        self.seed = seed_of(ip, self.port)
+        self.weight = weight
 
 
 class Target:
-    """A port of a Service; its endpoints take turns, as ingress-nginx has them do."""
+    """A port of a Service, and the algorithm by which its endpoints are chosen.
 
-    __slots__ = ("_backends", "_turn", "row", "service", "status")
+    watched    the algorithm is not that of turns, and what it goes by has to be kept: see ``Watch``
+    by_client  it has to know who asks
+    """
 
-    def __init__(self, service: Port, status: int, backends: tuple[Backend, ...], turn: int):
+    __slots__ = (
+        "_backends",
+        "_balancer",
+        "_loop",
+        "_turn",
+        "algorithm",
+        "by_client",
+        "row",
+        "service",
+        "status",
+        "watched",
+    )
+
+    def __init__(self, service: Port, row: np.void, backends: tuple[Backend, ...], loop: asyncio.AbstractEventLoop):
         self.service = service
-        self.status = status  # what clients are told while there is no endpoint
+        self.status = int(row["status"])  # what clients are told while there is no endpoint
+        self.algorithm = int(row["algorithm"])
+        self.by_client = self.algorithm in BY_CLIENT
         self.row = -1  # index of the Service's name in the records
         self._backends = backends
-        self._turn = turn
+        self._turn = 0
+        self._loop = loop
+        slow_start_s = int(row["slow_start_s"])
+        in_turn = self.algorithm == RR and not slow_start_s
+        self._balancer = None if in_turn else Balancer(self.algorithm, slow_start_s)
+        self.watched = not in_turn
 
-    @property
-    def turn(self) -> int:
-        return self._turn
+    def go_on(self, before: "Target") -> None:
+        """With the turns of the target that this one replaces."""
+        self._turn = before._turn
+        if self._balancer is not None:
+            if before._balancer is not None:
+                self._balancer.go_on(before._balancer)
+            if self.algorithm == EWMA:
+                self._balancer.settle(self._backends, self._loop.time())
 
     @property
     def backends(self) -> tuple[Backend, ...]:
         return self._backends
 
-    def next(self, failed: Collection[Backend] = ()) -> Backend | None:
-        """The backend whose turn it is; of those that failed none, unless that leaves nobody."""
+    def next(self, failed: Collection[Backend] = (), client: int = 0) -> Backend | None:
+        """The backend for a request; none of those that failed, and none that is out unless all others are.
+
+        ``client`` is a number that stands for who asks, where the target is ``by_client``.
+        """
         backends = self._backends
+        if self._balancer is not None:
+            there = self.fit(failed)
+            return self._balancer.next(backends, there, client, self._loop.time()) if there else None
         for _ in backends:
             turn = self._turn if self._turn < len(backends) else 0
             self._turn = turn + 1
-            if backends[turn] not in failed:
-                return backends[turn]
+            backend = backends[turn]
+            if not backend.endpoint.out and backend not in failed:
+                return backend
+        return self._next_of_all(failed)
+
+    def _next_of_all(self, failed: Collection[Backend]) -> Backend | None:
+        """Whose turn it is, out or not."""
+        for _ in self._backends:
+            turn = self._turn if self._turn < len(self._backends) else 0
+            self._turn = turn + 1
+            if self._backends[turn] not in failed:
+                return self._backends[turn]
         return None
+
+    def fit(self, failed: Collection[Backend]) -> Sequence[Backend]:
+        """The backends that may have a request: of those that did not fail those that are in, or all."""
+        rest = [backend for backend in self._backends if backend not in failed] if failed else self._backends
+        return [backend for backend in rest if not backend.endpoint.out] or rest
 
 
 class Rules(Conduct):
     """The policies of a route, ready for requests, with what is known to an ingress only.
 
-    known  digests of the Authorization fields that were right: to look at a password takes its time
+    known   digests of the Authorization fields that were right: to look at a password takes its time
+    tls     how endpoints are spoken to, None for plain HTTP, or ``broken``: why they cannot be
     """
 
     def __init__(self, policies: Policies):
         super().__init__(policies)
         self.retry = retry_of(policies)
         self.known: set[bytes] = set()
+        self.tls: UpstreamTls | None = None
+        self.broken = ""
+        try:
+            self.tls = tls_of(policies)
+        except ValueError as error:
+            self.broken = str(error)
 
 
 class Alternative(NamedTuple):
@@ -89,8 +152,8 @@ class NamedTarget(Target):
 
     __slots__ = ("_external", "_hosts", "_pool")
 
-    def __init__(self, service: Port, status: int, turn: int, external: External, hosts: Hosts, pool: Pool):
-        super().__init__(service, status, (), turn)
+    def __init__(self, service: Port, row: np.void, external: External, hosts: Hosts, pool: Pool):
+        super().__init__(service, row, (), pool.loop)
         self._external = external
         self._hosts = hosts
         self._pool = pool
@@ -130,9 +193,9 @@ class Table:
         self.limits = limits
         self.hashing = hashing
         self.https_port = https_port
-        there = {rules.policies: rules for rules in before.rules} if before else {}
+        known = {rules.policies: rules for rules in before.rules} if before else {}
         asked = [routes.policy(row) for row in range(len(routes.policies.policies))]
-        self.rules: list[Rules] = [there.get(policies) or Rules(policies) for policies in asked]
+        self.rules: list[Rules] = [known.get(policies) or Rules(policies) for policies in asked]
         self.canaries = [
             Alternative(routes.canary(row), int(found["target"]), int(found["origin"]))
             for row, found in enumerate(routes.policies.canaries)
@@ -140,17 +203,20 @@ class Table:
         self.router = Router(routes)
         self.addresses: set[Address] = set()
         self.targets: list[Target] = []
-        turns = {target.service: target.turn for target in before.targets} if before else {}
+        replaced = {(target.service, target.algorithm): target for target in before.targets} if before else {}
         for number, row in enumerate(routes.targets):
-            first, service = int(row["first_endpoint"]), routes.services[row["service"]]
-            status, turn = int(row["status"]), turns.get(service, 0)
+            service = routes.services[row["service"]]
             if external := routes.externals.get(number):
-                self.targets.append(NamedTarget(service, status, turn, external, hosts, pool))
+                target: Target = NamedTarget(service, row, external, hosts, pool)
                 self.addresses.update(hosts.in_use(external))
-                continue
-            numbers = routes.endpoints[first : first + int(row["endpoints"])]
-            backends = tuple(self._backend(routes, int(backend), pool) for backend in numbers)
-            self.targets.append(Target(service, status, backends, turn))
+            else:
+                first = int(row["first_endpoint"])
+                numbers = routes.endpoints[first : first + int(row["endpoints"])]
+                backends = tuple(self._backend(routes, int(backend), pool) for backend in numbers)
+                target = Target(service, row, backends, pool.loop)
+            if there := replaced.get((service, target.algorithm)):
+                target.go_on(there)
+            self.targets.append(target)
         self.routes: list[int] = []  # row of origins → index of its name in the records
         if records is not None:
             self.routes = [records.name("routes", name) for name in names(routes)]
@@ -161,4 +227,4 @@ class Table:
         ip = int(routes.backends[number]["ip"])
         address = int_to_ip(ip), int(routes.backends[number]["port"])
         self.addresses.add(address)
-        return Backend(pool.endpoint(address), number, ip)
+        return Backend(pool.endpoint(address), number, ip, int(routes.backends[number]["weight"]))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timeouts:
-    """In seconds; the defaults are ingress-nginx's."""
+    """In seconds; the defaults are ingress-nginx's, that of ``out_s`` is NGINX's ``fail_timeout``."""
 
     connect_s: float = 5.0  # for an endpoint to take a connection
     read_s: float = 60.0  # for the next byte of an endpoint
+    out_s: float = 10.0  # an endpoint that has failed is left out
     idle_s: float = 60.0  # a connection to an endpoint is kept without a request
     head_s: float = 60.0  # for the whole head of a request, from its first byte or from the start of a connection
     body_s: float = 60.0  # for the next byte of a request's body

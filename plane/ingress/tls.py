@@ -57,6 +57,12 @@ def _context(chain: bytes, key: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    load_pair(context, chain, key)
+    return context
+
+
+def load_pair(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
+    """What a context shows. Raises ssl.SSLError or OSError where certificate and key cannot be used together."""
     # OpenSSL loads a chain from a file only: give it one that lives in memory.
     memory = os.memfd_create("certificate", os.MFD_CLOEXEC)
     with contextlib.ExitStack() as stack:
@@ -65,4 +71,3 @@ def _context(chain: bytes, key: bytes) -> ssl.SSLContext:
             file.write(key.rstrip() + b"\n" + chain)
         # A key with a passphrase can't be used; without one here, OpenSSL would ask for it on the terminal.
         context.load_cert_chain(f"/proc/self/fd/{memory}", password=lambda: b"")
-    return context

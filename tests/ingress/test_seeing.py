@@ -54,9 +54,9 @@ async def test_metrics_count_what_was_answered(vip: str, pods: list[Address]) ->
         assert value(metrics, requests, **{**found, "service": "default/gone:80", "status": "503"}) == 1
         assert value(metrics, requests, namespace="", ingress="", service="", status="404") == 1
         retries = {name: text for name, text in found.items() if name != "status"}
-        assert (
-            value(metrics, "trafficplane_ingress_retries_total", **retries) == 3
-        )  # the turn is that of the pod that refuses
+        for name in ("retries", "faults"):  # the turn is that of the pod that refuses, once
+            assert value(metrics, f"trafficplane_ingress_{name}_total", **retries) == 1
+        assert value(metrics, "trafficplane_ingress_upstream_endpoints_out") == 1
         duration = "trafficplane_ingress_request_duration_seconds"
         assert value(metrics, f"{duration}_count", **found) == 3
         assert value(metrics, f"{duration}_bucket", **found, le="+Inf") == 3
@@ -124,7 +124,7 @@ def test_a_duration_falls_into_its_bucket() -> None:
     metrics = Metrics()
     for seconds in (0.0001, BUCKETS_S[0], BUCKETS_S[0] + 1e-9, 0.07, 11.0):
         metrics.add(Origin("a", "b", 0, 0), Port("a/c", 80), 200, round(seconds * 1e9), 0)
-    families = {row.name: row for row in metrics.collect(at_work=0, idle=0, open_connections=0, generation=1)}
+    families = {row.name: row for row in metrics.collect(at_work=0, idle=0, out=0, open_connections=0, generation=1)}
     samples = families["trafficplane_ingress_request_duration_seconds"].samples
     buckets = [row.value for row in samples if row.name.endswith("_bucket")]
     assert buckets == [2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 5]

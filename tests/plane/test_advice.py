@@ -104,7 +104,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
     ("objects", "expected"),
     [
         pytest.param((service(), pod(), ingress()), [], id="nothing to say"),
-        pytest.param((slow("lc"), pod()), [], id="slow start"),
+        pytest.param((slow("lc"), pod(), ingress()), [], id="slow start"),
         pytest.param(
             (slow("maglev"), pod()),
             [
@@ -122,12 +122,13 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="slow start with session affinity",
         ),
         pytest.param(
-            (slow("lc"), pod(), ingress()),
+            (service(annotations={"trafficplane.dev/lb-algorithm": "dh"}), pod(), ingress()),
             [
-                'Ingress default/web: spec.rules[0].http.paths[0].backend.service.name: Service "web" has slow start, '
-                "which holds for its own addresses and not yet through an Ingress"
+                'Ingress default/web: spec.rules[0].http.paths[0].backend.service.name: Service "web" is balanced by '
+                "the address that is connected to (dh), which says nothing of requests through an Ingress: endpoints "
+                "take turns there"
             ],
-            id="slow start through an Ingress",
+            id="what an Ingress cannot balance by",
         ),
         pytest.param(
             (service(selector={"app": "b"}), pod()),
