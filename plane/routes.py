@@ -169,7 +169,7 @@ class Compiler:
 
     def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Routes:
         """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
-        rows = tuple(map(snapshot.rows, ("Ingress", "IngressClass", "Secret")))
+        rows = tuple(map(snapshot.rows, ("Ingress", "IngressClass", "Secret", "ConfigMap")))
         same = all(map(operator.is_, rows, self._rows)) and not change.services & self._services
         if same and self._routes is not None:
             self._routes = replace(self._routes, generation=snapshot.generation)

@@ -91,8 +91,7 @@ ACTED_ON: dict[str, Reader] = {
 }
 # Name → what is added to the warning.
 NOT_YET: dict[str, str] = {
-    "custom-headers": ": the plane keeps no ConfigMaps",
-    "fastcgi-params-configmap": ": the plane keeps no ConfigMaps",
+    "fastcgi-params-configmap": ": there is no FastCGI",
     **dict.fromkeys(
         (
             "affinity-canary-behavior",
@@ -118,6 +117,7 @@ NOT_YET: dict[str, str] = {
             "auth-url",
             "backend-protocol",
             "connection-proxy-header",
+            "custom-headers",
             "custom-http-errors",
             "default-backend",
             "disable-proxy-intercept-errors",

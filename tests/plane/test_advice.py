@@ -368,11 +368,11 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
-                ingress(metadata={"annotations": {f"{NGINX}rewrite-traget": "/", f"{NGINX}custom-headers": "a/b"}}),
+                ingress(metadata={"annotations": {f"{NGINX}rewrite-traget": "/", f"{NGINX}fastcgi-params-configmap": "a"}}),
             ),
             [
-                f"Ingress default/web: metadata.annotations[{NGINX}custom-headers]: not acted on yet: "
-                "the plane keeps no ConfigMaps",
+                f"Ingress default/web: metadata.annotations[{NGINX}fastcgi-params-configmap]: not acted on yet: "
+                "there is no FastCGI",
                 f"Ingress default/web: metadata.annotations[{NGINX}rewrite-traget]: "
                 f"ingress-nginx has no such annotation; did you mean {NGINX}rewrite-target?",
             ],
