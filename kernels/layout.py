@@ -259,6 +259,16 @@ POLICY = np.dtype(
         ("auth", "u1"),
         ("auth_realm", "u4"),  # text
         ("auth_users", RUN),  # lines of htpasswd
+        ("auth_any", "u1"),
+        ("auth_url", "u4"),  # text, with variables
+        ("auth_method", "u4"),  # text
+        ("auth_redirect", "u4"),  # text
+        ("auth_sent", RUN),  # lines "name: value", with variables
+        ("auth_fields", RUN),  # names of fields
+        ("auth_signin", "u4"),  # text, with variables
+        ("auth_cookie_always", "u1"),
+        ("auth_cache_key", "u4"),  # text, with variables
+        ("auth_cache", RUN),  # "200 401 5m": statuses, if any, and a time
         ("rewrite_from", "u4"),  # text: a regular expression
         ("rewrite_to", "u4"),  # text, with $1 to $9
         ("forwarded_prefix", "u4"),  # text, with $1 to $9

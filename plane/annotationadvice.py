@@ -3,17 +3,21 @@
 Law: an annotation that does nothing is named, and so is one that does something other than its author may expect.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import groupby
 
 from plane import dialects
 from plane.dialects import nginx
+from plane.headerlists import trouble_with
 from plane.ingressclass import served
 from plane.model import Object, Snapshot
 from plane.passwords import unusable, users_of
-from plane.policies import NOBODY, Asked
+from plane.policies import NOBODY, Asked, names_any_host
 from plane.routes import path_said
 
+# A Service as the host of a URL.
+_SERVICE = re.compile(r"https?://([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?:[:/?]|\Z)")
 Said = tuple[str, str]  # (field, what)
 
 
@@ -31,6 +35,7 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     asked = dialects.asked(ingress, snapshot)
     if not nginx.guarded_by(annotations):
         yield from _secret(asked, snapshot)
+    yield from _external(ingress, asked, snapshot)
     yield from _ranges(asked)
     if asked.canary:
         yield from _canary(ingress, snapshot)
@@ -45,7 +50,9 @@ def _field(annotation: str) -> str:
 def _secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
     if asked.policies.denied or asked.auth_secret is None:
         if asked.policies.denied:
-            yield _field(f"{nginx.PREFIX}auth-secret"), f"{asked.policies.denied}; requests get 503"
+            denied = asked.policies.denied
+            name = next((each for each in nginx.EXTERNAL if each in denied), "auth-secret")
+            yield _field(nginx.PREFIX + name), f"{denied}; requests get 503"
         return
     namespace, name, by_key = asked.auth_secret
     field, secret = _field(f"{nginx.PREFIX}auth-secret"), snapshot.get("Secret", namespace, name)
@@ -59,6 +66,23 @@ def _secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
     for user in unusable(users):
         what = "the password's hash is none of bcrypt, apr1, MD5, SHA-256, SHA-512, {SHA} and {SSHA}"
         yield field, f'Secret "{name}", user {user}: {what}; this user gets 401'
+
+
+def _external(ingress: Object, asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    """What of the external authentication lets nobody in."""
+    url, field = asked.policies.auth_url, _field(f"{nginx.PREFIX}auth-url")
+    spec = ingress["spec"]
+    hostless = spec.get("defaultBackend") or any(not rule.get("host") for rule in spec.get("rules") or ())
+    if names_any_host(url) and hostless:
+        yield field, "asks whatever host a client names where the rule has none; requests there get 503"
+    service = _SERVICE.match(url)
+    if service and snapshot.get("Service", service[2], service[1]) is None:
+        yield field, f'there is no Service "{service[1]}" in namespace {service[2]}; requests get 500'
+    if asked.auth_sent is not None and not asked.policies.denied:
+        trouble = trouble_with(snapshot.get("ConfigMap", *asked.auth_sent))
+        if trouble:
+            field = _field(f"{nginx.PREFIX}auth-proxy-set-headers")
+            yield field, f'ConfigMap "{"/".join(asked.auth_sent)}" {trouble}; requests get 503'
 
 
 def _ranges(asked: Asked) -> Iterator[Said]:

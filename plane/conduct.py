@@ -9,10 +9,20 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 from plane.affinity import backend_key, cookie_of, held
 from plane.passwords import credentials, hash_of, verified
-from plane.policies import NOBODY, PERMANENT_REDIRECT, REQUEST_VARIABLES, VARIABLES, Canary, Policies, Range
+from plane.policies import (
+    ASKING_VARIABLES,
+    NOBODY,
+    PERMANENT_REDIRECT,
+    REQUEST_VARIABLES,
+    VARIABLES,
+    Canary,
+    Policies,
+    Range,
+)
 from plane.regex import compiled, expanded
 from plane.requestpath import normalised
 
@@ -20,6 +30,7 @@ ALWAYS, NEVER = "always", "never"
 Fields = tuple[tuple[str, str], ...]
 _VARIABLE = re.compile(rf"\$({'|'.join(VARIABLES)})\b")
 _HASHED = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES))})\b")
+_ANY = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES, *ASKING_VARIABLES))})\b")
 
 
 class Request(NamedTuple):
@@ -79,7 +90,12 @@ class Conduct:
 
     def __init__(self, policies: Policies):
         self.policies = policies
-        self.hidden = frozenset({b"authorization"} if policies.auth else ())  # fields that endpoints do not get
+        # Fields that endpoints do not get, or not from the client.
+        self.hidden = frozenset(
+            {*((b"authorization",) if policies.auth else ()), *(name.lower().encode() for name in policies.auth_fields)}
+        )
+        # Whether an address that is not let in may still be, by a password or by who is asked.
+        self.any_lets_in = policies.auth_any and (policies.auth or bool(policies.auth_url))
         self._redirect = _VARIABLE.split(policies.redirect)
         self._hash_by = _HASHED.split(policies.hash_by)
         self._rewrite = compiled(policies.rewrite_from, fold=True) if policies.rewrite_from else None
@@ -91,7 +107,10 @@ class Conduct:
         )
 
     def answer(self, request: Request, limited: Limiter | None = None) -> Answer | None:
-        """The plane's own answer, None where the request goes on; passwords are another matter: ``admits``."""
+        """The plane's own answer, None where the request goes on.
+
+        Passwords are another matter, ``admits``, and so is who is asked; and with ``any_lets_in`` addresses are, too.
+        """
         policies = self.policies
         if policies.denied:
             return Answer(503, policies.denied)
@@ -107,11 +126,20 @@ class Conduct:
             return _redirected(PERMANENT_REDIRECT, _secured(request, keep_slash=policies.keep_slash))
         if limited is not None and (why := limited(policies, request.who)):
             return Answer(503, why)
+        return None if self.any_lets_in else self.turned_away(request)
+
+    def turned_away(self, request: Request) -> Answer | None:
+        """The answer to who comes from an address that is not let in, None for all others."""
+        policies = self.policies
         if _denies(policies.sources_denied, request):
             return Answer(403, "the client's address is denied")
         if policies.sources_allowed and not _allows(policies.sources_allowed, request):
             return Answer(403, "the client's address is not one of those allowed")
         return None
+
+    def welcomes(self, request: Request) -> bool:
+        """Whether the client's address is one of those that are allowed."""
+        return bool(self.policies.sources_allowed) and self.turned_away(request) is None
 
     def admits(self, authorization: str) -> bool:
         """Whether the value of an Authorization field has a password that is right."""
@@ -157,11 +185,11 @@ class Conduct:
 
     def hash_key(self, request: Request) -> str:
         """What a request has in common with others that go to the same endpoint."""
-        return _filled(self._hash_by, request)
+        return filled(self._hash_by, request)
 
     def _url(self, request: Request) -> str:
         """The URL of a redirect."""
-        return _filled(self._redirect, request)
+        return filled(self._redirect, request)
 
 
 def _redirected(status: int, url: str) -> Answer:
@@ -206,7 +234,12 @@ def _trimmed(uri: str) -> str:
     return uri.removesuffix("/")
 
 
-def _filled(pieces: Sequence[str], request: Request) -> str:
+def pieces_of(text: str) -> list[str]:
+    """Text that holds any variables, taken apart for ``filled``."""
+    return _ANY.split(text)
+
+
+def filled(pieces: Sequence[str], request: Request) -> str:
     """Pieces that alternate with names of variables, with their values."""
     return "".join(_variable(piece, request) if number % 2 else piece for number, piece in enumerate(pieces))
 
@@ -221,6 +254,10 @@ def _variable(name: str, request: Request) -> str:
         return cookie_of(request.value("cookie"), rest)
     if kind == "http" and name != "http_host":
         return request.value(rest.replace("_", "-"))
+    if name == "escaped_request_uri":
+        return quote(request.uri, safe="", errors="surrogateescape")
+    if name == "remote_user":
+        return (credentials(request.value("authorization")) or ("", ""))[0]
     if name == "uri":
         return normalised(request.uri.partition("?")[0])
     if name == "args":
@@ -229,7 +266,7 @@ def _variable(name: str, request: Request) -> str:
         return request.address
     if name == "request_method":
         return request.method
-    if name == "scheme":
+    if name in ("scheme", "pass_access_scheme"):
         return request.scheme
     if name == "http_host":
         return request.host

@@ -18,6 +18,8 @@ from kernels.layout import CANARY, NETWORK, POLICY, RETRY_CONDITIONS, STRING, fr
 VARIABLES = ("scheme", "http_host", "host", "request_uri", "trimmed_uri")
 # Further ones of what requests are told apart by; of the last three the name goes on: ``$arg_page``, ``$http_x_user``.
 REQUEST_VARIABLES = ("uri", "args", "remote_addr", "request_method", r"arg_\w+", r"cookie_\w+", r"http_\w+")
+# And of what is asked of others on behalf of a request; ``$uri`` and ``$args`` mean something else there, in NGINX.
+ASKING_VARIABLES = ("escaped_request_uri", "pass_access_scheme", "remote_user")
 PERMANENT_REDIRECT = 308
 
 
@@ -50,6 +52,8 @@ class Policies:
     limit…             requests a second, a minute, and at a time, of a client's address: 503; not of ``unlimited``
     sources…           addresses that get 403, the denied ones first
     auth…              names and passwords, as lines of htpasswd: 401
+    auth_url…          who is asked whether a request goes on (``plane.externalauth``): 401, 403, or 500
+    auth_any           one of addresses, password and ``auth_url`` is enough
 
     And of what is forwarded:
 
@@ -86,6 +90,16 @@ class Policies:
     auth: bool = False
     auth_realm: str = ""
     auth_users: tuple[str, ...] = field(default=(), repr=False)
+    auth_any: bool = False
+    auth_url: str = ""
+    auth_method: str = ""
+    auth_redirect: str = ""
+    auth_sent: tuple[str, ...] = field(default=(), repr=False)
+    auth_fields: tuple[str, ...] = ()
+    auth_signin: str = ""
+    auth_cookie_always: bool = False
+    auth_cache_key: str = ""
+    auth_cache: tuple[str, ...] = ()
     rewrite_from: str = ""
     rewrite_to: str = ""
     forwarded_prefix: str = ""
@@ -110,7 +124,7 @@ class Policies:
     @property
     def guards(self) -> bool:
         """Whether not everybody is let in."""
-        return bool(self.denied or self.auth or self.sources_denied or self.sources_allowed)
+        return bool(self.denied or self.auth or self.auth_url or self.sources_denied or self.sources_allowed)
 
     def __str__(self) -> str:
         """What differs from the default, for people: no secrets."""
@@ -154,6 +168,7 @@ class Asked:
     regex        its paths are regular expressions, and so are all others of its hosts
     rewrite      every path is rewritten to this
     auth_secret  (namespace, name, whether each key is a user) of the Secret with passwords
+    auth_sent    (namespace, name) of the ConfigMap with fields for whom ``auth_url`` asks
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
     """
 
@@ -165,6 +180,7 @@ class Asked:
     regex: bool = False
     rewrite: str = ""
     auth_secret: tuple[str, str, bool] | None = None
+    auth_sent: tuple[str, str] | None = None
     canary: Canary | None = None
 
 
@@ -263,6 +279,11 @@ class Packer:
             self._string_rows[string] = len(self._strings)
             self._strings.append(self._add_text(string))
         return self._string_rows[string]
+
+
+def names_any_host(url: str) -> bool:
+    """Whether a URL has in the place of its host, or within it, the one that a client names."""
+    return "$" in url.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
 def condition_bits(names: tuple[str, ...]) -> int:

@@ -39,10 +39,11 @@ from plane.addresses import int_to_ip, ip_to_int
 from plane.dns.names import followed, loops, service_key
 from plane.endpointindex import Change, EndpointIndex
 from plane.endpoints import eligible
+from plane.headerlists import lines_of, trouble_with
 from plane.ingressclass import served
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
 from plane.passwords import users_of
-from plane.policies import NONE, PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables
+from plane.policies import NONE, PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables, names_any_host
 from plane.regex import literally, of_path, why_not
 from plane.requestpath import normalised
 
@@ -317,7 +318,8 @@ class _Table:
         self._origins = [Origin("", "", -1, -1)]
         self._text = _Text()
         self._packer = Packer(self._text.add)
-        self._same: dict[tuple[int, bool], int] = {}  # rows of policies; what was asked lives as long as ``_asked``
+        # Rows of policies; what was asked lives as long as ``_asked``.
+        self._same: dict[tuple[int, bool, bool], int] = {}
         self._asked: list[tuple[Object, Asked]] = []
 
     def add(self, ingresses: Iterable[Object]) -> None:
@@ -348,7 +350,7 @@ class _Table:
         if ingress["spec"].get("defaultBackend"):
             # What no host takes is neither redirected nor rewritten, in ingress-nginx.
             bare = replace(asked.policies, redirect="", redirect_status=0, https=False)
-            policies = self._policies(replace(asked, policies=bare), False, {})
+            policies = self._policies(replace(asked, policies=bare), "", {}, secured=False)
             policy = self._packer.policy(policies)
             default = self._place(ingress, ingress["spec"]["defaultBackend"], -1, -1, policy)
             self._defaults.append(_Default(bool(rules), default, policies))
@@ -368,14 +370,15 @@ class _Table:
         """Row of the policies of a path, which may be a default backend's, without anything."""
         secured = asked.https and self._is_secured(host)
         if asked.rewrite or asked.auth_secret or asked.policies.cookie:
-            return self._packer.policy(self._policies(asked, secured, path))
-        key = id(asked), secured  # of what no path changes: most Ingresses share the one object that asks for nothing
+            return self._packer.policy(self._policies(asked, host, path, secured=secured))
+        # Of what no path changes: most Ingresses share the one object that asks for nothing.
+        key = id(asked), secured, bool(host)
         if key not in self._same:
-            self._same[key] = self._packer.policy(self._policies(asked, secured, path))
+            self._same[key] = self._packer.policy(self._policies(asked, host, path, secured=secured))
         return self._same[key]
 
-    def _policies(self, asked: Asked, secured: bool, path: Object) -> Policies:
-        """Of a path, or of a default backend where there is none; ``secured``: its host has TLS."""
+    def _policies(self, asked: Asked, host: str, path: Object, *, secured: bool) -> Policies:
+        """Of a path, or of a default backend where there is none; ``secured``: its host, which may be any, has TLS."""
         policies, text = asked.policies, path.get("path") or "/"
         if secured:
             policies = replace(policies, https=True)
@@ -386,6 +389,8 @@ class _Table:
                 policies = replace(policies, denied=f"there is no Secret {namespace}/{name} for auth-secret")
             else:
                 policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
+        if policies.auth_url and not policies.denied:
+            policies = self._asking(policies, asked.auth_sent, host)
         if path and _rewrites(asked, path):
             policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
         elif policies.forwarded_prefix:
@@ -393,6 +398,18 @@ class _Table:
         if policies.cookie and not policies.cookie_path:
             policies = replace(policies, cookie_path=text if _PLAIN.match(text) else "/")
         return policies
+
+    def _asking(self, policies: Policies, sent: tuple[str, str] | None, host: str) -> Policies:
+        """With what whom they ask is told by a ConfigMap, if there is one; a client must not choose who is asked."""
+        if not host and names_any_host(policies.auth_url):
+            return replace(policies, denied="auth-url asks whatever host a client names, for the rule has none")
+        if sent is None:
+            return policies
+        found = self._snapshot.get("ConfigMap", *sent)
+        if found is None or trouble_with(found):
+            why = f"ConfigMap {'/'.join(sent)} for auth-proxy-set-headers {trouble_with(found)}"
+            return replace(policies, denied=why)
+        return replace(policies, auth_sent=lines_of(found))
 
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""
@@ -508,7 +525,7 @@ class _Table:
         policy = self._policy(asked, name, {})
         if not policy:
             return NOWHERE
-        own = self._policies(asked, asked.https and self._is_secured(name), {})
+        own = self._policies(asked, name, {}, secured=asked.https and self._is_secured(name))
         if not default.place.target or own.guards or own.redirect:
             return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
         if not own.https:

@@ -42,6 +42,7 @@ class Explanation:
     upstream   ``method``, ``path``, ``host`` and ``headers`` that the endpoint gets of an Ingress, the headers where
                they are of a policy
     response_headers  that policies put into the answer
+    decided_by        a URL that is asked whether the request goes on; the rest is what follows if it says so
     reasons    sentences
     """
 
@@ -56,6 +57,7 @@ class Explanation:
     chosen: dict[str, Any] | None = None
     upstream: dict[str, Any] | None = None
     response_headers: dict[str, str] = field(default_factory=dict)
+    decided_by: str | None = None
     reasons: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class Explanation:
         rows: list[tuple[str, Any]] = [("request", self.request), ("status", self.status or "connection refused")]
         if self.status == FORWARDED:
             rows[1] = ("status", "forwarded")
+        rows.append(("if", f"{self.decided_by} lets it in" if self.decided_by else None))
         rows.append(("redirect", self.redirect))
         rows.append(("ingress", self.ingress))
         if self.rule:
@@ -175,6 +178,7 @@ def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: Spl
         reasons.insert(0, _certificate(table, parts.hostname or ""))
     reasons = [*found.reasons, *reasons]
     known = Explanation(request, status=404, response_headers=dict(found.fields), reasons=tuple(reasons))
+    known = replace(known, decided_by=found.asked or None)
     if found.answer is not None:
         fields = {**dict(found.answer.fields), **dict(found.fields)}
         redirect = found.answer.location or None

@@ -320,7 +320,9 @@ class Exchange:
         old = request.version == HttpVersion10
         whole, length = connection.complete, connection.length
         chunked = not whole and length is None and not old
-        fields = connection.lines if self._policed is None else self._policed.adorned(connection.lines)
+        fields = (
+            connection.lines if self._policed is None else self._policed.adorned(connection.lines, connection.status)
+        )
         lines = [forwarding.status_line(connection.status, connection.reason), *fields]
         if not connection.dated:
             lines.append(forwarding.date())
@@ -370,7 +372,11 @@ class Exchange:
         self._status = connection.status
         lines = (
             forwarding.status_line(connection.status, connection.reason),
-            *(connection.lines if self._policed is None else self._policed.adorned(connection.lines)),
+            *(
+                connection.lines
+                if self._policed is None
+                else self._policed.adorned(connection.lines, connection.status)
+            ),
             *UPGRADE,
             b"",
             b"",
@@ -394,7 +400,7 @@ class Exchange:
             connection = [forwarding.CLOSE]
         else:
             connection = [b"Connection: keep-alive"] if self._request.version == HttpVersion10 else []
-        lines = lines if self._policed is None else self._policed.adorned(lines)
+        lines = lines if self._policed is None else self._policed.adorned(lines, status)
         answer = forwarding.own_answer(
             status, reason.strip(), bodiless=self._bodiless, connection=connection, lines=lines
         )

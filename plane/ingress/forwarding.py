@@ -229,6 +229,11 @@ def _text(value: bytes | None) -> str:
     return value.decode("latin-1") if value else ""
 
 
+def field_lines(fields: Iterable[tuple[str, str]]) -> list[bytes]:
+    """Fields as lines."""
+    return [f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in fields]
+
+
 def new_request_id() -> bytes:
     """16 hex digits."""
     return b"%016x" % random.getrandbits(64)

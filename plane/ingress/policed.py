@@ -12,12 +12,14 @@ from ipaddress import IPv4Address
 from aiohttp import web
 
 from plane import affinity
-from plane.conduct import Answer, Fields, Request, choose
+from plane.conduct import Answer, Request, choose
+from plane.externalauth import WITH_COOKIES
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
 from plane.ingress.forwarding import Origin, RefusedError, RequestHead
 from plane.ingress.hashing import BusyError
 from plane.ingress.retry import DEFAULT
+from plane.ingress.subrequest import Decision
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.upstream import Pool
 from plane.policies import Policies
@@ -30,13 +32,15 @@ KEYS = 32  # keys of affinity that are tried until one leads past the endpoints 
 class Policed:
     """One request. ``asked`` is its path and query as it was sent."""
 
-    __slots__ = ("_cookie", "_counted", "_seen", "_table", "rules")
+    __slots__ = ("_cookie", "_counted", "_decision", "_rule", "_seen", "_table", "rules")
 
     def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
         origin: Origin = request.protocol.origin  # type: ignore[attr-defined]
         address = origin.client(head)
         self.rules = table.rules[match.policy]
         self._table = table
+        self._rule = table.origins[match.origin]
+        self._decision: Decision | None = None  # of who was asked
         self._counted = False  # among the client's requests under way
         self._cookie = b""  # a field that the answer gets
         self._seen = Request(
@@ -64,19 +68,52 @@ class Policed:
         return match.target, match.origin
 
     async def comply(self, head: RequestHead) -> str:
-        """What is asked of the endpoint, once the password is right; ``head`` becomes what it gets.
+        """What is asked of the endpoint, once the request is let in; ``head`` becomes what it gets.
 
         Raises RefusedError.
         """
-        if self.rules.policies.auth and not await self._knows(self._seen.value("authorization")):
-            raise _refusal(self.rules.challenge())
+        if refused := await self._turned_away(head):
+            auth = self.rules.external
+            raise _refusal(auth.signed_in(refused, self._seen) if auth else refused)
         upstream = self.rules.upstream(self._seen)
         names = self.rules.hidden | {name.lower().encode() for name, _ in upstream.fields}
         if names:
             head.lines = forwarding.without(head.lines, names)
-        head.lines += _lines(upstream.fields)
+        head.lines += forwarding.field_lines(upstream.fields)
+        head.lines += self._said()
         head.upstream_host = upstream.host.encode()
         return upstream.uri
+
+    async def _turned_away(self, head: RequestHead) -> Answer | None:
+        """The answer to who is not let in; with ``any_lets_in`` 401 counts before 403, as in NGINX."""
+        rules, any_lets_in = self.rules, self.rules.any_lets_in
+        if any_lets_in and rules.welcomes(self._seen):
+            return None
+        refused = rules.turned_away(self._seen) if any_lets_in else None
+        if rules.policies.auth:
+            right = await self._knows(self._seen.value("authorization"))
+            if right and any_lets_in:
+                return None
+            refused = refused if right else rules.challenge()
+            if refused and not any_lets_in:
+                return refused
+        if rules.external is None:
+            return refused
+        head.request_id = head.request_id or forwarding.new_request_id()
+        asking, kept = self._table.asking, rules.decisions
+        self._decision = await asking.decision(rules.external, self._seen, head, self._rule, kept)
+        challenges = [value.decode("latin-1") for value in self._decision.values(b"www-authenticate")]
+        said = rules.external.refusal(self._decision.status, challenges)
+        if said is None:
+            return None
+        return refused if refused and refused.status == 401 and said.status == 403 else said
+
+    def _said(self) -> list[bytes]:
+        """Fields that the endpoint gets of the answer of who was asked."""
+        if self.rules.external is None or self._decision is None:
+            return []
+        found = ((name, self._decision.values(name.lower())) for name in self.rules.external.names)
+        return [name + b": " + b", ".join(values) for name, values in found if any(values)]
 
     def check_body(self, length: int) -> None:
         """Raises RefusedError where a body is longer than the route takes."""
@@ -118,13 +155,16 @@ class Policed:
         self._cookie = f"Set-Cookie: {cookie}".encode()
         return chosen
 
-    def adorned(self, lines: Sequence[bytes]) -> list[bytes]:
+    def adorned(self, lines: Sequence[bytes], status: int) -> list[bytes]:
         """Fields of an answer with those that policies put in."""
         found = list(lines)
         if ours := self.rules.fields(self._seen):
-            found = [*forwarding.without(found, self.rules.replaced), *_lines(ours)]
+            found = [*forwarding.without(found, self.rules.replaced), *forwarding.field_lines(ours)]
         if self._cookie:
             found.append(self._cookie)
+        auth = self.rules.external
+        if auth is not None and self._decision is not None and (auth.cookie_always or status in WITH_COOKIES):
+            found += (b"Set-Cookie: " + value for value in self._decision.values(b"set-cookie"))
         return found
 
     def leave(self) -> None:
@@ -179,8 +219,4 @@ def _address(backend: Backend) -> str:
 
 def _refusal(answer: Answer) -> RefusedError:
     fields = (("Location", answer.location), *answer.fields) if answer.location else answer.fields
-    return RefusedError(answer.status, answer.reason, _lines(fields))
-
-
-def _lines(fields: Fields) -> list[bytes]:
-    return [f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in fields]
+    return RefusedError(answer.status, answer.reason, forwarding.field_lines(fields))

@@ -30,7 +30,9 @@ from plane.ingress.front import Front
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
+from plane.ingress.outside import Outside
 from plane.ingress.records import Records
+from plane.ingress.subrequest import Asking
 from plane.ingress.table import Table
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.tls import Certificates
@@ -122,6 +124,7 @@ class Ingress:
         self._pool = Pool(self._timeouts)
         own = [row.getsockname() for row in self._sockets]
         self._hosts = Hosts(self._resolver(), own, self._bound_port)
+        self._asking = Asking(Outside(self._pool, self._hosts, self._timeouts.connect_s))
         self._certificates = Certificates()
         self._front = Front(
             self._answer,
@@ -147,6 +150,7 @@ class Ingress:
                     self._table,
                     limits=self._limits,
                     hashing=self._hashing,
+                    asking=self._asking,
                     https_port=self._https_port,
                 )
                 self._certificates.install(routes.certificates)

@@ -9,12 +9,14 @@ from typing import NamedTuple
 from plane.addresses import int_to_ip, ip_to_int
 from plane.conduct import Conduct
 from plane.dns.resolver import UnresolvedError
+from plane.externalauth import ExternalAuth
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import RefusedError
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.records import Records
 from plane.ingress.retry import retry_of
+from plane.ingress.subrequest import Asking, Decisions
 from plane.ingress.upstream import Address, Endpoint, Pool
 from plane.policies import Canary, Policies
 from plane.router import Router
@@ -67,13 +69,17 @@ class Target:
 class Rules(Conduct):
     """The policies of a route, ready for requests, with what is known to an ingress only.
 
-    known  digests of the Authorization fields that were right: to look at a password takes its time
+    known      digests of the Authorization fields that were right: to look at a password takes its time
+    external   who is asked whether a request goes on, if anybody is
+    decisions  answers of that one that are kept
     """
 
     def __init__(self, policies: Policies):
         super().__init__(policies)
         self.retry = retry_of(policies)
         self.known: set[bytes] = set()
+        self.external = ExternalAuth(policies) if policies.auth_url else None
+        self.decisions = Decisions()
 
 
 class Alternative(NamedTuple):
@@ -123,12 +129,14 @@ class Table:
         *,
         limits: Limits,
         hashing: Hashing,
+        asking: Asking,
         https_port: int,
     ):
         self.generation = routes.generation
         self.origins = routes.origins
         self.limits = limits
         self.hashing = hashing
+        self.asking = asking
         self.https_port = https_port
         there = {rules.policies: rules for rules in before.rules} if before else {}
         asked = [routes.policy(row) for row in range(len(routes.policies.policies))]

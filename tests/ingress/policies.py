@@ -80,6 +80,8 @@ USERS: Object = {
     "metadata": {"name": "users", "namespace": "default"},
     "data": {"auth": "YTp7U0hBfTVlbjZHNk1lelJyb1QzWEtxa2RQT21ZL0JmUT0="},  # a:{SHA}… of "secret"
 }
+BASIC = {"auth_type": "basic", "auth_secret": "users"}
+ASKED = "http://asked.invalid"  # stands for the endpoint of the Service other, which answers everything with 200
 LONG = [
     with_(regex("/foo/.*/bar", "web"), regex("/foo/.*", "api"), regex("/f", "old"), use_regex="true"),
     with_(exact("/exact", "other"), prefix("/Pre", "web"), name="plain"),
@@ -531,10 +533,93 @@ ACCESS = [
         "POST",
     ),
     Row(
-        "auth-url lets nobody in",
-        [with_(WEB, auth_url="http://auth.default.svc/check")],
+        "auth-url: who is asked lets the request in",
+        [with_(WEB, auth_url=f"{ASKED}/check?of=$request_uri")],
+        "http://example.com/x",
+        to("web"),
+    ),
+    Row(
+        "auth-response-headers are not the client's to say",
+        [with_(WEB, auth_url=ASKED, auth_response_headers="X-User, X-Groups")],
+        "http://example.com/",
+        to("web", got={"x-user": None, "x-groups": None, "x-other": "stays"}),
+        {"X-User": "root", "x-groups": "wheel", "X-Other": "stays"},
+    ),
+    Row(
+        "satisfy all: the password counts too",
+        [USERS, with_(WEB, auth_url=ASKED, **BASIC)],
+        "http://example.com/",
+        Want(401),
+    ),
+    Row(
+        "satisfy any: whoever is asked is enough",
+        [USERS, with_(WEB, auth_url=ASKED, satisfy="any", **BASIC)],
+        "http://example.com/",
+        to("web"),
+    ),
+    Row(
+        "satisfy any: an address is enough",
+        [USERS, with_(WEB, allowlist_source_range="127.0.0.0/8", satisfy="any", **BASIC)],
+        "http://example.com/",
+        to("web"),
+    ),
+    Row(
+        "satisfy any: one that is denied may come in by its password",
+        [USERS, with_(WEB, denylist_source_range="127.0.0.0/8", satisfy="any", **BASIC)],
+        "http://example.com/",
+        to("web"),
+        {"Authorization": "Basic YTpzZWNyZXQ="},
+    ),
+    Row(
+        "satisfy any: neither address nor password is 401",
+        [USERS, with_(WEB, allowlist_source_range="192.0.2.1", satisfy="any", **BASIC)],
+        "http://example.com/",
+        Want(401),
+    ),
+    Row(
+        "satisfy any: where there is nothing but addresses they count",
+        [with_(WEB, allowlist_source_range="192.0.2.1", satisfy="any")],
+        "http://example.com/",
+        Want(403),
+    ),
+    Row(
+        "auth-signin is where whoever gets 401 is sent",
+        [USERS, with_(WEB, auth_url=ASKED, auth_signin="https://$host/start", **BASIC)],
+        "http://example.com/x?y=z",
+        redirected("https://example.com/start?rd=http://example.com%2Fx%3Fy%3Dz", 302),
+    ),
+    Row(
+        "auth-signin-redirect-param",
+        [
+            USERS,
+            with_(WEB, auth_url=ASKED, auth_signin="/start?a=b", auth_signin_redirect_param="from", **BASIC),
+        ],
+        "http://example.com/",
+        redirected("http://example.com/start?a=b&from=http://example.com%2F", 302),
+    ),
+    Row(
+        "a client does not choose who is asked",
+        [with_(WEB, host="", auth_url="http://$host/check")],
         "http://example.com/",
         Want(503),
+    ),
+    Row(
+        "auth-proxy-set-headers without its ConfigMap lets nobody in",
+        [with_(WEB, auth_url=ASKED, auth_proxy_set_headers="default/none")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "nor does one of another namespace",
+        [with_(WEB, auth_url=ASKED, auth_proxy_set_headers="other/none")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "a path miss is for whoever is asked, first",
+        [with_(prefix("/a", "web"), auth_url=ASKED)],
+        "http://example.com/b",
+        Want(404),
     ),
     Row(
         "auth-tls-secret lets nobody in",

@@ -368,7 +368,9 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
-                ingress(metadata={"annotations": {f"{NGINX}rewrite-traget": "/", f"{NGINX}fastcgi-params-configmap": "a"}}),
+                ingress(
+                    metadata={"annotations": {f"{NGINX}rewrite-traget": "/", f"{NGINX}fastcgi-params-configmap": "a"}}
+                ),
             ),
             [
                 f"Ingress default/web: metadata.annotations[{NGINX}fastcgi-params-configmap]: not acted on yet: "
@@ -450,7 +452,17 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
-                ingress(name="a", host="a.com", metadata={"annotations": {f"{NGINX}auth-url": "http://a"}}),
+                ingress(
+                    name="a",
+                    host="a.com",
+                    metadata={
+                        "annotations": {
+                            f"{NGINX}auth-url": "http://auth.shop.svc.cluster.local/check",
+                            f"{NGINX}auth-proxy-set-headers": "fields",
+                        }
+                    },
+                ),
+                named("ConfigMap", "fields", "v1", data={"Host": "x"}),
                 ingress(name="b", host="b.com", metadata={"annotations": {f"{NGINX}auth-tls-secret": "a/b"}}),
                 ingress(
                     name="c",
@@ -462,12 +474,14 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             ),
             [
                 f"Ingress default/a: metadata.annotations[{NGINX}auth-url]: "
-                "not acted on yet, so that nobody is let in: every request gets 503",
+                'there is no Service "auth" in namespace shop; requests get 500',
+                f"Ingress default/a: metadata.annotations[{NGINX}auth-proxy-set-headers]: "
+                'ConfigMap "default/fields" has the key "Host", which the plane alone writes; requests get 503',
                 f"Ingress default/b: metadata.annotations[{NGINX}auth-tls-secret]: "
                 "not acted on yet, so that nobody is let in: every request gets 503",
                 f"Ingress default/c: metadata.annotations: not acted on yet: {NGINX}auth-tls-secret",
             ],
-            id="guards that do not act",
+            id="guards that let nobody in",
         ),
         pytest.param(
             (
