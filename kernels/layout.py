@@ -280,6 +280,10 @@ POLICY = np.dtype(
         ("retry_tries", "u4"),
         ("retry_timeout_ms", "u4"),
         ("hash_by", "u4"),  # text, with variables
+        ("errors", RUN),  # statuses
+        ("errors_own", "u1"),
+        ("errors_target", "u4"),  # row of TARGET
+        ("fallback", "u4"),  # row of TARGET
         ("cookie", "u4"),  # text: its name
         ("cookie_persistent", "u1"),
         ("cookie_change_on_failure", "u1"),

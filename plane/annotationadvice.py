@@ -36,6 +36,7 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     if not nginx.guarded_by(annotations):
         yield from _secret(asked, snapshot)
     yield from _external(ingress, asked, snapshot)
+    yield from _default_backend(asked, snapshot)
     yield from _ranges(asked)
     if asked.canary:
         yield from _canary(ingress, snapshot)
@@ -83,6 +84,23 @@ def _external(ingress: Object, asked: Asked, snapshot: Snapshot) -> Iterator[Sai
         if trouble:
             field = _field(f"{nginx.PREFIX}auth-proxy-set-headers")
             yield field, f'ConfigMap "{"/".join(asked.auth_sent)}" {trouble}; requests get 503'
+
+
+def _default_backend(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    """Errors that nobody makes an answer for."""
+    statuses = ", ".join(asked.policies.errors)
+    if asked.default_backend is None:
+        if statuses:
+            what = f"answers with {statuses} become 404, for there is no {nginx.PREFIX}default-backend to make them"
+            yield _field(f"{nginx.PREFIX}custom-http-errors"), what
+        return
+    namespace, name = asked.default_backend
+    if snapshot.get("Service", namespace, name) is None:
+        what = f'there is no Service "{name}" in namespace {namespace}'
+        yield (
+            _field(f"{nginx.PREFIX}default-backend"),
+            f"{what}; answers with {statuses} become 404" if statuses else what,
+        )
 
 
 def _ranges(asked: Asked) -> Iterator[Said]:

@@ -82,6 +82,15 @@ class Upstream(NamedTuple):
     fields: Fields = ()
 
 
+class Rule(NamedTuple):
+    """The rule that takes a request, as a default backend is told; of a path miss there is no Service."""
+
+    namespace: str
+    ingress: str
+    service: str = ""
+    port: str = ""
+
+
 Limiter = Callable[[Policies, int | str], str]  # of ``Request.who``: why it must wait, empty where it may go on
 
 
@@ -96,6 +105,7 @@ class Conduct:
         )
         # Whether an address that is not let in may still be, by a password or by who is asked.
         self.any_lets_in = policies.auth_any and (policies.auth or bool(policies.auth_url))
+        self._errors = frozenset(map(int, policies.errors)) if not policies.denied else frozenset()
         self._redirect = _VARIABLE.split(policies.redirect)
         self._hash_by = _HASHED.split(policies.hash_by)
         self._rewrite = compiled(policies.rewrite_from, fold=True) if policies.rewrite_from else None
@@ -179,6 +189,19 @@ class Conduct:
         fields = (("X-Forwarded-Prefix", prefix),) if prefix else ()
         return Upstream(("" if uri.startswith("/") else "/") + uri + mark + query, policies.upstream_host, fields)
 
+    def excuses(self, status: int, *, own: bool) -> bool:
+        """Whether the default backend makes the answer in the place of one with this status, the plane's ``own``."""
+        return status in self._errors and (own or not self.policies.errors_own)
+
+    def excuse(self, request: Request, status: int, of: Rule) -> Upstream:
+        """What the default backend is asked for then."""
+        _, mark, query = request.uri.partition("?")
+        return Upstream(f"/{mark}{query}", "", (*_excuse(request, status, of), ("X-Original-URI", request.uri)))
+
+    def stand_in(self, request: Request, of: Rule) -> Fields:
+        """Fields of a request that goes to the default backend because its own has no endpoint."""
+        return _excuse(request, 503, of)
+
     def allows(self, request: Request) -> bool:
         """Whether the request's origin is one that CORS is for."""
         return self._any_origin or bool(self._origins.fullmatch(request.value("origin")))
@@ -190,6 +213,18 @@ class Conduct:
     def _url(self, request: Request) -> str:
         """The URL of a redirect."""
         return filled(self._redirect, request)
+
+
+def _excuse(request: Request, status: int, of: Rule) -> Fields:
+    found = (
+        ("X-Code", str(status)),
+        ("X-Format", request.value("accept")),
+        ("X-Namespace", of.namespace),
+        ("X-Ingress-Name", of.ingress),
+        ("X-Service-Name", of.service),
+        ("X-Service-Port", of.port),
+    )
+    return tuple((name, value) for name, value in found if value)
 
 
 def _redirected(status: int, url: str) -> Answer:

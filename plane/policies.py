@@ -63,6 +63,9 @@ class Policies:
     …_timeout_ms       0 for the plane's own
     retry…             after what, how often and for how long another endpoint is tried; 0 for the plane's own
     hash_by            requests for which this is equal go to one endpoint; with VARIABLES and REQUEST_VARIABLES
+    errors…            answers with these statuses, only the plane's own with ``errors_own``, are made by the target of
+                       that row, told so; 404 where that is 0
+    fallback           row of the target that requests go to in the place of their own, which has no endpoint
     cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come
     """
 
@@ -111,6 +114,10 @@ class Policies:
     retry_tries: int = 0
     retry_timeout_ms: int = 0
     hash_by: str = ""
+    errors: tuple[str, ...] = ()
+    errors_own: bool = False
+    errors_target: int = 0
+    fallback: int = 0
     cookie: str = ""
     cookie_persistent: bool = False
     cookie_change_on_failure: bool = False
@@ -169,6 +176,7 @@ class Asked:
     rewrite      every path is rewritten to this
     auth_secret  (namespace, name, whether each key is a user) of the Secret with passwords
     auth_sent    (namespace, name) of the ConfigMap with fields for whom ``auth_url`` asks
+    default_backend  (namespace, name) of the Service that serves where its own have no endpoint, and ``errors``
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
     """
 
@@ -181,6 +189,7 @@ class Asked:
     rewrite: str = ""
     auth_secret: tuple[str, str, bool] | None = None
     auth_sent: tuple[str, str] | None = None
+    default_backend: tuple[str, str] | None = None
     canary: Canary | None = None
 
 

@@ -369,7 +369,7 @@ class _Table:
     def _policy(self, asked: Asked, host: str, path: Object) -> int:
         """Row of the policies of a path, which may be a default backend's, without anything."""
         secured = asked.https and self._is_secured(host)
-        if asked.rewrite or asked.auth_secret or asked.policies.cookie:
+        if asked.rewrite or asked.auth_secret or asked.policies.cookie or asked.default_backend:
             return self._packer.policy(self._policies(asked, host, path, secured=secured))
         # Of what no path changes: most Ingresses share the one object that asks for nothing.
         key = id(asked), secured, bool(host)
@@ -391,6 +391,8 @@ class _Table:
                 policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
         if policies.auth_url and not policies.denied:
             policies = self._asking(policies, asked.auth_sent, host)
+        if asked.default_backend:
+            policies = self._excused(policies, asked.default_backend, path)
         if path and _rewrites(asked, path):
             policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
         elif policies.forwarded_prefix:
@@ -410,6 +412,23 @@ class _Table:
             why = f"ConfigMap {'/'.join(sent)} for auth-proxy-set-headers {trouble_with(found)}"
             return replace(policies, denied=why)
         return replace(policies, auth_sent=lines_of(found))
+
+    def _excused(self, policies: Policies, default: Name, path: Object) -> Policies:
+        """With the Service that serves instead, at its first port; as in ingress-nginx, unless it has no endpoint."""
+        namespace, name = default
+        self.services.add(default)
+        found = self._snapshot.get("Service", namespace, name)
+        port = next((port.port for port in Service.of(found).ports if port.protocol == "TCP"), 0) if found else 0
+        spare = self._target(namespace, {"name": name, "port": {"number": port}}) if port else 0
+        if not self._is_served(spare):
+            return policies
+        own = (path.get("backend") or {}).get("service") or {}
+        without = bool(own) and not self._is_served(self._target(namespace, own))
+        return replace(policies, errors_target=spare if policies.errors else 0, fallback=spare if without else 0)
+
+    def _is_served(self, target: int) -> bool:
+        """Whether there is somebody whom the requests of a target go to."""
+        return target in self._externals or bool(self._rows[target][1])
 
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""

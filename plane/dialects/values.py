@@ -237,6 +237,21 @@ def field_names(text: str) -> tuple[str, ...]:
     return found
 
 
+def statuses(text: str) -> tuple[str, ...]:
+    """Statuses of errors, in order."""
+    found = {part.strip() for part in text.split(",") if part.strip()}
+    if not found or not all(re.fullmatch(r"[45]\d\d", part) for part in found):
+        raise ValueError('write statuses from 400 to 599 with commas between, as in "404,503"')
+    return tuple(sorted(found))
+
+
+def service(text: str) -> str:
+    """The name of a Service."""
+    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", text):
+        raise ValueError('write the name of a Service of the same namespace, as in "errors"')
+    return text
+
+
 def cache_times(text: str) -> tuple[str, ...]:
     """Statuses and for how long answers with them are kept, as NGINX writes it."""
     found = tuple(" ".join(part.split()) for part in text.split(",") if part.strip())

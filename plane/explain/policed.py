@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlunsplit
 
 from plane.affinity import backend_key, endpoint_of, held
-from plane.conduct import Answer, Conduct, Fields, Request, Upstream, choose
+from plane.conduct import Answer, Conduct, Fields, Request, Rule, Upstream, choose
 from plane.externalauth import ExternalAuth
 from plane.policies import Policies, conditions
 from plane.router import Match
@@ -45,9 +45,15 @@ def policed(table: Routes, match: Match, request: Request) -> Policed:
         answer, asked = _entered(conduct, request)
     why: tuple[str, ...] = ()
     target, origin = match.target, match.origin
-    if answer is None and match.canary:
+    if answer is None and conduct.policies.fallback:
+        target = conduct.policies.fallback
+        rule = rule_of(table, match)
+        why = (f"default backend: Service {rule.service} has no endpoint, so the request goes to default-backend",)
+    elif answer is None and match.canary:
         target, origin, why = _chosen(table, match, request, conduct.policies)
     upstream, fields = conduct.upstream(request), conduct.fields(request)
+    if conduct.policies.fallback:
+        upstream = upstream._replace(fields=(*upstream.fields, *conduct.stand_in(request, rule_of(table, match))))
     said = (
         *([answer.reason] if answer and answer.reason else ()),
         *([_asked(conduct.policies, asked)] if asked else ()),
@@ -83,6 +89,20 @@ def _asked(policies: Policies, url: str) -> str:
         f"external: {policies.auth_method or 'GET'} {url} decides and is not asked here: "
         f"2xx lets the request in{fields}, as said here; 401{signing} and 403 are passed on; anything else is 500"
     )
+
+
+def excused(table: Routes, match: Match, request: Request, status: int) -> Upstream | None:
+    """What the default backend is asked for in the place of an answer of the plane's own, None where it is not."""
+    conduct = Conduct(table.policy(match.policy))
+    return conduct.excuse(request, status, rule_of(table, match)) if conduct.excuses(status, own=True) else None
+
+
+def rule_of(table: Routes, match: Match) -> Rule:
+    """The rule that takes a request, as a default backend is told."""
+    origin, named = table.origins[match.origin], table.services[table.targets[match.target]["service"]]
+    if not match.target:
+        return Rule(origin.namespace, origin.ingress)
+    return Rule(origin.namespace, origin.ingress, named.service.partition("/")[2], str(named.port))
 
 
 def sticky(table: Routes, match: Match, target: int, request: Request, addresses: list[str]) -> int | None:
@@ -138,6 +158,10 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
     elif policies.hash_by:
         yield f"all requests with the same {policies.hash_by} go to one endpoint, here {conduct.hash_key(request)}"
+    if policies.errors:
+        whose = "of the plane's own" if policies.errors_own else "of endpoints and of the plane's own"
+        made = "made by the default backend" if policies.errors_target else "404, for there is no default backend"
+        yield f"errors: answers {whose} with {', '.join(policies.errors)} are {made}"
     if policies.body_limit:
         yield f"a body of more than {policies.body_limit} bytes gets 413"
     yield from _patience(policies)

@@ -88,6 +88,8 @@ class Exchange:
             connection = await self._ask(head, self._target, path, origin.fields(head))
             if connection.switched:
                 return await self._tunnel(connection)
+            if self._policed is not None and self._policed.excuses(connection.status, own=False):
+                return await self._excuse(self._policed, head, connection.status)
             return await self._relay(connection)
         except RefusedError as error:
             return await self._refuse(error.status, str(error), error.lines)
@@ -391,8 +393,36 @@ class Exchange:
             log.debug("a tunnel ended: %s", error)
         return CLOSED
 
+    async def _excuse(self, policed: Policed, head: RequestHead, status: int) -> web.StreamResponse:
+        """The answer of the default backend, in the place of one with this status; the request's body is not for it."""
+        if not self._request.content.is_eof():
+            self._keep_alive = False
+        if self._sender is not None:
+            self._sender.cancel()
+            self._sender = None
+        if self._connection is not None and (self._body is None or head.desync):
+            self._connection.abort()
+        elif self._connection is not None:
+            self._connection.release()
+        self._connection, self._backend, self._body = None, None, b""
+        self._target, path = policed.excuse(head, status)
+        try:
+            if self._target is None:
+                raise RefusedError(404, f"an answer of {status} is for a default backend, and there is none")
+            origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
+            connection = await self._ask(head, self._target, path, origin.fields(head))
+            return await self._relay(connection)
+        except (RefusedError, UnansweredError) as error:
+            return await self._refuse(error.status, str(error))
+        except ConnectionError:  # the client's
+            self._status = CLIENT_LEFT
+            return CLOSED
+
     async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> web.StreamResponse:
         """An answer of ours. What is left of the request's body is not waited for."""
+        head, policed = self._head, self._policed
+        if head is not None and policed is not None and status not in CLOSING and policed.excuses(status, own=True):
+            return await self._excuse(policed, head, status)
         self._status = status
         if not self._request.content.is_eof() or status in CLOSING:
             self._keep_alive = False

@@ -12,11 +12,11 @@ from ipaddress import IPv4Address
 from aiohttp import web
 
 from plane import affinity
-from plane.conduct import Answer, Request, choose
+from plane.conduct import Answer, Request, Rule, Upstream, choose
 from plane.externalauth import WITH_COOKIES
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
-from plane.ingress.forwarding import Origin, RefusedError, RequestHead
+from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.hashing import BusyError
 from plane.ingress.retry import DEFAULT
 from plane.ingress.subrequest import Decision
@@ -24,6 +24,7 @@ from plane.ingress.table import Backend, Table, Target
 from plane.ingress.upstream import Pool
 from plane.policies import Policies
 from plane.router import Match
+from plane.routes import Origin
 
 KNOWN = 1024  # passwords that were right are remembered, so many of a route
 KEYS = 32  # keys of affinity that are tried until one leads past the endpoints that failed
@@ -32,14 +33,16 @@ KEYS = 32  # keys of affinity that are tried until one leads past the endpoints 
 class Policed:
     """One request. ``asked`` is its path and query as it was sent."""
 
-    __slots__ = ("_cookie", "_counted", "_decision", "_rule", "_seen", "_table", "rules")
+    __slots__ = ("_cookie", "_counted", "_decision", "_excused", "_origin", "_rule", "_seen", "_table", "rules")
 
     def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
-        origin: Origin = request.protocol.origin  # type: ignore[attr-defined]
+        origin: forwarding.Origin = request.protocol.origin  # type: ignore[attr-defined]
         address = origin.client(head)
         self.rules = table.rules[match.policy]
         self._table = table
-        self._rule = table.origins[match.origin]
+        self._origin = table.origins[match.origin]
+        self._rule = _rule(self._origin, table.targets[match.target] if match.target else None)
+        self._excused = False  # the default backend is asked for the answer
         self._decision: Decision | None = None  # of who was asked
         self._counted = False  # among the client's requests under way
         self._cookie = b""  # a field that the answer gets
@@ -59,6 +62,8 @@ class Policed:
         """Rows of the target and the origin that the request has, by its rule or its canary. Raises RefusedError."""
         if answer := self.rules.answer(self._seen, self._limited):
             raise _refusal(answer)
+        if fallback := self.rules.policies.fallback:
+            return fallback, match.origin
         if not match.canary:
             return match.target, match.origin
         alternative = self._table.canaries[match.canary]
@@ -76,13 +81,34 @@ class Policed:
             auth = self.rules.external
             raise _refusal(auth.signed_in(refused, self._seen) if auth else refused)
         upstream = self.rules.upstream(self._seen)
+        if self.rules.policies.fallback:
+            upstream = upstream._replace(fields=(*upstream.fields, *self.rules.stand_in(self._seen, self._rule)))
+        self._write(head, upstream)
+        head.lines += self._said()
+        return upstream.uri
+
+    def excuses(self, status: int, *, own: bool) -> bool:
+        """Whether the default backend is to be asked for the answer, which it is once only."""
+        return not self._excused and self.rules.excuses(status, own=own)
+
+    def excuse(self, head: RequestHead, status: int) -> tuple[Target | None, str]:
+        """The default backend, if there is one, and what it is asked for; ``head`` becomes what it gets: no body."""
+        self._excused = True
+        upstream = self.rules.excuse(self._seen, status, self._rule)
+        self._write(head, upstream)
+        if self._seen.method not in forwarding.BODILESS:
+            head.lines.append(b"Content-Length: 0")
+        head.length = head.upgrade = b""
+        head.chunked = head.expects_continue = False
+        row = self.rules.policies.errors_target
+        return self._table.targets[row] if row else None, upstream.uri
+
+    def _write(self, head: RequestHead, upstream: Upstream) -> None:
         names = self.rules.hidden | {name.lower().encode() for name, _ in upstream.fields}
         if names:
             head.lines = forwarding.without(head.lines, names)
         head.lines += forwarding.field_lines(upstream.fields)
-        head.lines += self._said()
         head.upstream_host = upstream.host.encode()
-        return upstream.uri
 
     async def _turned_away(self, head: RequestHead) -> Answer | None:
         """The answer to who is not let in; with ``any_lets_in`` 401 counts before 403, as in NGINX."""
@@ -101,7 +127,7 @@ class Policed:
             return refused
         head.request_id = head.request_id or forwarding.new_request_id()
         asking, kept = self._table.asking, rules.decisions
-        self._decision = await asking.decision(rules.external, self._seen, head, self._rule, kept)
+        self._decision = await asking.decision(rules.external, self._seen, head, self._origin, kept)
         challenges = [value.decode("latin-1") for value in self._decision.values(b"www-authenticate")]
         said = rules.external.refusal(self._decision.status, challenges)
         if said is None:
@@ -132,7 +158,7 @@ class Policed:
     def next(self, target: Target, failed: Sequence[Backend]) -> Backend | None:
         """The backend to try: that of the client's cookie, if the route has affinity, else that whose turn it is."""
         policies = self.rules.policies
-        if not policies.cookie and not policies.hash_by:
+        if self._excused or (not policies.cookie and not policies.hash_by):
             return target.next(failed)
         backends, service = target.backends, str(target.service)
         addresses = [_address(backend) for backend in backends]
@@ -215,6 +241,12 @@ def _number(address: str) -> int:
 def _address(backend: Backend) -> str:
     ip, port = backend.endpoint.address
     return f"{ip}:{port}"
+
+
+def _rule(origin: Origin, target: Target | None) -> Rule:
+    if target is None:
+        return Rule(origin.namespace, origin.ingress)
+    return Rule(origin.namespace, origin.ingress, target.service.service.partition("/")[2], str(target.service.port))
 
 
 def _refusal(answer: Answer) -> RefusedError:

@@ -80,6 +80,13 @@ USERS: Object = {
     "metadata": {"name": "users", "namespace": "default"},
     "data": {"auth": "YTp7U0hBfTVlbjZHNk1lelJyb1QzWEtxa2RQT21ZL0JmUT0="},  # a:{SHA}… of "secret"
 }
+TOLD: dict[str, str | None] = {
+    "x-format": "text/html",
+    "x-namespace": "default",
+    "x-ingress-name": "web",
+    "x-service-name": "web",
+    "x-service-port": "80",
+}
 BASIC = {"auth_type": "basic", "auth_secret": "users"}
 ASKED = "http://asked.invalid"  # stands for the endpoint of the Service other, which answers everything with 200
 LONG = [
@@ -620,6 +627,56 @@ ACCESS = [
         [with_(prefix("/a", "web"), auth_url=ASKED)],
         "http://example.com/b",
         Want(404),
+    ),
+    Row(
+        "default-backend serves where the Service has no endpoint",
+        [with_(prefix("/", "empty"), default_backend="other")],
+        "http://example.com/x?y=z",
+        to("other", got={"x-code": "503", "x-original-uri": None, **TOLD, "x-service-name": "empty"}),
+        {"Accept": "text/html", "X-Service-Name": "mine"},
+    ),
+    Row(
+        "default-backend does not where it has one",
+        [with_(WEB, default_backend="other")],
+        "http://example.com/",
+        to("web", got={"x-code": None}),
+    ),
+    Row(
+        "a default-backend without an endpoint serves nobody",
+        [with_(prefix("/", "empty"), default_backend="starting")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "custom-http-errors: the default-backend makes the answer",
+        [with_(WEB, denylist_source_range="127.0.0.0/8", custom_http_errors="403,404", default_backend="other")],
+        "http://example.com/x?y=z",
+        to("other", uri="/?y=z", got={"x-code": "403", "x-original-uri": "/x?y=z", **TOLD}),
+        {"Accept": "text/html", "X-Code": "200"},
+    ),
+    Row(
+        "also that of a path miss",
+        [with_(prefix("/a", "web"), custom_http_errors="403,404", default_backend="other")],
+        "http://example.com/b",
+        to("other", uri="/", got={"x-code": "404", "x-namespace": "default", "x-service-name": None}),
+    ),
+    Row(
+        "an answer with another status stays",
+        [with_(WEB, denylist_source_range="127.0.0.0/8", custom_http_errors="404", default_backend="other")],
+        "http://example.com/",
+        Want(403),
+    ),
+    Row(
+        "without a default-backend errors are 404",
+        [with_(prefix("/", "empty"), custom_http_errors="503")],
+        "http://example.com/",
+        Want(404),
+    ),
+    Row(
+        "what is denied is for no default-backend",
+        [with_(WEB, auth_type="basic", auth_secret="none", custom_http_errors="503", default_backend="other")],
+        "http://example.com/",
+        Want(503),
     ),
     Row(
         "auth-tls-secret lets nobody in",

@@ -487,6 +487,28 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
+                ingress(name="a", host="a.com", metadata={"annotations": {f"{NGINX}custom-http-errors": "404,503"}}),
+                ingress(
+                    name="b",
+                    host="b.com",
+                    metadata={
+                        "annotations": {f"{NGINX}custom-http-errors": "503", f"{NGINX}default-backend": "errors"}
+                    },
+                ),
+                ingress(name="c", host="c.com", metadata={"annotations": {f"{NGINX}default-backend": "web"}}),
+            ),
+            [
+                f"Ingress default/a: metadata.annotations[{NGINX}custom-http-errors]: answers with 404, 503 become "
+                f"404, for there is no {NGINX}default-backend to make them",
+                f"Ingress default/b: metadata.annotations[{NGINX}default-backend]: there is no Service "
+                '"errors" in namespace default; answers with 503 become 404',
+            ],
+            id="errors that nobody makes an answer for",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
                 ingress(metadata={"annotations": {f"{NGINX}server-alias": "b.com,c.com"}}),
                 ingress(name="b", host="b.com", metadata={"annotations": {f"{NGINX}allowlist-source-range": "::1"}}),
                 ingress(name="c", host="d.com", metadata={"annotations": {f"{NGINX}denylist-source-range": "::1"}}),
