@@ -284,6 +284,10 @@ POLICY = np.dtype(
         ("errors_own", "u1"),
         ("errors_target", "u4"),  # row of TARGET
         ("fallback", "u4"),  # row of TARGET
+        ("fields", RUN),  # lines "name: value"
+        ("mirror", "u4"),  # text, with variables
+        ("mirror_host", "u4"),  # text
+        ("mirror_body", "u1"),
         ("cookie", "u4"),  # text: its name
         ("cookie_persistent", "u1"),
         ("cookie_change_on_failure", "u1"),

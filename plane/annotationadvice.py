@@ -14,7 +14,7 @@ from plane.ingressclass import served
 from plane.model import Object, Snapshot
 from plane.passwords import unusable, users_of
 from plane.policies import NOBODY, Asked, names_any_host
-from plane.routes import path_said
+from plane.routes import path_said, trouble_with_fields
 
 # A Service as the host of a URL.
 _SERVICE = re.compile(r"https?://([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?:[:/?]|\Z)")
@@ -36,6 +36,7 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     if not nginx.guarded_by(annotations):
         yield from _secret(asked, snapshot)
     yield from _external(ingress, asked, snapshot)
+    yield from _fields(asked, snapshot)
     yield from _default_backend(asked, snapshot)
     yield from _ranges(asked)
     if asked.canary:
@@ -52,7 +53,7 @@ def _secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
     if asked.policies.denied or asked.auth_secret is None:
         if asked.policies.denied:
             denied = asked.policies.denied
-            name = next((each for each in nginx.EXTERNAL if each in denied), "auth-secret")
+            name = next((each for each in ("custom-headers", *nginx.EXTERNAL) if each in denied), "auth-secret")
             yield _field(nginx.PREFIX + name), f"{denied}; requests get 503"
         return
     namespace, name, by_key = asked.auth_secret
@@ -84,6 +85,14 @@ def _external(ingress: Object, asked: Asked, snapshot: Snapshot) -> Iterator[Sai
         if trouble:
             field = _field(f"{nginx.PREFIX}auth-proxy-set-headers")
             yield field, f'ConfigMap "{"/".join(asked.auth_sent)}" {trouble}; requests get 503'
+
+
+def _fields(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    if asked.fields is not None and not asked.policies.denied:
+        trouble = trouble_with_fields(snapshot, asked.fields)
+        if trouble:
+            field = _field(f"{nginx.PREFIX}custom-headers")
+            yield field, f'ConfigMap "{"/".join(asked.fields)}" {trouble}; requests get 503'
 
 
 def _default_backend(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:

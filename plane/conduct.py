@@ -7,6 +7,7 @@ that of NGINX's phases: what is denied, the body's limit, CORS, redirects, then 
 
 import random
 import re
+import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from plane.policies import (
 from plane.regex import compiled, expanded
 from plane.requestpath import normalised
 
+VISIBLE = string.ascii_letters + string.digits + string.punctuation
 ALWAYS, NEVER = "always", "never"
 Fields = tuple[tuple[str, str], ...]
 _VARIABLE = re.compile(rf"\$({'|'.join(VARIABLES)})\b")
@@ -112,9 +114,11 @@ class Conduct:
         self._any_origin = policies.cors_origins == ("*",)
         self._origins = re.compile("|".join(map(_origin, policies.cors_origins)), re.IGNORECASE)
         self._cors = tuple(_cors(policies))
-        self.replaced = frozenset(
-            name.lower().encode() for name, _ in (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors
-        )
+        fields = (line.partition(": ") for line in policies.fields)
+        self._fields = tuple((name, value) for name, _, value in fields)
+        cors = (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors else ()
+        self.replaced = frozenset(name.lower().encode() for name, _ in (*cors, *self._fields))
+        self._mirror = pieces_of(policies.mirror)
 
     def answer(self, request: Request, limited: Limiter | None = None) -> Answer | None:
         """The plane's own answer, None where the request goes on.
@@ -168,12 +172,12 @@ class Conduct:
     def fields(self, request: Request) -> Fields:
         """Fields that every answer gets, in place of those that it has."""
         if not self.policies.cors:
-            return ()
+            return self._fields
         if self._any_origin:
-            return ((ALLOW_ORIGIN, "*"), *self._cors)
+            return ((ALLOW_ORIGIN, "*"), *self._cors, *self._fields)
         # Answers differ by origin, which whoever keeps them must know, also where they have no field of it.
         allowed = ((ALLOW_ORIGIN, request.value("origin")), *self._cors) if self.allows(request) else ()
-        return (*allowed, ("Vary", "Origin"))
+        return (*allowed, ("Vary", "Origin"), *self._fields)
 
     def upstream(self, request: Request) -> Upstream:
         """What the endpoint gets."""
@@ -201,6 +205,10 @@ class Conduct:
     def stand_in(self, request: Request, of: Rule) -> Fields:
         """Fields of a request that goes to the default backend because its own has no endpoint."""
         return _excuse(request, 503, of)
+
+    def mirror(self, request: Request) -> str:
+        """The URL that gets a copy of a request, empty where none does."""
+        return quote(filled(self._mirror, request), safe=VISIBLE, errors="surrogateescape")
 
     def allows(self, request: Request) -> bool:
         """Whether the request's origin is one that CORS is for."""

@@ -5,18 +5,16 @@ on; whatever else comes, or does not come, is 500. Whoever carries requests and 
 """
 
 import re
-import string
 from collections.abc import Sequence
 from urllib.parse import SplitResult, quote, urlsplit
 
-from plane.conduct import Answer, Fields, Request, filled, pieces_of
+from plane.conduct import VISIBLE, Answer, Fields, Request, filled, pieces_of
 from plane.policies import Policies
 
 SENT_FROM = "nginx-ingress-controller"  # what ingress-nginx calls itself
 # Statuses of answers that a cookie of whom was asked is put into, unless it always is: those of NGINX's add_header.
 WITH_COOKIES = frozenset({200, 201, 204, 206, 301, 302, 303, 304, 307, 308})
 USUAL = frozenset({200, 301, 302})  # that are kept where no status is named
-_VISIBLE = string.ascii_letters + string.digits + string.punctuation
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
 
 
@@ -45,7 +43,7 @@ class ExternalAuth:
 
     def url(self, request: Request) -> SplitResult:
         """Whom to ask; what a URL cannot hold is encoded."""
-        return urlsplit(quote(filled(self._url, request), safe=_VISIBLE, errors="surrogateescape"))
+        return urlsplit(quote(filled(self._url, request), safe=VISIBLE, errors="surrogateescape"))
 
     def fields(self, request: Request, request_id: str) -> Fields:
         """The fields of the question that are not the client's, without Host."""

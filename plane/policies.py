@@ -65,6 +65,8 @@ class Policies:
     hash_by            requests for which this is equal go to one endpoint; with VARIABLES and REQUEST_VARIABLES
     errors…            answers with these statuses, only the plane's own with ``errors_own``, are made by the target of
                        that row, told so; 404 where that is 0
+    fields             of every answer, as lines, in place of those that it has
+    mirror…            URL that gets a copy of a request, whose answer nobody waits for; Host; and whether its body too
     fallback           row of the target that requests go to in the place of their own, which has no endpoint
     cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come
     """
@@ -118,6 +120,10 @@ class Policies:
     errors_own: bool = False
     errors_target: int = 0
     fallback: int = 0
+    fields: tuple[str, ...] = ()
+    mirror: str = ""
+    mirror_host: str = ""
+    mirror_body: bool = False
     cookie: str = ""
     cookie_persistent: bool = False
     cookie_change_on_failure: bool = False
@@ -176,6 +182,7 @@ class Asked:
     rewrite      every path is rewritten to this
     auth_secret  (namespace, name, whether each key is a user) of the Secret with passwords
     auth_sent    (namespace, name) of the ConfigMap with fields for whom ``auth_url`` asks
+    fields       (namespace, name) of the ConfigMap with ``policies.fields``
     default_backend  (namespace, name) of the Service that serves where its own have no endpoint, and ``errors``
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
     """
@@ -189,6 +196,7 @@ class Asked:
     rewrite: str = ""
     auth_secret: tuple[str, str, bool] | None = None
     auth_sent: tuple[str, str] | None = None
+    fields: tuple[str, str] | None = None
     default_backend: tuple[str, str] | None = None
     canary: Canary | None = None
 

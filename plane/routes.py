@@ -39,7 +39,7 @@ from plane.addresses import int_to_ip, ip_to_int
 from plane.dns.names import followed, loops, service_key
 from plane.endpointindex import Change, EndpointIndex
 from plane.endpoints import eligible
-from plane.headerlists import lines_of, trouble_with
+from plane.headerlists import ALLOWED, ANSWERED, CONTROLLER, lines_of, not_allowed, trouble_with
 from plane.ingressclass import served
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
 from plane.passwords import users_of
@@ -391,6 +391,8 @@ class _Table:
                 policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
         if policies.auth_url and not policies.denied:
             policies = self._asking(policies, asked.auth_sent, host)
+        if asked.fields and not policies.denied:
+            policies = self._with_fields(policies, asked.fields)
         if asked.default_backend:
             policies = self._excused(policies, asked.default_backend, path)
         if path and _rewrites(asked, path):
@@ -412,6 +414,13 @@ class _Table:
             why = f"ConfigMap {'/'.join(sent)} for auth-proxy-set-headers {trouble_with(found)}"
             return replace(policies, denied=why)
         return replace(policies, auth_sent=lines_of(found))
+
+    def _with_fields(self, policies: Policies, named: Name) -> Policies:
+        """With the fields of answers that a ConfigMap lists."""
+        found = self._snapshot.get("ConfigMap", *named)
+        if why := trouble_with_fields(self._snapshot, named):
+            return replace(policies, denied=f"ConfigMap {'/'.join(named)} for custom-headers {why}")
+        return replace(policies, fields=lines_of(found or {}))
 
     def _excused(self, policies: Policies, default: Name, path: Object) -> Policies:
         """With the Service that serves instead, at its first port; as in ingress-nginx, unless it has no endpoint."""
@@ -605,6 +614,15 @@ def path_said(path: Object) -> tuple[str, str]:
 def _rewrites(asked: Asked, path: Object) -> bool:
     """Whether a path is rewritten; one that is the target already is not."""
     return bool(asked.rewrite) and asked.rewrite != (path.get("path") or "/")
+
+
+def trouble_with_fields(snapshot: Snapshot, named: Name) -> str:
+    """Why a ConfigMap's fields cannot be put into answers, empty where they can."""
+    found = snapshot.get("ConfigMap", *named)
+    if why := trouble_with(found, ANSWERED):
+        return why
+    name = not_allowed(found or {}, snapshot.get("ConfigMap", *CONTROLLER))
+    return f'has the key "{name}", which is not in {ALLOWED} of ConfigMap {"/".join(CONTROLLER)}' if name else ""
 
 
 def find_port(snapshot: Snapshot, namespace: str, backend: Object) -> tuple[Service | None, ServicePort | None]:

@@ -93,6 +93,10 @@ ACTED_ON: dict[str, Reader] = {
     "custom-http-errors": values.statuses,
     "disable-proxy-intercept-errors": values.boolean,
     "default-backend": values.service,
+    "custom-headers": values.config_map,
+    "mirror-target": values.mirrored_url,
+    "mirror-host": values.host,
+    "mirror-request-body": values.one_of("on", "off"),
     "upstream-hash-by": values.hashed,
     "affinity": values.one_of("cookie"),
     "affinity-mode": values.one_of("balanced", "persistent"),
@@ -119,7 +123,6 @@ NOT_YET: dict[str, str] = {
             "auth-tls-verify-depth",
             "backend-protocol",
             "connection-proxy-header",
-            "custom-headers",
             "enable-access-log",
             "enable-modsecurity",
             "enable-opentelemetry",
@@ -129,9 +132,6 @@ NOT_YET: dict[str, str] = {
             "limit-rate",
             "limit-rate-after",
             "load-balance",
-            "mirror-host",
-            "mirror-request-body",
-            "mirror-target",
             "modsecurity-transaction-id",
             "opentelemetry-operation-name",
             "opentelemetry-trust-incoming-span",
@@ -227,6 +227,8 @@ NEEDED = (
     ("auth-signin-redirect-param", "auth-signin", "a URL"),
     ("auth-cache-duration", "auth-cache-key", "variables of NGINX"),
     ("disable-proxy-intercept-errors", "custom-http-errors", "statuses"),
+    ("mirror-host", "mirror-target", "a URL"),
+    ("mirror-request-body", "mirror-target", "a URL"),
     ("x-forwarded-prefix", "rewrite-target", "a path"),
     ("limit-burst-multiplier", "limit-rps or limit-rpm", "a number"),
     *((name, "affinity", '"cookie"') for name in ACTED_ON if name.startswith("session-cookie-")),
@@ -297,6 +299,7 @@ def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
         rewrite=said.get("rewrite-target", ""),
         auth_secret=secret,
         auth_sent=_named(said["auth-proxy-set-headers"], namespace) if "auth-proxy-set-headers" in said else None,
+        fields=_named(said["custom-headers"], namespace) if "custom-headers" in said else None,
         default_backend=(namespace, said["default-backend"]) if "default-backend" in said else None,
         canary=canary,
     )
@@ -351,6 +354,9 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         retry_timeout_ms=1000 * said.get("proxy-next-upstream-timeout", 0),
         errors=said.get("custom-http-errors", ()),
         errors_own=said.get("disable-proxy-intercept-errors", False) and "custom-http-errors" in said,
+        mirror=said.get("mirror-target", ""),
+        mirror_host=said.get("mirror-host", urlsplit(said.get("mirror-target", "").partition("$")[0]).hostname or ""),
+        mirror_body="mirror-target" in said and said.get("mirror-request-body", "on") == "on",
         hash_by=said.get("upstream-hash-by", ""),
         **_cors(said),
         **_cookie(said),
@@ -364,7 +370,7 @@ def _denied(said: Said, namespace: str) -> str:
         return "auth-type without an auth-secret"
     if UNFIT in said:
         return f"{PREFIX}{said[UNFIT]} cannot be honoured, and without it nobody is let in"
-    for name in ("auth-secret", "auth-proxy-set-headers"):
+    for name in ("auth-secret", "auth-proxy-set-headers", "custom-headers"):
         where = _named(said.get(name, ""), namespace)[0]
         if where != namespace:
             return f"{name} is of namespace {where}, not of its own"

@@ -125,6 +125,13 @@ def asked_url(text: str) -> str:
     return _with_variables(text, _ASKED)
 
 
+def mirrored_url(text: str) -> str:
+    """A URL that gets copies of requests; variables may follow its host."""
+    if not re.match(r"https?://[A-Za-z0-9._-]+(:\d{1,5})?([/?$]|\Z)", text) or not _VISIBLE.match(text):
+        raise ValueError('write a URL whose host holds no variable, as in "https://test.example.com$request_uri"')
+    return _with_variables(text, _ASKED)
+
+
 def sign_in(text: str) -> str:
     """A URL or a path that a client is sent to."""
     if not re.match(r"(https?|\$scheme|\$pass_access_scheme)://[^/]|/", text) or not _VISIBLE.match(text):

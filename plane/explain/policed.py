@@ -158,6 +158,9 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
     elif policies.hash_by:
         yield f"all requests with the same {policies.hash_by} go to one endpoint, here {conduct.hash_key(request)}"
+    if policies.mirror:
+        body = "" if policies.mirror_body else ", without its body"
+        yield f"mirror: a copy of the request{body} goes to {conduct.mirror(request)}"
     if policies.errors:
         whose = "of the plane's own" if policies.errors_own else "of endpoints and of the plane's own"
         made = "made by the default backend" if policies.errors_target else "404, for there is no default backend"

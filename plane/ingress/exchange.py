@@ -196,6 +196,8 @@ class Exchange:
         if isinstance(target, NamedTarget):
             await target.find()
         framing = self._frame(head)
+        if self._policed is not None and self._body is not None:
+            self._policed.send_copy()
         data = forwarding.request_bytes(request.method, path, head, hop, framing)
         if self._body:
             data += self._body
@@ -272,7 +274,7 @@ class Exchange:
             if content.is_eof():
                 self._body = content.read_nowait()
                 if self._policed is not None:
-                    self._policed.check_body(len(self._body))
+                    self._policed.check_body(len(self._body), self._body)
                 framing.append(b"Content-Length: %d" % len(self._body))
             else:
                 self._body = None
@@ -301,10 +303,12 @@ class Exchange:
                     break
                 length += len(piece)
                 if self._policed is not None:
-                    self._policed.check_body(length)
+                    self._policed.check_body(length, piece)
                 await connection.write(piece if head.length else _chunk(piece))
             if not head.length:
                 await connection.write(_LAST_CHUNK)
+            if self._policed is not None:
+                self._policed.send_copy()
         except UnansweredError:
             pass  # whoever waits for the answer hears of it too
         except RefusedError as error:

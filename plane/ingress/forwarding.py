@@ -283,7 +283,8 @@ def own_answer(
         bodiless = True
     else:
         length = b"Content-Length: %d" % len(body)
-        lines = (b"Content-Type: text/plain; charset=utf-8", length, *lines)
+        typed = any(line[:13].lower() == b"content-type:" for line in lines)
+        lines = (*(() if typed else (b"Content-Type: text/plain; charset=utf-8",)), length, *lines)
     head = (
         status_line(status, phrase.encode()),
         SERVER,

@@ -30,6 +30,7 @@ class Metrics:
         self._durations: dict[Series, list[int]] = {}  # how many in each bucket, beyond the last, and their ns together
         self._retries: dict[tuple[str, str, Port | None], int] = {}
         self.installs = 0
+        self.mirrored = dict.fromkeys(("sent", "failed", "dropped"), 0)
 
     def add(self, origin: Origin, service: Port | None, status: int, duration_ns: int, retries: int) -> None:
         """A request is done: which rule took it, for which Service, what the client was told, for how long it was."""
@@ -62,6 +63,10 @@ class Metrics:
         yield _gauge("client_connections", "Connections of clients.", open_connections)
         yield _gauge("upstream_idle_connections", "Connections to endpoints that wait for a request.", idle)
         yield _gauge("generation", "Generation of the routes in force.", generation)
+        mirrored = CounterMetricFamily("trafficplane_ingress_mirrored", "Copies of requests.", labels=("result",))
+        for result, count in self.mirrored.items():
+            mirrored.add_metric((result,), count)
+        yield mirrored
         installs = CounterMetricFamily("trafficplane_ingress_installs", "Routes put in force.")
         installs.add_metric((), self.installs)
         yield installs

@@ -18,27 +18,45 @@ from plane.ingress.upstream import Address, Endpoint, Pool
 from plane.routes import External
 from plane.sharing import is_refusal
 
+BODY_BYTES = 1 << 16  # of an answer that are read so that its connection can be used again
 PLACES = 1024  # that connections are kept to: clients may choose some of them
 Place = tuple[Address, str]  # where, and the name that TLS is asked for, empty without TLS
 
 
 class Outside:
-    """Use from one event loop. ``connect_s`` is how long a connection may take."""
+    """Use from one event loop.
 
-    def __init__(self, pool: Pool, hosts: Hosts, connect_s: float):
+    connect_s    how long a connection may take
+    may_be_here  a name may lead to this ingress itself
+    """
+
+    def __init__(self, pool: Pool, hosts: Hosts, connect_s: float, *, may_be_here: bool):
         self._pool = pool
-        self._hosts = hosts
         self._connect_s = connect_s
+        self._addresses = hosts.anywhere if may_be_here else hosts.addresses
         self._places: dict[Place, Endpoint] = {}
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
 
+    async def answer(self, url: SplitResult, method: str, data: bytes) -> tuple[int, tuple[bytes, ...]]:
+        """Status and fields of the answer to a whole request; sent again where a kept connection goes stale under it.
+
+        Raises UnansweredError.
+        """
+        connection = await self.connection(url, fresh=method not in forwarding.IDEMPOTENT)
+        try:
+            return await _asked(connection, method, data)
+        except UnansweredError as error:
+            if not connection.used or not error.no_answer:
+                raise
+        return await _asked(await self.connection(url, fresh=True), method, data)
+
     async def connection(self, url: SplitResult, *, fresh: bool = False) -> Connection:
         """A connection to the host of a URL; an idle one, unless it is to be ``fresh``. Raises UnansweredError."""
         host, port = _named(url)
         try:
-            addresses = await self._hosts.anywhere(External(host, port))
+            addresses = await self._addresses(External(host, port))
         except UnresolvedError as problem:
             raise UnansweredError(502, f"{host} cannot be reached: {problem}", unsent=True) from problem
         failure = UnansweredError(502, f"{host} has no address", unsent=True)
@@ -78,6 +96,22 @@ class Outside:
                 self._places.pop(next(iter(self._places))).leave()
             self._places[place] = Endpoint(place[0])
         return self._places[place]
+
+
+async def _asked(connection: Connection, method: str, data: bytes) -> tuple[int, tuple[bytes, ...]]:
+    """Status and fields of the answer to one request. Raises UnansweredError."""
+    try:
+        connection.send(data, bodiless=method == "HEAD")
+        await connection.head()
+        size = 0
+        while size <= BODY_BYTES and (piece := await connection.read()):
+            size += len(piece)
+    except BaseException:
+        connection.abort()
+        raise
+    found = connection.status, tuple(connection.lines)
+    connection.release()
+    return found
 
 
 def _named(url: SplitResult) -> tuple[str, int]:

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -18,6 +19,7 @@ from plane.ingress import forwarding
 from plane.ingress.connection import Connection
 from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.hashing import BusyError
+from plane.ingress.mirror import Copy
 from plane.ingress.retry import DEFAULT
 from plane.ingress.subrequest import Decision
 from plane.ingress.table import Backend, Table, Target
@@ -33,13 +35,27 @@ KEYS = 32  # keys of affinity that are tried until one leads past the endpoints 
 class Policed:
     """One request. ``asked`` is its path and query as it was sent."""
 
-    __slots__ = ("_cookie", "_counted", "_decision", "_excused", "_origin", "_rule", "_seen", "_table", "rules")
+    __slots__ = (
+        "_client",
+        "_cookie",
+        "_copy",
+        "_counted",
+        "_decision",
+        "_excused",
+        "_origin",
+        "_rule",
+        "_seen",
+        "_table",
+        "rules",
+    )
 
     def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
         origin: forwarding.Origin = request.protocol.origin  # type: ignore[attr-defined]
         address = origin.client(head)
         self.rules = table.rules[match.policy]
         self._table = table
+        self._client = origin
+        self._copy: Copy | None = None  # for whom the route mirrors its requests to
         self._origin = table.origins[match.origin]
         self._rule = _rule(self._origin, table.targets[match.target] if match.target else None)
         self._excused = False  # the default backend is asked for the answer
@@ -77,6 +93,7 @@ class Policed:
 
         Raises RefusedError.
         """
+        head.request_id = head.request_id or forwarding.new_request_id()
         if refused := await self._turned_away(head):
             auth = self.rules.external
             raise _refusal(auth.signed_in(refused, self._seen) if auth else refused)
@@ -85,6 +102,7 @@ class Policed:
             upstream = upstream._replace(fields=(*upstream.fields, *self.rules.stand_in(self._seen, self._rule)))
         self._write(head, upstream)
         head.lines += self._said()
+        self._copy = self._copied(head)
         return upstream.uri
 
     def excuses(self, status: int, *, own: bool) -> bool:
@@ -93,7 +111,7 @@ class Policed:
 
     def excuse(self, head: RequestHead, status: int) -> tuple[Target | None, str]:
         """The default backend, if there is one, and what it is asked for; ``head`` becomes what it gets: no body."""
-        self._excused = True
+        self._excused, self._copy = True, None
         upstream = self.rules.excuse(self._seen, status, self._rule)
         self._write(head, upstream)
         if self._seen.method not in forwarding.BODILESS:
@@ -125,7 +143,6 @@ class Policed:
                 return refused
         if rules.external is None:
             return refused
-        head.request_id = head.request_id or forwarding.new_request_id()
         asking, kept = self._table.asking, rules.decisions
         self._decision = await asking.decision(rules.external, self._seen, head, self._origin, kept)
         challenges = [value.decode("latin-1") for value in self._decision.values(b"www-authenticate")]
@@ -141,11 +158,38 @@ class Policed:
         found = ((name, self._decision.values(name.lower())) for name in self.rules.external.names)
         return [name + b": " + b", ".join(values) for name, values in found if any(values)]
 
-    def check_body(self, length: int) -> None:
-        """Raises RefusedError where a body is longer than the route takes."""
+    def check_body(self, length: int, piece: bytes) -> None:
+        """More of the request's body, which has this length by now. Raises RefusedError where the route takes less."""
         limit = self.rules.policies.body_limit
         if limit and length > limit:
             raise RefusedError(413, f"the body is larger than {limit} bytes")
+        if self._copy is not None:
+            self._copy.add(piece)
+
+    def send_copy(self) -> None:
+        """The whole of the request's body is here."""
+        if self._copy is not None:
+            self._copy.end()
+            self._copy = None
+
+    def _copied(self, head: RequestHead) -> Copy | None:
+        """A copy of what the endpoint gets, if the route mirrors its requests."""
+        url = self.rules.mirror(self._seen)
+        if not url or head.is_websocket:
+            return None
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        lines = (
+            f"{self._seen.method} {target} HTTP/1.1".encode("utf-8", "surrogateescape"),
+            b"Host: " + self.rules.policies.mirror_host.encode(),
+            self._client.fields(head),
+            b"X-Forwarded-Host: " + head.asked_host,
+            b"X-Request-ID: " + head.request_id,
+            *head.lines,
+            b"",
+        )
+        with_body = self.rules.policies.mirror_body
+        return Copy(self._table.mirrors, url, self._seen.method, b"\r\n".join(lines), with_body=with_body)
 
     def be_patient(self, connection: Connection, pool: Pool) -> None:
         """With an endpoint as long as the route says."""

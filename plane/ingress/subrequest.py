@@ -15,13 +15,12 @@ from urllib.parse import SplitResult
 from plane.conduct import Request
 from plane.externalauth import SENT_FROM, ExternalAuth
 from plane.ingress import forwarding
-from plane.ingress.connection import Connection, UnansweredError
+from plane.ingress.connection import UnansweredError
 from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.outside import Outside
 from plane.routes import Origin
 
 WITHIN_S = 60.0
-BODY_BYTES = 1 << 16  # of an answer that are read so that its connection can be used again
 KEPT = 4096  # answers of a route
 _TOLD = (b"x-forwarded-host", b"x-forwarded-port")  # what a trusted proxy says goes on
 
@@ -92,29 +91,7 @@ class Asking:
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         host = (url.hostname or "").encode()
         data = b"\r\n".join((f"{auth.method} {target} HTTP/1.1".encode(), b"Host: " + host, *lines, b"", b""))
-        connection = await self._outside.connection(url, fresh=auth.method not in forwarding.IDEMPOTENT)
-        try:
-            return await _asked(connection, data, bodiless=auth.method == "HEAD")
-        except UnansweredError as error:
-            if not connection.used or not error.no_answer:
-                raise
-        return await _asked(await self._outside.connection(url, fresh=True), data, bodiless=auth.method == "HEAD")
-
-
-async def _asked(connection: Connection, data: bytes, *, bodiless: bool) -> Decision:
-    """The answer to one question. Raises UnansweredError."""
-    try:
-        connection.send(data, bodiless=bodiless)
-        await connection.head()
-        size = 0
-        while size <= BODY_BYTES and (piece := await connection.read()):
-            size += len(piece)
-    except BaseException:
-        connection.abort()
-        raise
-    decision = Decision(connection.status, tuple(connection.lines))
-    connection.release()
-    return decision
+        return Decision(*await self._outside.answer(url, auth.method, data))
 
 
 def _lines(auth: ExternalAuth, seen: Request, head: RequestHead) -> list[bytes]:

@@ -14,6 +14,7 @@ from plane.ingress.external import Hosts
 from plane.ingress.forwarding import RefusedError
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
+from plane.ingress.mirror import Mirrors
 from plane.ingress.records import Records
 from plane.ingress.retry import retry_of
 from plane.ingress.subrequest import Asking, Decisions
@@ -130,6 +131,7 @@ class Table:
         limits: Limits,
         hashing: Hashing,
         asking: Asking,
+        mirrors: Mirrors,
         https_port: int,
     ):
         self.generation = routes.generation
@@ -137,6 +139,7 @@ class Table:
         self.limits = limits
         self.hashing = hashing
         self.asking = asking
+        self.mirrors = mirrors
         self.https_port = https_port
         there = {rules.policies: rules for rules in before.rules} if before else {}
         asked = [routes.policy(row) for row in range(len(routes.policies.policies))]

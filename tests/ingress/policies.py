@@ -89,6 +89,20 @@ TOLD: dict[str, str | None] = {
 }
 BASIC = {"auth_type": "basic", "auth_secret": "users"}
 ASKED = "http://asked.invalid"  # stands for the endpoint of the Service other, which answers everything with 200
+
+
+def config_map(name: str, namespace: str = "default", **data: str) -> Object:
+    metadata = {"name": name, "namespace": namespace}
+    named_ = {key.replace("_", "-"): text for key, text in data.items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": named_}
+
+
+def allowing(names: str) -> Object:
+    """The settings of ingress-nginx itself."""
+    return config_map("ingress-nginx-controller", "ingress-nginx", global_allowed_response_headers=names)
+
+
+ANSWERS = config_map("answers", X_Frame_Options="DENY", Content_Type="text/x-mine")
 LONG = [
     with_(regex("/foo/.*/bar", "web"), regex("/foo/.*", "api"), regex("/f", "old"), use_regex="true"),
     with_(exact("/exact", "other"), prefix("/Pre", "web"), name="plain"),
@@ -677,6 +691,42 @@ ACCESS = [
         [with_(WEB, auth_type="basic", auth_secret="none", custom_http_errors="503", default_backend="other")],
         "http://example.com/",
         Want(503),
+    ),
+    Row(
+        "custom-headers of every answer",
+        [with_(WEB, custom_headers="default/answers"), ANSWERS],
+        "http://example.com/",
+        to("web", fields={"x-frame-options": "DENY", "content-type": "text/x-mine"}),
+    ),
+    Row(
+        "also of the plane's own, once",
+        [with_(WEB, custom_headers="answers", denylist_source_range="127.0.0.0/8"), ANSWERS],
+        "http://example.com/",
+        Want(403, fields={"x-frame-options": "DENY", "content-type": "text/x-mine"}),
+    ),
+    Row(
+        "custom-headers without its ConfigMap is 503",
+        [with_(WEB, custom_headers="default/none"), ANSWERS],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "custom-headers that ingress-nginx is told to allow",
+        [with_(WEB, custom_headers="answers"), ANSWERS, allowing("Content-Type, X-Frame-Options")],
+        "http://example.com/",
+        to("web", fields={"x-frame-options": "DENY"}),
+    ),
+    Row(
+        "custom-headers that it is not told to allow are 503",
+        [with_(WEB, custom_headers="answers"), ANSWERS, allowing("Content-Type")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "mirror-target changes nothing of the answer",
+        [with_(WEB, mirror_target=f"{ASKED}$request_uri")],
+        "http://example.com/x",
+        to("web"),
     ),
     Row(
         "auth-tls-secret lets nobody in",

@@ -349,7 +349,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 ingress(
                     metadata={
                         "annotations": {
-                            "nginx.ingress.kubernetes.io/mirror-target": "http://a",
+                            "nginx.ingress.kubernetes.io/limit-rate": "5",
                             "traefik.ingress.kubernetes.io/router.tls": "true",
                             "example.com/owner": "me",
                         }
@@ -359,7 +359,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             [
                 "Service default/web: metadata.annotations: not acted on yet: konghq.com/path",
                 "Ingress default/web: metadata.annotations: not acted on yet: "
-                "nginx.ingress.kubernetes.io/mirror-target, "
+                "nginx.ingress.kubernetes.io/limit-rate, "
                 "traefik.ingress.kubernetes.io/router.tls",
             ],
             id="annotations of a dialect",
