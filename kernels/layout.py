@@ -263,6 +263,16 @@ POLICY = np.dtype(
         ("auth", "u1"),
         ("auth_realm", "u4"),  # text
         ("auth_users", RUN),  # lines of htpasswd
+        ("auth_any", "u1"),
+        ("auth_url", "u4"),  # text, with variables
+        ("auth_method", "u4"),  # text
+        ("auth_redirect", "u4"),  # text
+        ("auth_sent", RUN),  # lines "name: value", with variables
+        ("auth_fields", RUN),  # names of fields
+        ("auth_signin", "u4"),  # text, with variables
+        ("auth_cookie_always", "u1"),
+        ("auth_cache_key", "u4"),  # text, with variables
+        ("auth_cache", RUN),  # "200 401 5m": statuses, if any, and a time
         ("rewrite_from", "u4"),  # text: a regular expression
         ("rewrite_to", "u4"),  # text, with $1 to $9
         ("forwarded_prefix", "u4"),  # text, with $1 to $9
@@ -275,6 +285,14 @@ POLICY = np.dtype(
         ("retry_timeout_ms", "u4"),
         ("hash_by", "u4"),  # text, with variables
         ("hash_subset", "u4"),  # how many endpoints share the requests that are equal by it; 0: one has them
+        ("errors", RUN),  # statuses
+        ("errors_own", "u1"),
+        ("errors_target", "u4"),  # row of TARGET
+        ("fallback", "u4"),  # row of TARGET
+        ("fields", RUN),  # lines "name: value"
+        ("mirror", "u4"),  # text, with variables
+        ("mirror_host", "u4"),  # text
+        ("mirror_body", "u1"),
         ("cookie", "u4"),  # text: its name
         ("cookie_persistent", "u1"),
         ("cookie_change_on_failure", "u1"),

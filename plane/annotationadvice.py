@@ -3,17 +3,21 @@
 Law: an annotation that does nothing is named, and so is one that does something other than its author may expect.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import groupby
 
 from plane import dialects
 from plane.dialects import nginx
+from plane.headerlists import trouble_with
 from plane.ingressclass import served
 from plane.model import Object, Snapshot
 from plane.passwords import unusable, users_of
-from plane.policies import NOBODY, Asked
-from plane.routes import path_said
+from plane.policies import NOBODY, Asked, names_any_host
+from plane.routes import path_said, trouble_with_fields
 
+# A Service as the host of a URL.
+_SERVICE = re.compile(r"https?://([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?:[:/?]|\Z)")
 Said = tuple[str, str]  # (field, what)
 
 
@@ -31,6 +35,9 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     asked = dialects.asked(ingress, snapshot)
     if not nginx.guarded_by(annotations):
         yield from _secret(asked, snapshot)
+    yield from _external(ingress, asked, snapshot)
+    yield from _fields(asked, snapshot)
+    yield from _default_backend(asked, snapshot)
     yield from _ranges(asked)
     if asked.canary:
         yield from _canary(ingress, snapshot)
@@ -44,8 +51,9 @@ def _field(annotation: str) -> str:
 
 def _secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
     if asked.policies.denied:
-        name = "proxy-ssl-secret" if asked.policies.denied.startswith("proxy-ssl-secret") else "auth-secret"
-        yield _field(nginx.PREFIX + name), f"{asked.policies.denied}; requests get 503"
+        denied, guards = asked.policies.denied, ("proxy-ssl-secret", "custom-headers", *nginx.EXTERNAL)
+        name = next((each for each in guards if each in denied), "auth-secret")
+        yield _field(nginx.PREFIX + name), f"{denied}; requests get 503"
         return
     yield from _tls_secret(asked, snapshot)
     if asked.auth_secret is None:
@@ -78,6 +86,48 @@ def _tls_secret(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
         yield field, f'Secret "{name}" has no ca.crt to verify endpoints by; requests get 503'
     if bool(data.get("tls.crt")) != bool(data.get("tls.key")):
         yield field, f'Secret "{name}" has one of tls.crt and tls.key only; endpoints are shown no certificate'
+
+
+def _external(ingress: Object, asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    """What of the external authentication lets nobody in."""
+    url, field = asked.policies.auth_url, _field(f"{nginx.PREFIX}auth-url")
+    spec = ingress["spec"]
+    hostless = spec.get("defaultBackend") or any(not rule.get("host") for rule in spec.get("rules") or ())
+    if names_any_host(url) and hostless:
+        yield field, "asks whatever host a client names where the rule has none; requests there get 503"
+    service = _SERVICE.match(url)
+    if service and snapshot.get("Service", service[2], service[1]) is None:
+        yield field, f'there is no Service "{service[1]}" in namespace {service[2]}; requests get 500'
+    if asked.auth_sent is not None and not asked.policies.denied:
+        trouble = trouble_with(snapshot.get("ConfigMap", *asked.auth_sent))
+        if trouble:
+            field = _field(f"{nginx.PREFIX}auth-proxy-set-headers")
+            yield field, f'ConfigMap "{"/".join(asked.auth_sent)}" {trouble}; requests get 503'
+
+
+def _fields(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    if asked.fields is not None and not asked.policies.denied:
+        trouble = trouble_with_fields(snapshot, asked.fields)
+        if trouble:
+            field = _field(f"{nginx.PREFIX}custom-headers")
+            yield field, f'ConfigMap "{"/".join(asked.fields)}" {trouble}; requests get 503'
+
+
+def _default_backend(asked: Asked, snapshot: Snapshot) -> Iterator[Said]:
+    """Errors that nobody makes an answer for."""
+    statuses = ", ".join(asked.policies.errors)
+    if asked.default_backend is None:
+        if statuses:
+            what = f"answers with {statuses} become 404, for there is no {nginx.PREFIX}default-backend to make them"
+            yield _field(f"{nginx.PREFIX}custom-http-errors"), what
+        return
+    namespace, name = asked.default_backend
+    if snapshot.get("Service", namespace, name) is None:
+        what = f'there is no Service "{name}" in namespace {namespace}'
+        yield (
+            _field(f"{nginx.PREFIX}default-backend"),
+            f"{what}; answers with {statuses} become 404" if statuses else what,
+        )
 
 
 def _ranges(asked: Asked) -> Iterator[Said]:

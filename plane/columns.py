@@ -261,6 +261,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Data", lambda obj, now: len(obj.get("data") or ()), type="integer"),
         AGE,
     ),
+    "ConfigMap": (
+        NAME,
+        Column("Data", lambda obj, now: len(obj.get("data") or ()) + len(obj.get("binaryData") or ()), type="integer"),
+        AGE,
+    ),
     "Event": (
         Column("Last Seen", lambda obj, now: since(event_time(obj), now)),
         Column("Type", _path("type")),

@@ -15,7 +15,7 @@ from plane.nodetables import NodeTables
 from plane.routes import Routes
 
 # Kinds that tables follow from.
-KINDS = ("Namespace", "Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret")
+KINDS = ("Namespace", "Service", "EndpointSlice", "Node", "Pod", "Ingress", "IngressClass", "Secret", "ConfigMap")
 
 
 class Compiler:

@@ -7,19 +7,32 @@ that of NGINX's phases: what is denied, the body's limit, CORS, redirects, then 
 
 import random
 import re
+import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 from plane.affinity import backend_key, cookie_of, held
 from plane.passwords import credentials, hash_of, verified
-from plane.policies import NOBODY, PERMANENT_REDIRECT, REQUEST_VARIABLES, VARIABLES, Canary, Policies, Range
+from plane.policies import (
+    ASKING_VARIABLES,
+    NOBODY,
+    PERMANENT_REDIRECT,
+    REQUEST_VARIABLES,
+    VARIABLES,
+    Canary,
+    Policies,
+    Range,
+)
 from plane.regex import compiled, expanded
 from plane.requestpath import normalised
 
+VISIBLE = string.ascii_letters + string.digits + string.punctuation
 ALWAYS, NEVER = "always", "never"
 Fields = tuple[tuple[str, str], ...]
 _VARIABLE = re.compile(rf"\$({'|'.join(VARIABLES)})\b")
 _HASHED = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES))})\b")
+_ANY = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES, *ASKING_VARIABLES))})\b")
 
 
 class Request(NamedTuple):
@@ -71,6 +84,15 @@ class Upstream(NamedTuple):
     fields: Fields = ()
 
 
+class Rule(NamedTuple):
+    """The rule that takes a request, as a default backend is told; of a path miss there is no Service."""
+
+    namespace: str
+    ingress: str
+    service: str = ""
+    port: str = ""
+
+
 Limiter = Callable[[Policies, int | str], str]  # of ``Request.who``: why it must wait, empty where it may go on
 
 
@@ -79,19 +101,30 @@ class Conduct:
 
     def __init__(self, policies: Policies):
         self.policies = policies
-        self.hidden = frozenset({b"authorization"} if policies.auth else ())  # fields that endpoints do not get
+        # Fields that endpoints do not get, or not from the client.
+        self.hidden = frozenset(
+            {*((b"authorization",) if policies.auth else ()), *(name.lower().encode() for name in policies.auth_fields)}
+        )
+        # Whether an address that is not let in may still be, by a password or by who is asked.
+        self.any_lets_in = policies.auth_any and (policies.auth or bool(policies.auth_url))
+        self._errors = frozenset(map(int, policies.errors)) if not policies.denied else frozenset()
         self._redirect = _VARIABLE.split(policies.redirect)
         self._hash_by = _HASHED.split(policies.hash_by)
         self._rewrite = compiled(policies.rewrite_from, fold=True) if policies.rewrite_from else None
         self._any_origin = policies.cors_origins == ("*",)
         self._origins = re.compile("|".join(map(_origin, policies.cors_origins)), re.IGNORECASE)
         self._cors = tuple(_cors(policies))
-        self.replaced = frozenset(
-            name.lower().encode() for name, _ in (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors
-        )
+        fields = (line.partition(": ") for line in policies.fields)
+        self._fields = tuple((name, value) for name, _, value in fields)
+        cors = (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors else ()
+        self.replaced = frozenset(name.lower().encode() for name, _ in (*cors, *self._fields))
+        self._mirror = pieces_of(policies.mirror)
 
     def answer(self, request: Request, limited: Limiter | None = None) -> Answer | None:
-        """The plane's own answer, None where the request goes on; passwords are another matter: ``admits``."""
+        """The plane's own answer, None where the request goes on.
+
+        Passwords are another matter, ``admits``, and so is who is asked; and with ``any_lets_in`` addresses are, too.
+        """
         policies = self.policies
         if policies.denied:
             return Answer(503, policies.denied)
@@ -107,11 +140,20 @@ class Conduct:
             return _redirected(PERMANENT_REDIRECT, _secured(request, keep_slash=policies.keep_slash))
         if limited is not None and (why := limited(policies, request.who)):
             return Answer(503, why)
+        return None if self.any_lets_in else self.turned_away(request)
+
+    def turned_away(self, request: Request) -> Answer | None:
+        """The answer to who comes from an address that is not let in, None for all others."""
+        policies = self.policies
         if _denies(policies.sources_denied, request):
             return Answer(403, "the client's address is denied")
         if policies.sources_allowed and not _allows(policies.sources_allowed, request):
             return Answer(403, "the client's address is not one of those allowed")
         return None
+
+    def welcomes(self, request: Request) -> bool:
+        """Whether the client's address is one of those that are allowed."""
+        return bool(self.policies.sources_allowed) and self.turned_away(request) is None
 
     def admits(self, authorization: str) -> bool:
         """Whether the value of an Authorization field has a password that is right."""
@@ -130,12 +172,12 @@ class Conduct:
     def fields(self, request: Request) -> Fields:
         """Fields that every answer gets, in place of those that it has."""
         if not self.policies.cors:
-            return ()
+            return self._fields
         if self._any_origin:
-            return ((ALLOW_ORIGIN, "*"), *self._cors)
+            return ((ALLOW_ORIGIN, "*"), *self._cors, *self._fields)
         # Answers differ by origin, which whoever keeps them must know, also where they have no field of it.
         allowed = ((ALLOW_ORIGIN, request.value("origin")), *self._cors) if self.allows(request) else ()
-        return (*allowed, ("Vary", "Origin"))
+        return (*allowed, ("Vary", "Origin"), *self._fields)
 
     def upstream(self, request: Request) -> Upstream:
         """What the endpoint gets."""
@@ -151,17 +193,46 @@ class Conduct:
         fields = (("X-Forwarded-Prefix", prefix),) if prefix else ()
         return Upstream(("" if uri.startswith("/") else "/") + uri + mark + query, policies.upstream_host, fields)
 
+    def excuses(self, status: int, *, own: bool) -> bool:
+        """Whether the default backend makes the answer in the place of one with this status, the plane's ``own``."""
+        return status in self._errors and (own or not self.policies.errors_own)
+
+    def excuse(self, request: Request, status: int, of: Rule) -> Upstream:
+        """What the default backend is asked for then."""
+        _, mark, query = request.uri.partition("?")
+        return Upstream(f"/{mark}{query}", "", (*_excuse(request, status, of), ("X-Original-URI", request.uri)))
+
+    def stand_in(self, request: Request, of: Rule) -> Fields:
+        """Fields of a request that goes to the default backend because its own has no endpoint."""
+        return _excuse(request, 503, of)
+
+    def mirror(self, request: Request) -> str:
+        """The URL that gets a copy of a request, empty where none does."""
+        return quote(filled(self._mirror, request), safe=VISIBLE, errors="surrogateescape")
+
     def allows(self, request: Request) -> bool:
         """Whether the request's origin is one that CORS is for."""
         return self._any_origin or bool(self._origins.fullmatch(request.value("origin")))
 
     def hash_key(self, request: Request) -> str:
         """What a request has in common with others that go to the same endpoint."""
-        return _filled(self._hash_by, request)
+        return filled(self._hash_by, request)
 
     def _url(self, request: Request) -> str:
         """The URL of a redirect."""
-        return _filled(self._redirect, request)
+        return filled(self._redirect, request)
+
+
+def _excuse(request: Request, status: int, of: Rule) -> Fields:
+    found = (
+        ("X-Code", str(status)),
+        ("X-Format", request.value("accept")),
+        ("X-Namespace", of.namespace),
+        ("X-Ingress-Name", of.ingress),
+        ("X-Service-Name", of.service),
+        ("X-Service-Port", of.port),
+    )
+    return tuple((name, value) for name, value in found if value)
 
 
 def _redirected(status: int, url: str) -> Answer:
@@ -206,7 +277,12 @@ def _trimmed(uri: str) -> str:
     return uri.removesuffix("/")
 
 
-def _filled(pieces: Sequence[str], request: Request) -> str:
+def pieces_of(text: str) -> list[str]:
+    """Text that holds any variables, taken apart for ``filled``."""
+    return _ANY.split(text)
+
+
+def filled(pieces: Sequence[str], request: Request) -> str:
     """Pieces that alternate with names of variables, with their values."""
     return "".join(_variable(piece, request) if number % 2 else piece for number, piece in enumerate(pieces))
 
@@ -221,6 +297,10 @@ def _variable(name: str, request: Request) -> str:
         return cookie_of(request.value("cookie"), rest)
     if kind == "http" and name != "http_host":
         return request.value(rest.replace("_", "-"))
+    if name == "escaped_request_uri":
+        return quote(request.uri, safe="", errors="surrogateescape")
+    if name == "remote_user":
+        return (credentials(request.value("authorization")) or ("", ""))[0]
     if name == "uri":
         return normalised(request.uri.partition("?")[0])
     if name == "args":
@@ -229,7 +309,7 @@ def _variable(name: str, request: Request) -> str:
         return request.address
     if name == "request_method":
         return request.method
-    if name == "scheme":
+    if name in ("scheme", "pass_access_scheme"):
         return request.scheme
     if name == "http_host":
         return request.host

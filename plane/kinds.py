@@ -53,6 +53,7 @@ KINDS: dict[str, Kind] = {
         Kind("Pod", "v1", "pods", ("po",)),
         Kind("Service", "v1", "services", ("svc",)),
         Kind("Secret", "v1", "secrets"),
+        Kind("ConfigMap", "v1", "configmaps", ("cm",)),
         Kind("Event", "v1", "events", ("ev",)),
         Kind("Deployment", "apps/v1", "deployments", ("deploy",)),
         Kind("ReplicaSet", "apps/v1", "replicasets", ("rs",)),

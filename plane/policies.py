@@ -18,6 +18,8 @@ from kernels.layout import CANARY, NETWORK, POLICY, RETRY_CONDITIONS, STRING, fr
 VARIABLES = ("scheme", "http_host", "host", "request_uri", "trimmed_uri")
 # Further ones of what requests are told apart by; of the last three the name goes on: ``$arg_page``, ``$http_x_user``.
 REQUEST_VARIABLES = ("uri", "args", "remote_addr", "request_method", r"arg_\w+", r"cookie_\w+", r"http_\w+")
+# And of what is asked of others on behalf of a request; ``$uri`` and ``$args`` mean something else there, in NGINX.
+ASKING_VARIABLES = ("escaped_request_uri", "pass_access_scheme", "remote_user")
 PERMANENT_REDIRECT = 308
 
 
@@ -50,6 +52,8 @@ class Policies:
     limit…             requests a second, a minute, and at a time, of a client's address: 503; not of ``unlimited``
     sources…           addresses that get 403, the denied ones first
     auth…              names and passwords, as lines of htpasswd: 401
+    auth_url…          who is asked whether a request goes on (``plane.externalauth``): 401, 403, or 500
+    auth_any           one of addresses, password and ``auth_url`` is enough
 
     And of what is forwarded:
 
@@ -60,6 +64,11 @@ class Policies:
     retry…             after what, how often and for how long another endpoint is tried; 0 for the plane's own
     hash_by            requests for which this is equal go to one endpoint, or share ``hash_subset`` of them; with
                        VARIABLES and REQUEST_VARIABLES
+    errors…            answers with these statuses, only the plane's own with ``errors_own``, are made by the target of
+                       that row, told so; 404 where that is 0
+    fields             of every answer, as lines, in place of those that it has
+    mirror…            URL that gets a copy of a request, whose answer nobody waits for; Host; and whether its body too
+    fallback           row of the target that requests go to in the place of their own, which has no endpoint
     cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come;
                        conditional: without SameSite=None for browsers that take that for Strict
     upstream_tls       endpoints are spoken to by TLS, in every dialect
@@ -91,6 +100,16 @@ class Policies:
     auth: bool = False
     auth_realm: str = ""
     auth_users: tuple[str, ...] = field(default=(), repr=False)
+    auth_any: bool = False
+    auth_url: str = ""
+    auth_method: str = ""
+    auth_redirect: str = ""
+    auth_sent: tuple[str, ...] = field(default=(), repr=False)
+    auth_fields: tuple[str, ...] = ()
+    auth_signin: str = ""
+    auth_cookie_always: bool = False
+    auth_cache_key: str = ""
+    auth_cache: tuple[str, ...] = ()
     rewrite_from: str = ""
     rewrite_to: str = ""
     forwarded_prefix: str = ""
@@ -103,6 +122,14 @@ class Policies:
     retry_timeout_ms: int = 0
     hash_by: str = ""
     hash_subset: int = 0
+    errors: tuple[str, ...] = ()
+    errors_own: bool = False
+    errors_target: int = 0
+    fallback: int = 0
+    fields: tuple[str, ...] = ()
+    mirror: str = ""
+    mirror_host: str = ""
+    mirror_body: bool = False
     cookie: str = ""
     cookie_persistent: bool = False
     cookie_change_on_failure: bool = False
@@ -125,7 +152,7 @@ class Policies:
     @property
     def guards(self) -> bool:
         """Whether not everybody is let in."""
-        return bool(self.denied or self.auth or self.sources_denied or self.sources_allowed)
+        return bool(self.denied or self.auth or self.auth_url or self.sources_denied or self.sources_allowed)
 
     def __str__(self) -> str:
         """What differs from the default, for people: no secrets."""
@@ -175,6 +202,9 @@ class Asked:
     auth_secret  (namespace, name, whether each key is a user) of the Secret with passwords
     tls_secret   (namespace, name) of the Secret with certificates towards endpoints
     algorithm    name in INGRESS_ALGORITHMS by which endpoints are chosen; empty: as their Service says
+    auth_sent    (namespace, name) of the ConfigMap with fields for whom ``auth_url`` asks
+    fields       (namespace, name) of the ConfigMap with ``policies.fields``
+    default_backend  (namespace, name) of the Service that serves where its own have no endpoint, and ``errors``
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
     """
 
@@ -188,6 +218,9 @@ class Asked:
     auth_secret: tuple[str, str, bool] | None = None
     tls_secret: tuple[str, str] | None = None
     algorithm: str = ""
+    auth_sent: tuple[str, str] | None = None
+    fields: tuple[str, str] | None = None
+    default_backend: tuple[str, str] | None = None
     canary: Canary | None = None
 
 
@@ -286,6 +319,11 @@ class Packer:
             self._string_rows[string] = len(self._strings)
             self._strings.append(self._add_text(string))
         return self._string_rows[string]
+
+
+def names_any_host(url: str) -> bool:
+    """Whether a URL has in the place of its host, or within it, the one that a client names."""
+    return "$" in url.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
 def condition_bits(names: tuple[str, ...]) -> int:

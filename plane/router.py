@@ -48,7 +48,8 @@ class Router:
             host.inherit(self._none.default)
         rows = routes.policies.policies
         ranged = rows["sources_denied"]["count"] + rows["sources_allowed"]["count"]
-        self._guarded = frozenset(np.flatnonzero((rows["auth"] > 0) | (rows["denied"] > 0) | (ranged > 0)).tolist())
+        guarded = (rows["auth"] > 0) | (rows["auth_url"] > 0) | (rows["denied"] > 0) | (ranged > 0)
+        self._guarded = frozenset(np.flatnonzero(guarded).tolist())
         self._hosts = {routes.host_name(row): host for row, host in enumerate(hosts, start=1)}
         self._seen: dict[str, _Paths] = {}
 

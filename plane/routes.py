@@ -42,10 +42,11 @@ from plane.dns.names import followed, loops, service_key
 from plane.endpointindex import Change, EndpointIndex
 from plane.endpoints import eligible
 from plane.frontends import algorithm_of
+from plane.headerlists import ALLOWED, ANSWERED, CONTROLLER, lines_of, not_allowed, trouble_with
 from plane.ingressclass import served
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
 from plane.passwords import users_of
-from plane.policies import NONE, PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables
+from plane.policies import NONE, PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables, names_any_host
 from plane.regex import literally, of_path, why_not
 from plane.requestpath import normalised
 
@@ -172,7 +173,7 @@ class Compiler:
 
     def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Routes:
         """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
-        rows = tuple(map(snapshot.rows, ("Ingress", "IngressClass", "Secret")))
+        rows = tuple(map(snapshot.rows, ("Ingress", "IngressClass", "Secret", "ConfigMap")))
         same = all(map(operator.is_, rows, self._rows)) and not change.services & self._services
         if same and self._routes is not None:
             self._routes = replace(self._routes, generation=snapshot.generation)
@@ -326,7 +327,8 @@ class _Table:
         self._origins = [Origin("", "", -1, -1)]
         self._text = _Text()
         self._packer = Packer(self._text.add)
-        self._same: dict[tuple[int, bool], int] = {}  # rows of policies; what was asked lives as long as ``_asked``
+        # Rows of policies; what was asked lives as long as ``_asked``.
+        self._same: dict[tuple[int, bool, bool], int] = {}
         self._asked: list[tuple[Object, Asked]] = []
 
     def add(self, ingresses: Iterable[Object]) -> None:
@@ -357,7 +359,7 @@ class _Table:
         if ingress["spec"].get("defaultBackend"):
             # What no host takes is neither redirected nor rewritten, in ingress-nginx.
             bare = replace(asked.policies, redirect="", redirect_status=0, https=False)
-            policies = self._policies(replace(asked, policies=bare), False, {})
+            policies = self._policies(replace(asked, policies=bare), "", {}, secured=False)
             policy = self._packer.policy(policies)
             default = self._place(ingress, asked, ingress["spec"]["defaultBackend"], -1, -1, policy)
             self._defaults.append(_Default(bool(rules), default, policies))
@@ -376,15 +378,16 @@ class _Table:
     def _policy(self, asked: Asked, host: str, path: Object) -> int:
         """Row of the policies of a path, which may be a default backend's, without anything."""
         secured = asked.https and self._is_secured(host)
-        if asked.rewrite or asked.auth_secret or asked.policies.cookie:
-            return self._packer.policy(self._policies(asked, secured, path))
-        key = id(asked), secured  # of what no path changes: most Ingresses share the one object that asks for nothing
+        if asked.rewrite or asked.auth_secret or asked.policies.cookie or asked.default_backend:
+            return self._packer.policy(self._policies(asked, host, path, secured=secured))
+        # Of what no path changes: most Ingresses share the one object that asks for nothing.
+        key = id(asked), secured, bool(host)
         if key not in self._same:
-            self._same[key] = self._packer.policy(self._policies(asked, secured, path))
+            self._same[key] = self._packer.policy(self._policies(asked, host, path, secured=secured))
         return self._same[key]
 
-    def _policies(self, asked: Asked, secured: bool, path: Object) -> Policies:
-        """Of a path, or of a default backend where there is none; ``secured``: its host has TLS."""
+    def _policies(self, asked: Asked, host: str, path: Object, *, secured: bool) -> Policies:
+        """Of a path, or of a default backend where there is none; ``secured``: its host, which may be any, has TLS."""
         policies, text = asked.policies, path.get("path") or "/"
         if secured:
             policies = replace(policies, https=True)
@@ -397,6 +400,12 @@ class _Table:
                 policies = replace(policies, auth_users=users_of(secret, by_key=by_key))
         if policies.upstream_tls and not policies.denied and asked.tls_secret:
             policies = self._with_certificates(policies, *asked.tls_secret)
+        if policies.auth_url and not policies.denied:
+            policies = self._asking(policies, asked.auth_sent, host)
+        if asked.fields and not policies.denied:
+            policies = self._with_fields(policies, asked.fields)
+        if asked.default_backend:
+            policies = self._excused(policies, asked.default_backend, path, asked.algorithm)
         if path and _rewrites(asked, path):
             policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
         elif policies.forwarded_prefix:
@@ -414,6 +423,42 @@ class _Table:
         if policies.tls_verify and not authorities:
             return replace(policies, denied=f"Secret {namespace}/{name} has no ca.crt for proxy-ssl-verify")
         return replace(policies, tls_authorities=authorities, tls_chain=chain, tls_key=key)
+
+    def _asking(self, policies: Policies, sent: tuple[str, str] | None, host: str) -> Policies:
+        """With what whom they ask is told by a ConfigMap, if there is one; a client must not choose who is asked."""
+        if not host and names_any_host(policies.auth_url):
+            return replace(policies, denied="auth-url asks whatever host a client names, for the rule has none")
+        if sent is None:
+            return policies
+        found = self._snapshot.get("ConfigMap", *sent)
+        if found is None or trouble_with(found):
+            why = f"ConfigMap {'/'.join(sent)} for auth-proxy-set-headers {trouble_with(found)}"
+            return replace(policies, denied=why)
+        return replace(policies, auth_sent=lines_of(found))
+
+    def _with_fields(self, policies: Policies, named: Name) -> Policies:
+        """With the fields of answers that a ConfigMap lists."""
+        found = self._snapshot.get("ConfigMap", *named)
+        if why := trouble_with_fields(self._snapshot, named):
+            return replace(policies, denied=f"ConfigMap {'/'.join(named)} for custom-headers {why}")
+        return replace(policies, fields=lines_of(found or {}))
+
+    def _excused(self, policies: Policies, default: Name, path: Object, wanted: str) -> Policies:
+        """With the Service that serves instead, at its first port; as in ingress-nginx, unless it has no endpoint."""
+        namespace, name = default
+        self.services.add(default)
+        found = self._snapshot.get("Service", namespace, name)
+        port = next((port.port for port in Service.of(found).ports if port.protocol == "TCP"), 0) if found else 0
+        spare = self._target(namespace, {"name": name, "port": {"number": port}}, wanted) if port else 0
+        if not self._is_served(spare):
+            return policies
+        own = (path.get("backend") or {}).get("service") or {}
+        without = bool(own) and not self._is_served(self._target(namespace, own, wanted))
+        return replace(policies, errors_target=spare if policies.errors else 0, fallback=spare if without else 0)
+
+    def _is_served(self, target: int) -> bool:
+        """Whether there is somebody whom the requests of a target go to."""
+        return target in self._externals or bool(self._rows[target][1])
 
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""
@@ -538,7 +583,7 @@ class _Table:
         policy = self._policy(asked, name, {})
         if not policy:
             return NOWHERE
-        own = self._policies(asked, asked.https and self._is_secured(name), {})
+        own = self._policies(asked, name, {}, secured=asked.https and self._is_secured(name))
         if not default.place.target or own.guards or own.redirect:
             return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
         if not own.https:
@@ -599,6 +644,15 @@ def path_said(path: Object) -> tuple[str, str]:
 def _rewrites(asked: Asked, path: Object) -> bool:
     """Whether a path is rewritten; one that is the target already is not."""
     return bool(asked.rewrite) and asked.rewrite != (path.get("path") or "/")
+
+
+def trouble_with_fields(snapshot: Snapshot, named: Name) -> str:
+    """Why a ConfigMap's fields cannot be put into answers, empty where they can."""
+    found = snapshot.get("ConfigMap", *named)
+    if why := trouble_with(found, ANSWERED):
+        return why
+    name = not_allowed(found or {}, snapshot.get("ConfigMap", *CONTROLLER))
+    return f'has the key "{name}", which is not in {ALLOWED} of ConfigMap {"/".join(CONTROLLER)}' if name else ""
 
 
 def find_port(snapshot: Snapshot, namespace: str, backend: Object) -> tuple[Service | None, ServicePort | None]:

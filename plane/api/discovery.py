@@ -13,7 +13,7 @@ from plane.model import Object
 OWN_GROUP_VERSION = "trafficplane.dev/v1alpha1"
 # Made by the plane alone: they can be read, and that is all.
 READ_ONLY = ("Node", "Event")
-WITHOUT_STATUS = ("Secret", "Event", "EndpointSlice", "IngressClass")
+WITHOUT_STATUS = ("Secret", "ConfigMap", "Event", "EndpointSlice", "IngressClass")
 SCALABLE = ("Deployment", "ReplicaSet")
 # What `kubectl get all` shows; kinds outside namespaces are left out of it, as in Kubernetes.
 IN_ALL = ("Pod", "Service", "Deployment", "ReplicaSet", "Ingress", "EndpointSlice")

@@ -136,4 +136,5 @@ def _outcome(found: Found) -> str:
     status = _status(found)
     if found.redirect:
         return f"{status} to {found.redirect}"
-    return f"{found.service}:{found.port}" if status == FORWARDED else str(status)
+    said = f"{found.service}:{found.port}" if status == FORWARDED else str(status)
+    return f"{said}, if {found.decided_by} lets it in" if found.decided_by else said

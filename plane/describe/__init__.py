@@ -27,6 +27,7 @@ DESCRIPTIONS: dict[str, Description] = {
     "Ingress": traffic.ingress,
     "EndpointSlice": traffic.endpoint_slice,
     "Secret": traffic.secret,
+    "ConfigMap": traffic.config_map,
 }
 
 

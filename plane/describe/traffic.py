@@ -144,3 +144,8 @@ def secret(snapshot: Snapshot, obj: Object) -> tuple[list[Row], list[str]]:
         for name, value in sorted((obj.get("data") or {}).items())
     ]
     return [("Type", obj.get("type", "Opaque")), ("Data", sizes)], []
+
+
+def config_map(snapshot: Snapshot, obj: Object) -> tuple[list[Row], list[str]]:
+    """Each key with its text as it is, as kubectl."""
+    return [], [f"{name}:\n----\n{text}\n" for name, text in sorted((obj.get("data") or {}).items())]

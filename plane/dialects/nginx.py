@@ -8,6 +8,7 @@ ingress-nginx 1.12, by its ``nginx.tmpl`` and ``internal/ingress/annotations``; 
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from kernels.layout import RETRY_CONDITIONS
 from plane.dialects import values
@@ -24,6 +25,7 @@ CORS_HEADERS = (
 CORS_MAX_AGE_S = 1_728_000
 BURST = 5
 SUBSET = 3
+AUTH_CACHE = ("200 202 401 5m",)
 DEFAULT_COOKIE = "INGRESSCOOKIE"
 
 # Values of load-balance → name of the algorithm; others, also least_conn and ip_hash of old, are refused.
@@ -98,6 +100,24 @@ ACTED_ON: dict[str, Reader] = {
     "proxy-ssl-protocols": values.protocols,
     "proxy-ssl-ciphers": values.ciphers,
     "load-balance": values.one_of(*BALANCED),
+    "auth-url": values.asked_url,
+    "auth-method": values.one_of("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"),
+    "auth-signin": values.sign_in,
+    "auth-signin-redirect-param": values.visible,
+    "auth-response-headers": values.field_names,
+    "auth-request-redirect": values.visible,
+    "auth-proxy-set-headers": values.config_map,
+    "auth-always-set-cookie": values.boolean,
+    "auth-cache-key": values.cache_key,
+    "auth-cache-duration": values.cache_times,
+    "satisfy": values.one_of("all", "any"),
+    "custom-http-errors": values.statuses,
+    "disable-proxy-intercept-errors": values.boolean,
+    "default-backend": values.service,
+    "custom-headers": values.config_map,
+    "mirror-target": values.mirrored_url,
+    "mirror-host": values.host,
+    "mirror-request-body": values.one_of("on", "off"),
     "upstream-hash-by": values.hashed,
     "upstream-hash-by-subset": values.boolean,
     "upstream-hash-by-subset-size": values.whole(1, 1 << 16),
@@ -116,36 +136,17 @@ ACTED_ON: dict[str, Reader] = {
 }
 # Name → what is added to the warning.
 NOT_YET: dict[str, str] = {
-    "custom-headers": ": the plane keeps no ConfigMaps",
-    "fastcgi-params-configmap": ": the plane keeps no ConfigMaps",
+    "fastcgi-params-configmap": ": there is no FastCGI",
     **dict.fromkeys(
         (
-            "auth-always-set-cookie",
-            "auth-cache-duration",
-            "auth-cache-key",
-            "auth-keepalive",
-            "auth-keepalive-requests",
-            "auth-keepalive-share-vars",
-            "auth-keepalive-timeout",
-            "auth-method",
-            "auth-proxy-set-headers",
-            "auth-request-redirect",
-            "auth-response-headers",
-            "auth-signin",
-            "auth-signin-redirect-param",
             "auth-tls-error-page",
             "auth-tls-match-cn",
             "auth-tls-pass-certificate-to-upstream",
             "auth-tls-secret",
             "auth-tls-verify-client",
             "auth-tls-verify-depth",
-            "auth-url",
             "connection-proxy-header",
-            "custom-http-errors",
-            "default-backend",
-            "disable-proxy-intercept-errors",
             "enable-access-log",
-            "enable-global-auth",
             "enable-modsecurity",
             "enable-opentelemetry",
             "enable-owasp-core-rules",
@@ -153,9 +154,6 @@ NOT_YET: dict[str, str] = {
             "fastcgi-index",
             "limit-rate",
             "limit-rate-after",
-            "mirror-host",
-            "mirror-request-body",
-            "mirror-target",
             "modsecurity-transaction-id",
             "opentelemetry-operation-name",
             "opentelemetry-trust-incoming-span",
@@ -166,7 +164,6 @@ NOT_YET: dict[str, str] = {
             "proxy-redirect-to",
             "proxy-ssl-verify-depth",
             "relative-redirects",
-            "satisfy",
             "service-upstream",
             "ssl-ciphers",
             "ssl-passthrough",
@@ -177,7 +174,7 @@ NOT_YET: dict[str, str] = {
     ),
 }
 # Of those, what asks who a client is. Who is served without it is not asked, so nobody is served.
-GUARDS = ("auth-url", "auth-tls-secret")
+GUARDS = ("auth-tls-secret",)
 # Of those the values that say what the plane does anyway, of which there is nothing to warn.
 SO_ANYWAY: dict[str, tuple[str, ...]] = {
     "auth-tls-verify-client": ("off",),
@@ -192,14 +189,19 @@ SO_ANYWAY: dict[str, tuple[str, ...]] = {
     "proxy-http-version": ("1.1",),
     "proxy-redirect-from": ("off",),
     "relative-redirects": ("false",),
-    "satisfy": ("all",),
     "service-upstream": ("false",),
     "ssl-passthrough": ("false",),
     "use-port-in-redirects": ("false",),
 }
-# Tunings of how NGINX buffers: here everything streams in bounded memory, so that there is nothing to tune.
+# Tunings of how NGINX buffers and keeps connections: here everything streams in bounded memory, and connections are
+# kept without being told to. And who is asked for all Ingresses together, which nobody is.
 NEEDLESS = (
+    "auth-keepalive",
+    "auth-keepalive-requests",
+    "auth-keepalive-share-vars",
+    "auth-keepalive-timeout",
     "client-body-buffer-size",
+    "enable-global-auth",
     "http2-push-preload",
     "proxy-buffer-size",
     "proxy-buffering",
@@ -210,6 +212,19 @@ NEEDLESS = (
 )
 SNIPPETS = ("configuration-snippet", "server-snippet", "stream-snippet", "auth-snippet", "modsecurity-snippet")
 KNOWN = (*ACTED_ON, *NOT_YET, *NEEDLESS, *SNIPPETS)
+# How it is asked whether a request goes on; none of it is left out in the hope that it does not matter.
+EXTERNAL = (
+    "auth-url",
+    "auth-method",
+    "auth-signin",
+    "auth-signin-redirect-param",
+    "auth-response-headers",
+    "auth-request-redirect",
+    "auth-proxy-set-headers",
+    "auth-always-set-cookie",
+    "auth-cache-key",
+    "auth-cache-duration",
+)
 # Annotations that mean nothing without another one: (it, the other one, how that must be).
 NEEDED = (
     *((name, "canary", '"true"') for name in ACTED_ON if name.startswith("canary-")),
@@ -220,6 +235,12 @@ NEEDED = (
     ("upstream-hash-by-subset", "upstream-hash-by", "variables"),
     ("upstream-hash-by-subset-size", "upstream-hash-by-subset", '"true"'),
     ("affinity-canary-behavior", "canary", '"true"'),
+    *((name, "auth-url", "a URL") for name in ACTED_ON if name in EXTERNAL and name != "auth-url"),
+    ("auth-signin-redirect-param", "auth-signin", "a URL"),
+    ("auth-cache-duration", "auth-cache-key", "variables of NGINX"),
+    ("disable-proxy-intercept-errors", "custom-http-errors", "statuses"),
+    ("mirror-host", "mirror-target", "a URL"),
+    ("mirror-request-body", "mirror-target", "a URL"),
     ("x-forwarded-prefix", "rewrite-target", "a path"),
     ("limit-burst-multiplier", "limit-rps or limit-rpm", "a number"),
     *((name, "backend-protocol", '"HTTPS"') for name in ACTED_ON if name.startswith("proxy-ssl-")),
@@ -227,8 +248,9 @@ NEEDED = (
     *((name, "enable-cors", '"true"') for name in ACTED_ON if name.startswith("cors-")),
 )
 
-Said = Mapping[str, Any]  # values of ACTED_ON that are fit, and GUARD, by name without prefix
+Said = Mapping[str, Any]  # values of ACTED_ON that are fit, and GUARD and UNFIT, by name without prefix
 GUARD = "guard"  # no annotation, but which of GUARDS there is
+UNFIT = "unfit"  # nor is this: which of EXTERNAL cannot be honoured, without which nobody is to be let in
 
 
 def read(annotations: Mapping[str, str]) -> tuple[Said, list[Unfit]]:
@@ -250,6 +272,8 @@ def read(annotations: Mapping[str, str]) -> tuple[Said, list[Unfit]]:
             except ValueError as error:
                 shown = f'"{text}" is not allowed' if text else "is empty"
                 unfit.append(Unfit(full_name, f"{shown}; {error}"))
+                if name in EXTERNAL:
+                    said[UNFIT] = name
     unfit += _useless(said, annotations)
     if guard := guarded_by(annotations):
         said[GUARD] = guard
@@ -286,7 +310,7 @@ def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
     canary = _canary(said) if said.get("canary") else None
     secret = None
     if "auth-type" in said and "auth-secret" in said:
-        secret = (*_secret(said["auth-secret"], namespace), said.get("auth-secret-type") == "auth-map")
+        secret = (*_named(said["auth-secret"], namespace), said.get("auth-secret-type") == "auth-map")
     return Asked(
         policies=_policies(said, namespace, name, limits=limits),
         https=said.get("ssl-redirect", True),
@@ -296,13 +320,17 @@ def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
         regex=said.get("use-regex", False),
         rewrite=said.get("rewrite-target", ""),
         auth_secret=secret,
-        tls_secret=_secret(said["proxy-ssl-secret"], namespace) if "proxy-ssl-secret" in said else None,
+        tls_secret=_named(said["proxy-ssl-secret"], namespace) if "proxy-ssl-secret" in said else None,
         algorithm=BALANCED.get(said.get("load-balance", ""), ""),
+        auth_sent=_named(said["auth-proxy-set-headers"], namespace) if "auth-proxy-set-headers" in said else None,
+        fields=_named(said["custom-headers"], namespace) if "custom-headers" in said else None,
+        default_backend=(namespace, said["default-backend"]) if "default-backend" in said else None,
         canary=canary,
     )
 
 
-def _secret(text: str, namespace: str) -> tuple[str, str]:
+def _named(text: str, namespace: str) -> tuple[str, str]:
+    """Namespace and name of an object, which may be written without its namespace."""
     where, slash, name = text.rpartition("/")
     return (where, name) if slash else (namespace, name)
 
@@ -340,6 +368,7 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         sources_allowed=said.get("allowlist-source-range", said.get("whitelist-source-range", ())),
         auth="auth-type" in said,
         auth_realm=said.get("auth-realm", "") if "auth-type" in said else "",
+        **_external(said),
         forwarded_prefix=said.get("x-forwarded-prefix", "") if "rewrite-target" in said else "",
         upstream_host=said.get("upstream-vhost", ""),
         connect_timeout_ms=1000 * said.get("proxy-connect-timeout", 0),
@@ -348,6 +377,11 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         retry_on=condition_bits(said.get("proxy-next-upstream", ())),
         retry_tries=(said["proxy-next-upstream-tries"] or NO_LIMIT) if "proxy-next-upstream-tries" in said else 0,
         retry_timeout_ms=1000 * said.get("proxy-next-upstream-timeout", 0),
+        errors=said.get("custom-http-errors", ()),
+        errors_own=said.get("disable-proxy-intercept-errors", False) and "custom-http-errors" in said,
+        mirror=said.get("mirror-target", ""),
+        mirror_host=said.get("mirror-host", urlsplit(said.get("mirror-target", "").partition("$")[0]).hostname or ""),
+        mirror_body="mirror-target" in said and said.get("mirror-request-body", "on") == "on",
         hash_by=said.get("upstream-hash-by", ""),
         hash_subset=said.get("upstream-hash-by-subset-size", SUBSET) if said.get("upstream-hash-by-subset") else 0,
         **_cors(said),
@@ -361,10 +395,12 @@ def _denied(said: Said, namespace: str) -> str:
         return f"{PREFIX}{said[GUARD]} is not acted on yet, and without it nobody is let in"
     if "auth-type" in said and "auth-secret" not in said:
         return "auth-type without an auth-secret"
-    for annotation in ("auth-secret", "proxy-ssl-secret"):
-        where = _secret(said.get(annotation, ""), namespace)[0]
+    if UNFIT in said:
+        return f"{PREFIX}{said[UNFIT]} cannot be honoured, and without it nobody is let in"
+    for name in ("auth-secret", "proxy-ssl-secret", "auth-proxy-set-headers", "custom-headers"):
+        where = _named(said.get(name, ""), namespace)[0]
         if where != namespace:
-            return f"{annotation} is of namespace {where}, not of its own"
+            return f"{name} is of namespace {where}, not of its own"
     return ""
 
 
@@ -381,6 +417,34 @@ def _tls(said: Said) -> dict[str, Any]:
         "tls_protocols": said.get("proxy-ssl-protocols", ""),
         "tls_ciphers": said.get("proxy-ssl-ciphers", ""),
     }
+
+
+def _external(said: Said) -> dict[str, Any]:
+    """Who is asked whether a request goes on, and how."""
+    alone = {"auth_any": said.get("satisfy") == "any"}
+    if "auth-url" not in said:
+        return alone
+    return {
+        **alone,
+        "auth_url": said["auth-url"],
+        "auth_method": said.get("auth-method", ""),
+        "auth_redirect": said.get("auth-request-redirect", ""),
+        "auth_fields": said.get("auth-response-headers", ()),
+        "auth_signin": _sign_in(said),
+        "auth_cookie_always": said.get("auth-always-set-cookie", False),
+        "auth_cache_key": said.get("auth-cache-key", ""),
+        "auth_cache": said.get("auth-cache-duration", AUTH_CACHE) if "auth-cache-key" in said else (),
+    }
+
+
+def _sign_in(said: Said) -> str:
+    """Where who must sign in is sent, with where that one came from, unless the URL says it."""
+    url = said.get("auth-signin", "")
+    parameter = said.get("auth-signin-redirect-param", "rd")
+    query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    if not url or query.get(parameter):
+        return url
+    return f"{url}{'&' if query else '?'}{parameter}=$pass_access_scheme://$http_host$escaped_request_uri"
 
 
 def _redirect(said: Said) -> tuple[str, int]:

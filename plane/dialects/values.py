@@ -6,7 +6,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, ip_network
 from typing import Any, NamedTuple
 
-from plane.policies import NOBODY, REQUEST_VARIABLES, Range
+from plane.headerlists import WRITTEN
+from plane.policies import ASKING_VARIABLES, NOBODY, REQUEST_VARIABLES, Range
 from plane.regex import why_not
 
 Reader = Callable[[str], Any]
@@ -16,6 +17,7 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _REQUESTED = "scheme|http_host|host|request_uri"
+_ASKED = "|".join((_REQUESTED, *ASKING_VARIABLES, "remote_addr", "request_method", r"cookie_\w+", r"http_\w+"))
 _VISIBLE = re.compile(r"[\x21-\x7e]+\Z")
 
 
@@ -115,6 +117,47 @@ def hashed(text: str) -> str:
     return line(text)
 
 
+def asked_url(text: str) -> str:
+    """A URL that is asked on behalf of a request: its host may hold ``$host``, and what follows other variables."""
+    if not re.match(r"https?://([A-Za-z0-9._-]|\$host\b)+(:\d{1,5})?([/?]|\Z)", text) or not _VISIBLE.match(text):
+        raise ValueError(
+            'write a URL, as in "http://auth.default.svc.cluster.local/verify" or "https://$host/verify"; '
+            "in the place of a host it takes no variable but $host"
+        )
+    return _with_variables(text, _ASKED)
+
+
+def mirrored_url(text: str) -> str:
+    """A URL that gets copies of requests; variables may follow its host."""
+    if not re.match(r"https?://[A-Za-z0-9._-]+(:\d{1,5})?([/?$]|\Z)", text) or not _VISIBLE.match(text):
+        raise ValueError('write a URL whose host holds no variable, as in "https://test.example.com$request_uri"')
+    return _with_variables(text, _ASKED)
+
+
+def sign_in(text: str) -> str:
+    """A URL or a path that a client is sent to."""
+    if not re.match(r"(https?|\$scheme|\$pass_access_scheme)://[^/]|/", text) or not _VISIBLE.match(text):
+        raise ValueError('write a URL, as in "https://$host/oauth2/start"')
+    return _with_variables(text, f"{_ASKED}|uri|args|arg_\\w+")
+
+
+def cache_key(text: str) -> str:
+    """What answers are told apart by, which are kept."""
+    if not re.fullmatch(r"[A-Za-z0-9_$-]*\$[A-Za-z0-9_$-]*", text):
+        raise ValueError('write variables of NGINX, as in "$remote_user$http_authorization"')
+    return _with_variables(text, _ASKED)
+
+
+def _with_variables(text: str, known: str) -> str:
+    unknown = [name for name in re.findall(r"\$(\w*)", text) if not re.fullmatch(known, name)]
+    if unknown:
+        raise ValueError(
+            f"${unknown[0]} is not known here; of variables it takes $scheme, $host, $http_host, $request_uri, "
+            "$escaped_request_uri, $remote_addr, $request_method, $cookie_… and $http_…"
+        )
+    return text
+
+
 def path(text: str) -> str:
     if not text.startswith("/") or not _VISIBLE.match(text):
         raise ValueError('write a path that begins with /, as in "/app"')
@@ -207,6 +250,55 @@ def names(text: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_-]+|\*", name.strip()):
             raise ValueError('write names with commas between, as in "X-One, X-Two"')
     return text.strip()
+
+
+def visible(text: str) -> str:
+    """Text for a header, without spaces."""
+    if not _VISIBLE.match(text):
+        raise ValueError("write printable ASCII text without spaces")
+    return text
+
+
+def field_names(text: str) -> tuple[str, ...]:
+    """Names of fields that go on, none of those that say where a request ends or goes, or that the plane writes."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in found:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError('write names with commas between, as in "X-User, X-Groups"')
+        if name.lower() in WRITTEN:
+            raise ValueError(f"{name} is written by the plane alone; leave it out")
+    return found
+
+
+def statuses(text: str) -> tuple[str, ...]:
+    """Statuses of errors, in order."""
+    found = {part.strip() for part in text.split(",") if part.strip()}
+    if not found or not all(re.fullmatch(r"[45]\d\d", part) for part in found):
+        raise ValueError('write statuses from 400 to 599 with commas between, as in "404,503"')
+    return tuple(sorted(found))
+
+
+def service(text: str) -> str:
+    """The name of a Service."""
+    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", text):
+        raise ValueError('write the name of a Service of the same namespace, as in "errors"')
+    return text
+
+
+def cache_times(text: str) -> tuple[str, ...]:
+    """Statuses and for how long answers with them are kept, as NGINX writes it."""
+    found = tuple(" ".join(part.split()) for part in text.split(",") if part.strip())
+    for part in found:
+        if not re.fullmatch(r"((\d{3}|any) )*\d+(ms|s|m|h|d|w|M|y)( \d+(ms|s|m|h|d|w|M|y))*", part):
+            raise ValueError('write statuses and a time, with commas between, as in "200 202 10m, 401 30s"')
+    return found
+
+
+def config_map(text: str) -> str:
+    """A ConfigMap, by name or by namespace/name."""
+    if not re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9][a-z0-9.-]*", text):
+        raise ValueError('write the name of a ConfigMap, as in "default/headers"')
+    return text
 
 
 def origins(text: str) -> tuple[str, ...]:

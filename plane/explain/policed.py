@@ -6,9 +6,11 @@ and the rest of the answer is then the case that is not limited and not of the c
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from urllib.parse import urlunsplit
 
 from plane.affinity import backend_key, endpoint_of, held
-from plane.conduct import Answer, Conduct, Fields, Request, Upstream, choose
+from plane.conduct import Answer, Conduct, Fields, Request, Rule, Upstream, choose
+from plane.externalauth import ExternalAuth
 from plane.policies import Policies, conditions
 from plane.router import Match
 from plane.routes import Routes
@@ -23,6 +25,7 @@ class Policed(NamedTuple):
     target    row of TARGET and ``origin`` its row of origins, of the rule or its canary
     upstream  what the endpoint gets
     fields    that the answer to the client gets
+    asked     URL whose answer decides whether the rest holds, empty where nobody is asked
     """
 
     answer: Answer | None
@@ -31,20 +34,75 @@ class Policed(NamedTuple):
     upstream: Upstream
     fields: Fields
     reasons: tuple[str, ...]
+    asked: str = ""
 
 
 def policed(table: Routes, match: Match, request: Request) -> Policed:
     conduct = Conduct(table.policy(match.policy))
     answer = conduct.answer(request)
-    if answer is None and conduct.policies.auth and not conduct.admits(request.value("authorization")):
-        answer = conduct.challenge()
+    asked = ""
+    if answer is None:
+        answer, asked = _entered(conduct, request)
     why: tuple[str, ...] = ()
     target, origin = match.target, match.origin
-    if answer is None and match.canary:
+    if answer is None and conduct.policies.fallback:
+        target = conduct.policies.fallback
+        rule = rule_of(table, match)
+        why = (f"default backend: Service {rule.service} has no endpoint, so the request goes to default-backend",)
+    elif answer is None and match.canary:
         target, origin, why = _chosen(table, match, request, conduct.policies)
     upstream, fields = conduct.upstream(request), conduct.fields(request)
-    said = (*([answer.reason] if answer and answer.reason else ()), *why, *_said(conduct, request, upstream, answer))
-    return Policed(answer, target, origin, upstream, fields, tuple(said))
+    if conduct.policies.fallback:
+        upstream = upstream._replace(fields=(*upstream.fields, *conduct.stand_in(request, rule_of(table, match))))
+    said = (
+        *([answer.reason] if answer and answer.reason else ()),
+        *([_asked(conduct.policies, asked)] if asked else ()),
+        *why,
+        *_said(conduct, request, upstream, answer),
+    )
+    return Policed(answer, target, origin, upstream, fields, tuple(said), asked)
+
+
+def _entered(conduct: Conduct, request: Request) -> tuple[Answer | None, str]:
+    """The answer to who is not let in, None for others; and the URL whose answer decides that, which is not asked."""
+    policies = conduct.policies
+    auth = ExternalAuth(policies) if policies.auth_url else None
+    refused = conduct.turned_away(request) if conduct.any_lets_in else None
+    if conduct.any_lets_in and conduct.welcomes(request):
+        return None, ""
+    if policies.auth:
+        right = conduct.admits(request.value("authorization"))
+        if right and conduct.any_lets_in:
+            return None, ""
+        refused = refused if right else conduct.challenge()
+    if auth is None:
+        return refused, ""
+    if refused is None or conduct.any_lets_in:
+        return None, urlunsplit(auth.url(request))
+    return auth.signed_in(refused, request), ""
+
+
+def _asked(policies: Policies, url: str) -> str:
+    fields = f", with its {', '.join(policies.auth_fields)}" if policies.auth_fields else ""
+    signing = f" (sent to {policies.auth_signin})" if policies.auth_signin else ""
+    return (
+        f"external: {policies.auth_method or 'GET'} {url} decides and is not asked here: "
+        f"2xx lets the request in{fields}, as said here; 401{signing} and 403 are passed on; anything else is 500"
+    )
+
+
+def excused(table: Routes, match: Match, request: Request, status: int) -> Upstream | None:
+    """What the default backend is asked for in the place of an answer of the plane's own, None where it is not."""
+    conduct = Conduct(table.policy(match.policy))
+    return conduct.excuse(request, status, rule_of(table, match)) if conduct.excuses(status, own=True) else None
+
+
+def rule_of(table: Routes, match: Match) -> Rule:
+    """The rule that takes a request, as a default backend is told."""
+    origin, named = table.origins[match.origin], table.services[table.targets[match.target]["service"]]
+    if not match.target:
+        return Rule(origin.namespace, origin.ingress)
+    return Rule(origin.namespace, origin.ingress, named.service.partition("/")[2], str(named.port))
 
 
 def sticky(table: Routes, match: Match, target: int, request: Request, addresses: list[str]) -> int | None:
@@ -88,7 +146,7 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         yield f"limits of {policies.limit_key} for one client: {_limits(policies)}; what is more gets 503"
     if asked:
         yield _SAY_ADDRESS
-    if policies.auth:
+    if policies.auth and conduct.admits(request.value("authorization")):
         yield "password: it is right, and the endpoint does not see it"
     if upstream.uri != request.uri:
         yield f"rewrite: {policies.rewrite_from} to {policies.rewrite_to}: the endpoint is asked for {upstream.uri}"
@@ -103,6 +161,13 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
     elif policies.hash_by:
         where = f"some of {policies.hash_subset} endpoints" if policies.hash_subset else "one endpoint"
         yield f"all requests with the same {policies.hash_by} go to {where}, here {conduct.hash_key(request)}"
+    if policies.mirror:
+        body = "" if policies.mirror_body else ", without its body"
+        yield f"mirror: a copy of the request{body} goes to {conduct.mirror(request)}"
+    if policies.errors:
+        whose = "of the plane's own" if policies.errors_own else "of endpoints and of the plane's own"
+        made = "made by the default backend" if policies.errors_target else "404, for there is no default backend"
+        yield f"errors: answers {whose} with {', '.join(policies.errors)} are {made}"
     if policies.body_limit:
         yield f"a body of more than {policies.body_limit} bytes gets 413"
     yield from _patience(policies)

@@ -30,11 +30,11 @@ from kernels.lb import select
 from plane import routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
-from plane.conduct import Request
+from plane.conduct import Request, Upstream
 from plane.dns.names import followed
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
-from plane.explain.policed import policed, sticky
+from plane.explain.policed import excused, policed, sticky
 from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
 from plane.reasons import Reasons
@@ -58,6 +58,7 @@ class Explanation:
     upstream   ``method``, ``path``, ``host`` and ``headers`` that the endpoint gets of an Ingress, the headers where
                they are of a policy
     response_headers  that policies put into the answer
+    decided_by        a URL that is asked whether the request goes on; the rest is what follows if it says so
     reasons    sentences
     """
 
@@ -72,6 +73,7 @@ class Explanation:
     chosen: dict[str, Any] | None = None
     upstream: dict[str, Any] | None = None
     response_headers: dict[str, str] = field(default_factory=dict)
+    decided_by: str | None = None
     reasons: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class Explanation:
         rows: list[tuple[str, Any]] = [("request", self.request), ("status", self.status or "connection refused")]
         if self.status == FORWARDED:
             rows[1] = ("status", "forwarded")
+        rows.append(("if", f"{self.decided_by} lets it in" if self.decided_by else None))
         rows.append(("redirect", self.redirect))
         rows.append(("ingress", self.ingress))
         if self.rule:
@@ -184,6 +187,35 @@ def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: Spl
     if unclear := router.unclear(seen.host, path):
         return Explanation(request, status=400, reasons=(unclear,))
     match = router.match(seen.host, path)
+    known = _by_rule(snapshot, table, match, seen, parts, request)
+    upstream = excused(table, match, seen, known.status or 0)
+    return known if upstream is None else _excused(snapshot, table, match, known, upstream, seen)
+
+
+def _excused(
+    snapshot: Snapshot, table: Routes, match: Match, instead_of: Explanation, upstream: Upstream, seen: Request
+) -> Explanation:
+    """The answer of a default backend in the place of one of the plane's own."""
+    row = table.policy(match.policy).errors_target
+    known = replace(instead_of, status=404, redirect=None, endpoints=(), chosen=None, upstream=None)
+    if not row:
+        why = f"an answer of {instead_of.status} is for a default backend, and there is none: 404"
+        return replace(known, reasons=(why, *instead_of.reasons))
+    named = table.services[table.targets[row]["service"]]
+    service, port = _named(snapshot, named)
+    endpoints = _rows(service, _endpoints(snapshot, service, port)) if service and port else ()
+    sent = {"method": seen.method, "path": upstream.uri, "host": seen.host, "headers": dict(upstream.fields)}
+    why = f"an answer of {instead_of.status} is made by the default backend, Service {named.service}"
+    known = replace(known, status=FORWARDED, service=named.service, port=named.port, endpoints=endpoints)
+    chosen = None if row in table.externals else _row_at(endpoints, _first_in_turn(table, row))
+    return replace(known, chosen=chosen, upstream=sent, reasons=(why, *instead_of.reasons))
+
+
+def _by_rule(
+    snapshot: Snapshot, table: Routes, match: Match, seen: Request, parts: SplitResult, request: str
+) -> Explanation:
+    """By its rule and that rule's policies, whatever a default backend makes of it."""
+    path = parts.path or "/"
     found = policed(table, match, seen)
     winner = table.origins[found.origin]
     reasons = list(Reasons(snapshot, table, host_of(seen.host), normalised(path), winner).lines())
@@ -191,6 +223,7 @@ def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: Spl
         reasons.insert(0, _certificate(table, parts.hostname or ""))
     reasons = [*found.reasons, *reasons]
     known = Explanation(request, status=404, response_headers=dict(found.fields), reasons=tuple(reasons))
+    known = replace(known, decided_by=found.asked or None)
     if found.answer is not None:
         fields = {**dict(found.answer.fields), **dict(found.fields)}
         redirect = found.answer.location or None
@@ -200,7 +233,7 @@ def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: Spl
         return replace(known, reasons=("no rule takes the request, and there is no default backend", *reasons))
     target = table.targets[found.target]
     named = table.services[target["service"]]
-    service, port = routes.find_port(snapshot, winner.namespace, _backend(snapshot, winner))
+    service, port = _named(snapshot, named)
     endpoints = _endpoints(snapshot, service, port) if service and port else []
     known = replace(
         known,
@@ -282,11 +315,11 @@ def _place_of(snapshot: Snapshot, origin: Origin) -> dict[str, Any]:
     return {"field": origin.field, **said}
 
 
-def _backend(snapshot: Snapshot, origin: Origin) -> Object:
-    """The Service that it names."""
-    spec = _spec(snapshot, origin)
-    path = spec["rules"][origin.rule]["http"]["paths"][origin.path] if origin.rule >= 0 else None
-    return (path["backend"] if path else spec["defaultBackend"]).get("service") or {}
+def _named(snapshot: Snapshot, named: Port) -> tuple[Service | None, ServicePort | None]:
+    """The Service and its port that a target is."""
+    namespace, _, name = named.service.partition("/")
+    port = {"name" if isinstance(named.port, str) else "number": named.port}
+    return routes.find_port(snapshot, namespace, {"name": name, "port": port})
 
 
 def _spec(snapshot: Snapshot, origin: Origin) -> Object:

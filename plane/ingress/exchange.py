@@ -94,6 +94,8 @@ class Exchange:
             connection = await self._ask(head, self._target, path, origin.fields(head))
             if connection.switched:
                 return await self._tunnel(connection)
+            if self._policed is not None and self._policed.excuses(connection.status, own=False):
+                return await self._excuse(self._policed, head, connection.status)
             return await self._relay(connection)
         except RefusedError as error:
             return await self._refuse(error.status, str(error), error.lines)
@@ -205,6 +207,8 @@ class Exchange:
         if isinstance(target, NamedTarget):
             await target.find()
         framing = self._frame(head)
+        if self._policed is not None and self._body is not None:
+            self._policed.send_copy()
         data = forwarding.request_bytes(request.method, path, head, hop, framing)
         if self._body:
             data += self._body
@@ -308,7 +312,7 @@ class Exchange:
             if content.is_eof():
                 self._body = content.read_nowait()
                 if self._policed is not None:
-                    self._policed.check_body(len(self._body))
+                    self._policed.check_body(len(self._body), self._body)
                 framing.append(b"Content-Length: %d" % len(self._body))
             else:
                 self._body = None
@@ -341,10 +345,12 @@ class Exchange:
                     break
                 length += len(piece)
                 if self._policed is not None:
-                    self._policed.check_body(length)
+                    self._policed.check_body(length, piece)
                 await connection.write(piece if head.length else _chunk(piece))
             if not head.length:
                 await connection.write(_LAST_CHUNK)
+            if self._policed is not None:
+                self._policed.send_copy()
         except UnansweredError:
             pass  # whoever waits for the answer hears of it too
         except RefusedError as error:
@@ -362,7 +368,9 @@ class Exchange:
         old = request.version == HttpVersion10
         whole, length = connection.complete, connection.length
         chunked = not whole and length is None and not old
-        fields = connection.lines if self._policed is None else self._policed.adorned(connection.lines)
+        fields = (
+            connection.lines if self._policed is None else self._policed.adorned(connection.lines, connection.status)
+        )
         lines = [forwarding.status_line(connection.status, connection.reason), *fields]
         if not connection.dated:
             lines.append(forwarding.date())
@@ -414,7 +422,11 @@ class Exchange:
         self._status = connection.status
         lines = (
             forwarding.status_line(connection.status, connection.reason),
-            *(connection.lines if self._policed is None else self._policed.adorned(connection.lines)),
+            *(
+                connection.lines
+                if self._policed is None
+                else self._policed.adorned(connection.lines, connection.status)
+            ),
             *UPGRADE,
             b"",
             b"",
@@ -429,8 +441,36 @@ class Exchange:
             log.debug("a tunnel ended: %s", error)
         return CLOSED
 
+    async def _excuse(self, policed: Policed, head: RequestHead, status: int) -> web.StreamResponse:
+        """The answer of the default backend, in the place of one with this status; the request's body is not for it."""
+        if not self._request.content.is_eof():
+            self._keep_alive = False
+        if self._sender is not None:
+            self._sender.cancel()
+            self._sender = None
+        if self._connection is not None and (self._body is None or head.desync):
+            self._connection.abort()
+        elif self._connection is not None:
+            self._connection.release()
+        self._connection, self._backend, self._body = None, None, b""
+        self._target, path = policed.excuse(head, status)
+        try:
+            if self._target is None:
+                raise RefusedError(404, f"an answer of {status} is for a default backend, and there is none")
+            origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
+            connection = await self._ask(head, self._target, path, origin.fields(head))
+            return await self._relay(connection)
+        except (RefusedError, UnansweredError) as error:
+            return await self._refuse(error.status, str(error))
+        except ConnectionError:  # the client's
+            self._status = CLIENT_LEFT
+            return CLOSED
+
     async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> web.StreamResponse:
         """An answer of ours. What is left of the request's body is not waited for."""
+        head, policed = self._head, self._policed
+        if head is not None and policed is not None and status not in CLOSING and policed.excuses(status, own=True):
+            return await self._excuse(policed, head, status)
         self._status = status
         if not self._request.content.is_eof() or status in CLOSING:
             self._keep_alive = False
@@ -438,7 +478,7 @@ class Exchange:
             connection = [forwarding.CLOSE]
         else:
             connection = [b"Connection: keep-alive"] if self._request.version == HttpVersion10 else []
-        lines = lines if self._policed is None else self._policed.adorned(lines)
+        lines = lines if self._policed is None else self._policed.adorned(lines, status)
         answer = forwarding.own_answer(
             status, reason.strip(), bodiless=self._bodiless, connection=connection, lines=lines
         )

@@ -16,6 +16,7 @@ from plane.routes import External
 
 LOOKUP_S = 5.0
 SHORTEST_S = 1.0  # for which an answer holds at least
+KNOWN = 1024  # names that are remembered: clients may choose some of them
 FAILED_S = 2.0  # for which it holds that there is none
 
 
@@ -41,17 +42,23 @@ class Hosts:
         self._known: dict[str, _Known] = {}
 
     async def addresses(self, external: External) -> tuple[Address, ...]:
-        """Where a host is reached. Raises UnresolvedError."""
-        loop = asyncio.get_running_loop()
-        known = self._known.get(external.name)
-        if known is None or known.until <= loop.time():
-            known = self._known[external.name] = _Known(loop.create_task(self._ask(external.name)))
-            known.asking.add_done_callback(functools.partial(_hold, known))
-        found = await asyncio.shield(known.asking)
-        there = [(ip, self._bound_port(ip, external.port)) for ip in found.addresses]
+        """Where a host is reached, other than here. Raises UnresolvedError."""
+        there = await self.anywhere(external)
         if all(address in self._own for address in there):
             raise UnresolvedError("it leads back to this ingress")
         return tuple(address for address in there if address not in self._own)
+
+    async def anywhere(self, external: External) -> tuple[Address, ...]:
+        """Where a host is reached, which may be here. Raises UnresolvedError."""
+        loop = asyncio.get_running_loop()
+        known = self._known.get(external.name)
+        if known is None or known.until <= loop.time():
+            if len(self._known) >= KNOWN:
+                self._known.clear()  # who waits for one gets its answer still
+            known = self._known[external.name] = _Known(loop.create_task(self._ask(external.name)))
+            known.asking.add_done_callback(functools.partial(_hold, known))
+        found = await asyncio.shield(known.asking)
+        return tuple((ip, self._bound_port(ip, external.port)) for ip in found.addresses)
 
     def keep(self, externals: Iterable[External]) -> None:
         """Forget all other names; who waits for one gets its answer still."""

@@ -232,6 +232,11 @@ def _text(value: bytes | None) -> str:
     return value.decode("latin-1") if value else ""
 
 
+def field_lines(fields: Iterable[tuple[str, str]]) -> list[bytes]:
+    """Fields as lines."""
+    return [f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in fields]
+
+
 def new_request_id() -> bytes:
     """16 hex digits."""
     return b"%016x" % random.getrandbits(64)
@@ -281,7 +286,8 @@ def own_answer(
         bodiless = True
     else:
         length = b"Content-Length: %d" % len(body)
-        lines = (b"Content-Type: text/plain; charset=utf-8", length, *lines)
+        typed = any(line[:13].lower() == b"content-type:" for line in lines)
+        lines = (*(() if typed else (b"Content-Type: text/plain; charset=utf-8",)), length, *lines)
     head = (
         status_line(status, phrase.encode()),
         SERVER,

@@ -31,6 +31,7 @@ class Metrics:
         self._retries: dict[tuple[str, str, Port | None], int] = {}
         self._faults: dict[tuple[str, str, Port | None], int] = {}
         self.installs = 0
+        self.mirrored = dict.fromkeys(("sent", "failed", "dropped"), 0)
 
     def add(
         self, origin: Origin, service: Port | None, status: int, duration_ns: int, retries: int, faults: int = 0
@@ -74,6 +75,10 @@ class Metrics:
         yield _gauge("upstream_idle_connections", "Connections to endpoints that wait for a request.", idle)
         yield _gauge("upstream_endpoints_out", "Endpoints that are left out since they failed.", out)
         yield _gauge("generation", "Generation of the routes in force.", generation)
+        mirrored = CounterMetricFamily("trafficplane_ingress_mirrored", "Copies of requests.", labels=("result",))
+        for result, count in self.mirrored.items():
+            mirrored.add_metric((result,), count)
+        yield mirrored
         installs = CounterMetricFamily("trafficplane_ingress_installs", "Routes put in force.")
         installs.add_metric((), self.installs)
         yield installs

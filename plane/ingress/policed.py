@@ -9,20 +9,25 @@ import random
 import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from plane import affinity
-from plane.conduct import Answer, Fields, Request, choose
+from plane.conduct import Answer, Request, Rule, Upstream, choose
+from plane.externalauth import WITH_COOKIES
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
-from plane.ingress.forwarding import Origin, RefusedError, RequestHead
+from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.hashing import BusyError
+from plane.ingress.mirror import Copy
 from plane.ingress.retry import DEFAULT
+from plane.ingress.subrequest import Decision
 from plane.ingress.table import Backend, Table, Target
 from plane.ingress.upstream import Pool
 from plane.policies import Policies
 from plane.router import Match
+from plane.routes import Origin
 
 KNOWN = 1024  # passwords that were right are remembered, so many of a route
 KEYS = 32  # keys of affinity that are tried until one leads past the endpoints that failed
@@ -31,13 +36,31 @@ KEYS = 32  # keys of affinity that are tried until one leads past the endpoints 
 class Policed:
     """One request. ``asked`` is its path and query as it was sent."""
 
-    __slots__ = ("_cookie", "_counted", "_seen", "_table", "rules")
+    __slots__ = (
+        "_client",
+        "_cookie",
+        "_copy",
+        "_counted",
+        "_decision",
+        "_excused",
+        "_origin",
+        "_rule",
+        "_seen",
+        "_table",
+        "rules",
+    )
 
     def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
-        origin: Origin = request.protocol.origin  # type: ignore[attr-defined]
+        origin: forwarding.Origin = request.protocol.origin  # type: ignore[attr-defined]
         address = origin.client(head)
         self.rules = table.rules[match.policy]
         self._table = table
+        self._client = origin
+        self._copy: Copy | None = None  # for whom the route mirrors its requests to
+        self._origin = table.origins[match.origin]
+        self._rule = _rule(self._origin, table.targets[match.target] if match.target else None)
+        self._excused = False  # the default backend is asked for the answer
+        self._decision: Decision | None = None  # of who was asked
         self._counted = False  # among the client's requests under way
         self._cookie = b""  # a field that the answer gets
         self._seen = Request(
@@ -56,6 +79,8 @@ class Policed:
         """Rows of the target and the origin that the request has, by its rule or its canary. Raises RefusedError."""
         if answer := self.rules.answer(self._seen, self._limited):
             raise _refusal(answer)
+        if fallback := self.rules.policies.fallback:
+            return fallback, match.origin
         if not match.canary:
             return match.target, match.origin
         alternative = self._table.canaries[match.canary]
@@ -65,27 +90,109 @@ class Policed:
         return match.target, match.origin
 
     async def comply(self, head: RequestHead) -> str:
-        """What is asked of the endpoint, once the password is right; ``head`` becomes what it gets.
+        """What is asked of the endpoint, once the request is let in; ``head`` becomes what it gets.
 
         Raises RefusedError.
         """
-        if self.rules.policies.auth and not await self._knows(self._seen.value("authorization")):
-            raise _refusal(self.rules.challenge())
+        head.request_id = head.request_id or forwarding.new_request_id()
+        if refused := await self._turned_away(head):
+            auth = self.rules.external
+            raise _refusal(auth.signed_in(refused, self._seen) if auth else refused)
         if self.rules.broken:
             raise RefusedError(503, self.rules.broken)
         upstream = self.rules.upstream(self._seen)
+        if self.rules.policies.fallback:
+            upstream = upstream._replace(fields=(*upstream.fields, *self.rules.stand_in(self._seen, self._rule)))
+        self._write(head, upstream)
+        head.lines += self._said()
+        self._copy = self._copied(head)
+        return upstream.uri
+
+    def excuses(self, status: int, *, own: bool) -> bool:
+        """Whether the default backend is to be asked for the answer, which it is once only."""
+        return not self._excused and self.rules.excuses(status, own=own)
+
+    def excuse(self, head: RequestHead, status: int) -> tuple[Target | None, str]:
+        """The default backend, if there is one, and what it is asked for; ``head`` becomes what it gets: no body."""
+        self._excused, self._copy = True, None
+        upstream = self.rules.excuse(self._seen, status, self._rule)
+        self._write(head, upstream)
+        if self._seen.method not in forwarding.BODILESS:
+            head.lines.append(b"Content-Length: 0")
+        head.length = head.upgrade = b""
+        head.chunked = head.expects_continue = False
+        row = self.rules.policies.errors_target
+        return self._table.targets[row] if row else None, upstream.uri
+
+    def _write(self, head: RequestHead, upstream: Upstream) -> None:
         names = self.rules.hidden | {name.lower().encode() for name, _ in upstream.fields}
         if names:
             head.lines = forwarding.without(head.lines, names)
-        head.lines += _lines(upstream.fields)
+        head.lines += forwarding.field_lines(upstream.fields)
         head.upstream_host = upstream.host.encode()
-        return upstream.uri
 
-    def check_body(self, length: int) -> None:
-        """Raises RefusedError where a body is longer than the route takes."""
+    async def _turned_away(self, head: RequestHead) -> Answer | None:
+        """The answer to who is not let in; with ``any_lets_in`` 401 counts before 403, as in NGINX."""
+        rules, any_lets_in = self.rules, self.rules.any_lets_in
+        if any_lets_in and rules.welcomes(self._seen):
+            return None
+        refused = rules.turned_away(self._seen) if any_lets_in else None
+        if rules.policies.auth:
+            right = await self._knows(self._seen.value("authorization"))
+            if right and any_lets_in:
+                return None
+            refused = refused if right else rules.challenge()
+            if refused and not any_lets_in:
+                return refused
+        if rules.external is None:
+            return refused
+        asking, kept = self._table.asking, rules.decisions
+        self._decision = await asking.decision(rules.external, self._seen, head, self._origin, kept)
+        challenges = [value.decode("latin-1") for value in self._decision.values(b"www-authenticate")]
+        said = rules.external.refusal(self._decision.status, challenges)
+        if said is None:
+            return None
+        return refused if refused and refused.status == 401 and said.status == 403 else said
+
+    def _said(self) -> list[bytes]:
+        """Fields that the endpoint gets of the answer of who was asked."""
+        if self.rules.external is None or self._decision is None:
+            return []
+        found = ((name, self._decision.values(name.lower())) for name in self.rules.external.names)
+        return [name + b": " + b", ".join(values) for name, values in found if any(values)]
+
+    def check_body(self, length: int, piece: bytes) -> None:
+        """More of the request's body, which has this length by now. Raises RefusedError where the route takes less."""
         limit = self.rules.policies.body_limit
         if limit and length > limit:
             raise RefusedError(413, f"the body is larger than {limit} bytes")
+        if self._copy is not None:
+            self._copy.add(piece)
+
+    def send_copy(self) -> None:
+        """The whole of the request's body is here."""
+        if self._copy is not None:
+            self._copy.end()
+            self._copy = None
+
+    def _copied(self, head: RequestHead) -> Copy | None:
+        """A copy of what the endpoint gets, if the route mirrors its requests."""
+        url = self.rules.mirror(self._seen)
+        if not url or head.is_websocket:
+            return None
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        lines = (
+            f"{self._seen.method} {target} HTTP/1.1".encode("utf-8", "surrogateescape"),
+            b"Host: " + self.rules.policies.mirror_host.encode(),
+            self._client.fields(head),
+            b"X-Forwarded-Host: " + head.asked_host,
+            b"X-Request-ID: " + head.request_id,
+            *head.lines,
+            b"",
+        )
+        with_body = self.rules.policies.mirror_body
+        return Copy(self._table.mirrors, url, self._seen.method, b"\r\n".join(lines), with_body=with_body)
 
     def be_patient(self, connection: Connection, pool: Pool) -> None:
         """With an endpoint as long as the route says."""
@@ -98,7 +205,7 @@ class Policed:
     def next(self, target: Target, failed: Sequence[Backend], client: int) -> Backend | None:
         """The backend to try: that of the client's cookie, if the route has affinity, else as the target chooses."""
         policies = self.rules.policies
-        if not policies.cookie and not policies.hash_by:
+        if self._excused or (not policies.cookie and not policies.hash_by):
             return target.next(failed, client)
         if not policies.cookie:
             return self._hashed(target.fit(failed))
@@ -121,13 +228,16 @@ class Policed:
         self._cookie = f"Set-Cookie: {cookie}".encode()
         return chosen
 
-    def adorned(self, lines: Sequence[bytes]) -> list[bytes]:
+    def adorned(self, lines: Sequence[bytes], status: int) -> list[bytes]:
         """Fields of an answer with those that policies put in."""
         found = list(lines)
         if ours := self.rules.fields(self._seen):
-            found = [*forwarding.without(found, self.rules.replaced), *_lines(ours)]
+            found = [*forwarding.without(found, self.rules.replaced), *forwarding.field_lines(ours)]
         if self._cookie:
             found.append(self._cookie)
+        auth = self.rules.external
+        if auth is not None and self._decision is not None and (auth.cookie_always or status in WITH_COOKIES):
+            found += (b"Set-Cookie: " + value for value in self._decision.values(b"set-cookie"))
         return found
 
     def leave(self) -> None:
@@ -190,10 +300,12 @@ def _address(backend: Backend) -> str:
     return f"{ip}:{port}"
 
 
+def _rule(origin: Origin, target: Target | None) -> Rule:
+    if target is None:
+        return Rule(origin.namespace, origin.ingress)
+    return Rule(origin.namespace, origin.ingress, target.service.service.partition("/")[2], str(target.service.port))
+
+
 def _refusal(answer: Answer) -> RefusedError:
     fields = (("Location", answer.location), *answer.fields) if answer.location else answer.fields
-    return RefusedError(answer.status, answer.reason, _lines(fields))
-
-
-def _lines(fields: Fields) -> list[bytes]:
-    return [f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in fields]
+    return RefusedError(answer.status, answer.reason, forwarding.field_lines(fields))

@@ -30,7 +30,10 @@ from plane.ingress.front import Front
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
+from plane.ingress.mirror import Mirrors
+from plane.ingress.outside import Outside
 from plane.ingress.records import Records
+from plane.ingress.subrequest import Asking
 from plane.ingress.table import Table
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.tls import Certificates
@@ -122,6 +125,10 @@ class Ingress:
         self._pool = Pool(self._timeouts)
         own = [row.getsockname() for row in self._sockets]
         self._hosts = Hosts(self._resolver(), own, self._bound_port)
+        connect_s = self._timeouts.connect_s
+        self._asking = Asking(Outside(self._pool, self._hosts, connect_s, may_be_here=True))
+        elsewhere = Outside(self._pool, self._hosts, connect_s, may_be_here=False)  # copies of copies would never end
+        self._mirrors = Mirrors(elsewhere, self._metrics.mirrored)
         self._certificates = Certificates()
         self._front = Front(
             self._answer,
@@ -147,6 +154,8 @@ class Ingress:
                     self._table,
                     limits=self._limits,
                     hashing=self._hashing,
+                    asking=self._asking,
+                    mirrors=self._mirrors,
                     https_port=self._https_port,
                 )
                 self._certificates.install(routes.certificates)
@@ -183,6 +192,7 @@ class Ingress:
                 await asyncio.wait_for(self._done.wait(), grace_s)
         await self._front.shutdown(CANCELLING_S)
         self._hashing.close()
+        self._mirrors.close()
         self._hosts.close()
         self._pool.close()
         for server in self._servers:

@@ -14,12 +14,15 @@ from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, seed_of
 from plane.conduct import Conduct
 from plane.dns.resolver import UnresolvedError
+from plane.externalauth import ExternalAuth
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import RefusedError
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
+from plane.ingress.mirror import Mirrors
 from plane.ingress.records import Records
 from plane.ingress.retry import retry_of
+from plane.ingress.subrequest import Asking, Decisions
 from plane.ingress.upstream import Address, Endpoint, Pool
 from plane.ingress.upstreamtls import UpstreamTls, tls_of
 from plane.policies import Canary, Policies
@@ -123,8 +126,10 @@ class Target:
 class Rules(Conduct):
     """The policies of a route, ready for requests, with what is known to an ingress only.
 
-    known   digests of the Authorization fields that were right: to look at a password takes its time
-    tls     how endpoints are spoken to, None for plain HTTP, or ``broken``: why they cannot be
+    tls        how endpoints are spoken to, None for plain HTTP, or ``broken``: why they cannot be
+    known      digests of the Authorization fields that were right: to look at a password takes its time
+    external   who is asked whether a request goes on, if anybody is
+    decisions  answers of that one that are kept
     """
 
     def __init__(self, policies: Policies):
@@ -137,6 +142,8 @@ class Rules(Conduct):
             self.tls = tls_of(policies)
         except ValueError as error:
             self.broken = str(error)
+        self.external = ExternalAuth(policies) if policies.auth_url else None
+        self.decisions = Decisions()
 
 
 class Alternative(NamedTuple):
@@ -186,12 +193,16 @@ class Table:
         *,
         limits: Limits,
         hashing: Hashing,
+        asking: Asking,
+        mirrors: Mirrors,
         https_port: int,
     ):
         self.generation = routes.generation
         self.origins = routes.origins
         self.limits = limits
         self.hashing = hashing
+        self.asking = asking
+        self.mirrors = mirrors
         self.https_port = https_port
         known = {rules.policies: rules for rules in before.rules} if before else {}
         asked = [routes.policy(row) for row in range(len(routes.policies.policies))]

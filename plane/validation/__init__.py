@@ -12,7 +12,7 @@ from typing import Any
 
 from plane.errors import Problem
 from plane.kinds import KINDS
-from plane.validation import ingresses, schema, secrets, services, workloads
+from plane.validation import configmaps, ingresses, schema, secrets, services, workloads
 from plane.validation.findings import Finding, Place, shown
 from plane.validation.metadata import metadata
 
@@ -27,6 +27,7 @@ RULES: dict[str, Callable[[Place], Iterator[Finding]]] = {
     "Ingress": ingresses.ingress,
     "IngressClass": ingresses.ingress_class,
     "Secret": secrets.secret,
+    "ConfigMap": configmaps.config_map,
 }
 
 
@@ -57,7 +58,7 @@ def name_of(obj: Any) -> str:
 
 
 def foreign(obj: dict[str, Any]) -> bool:
-    """Whether the object is of a kind that is none of ours, such as a ConfigMap or a Knative Service."""
+    """Whether the object is of a kind that is none of ours, such as a Job or a Knative Service."""
     kind, version = obj.get("kind"), obj.get("apiVersion")
     if kind not in KINDS:
         return True

@@ -80,6 +80,29 @@ USERS: Object = {
     "metadata": {"name": "users", "namespace": "default"},
     "data": {"auth": "YTp7U0hBfTVlbjZHNk1lelJyb1QzWEtxa2RQT21ZL0JmUT0="},  # a:{SHA}… of "secret"
 }
+TOLD: dict[str, str | None] = {
+    "x-format": "text/html",
+    "x-namespace": "default",
+    "x-ingress-name": "web",
+    "x-service-name": "web",
+    "x-service-port": "80",
+}
+BASIC = {"auth_type": "basic", "auth_secret": "users"}
+ASKED = "http://asked.invalid"  # stands for the endpoint of the Service other, which answers everything with 200
+
+
+def config_map(name: str, namespace: str = "default", **data: str) -> Object:
+    metadata = {"name": name, "namespace": namespace}
+    named_ = {key.replace("_", "-"): text for key, text in data.items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": named_}
+
+
+def allowing(names: str) -> Object:
+    """The settings of ingress-nginx itself."""
+    return config_map("ingress-nginx-controller", "ingress-nginx", global_allowed_response_headers=names)
+
+
+ANSWERS = config_map("answers", X_Frame_Options="DENY", Content_Type="text/x-mine")
 LONG = [
     with_(regex("/foo/.*/bar", "web"), regex("/foo/.*", "api"), regex("/f", "old"), use_regex="true"),
     with_(exact("/exact", "other"), prefix("/Pre", "web"), name="plain"),
@@ -531,10 +554,179 @@ ACCESS = [
         "POST",
     ),
     Row(
-        "auth-url lets nobody in",
-        [with_(WEB, auth_url="http://auth.default.svc/check")],
+        "auth-url: who is asked lets the request in",
+        [with_(WEB, auth_url=f"{ASKED}/check?of=$request_uri")],
+        "http://example.com/x",
+        to("web"),
+    ),
+    Row(
+        "auth-response-headers are not the client's to say",
+        [with_(WEB, auth_url=ASKED, auth_response_headers="X-User, X-Groups")],
+        "http://example.com/",
+        to("web", got={"x-user": None, "x-groups": None, "x-other": "stays"}),
+        {"X-User": "root", "x-groups": "wheel", "X-Other": "stays"},
+    ),
+    Row(
+        "satisfy all: the password counts too",
+        [USERS, with_(WEB, auth_url=ASKED, **BASIC)],
+        "http://example.com/",
+        Want(401),
+    ),
+    Row(
+        "satisfy any: whoever is asked is enough",
+        [USERS, with_(WEB, auth_url=ASKED, satisfy="any", **BASIC)],
+        "http://example.com/",
+        to("web"),
+    ),
+    Row(
+        "satisfy any: an address is enough",
+        [USERS, with_(WEB, allowlist_source_range="127.0.0.0/8", satisfy="any", **BASIC)],
+        "http://example.com/",
+        to("web"),
+    ),
+    Row(
+        "satisfy any: one that is denied may come in by its password",
+        [USERS, with_(WEB, denylist_source_range="127.0.0.0/8", satisfy="any", **BASIC)],
+        "http://example.com/",
+        to("web"),
+        {"Authorization": "Basic YTpzZWNyZXQ="},
+    ),
+    Row(
+        "satisfy any: neither address nor password is 401",
+        [USERS, with_(WEB, allowlist_source_range="192.0.2.1", satisfy="any", **BASIC)],
+        "http://example.com/",
+        Want(401),
+    ),
+    Row(
+        "satisfy any: where there is nothing but addresses they count",
+        [with_(WEB, allowlist_source_range="192.0.2.1", satisfy="any")],
+        "http://example.com/",
+        Want(403),
+    ),
+    Row(
+        "auth-signin is where whoever gets 401 is sent",
+        [USERS, with_(WEB, auth_url=ASKED, auth_signin="https://$host/start", **BASIC)],
+        "http://example.com/x?y=z",
+        redirected("https://example.com/start?rd=http://example.com%2Fx%3Fy%3Dz", 302),
+    ),
+    Row(
+        "auth-signin-redirect-param",
+        [
+            USERS,
+            with_(WEB, auth_url=ASKED, auth_signin="/start?a=b", auth_signin_redirect_param="from", **BASIC),
+        ],
+        "http://example.com/",
+        redirected("http://example.com/start?a=b&from=http://example.com%2F", 302),
+    ),
+    Row(
+        "a client does not choose who is asked",
+        [with_(WEB, host="", auth_url="http://$host/check")],
         "http://example.com/",
         Want(503),
+    ),
+    Row(
+        "auth-proxy-set-headers without its ConfigMap lets nobody in",
+        [with_(WEB, auth_url=ASKED, auth_proxy_set_headers="default/none")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "nor does one of another namespace",
+        [with_(WEB, auth_url=ASKED, auth_proxy_set_headers="other/none")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "a path miss is for whoever is asked, first",
+        [with_(prefix("/a", "web"), auth_url=ASKED)],
+        "http://example.com/b",
+        Want(404),
+    ),
+    Row(
+        "default-backend serves where the Service has no endpoint",
+        [with_(prefix("/", "empty"), default_backend="other")],
+        "http://example.com/x?y=z",
+        to("other", got={"x-code": "503", "x-original-uri": None, **TOLD, "x-service-name": "empty"}),
+        {"Accept": "text/html", "X-Service-Name": "mine"},
+    ),
+    Row(
+        "default-backend does not where it has one",
+        [with_(WEB, default_backend="other")],
+        "http://example.com/",
+        to("web", got={"x-code": None}),
+    ),
+    Row(
+        "a default-backend without an endpoint serves nobody",
+        [with_(prefix("/", "empty"), default_backend="starting")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "custom-http-errors: the default-backend makes the answer",
+        [with_(WEB, denylist_source_range="127.0.0.0/8", custom_http_errors="403,404", default_backend="other")],
+        "http://example.com/x?y=z",
+        to("other", uri="/?y=z", got={"x-code": "403", "x-original-uri": "/x?y=z", **TOLD}),
+        {"Accept": "text/html", "X-Code": "200"},
+    ),
+    Row(
+        "also that of a path miss",
+        [with_(prefix("/a", "web"), custom_http_errors="403,404", default_backend="other")],
+        "http://example.com/b",
+        to("other", uri="/", got={"x-code": "404", "x-namespace": "default", "x-service-name": None}),
+    ),
+    Row(
+        "an answer with another status stays",
+        [with_(WEB, denylist_source_range="127.0.0.0/8", custom_http_errors="404", default_backend="other")],
+        "http://example.com/",
+        Want(403),
+    ),
+    Row(
+        "without a default-backend errors are 404",
+        [with_(prefix("/", "empty"), custom_http_errors="503")],
+        "http://example.com/",
+        Want(404),
+    ),
+    Row(
+        "what is denied is for no default-backend",
+        [with_(WEB, auth_type="basic", auth_secret="none", custom_http_errors="503", default_backend="other")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "custom-headers of every answer",
+        [with_(WEB, custom_headers="default/answers"), ANSWERS],
+        "http://example.com/",
+        to("web", fields={"x-frame-options": "DENY", "content-type": "text/x-mine"}),
+    ),
+    Row(
+        "also of the plane's own, once",
+        [with_(WEB, custom_headers="answers", denylist_source_range="127.0.0.0/8"), ANSWERS],
+        "http://example.com/",
+        Want(403, fields={"x-frame-options": "DENY", "content-type": "text/x-mine"}),
+    ),
+    Row(
+        "custom-headers without its ConfigMap is 503",
+        [with_(WEB, custom_headers="default/none"), ANSWERS],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "custom-headers that ingress-nginx is told to allow",
+        [with_(WEB, custom_headers="answers"), ANSWERS, allowing("Content-Type, X-Frame-Options")],
+        "http://example.com/",
+        to("web", fields={"x-frame-options": "DENY"}),
+    ),
+    Row(
+        "custom-headers that it is not told to allow are 503",
+        [with_(WEB, custom_headers="answers"), ANSWERS, allowing("Content-Type")],
+        "http://example.com/",
+        Want(503),
+    ),
+    Row(
+        "mirror-target changes nothing of the answer",
+        [with_(WEB, mirror_target=f"{ASKED}$request_uri")],
+        "http://example.com/x",
+        to("web"),
     ),
     Row(
         "auth-tls-secret lets nobody in",

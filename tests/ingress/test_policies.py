@@ -1,22 +1,30 @@
 """The annotations of ingress-nginx by explain and on real sockets: the table of ``tests.ingress.policies``."""
 
 import contextlib
+import json
 import ssl
 from urllib.parse import urlsplit
 
 import pytest
 
 from plane.explain import explain
+from plane.model import Object
 from plane.validation import check
 from tests.ingress.corpus import NAMES, services
 from tests.ingress.manifests import snapshot_of
-from tests.ingress.policies import ROWS, Row
+from tests.ingress.policies import ASKED, ROWS, Row
 from tests.ingress.wire import Address, Endpoint, Message, Running, client, running, saying
 
 ADDRESSES = {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)}
 ANY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ANY.check_hostname = False
 ANY.verify_mode = ssl.CERT_NONE
+
+
+def placed(row: Row, address: str) -> list[Object]:
+    """The objects of a row, whoever is asked by them being at an address."""
+    objects: list[Object] = json.loads(json.dumps(row.objects).replace(ASKED, f"http://{address}:8080"))
+    return objects
 
 
 def test_every_manifest_of_the_table_is_valid() -> None:
@@ -27,7 +35,7 @@ def test_every_manifest_of_the_table_is_valid() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=[row.description for row in ROWS])
 def test_policies_by_explain(row: Row) -> None:
     found = explain(
-        snapshot_of(*services(8080, ADDRESSES), *row.objects),
+        snapshot_of(*services(8080, ADDRESSES), *placed(row, ADDRESSES["other"])),
         row.url,
         method=row.method,
         headers=list(row.headers.items()),
@@ -57,7 +65,7 @@ async def test_policies_by_sockets(vip: str, pods: list[Address], subtests: pyte
         }
         here = await stack.enter_async_context(running(vip, snapshot_of(*base)))
         for generation, row in enumerate(ROWS, start=2):
-            await here.install(snapshot_of(*base, *row.objects, generation=generation))
+            await here.install(snapshot_of(*base, *placed(row, addresses["other"][0]), generation=generation))
             with subtests.test(msg=row.description):
                 await check_row(row, here, endpoints)
 

@@ -350,7 +350,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 ingress(
                     metadata={
                         "annotations": {
-                            "nginx.ingress.kubernetes.io/mirror-target": "http://a",
+                            "nginx.ingress.kubernetes.io/limit-rate": "5",
                             "traefik.ingress.kubernetes.io/router.tls": "true",
                             "example.com/owner": "me",
                         }
@@ -360,7 +360,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             [
                 "Service default/web: metadata.annotations: not acted on yet: konghq.com/path",
                 "Ingress default/web: metadata.annotations: not acted on yet: "
-                "nginx.ingress.kubernetes.io/mirror-target, "
+                "nginx.ingress.kubernetes.io/limit-rate, "
                 "traefik.ingress.kubernetes.io/router.tls",
             ],
             id="annotations of a dialect",
@@ -369,11 +369,13 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
-                ingress(metadata={"annotations": {f"{NGINX}rewrite-traget": "/", f"{NGINX}custom-headers": "a/b"}}),
+                ingress(
+                    metadata={"annotations": {f"{NGINX}rewrite-traget": "/", f"{NGINX}fastcgi-params-configmap": "a"}}
+                ),
             ),
             [
-                f"Ingress default/web: metadata.annotations[{NGINX}custom-headers]: not acted on yet: "
-                "the plane keeps no ConfigMaps",
+                f"Ingress default/web: metadata.annotations[{NGINX}fastcgi-params-configmap]: not acted on yet: "
+                "there is no FastCGI",
                 f"Ingress default/web: metadata.annotations[{NGINX}rewrite-traget]: "
                 f"ingress-nginx has no such annotation; did you mean {NGINX}rewrite-target?",
             ],
@@ -451,7 +453,17 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             (
                 service(),
                 pod(),
-                ingress(name="a", host="a.com", metadata={"annotations": {f"{NGINX}auth-url": "http://a"}}),
+                ingress(
+                    name="a",
+                    host="a.com",
+                    metadata={
+                        "annotations": {
+                            f"{NGINX}auth-url": "http://auth.shop.svc.cluster.local/check",
+                            f"{NGINX}auth-proxy-set-headers": "fields",
+                        }
+                    },
+                ),
+                named("ConfigMap", "fields", "v1", data={"Host": "x"}),
                 ingress(name="b", host="b.com", metadata={"annotations": {f"{NGINX}auth-tls-secret": "a/b"}}),
                 ingress(
                     name="c",
@@ -463,12 +475,36 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             ),
             [
                 f"Ingress default/a: metadata.annotations[{NGINX}auth-url]: "
-                "not acted on yet, so that nobody is let in: every request gets 503",
+                'there is no Service "auth" in namespace shop; requests get 500',
+                f"Ingress default/a: metadata.annotations[{NGINX}auth-proxy-set-headers]: "
+                'ConfigMap "default/fields" has the key "Host", which the plane alone writes; requests get 503',
                 f"Ingress default/b: metadata.annotations[{NGINX}auth-tls-secret]: "
                 "not acted on yet, so that nobody is let in: every request gets 503",
                 f"Ingress default/c: metadata.annotations: not acted on yet: {NGINX}auth-tls-secret",
             ],
-            id="guards that do not act",
+            id="guards that let nobody in",
+        ),
+        pytest.param(
+            (
+                service(),
+                pod(),
+                ingress(name="a", host="a.com", metadata={"annotations": {f"{NGINX}custom-http-errors": "404,503"}}),
+                ingress(
+                    name="b",
+                    host="b.com",
+                    metadata={
+                        "annotations": {f"{NGINX}custom-http-errors": "503", f"{NGINX}default-backend": "errors"}
+                    },
+                ),
+                ingress(name="c", host="c.com", metadata={"annotations": {f"{NGINX}default-backend": "web"}}),
+            ),
+            [
+                f"Ingress default/a: metadata.annotations[{NGINX}custom-http-errors]: answers with 404, 503 become "
+                f"404, for there is no {NGINX}default-backend to make them",
+                f"Ingress default/b: metadata.annotations[{NGINX}default-backend]: there is no Service "
+                '"errors" in namespace default; answers with 503 become 404',
+            ],
+            id="errors that nobody makes an answer for",
         ),
         pytest.param(
             (

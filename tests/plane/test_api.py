@@ -644,7 +644,7 @@ def test_apply_takes_a_folder_that_is_larger_than_one_object_may_be(api):
 
 
 def test_an_unknown_kind_in_apply_is_invalid(api):
-    answer = api.request("POST", APPLY, listing({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}))
+    answer = api.request("POST", APPLY, listing({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "x"}}))
     assert answer.code == 422
 
 

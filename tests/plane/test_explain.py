@@ -70,6 +70,7 @@ def test_json_of_the_quickstart() -> None:
         "chosen": endpoints[0],
         "upstream": {"method": "GET", "path": "/", "host": "example.com", "headers": {}},
         "response_headers": {},
+        "decided_by": None,
         "reasons": [
             "default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request",
             "round robin: this endpoint is the first in turn, the next request gets the next",

@@ -59,7 +59,7 @@ def slice_of(*rows: str, terminating: str = "", unready: str = "", hints: str = 
 
 def cluster(*objects: Object) -> Snapshot:
     """What ``kubectl get -o yaml`` of the cluster gives, with kinds that are none of ours in it."""
-    items = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}, node(1, "east"), node(2, "west")]
+    items = [{"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "x"}}, node(1, "east"), node(2, "west")]
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [*items, *objects]})
     return offline.snapshot(["-"], io.StringIO(text))
 

@@ -101,8 +101,8 @@ def test_namespaced_objects_get_the_default_namespace(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         pytest.param(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {on: x}\n",
-            "ConfigMap settings: skipped, the plane runs no ConfigMap",
+            "apiVersion: v1\nkind: ReplicationController\nmetadata: {name: settings}\ndata: {on: x}\n",
+            "ReplicationController settings: skipped, the plane runs no ReplicationController",
             id="a kind that is none of ours, whatever is in it",
         ),
         pytest.param(

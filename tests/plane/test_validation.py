@@ -62,6 +62,7 @@ SOUND: dict[str, dict[str, Any]] = {
     },
     "IngressClass": {"apiVersion": "networking.k8s.io/v1", "spec": {"controller": "k8s.io/ingress-nginx"}},
     "Secret": {"apiVersion": "v1", "type": "Opaque", "data": {"a.b": "eA=="}, "stringData": {"c": "d"}},
+    "ConfigMap": {"apiVersion": "v1", "data": {"a.b": "x"}, "binaryData": {"c": "eA=="}},
 }
 CLUSTER_SCOPED = ("Namespace", "Node", "IngressClass")
 MISSING = object()  # as a value of an edit: take the field out
@@ -1018,6 +1019,11 @@ def test_sound_variations_pass(kind: str, edits: dict[str, Any]) -> None:
             "is required",
             id="a certificate without key",
         ),
+        # ConfigMap.
+        pytest.param("ConfigMap", {"data.a b": "x"}, "data[a b]", "the key", id="a ConfigMap's key"),
+        pytest.param("ConfigMap", {"binaryData.c": "x y"}, "binaryData.c", "under data", id="binary data"),
+        pytest.param("ConfigMap", {"data.c": "x"}, "binaryData.c", "a key of data too", id="a key twice"),
+        pytest.param("ConfigMap", {"data.a": "x" * 2**20}, "data", "1048576 are allowed", id="a large ConfigMap"),
     ],
 )
 def test_what_is_wrong_is_named_with_field_and_remedy(kind: str, edits: dict[str, Any], field: str, said: str) -> None:
@@ -1062,7 +1068,7 @@ def test_a_secret_is_not_repeated_in_the_message() -> None:
 @pytest.mark.parametrize(
     ("obj", "expected"),
     [
-        ({"apiVersion": "v1", "kind": "ConfigMap"}, True),
+        ({"apiVersion": "v1", "kind": "LimitRange"}, True),
         ({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway"}, True),
         ({"apiVersion": "serving.knative.dev/v1", "kind": "Service"}, True),
         ({"apiVersion": "extensions/v1beta1", "kind": "Ingress"}, False),
