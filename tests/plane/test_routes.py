@@ -171,7 +171,7 @@ def test_certificates_are_for_the_hosts_of_spec_tls_or_those_of_the_rules() -> N
     assert table.certificates == tuple(
         routes.Certificate(host, b"chain", b"key") for host in ("a.com", "*.a.com", "b.com")
     )
-    assert "chain" not in repr(table)
+    assert "b'chain'" not in repr(table)
 
 
 SEGMENT = st.sampled_from(["a", "b", "aa", "a.b"])
