@@ -128,8 +128,8 @@ def asked_url(text: str) -> str:
 
 
 def mirrored_url(text: str) -> str:
-    """A URL that gets copies of requests; variables may follow its host."""
-    if not re.match(r"https?://[A-Za-z0-9._-]+(:\d{1,5})?([/?$]|\Z)", text) or not _VISIBLE.match(text):
+    """A URL that gets copies of requests; variables may follow its host, of which no client may say a part."""
+    if not re.match(r"https?://[A-Za-z0-9._-]+(:\d{1,5})?([/?]|\$request_uri\b|\Z)", text) or not _VISIBLE.match(text):
         raise ValueError('write a URL whose host holds no variable, as in "https://test.example.com$request_uri"')
     return _with_variables(text, _ASKED)
 

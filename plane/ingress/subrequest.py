@@ -37,7 +37,7 @@ class Decision(NamedTuple):
         return [value for key, _, value in pairs if key.lower() == name]
 
 
-Key = tuple[Origin, str]  # the rule, and what tells its requests apart
+Key = tuple[Origin, str]  # the rule, and who is asked and what tells its requests apart
 
 
 class Decisions:
@@ -70,16 +70,18 @@ class Asking:
         """Whether a request, of this rule, goes on. Raises RefusedError where nobody says so."""
         if seen.value("x-sent-from") == SENT_FROM:  # it asks whether another one goes on: that would go round for ever
             raise RefusedError(500, "whether a request goes on is asked by way of a route where that is asked again")
-        key = (rule, auth.key(seen))
+        try:
+            url = auth.url(seen)
+        except ValueError as error:
+            raise RefusedError(500, f"the URL of the external authentication becomes none: {error}") from error
+        key = (rule, f"{url.netloc} {auth.key(seen)}")
         if auth.keeps and (known := kept.get(key)):
             return known
         try:
             async with asyncio.timeout(WITHIN_S):
-                decision = await self._answer(auth, auth.url(seen), _lines(auth, seen, head))
+                decision = await self._answer(auth, url, _lines(auth, seen, head))
         except TimeoutError:
             raise RefusedError(500, f"the external authentication takes more than {WITHIN_S:g} s") from None
-        except ValueError as error:
-            raise RefusedError(500, f"the URL of the external authentication becomes none: {error}") from error
         except UnansweredError as error:
             raise RefusedError(500, f"the external authentication does not answer: {error}") from error
         if auth.keeps and (for_s := auth.kept_s(decision.status, decision.lines)):

@@ -135,7 +135,9 @@ async def test_no_copy_comes_back_to_the_ingress(vip: str, pods: list[Address]) 
         assert len(web.requests) == 1
 
 
-@pytest.mark.parametrize("target", ["mirror.example", "http://$host/", "ftp://a", "http://a/$nonsense", "http://a/ b"])
+@pytest.mark.parametrize(
+    "target", ["mirror.example", "http://$host/", "http://a$http_x", "ftp://a", "http://a/$nonsense", "http://a/ b"]
+)
 def test_a_target_that_cannot_be_is_refused(target: str) -> None:
     _, unfit = nginx.read(named(mirror_target=target))
     assert len(unfit) == 1
