@@ -413,7 +413,7 @@ class _Table:
         authorities, chain, key = (_pem_of(secret, file) for file in ("ca.crt", "tls.crt", "tls.key"))
         if policies.tls_verify and not authorities:
             return replace(policies, denied=f"Secret {namespace}/{name} has no ca.crt for proxy-ssl-verify")
-        return replace(policies, tls_authorities=authorities, tls_chain=chain, tls_key=key)
+        return replace(policies, tls_authorities=authorities, tls_certificate=chain, tls_key=key)
 
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""
