@@ -309,7 +309,7 @@ POLICY = np.dtype(
         ("tls_protocols", "u4"),
         ("tls_ciphers", "u4"),
         ("tls_authorities", "u4"),
-        ("tls_chain", "u4"),
+        ("tls_certificate", "u4"),
         ("tls_key", "u4"),
     ],
     align=True,

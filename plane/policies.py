@@ -146,7 +146,7 @@ class Policies:
     tls_protocols: str = ""
     tls_ciphers: str = ""
     tls_authorities: str = field(default="", repr=False)
-    tls_chain: str = field(default="", repr=False)
+    tls_certificate: str = field(default="", repr=False)
     tls_key: str = field(default="", repr=False)
 
     @property

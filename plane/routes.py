@@ -422,7 +422,7 @@ class _Table:
         authorities, chain, key = (_pem_of(secret, file) for file in ("ca.crt", "tls.crt", "tls.key"))
         if policies.tls_verify and not authorities:
             return replace(policies, denied=f"Secret {namespace}/{name} has no ca.crt for proxy-ssl-verify")
-        return replace(policies, tls_authorities=authorities, tls_chain=chain, tls_key=key)
+        return replace(policies, tls_authorities=authorities, tls_certificate=chain, tls_key=key)
 
     def _asking(self, policies: Policies, sent: tuple[str, str] | None, host: str) -> Policies:
         """With what whom they ask is told by a ConfigMap, if there is one; a client must not choose who is asked."""

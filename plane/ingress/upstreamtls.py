@@ -43,8 +43,8 @@ def tls_of(policies: Policies) -> UpstreamTls | None:
     try:
         if policies.tls_verify:
             context.load_verify_locations(cadata=policies.tls_authorities)
-        if policies.tls_chain and policies.tls_key:
-            load_pair(context, policies.tls_chain.encode(), policies.tls_key.encode())
+        if policies.tls_certificate and policies.tls_key:
+            load_pair(context, policies.tls_certificate.encode(), policies.tls_key.encode())
     except (ssl.SSLError, OSError, ValueError) as error:
         raise ValueError(f"the Secret of proxy-ssl-secret cannot be used: {error}") from error
     return UpstreamTls(context, policies.tls_name)
