@@ -58,9 +58,10 @@ def set_cookie(policies: Policies, key: str, service: str, *, secure: bool, now_
     if policies.cookie_domain:
         parts.append(f"Domain={policies.cookie_domain}")
     parts.append(f"Path={policies.cookie_path}")
-    if secure or policies.cookie_secure:
+    if policies.cookie_secure or (secure and not policies.cookie_by_http):
         parts.append("Secure")
-    parts.append("HttpOnly")
+    if not policies.cookie_readable:
+        parts.append("HttpOnly")
     if policies.cookie_same_site:
         parts.append(f"SameSite={policies.cookie_same_site}")
     return "; ".join(parts)

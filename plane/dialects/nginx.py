@@ -88,6 +88,7 @@ ACTED_ON: dict[str, Reader] = {
     "session-cookie-samesite": values.one_of("none", "lax", "strict", fold=True),
     "session-cookie-secure": values.boolean,
     "session-cookie-change-on-failure": values.boolean,
+    "enable-access-log": values.boolean,
 }
 # Name → what is added to the warning.
 NOT_YET: dict[str, str] = {
@@ -121,7 +122,6 @@ NOT_YET: dict[str, str] = {
             "custom-http-errors",
             "default-backend",
             "disable-proxy-intercept-errors",
-            "enable-access-log",
             "enable-global-auth",
             "enable-modsecurity",
             "enable-opentelemetry",
@@ -324,6 +324,7 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         retry_tries=(said["proxy-next-upstream-tries"] or NO_LIMIT) if "proxy-next-upstream-tries" in said else 0,
         retry_timeout_ms=1000 * said.get("proxy-next-upstream-timeout", 0),
         hash_by=said.get("upstream-hash-by", ""),
+        unlogged=not said.get("enable-access-log", True),
         **_cors(said),
         **_cookie(said),
     )

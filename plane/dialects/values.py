@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, ip_network
 from typing import Any, NamedTuple
 
-from plane.policies import NOBODY, REQUEST_VARIABLES, Range
+from plane.policies import ANY_CASE, NOBODY, REQUEST_VARIABLES, Range
 from plane.regex import why_not
 
 Reader = Callable[[str], Any]
@@ -66,6 +66,26 @@ def words_of(*words: str) -> Reader:
     return read
 
 
+def list_of(*words: str) -> Reader:
+    """Several of the words, with commas between, in their order here."""
+
+    def read(text: str) -> tuple[str, ...]:
+        found = {part.strip() for part in text.split(",")} - {""}
+        if found and found <= set(words):
+            return tuple(word for word in words if word in found)
+        raise ValueError(f"write some of {', '.join(words)}, with commas between")
+
+    return read
+
+
+def methods(text: str) -> tuple[str, ...]:
+    """Methods of HTTP, in order."""
+    found = {part.strip().upper() for part in text.split(",")} - {""}
+    if not found or not all(re.fullmatch("[A-Z]+", name) for name in found):
+        raise ValueError('write methods with commas between, as in "GET,POST"')
+    return tuple(sorted(found))
+
+
 def size(text: str) -> int:
     """Bytes, as NGINX writes them."""
     found = re.fullmatch(r"(\d{1,9})([bkmg]?)", text.strip().lower(), re.ASCII)
@@ -119,6 +139,13 @@ def path(text: str) -> str:
     return text
 
 
+def literal_path(text: str) -> str:
+    """A path in which nothing is a variable."""
+    if not re.fullmatch(r"/[A-Za-z0-9._~/:-]*", text):
+        raise ValueError('write a path of letters, digits and - . _ ~ / :, as in "/app"')
+    return text
+
+
 def rewritten(text: str) -> str:
     if not re.fullmatch(r"[/$][A-Za-z0-9._~/:$-]*", text):
         raise ValueError('write a path of letters, digits and - . _ ~ / : with $1 to $9, as in "/$2"')
@@ -145,6 +172,13 @@ def field_name(text: str) -> str:
     if not _FIELD_NAME.match(text.strip()):
         raise ValueError('write the name of a header or cookie, as in "X-Canary"')
     return text.strip()
+
+
+def field_values(text: str) -> str:
+    """Values of a field, or one expression behind ``~*``."""
+    if text.startswith(ANY_CASE):
+        pattern(text.removeprefix(ANY_CASE))
+    return line(text)
 
 
 def line(text: str) -> str:

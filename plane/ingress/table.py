@@ -53,6 +53,10 @@ class Target:
     def backends(self) -> tuple[Backend, ...]:
         return self._backends
 
+    def host_of(self, backend: Backend) -> str:
+        """What Host is where it is the endpoint's own."""
+        return "{}:{}".format(*backend.endpoint.address)
+
     def next(self, failed: Collection[Backend] = ()) -> Backend | None:
         """The backend whose turn it is; of those that failed none, unless that leaves nobody."""
         backends = self._backends
@@ -95,6 +99,9 @@ class NamedTarget(Target):
         self._hosts = hosts
         self._pool = pool
 
+    def host_of(self, backend: Backend) -> str:
+        return f"{self._external.name}:{self._external.port}"
+
     async def find(self) -> None:
         """Returns once its backends are known. Raises RefusedError where they cannot be."""
         try:
@@ -111,6 +118,7 @@ class Table:
 
     rules     by the rows of POLICY, the first of which is none
     canaries  by the rows of CANARY
+    whens     by the rows of WHEN
     """
 
     def __init__(
@@ -137,6 +145,7 @@ class Table:
             Alternative(routes.canary(row), int(found["target"]), int(found["origin"]))
             for row, found in enumerate(routes.policies.canaries)
         ]
+        self.whens = [routes.when(row) for row in range(len(routes.policies.whens))]
         self.router = Router(routes)
         self.addresses: set[Address] = set()
         self.targets: list[Target] = []
