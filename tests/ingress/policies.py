@@ -12,6 +12,7 @@ from tests.ingress.manifests import exact, ingress, ingress_class, path, prefix,
 
 PREFIX = "nginx.ingress.kubernetes.io/"
 E = "example.com"
+ENDPOINT = "the address of the endpoint"
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
@@ -22,7 +23,7 @@ class Want:
     status    200 where a Service answers
     location  of a redirect
     uri       that the endpoint gets, where it is not the request's
-    host      likewise
+    host      likewise; ENDPOINT is its own address
     got       fields that the endpoint gets; None: none of that name
     fields    of the answer; None: none of that name
     """
