@@ -123,5 +123,5 @@ def _of_kong(path: Object, host: str, asked: Asked) -> Slot:
     if kind == "Prefix":
         base = text.strip("/")
         order = (said, plain, 0, len(headers), 0, len(base) + 2)
-        return Slot(PREFIX, f"/{base}" if base else "", False, KONG, order, asked.when)
+        return Slot(PREFIX, f"/{base}" if base else "", not base, KONG, order, asked.when)
     return Slot(STARTS, text, False, KONG, (said, plain, 0, len(headers), 0, len(text)), asked.when)

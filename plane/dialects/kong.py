@@ -88,7 +88,7 @@ INGRESS = Vocabulary(
     anyway={"path-handling": ("v0",)},
     needless=("request-buffering", "response-buffering", "tags"),
     guards=("plugins",),
-    elsewhere=("Service", _ON_SERVICE),
+    elsewhere=("a Service", _ON_SERVICE),
     needed=(
         ("https-redirect-status-code", "protocols", '"https"'),
         ("headers-separator", f"{HEADERS}*", "the values of a header"),
@@ -116,7 +116,7 @@ SERVICE = Vocabulary(
     anyway={"protocol": ("http",), "tls-verify": ("false",)},
     needless=("tags",),
     guards=("plugins",),
-    elsewhere=("Ingress", _ON_INGRESS),
+    elsewhere=("an Ingress", _ON_INGRESS),
     needed=(),
     canonical=_canonical,
 )

@@ -88,7 +88,7 @@ INGRESS = Vocabulary(
     },
     needless=(),
     guards=("router.middlewares", "router.tls.options"),
-    elsewhere=("Service", _ON_SERVICE),
+    elsewhere=("a Service", _ON_SERVICE),
     needed=(),
     canonical=_canonical,
 )
@@ -116,7 +116,7 @@ SERVICE = Vocabulary(
     anyway={"service.nativelb": ("false",), "service.nodeportlb": ("false",), "service.serversscheme": ("http",)},
     needless=(),
     guards=("service.middlewares",),
-    elsewhere=("Ingress", _ON_INGRESS),
+    elsewhere=("an Ingress", _ON_INGRESS),
     needed=(),
     canonical=_canonical,
 )

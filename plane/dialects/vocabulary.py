@@ -29,7 +29,7 @@ class Vocabulary(NamedTuple):
     not_yet    which a warning names, with what it adds; but of those of ``anyway`` that say what the plane does anyway
     needless   which ask for nothing here
     guards     of those not acted on, what may ask who a client is, so that nobody is served without it
-    elsewhere  the kind of object that the controller reads others on, and which those are
+    elsewhere  what object the controller reads others on, and which those are
     needed     annotations that mean nothing without another one: (it, the other one, how that must be)
     canonical  of a name as it is written, the one in the tables
     """
@@ -87,7 +87,7 @@ class Vocabulary(NamedTuple):
             elif key in self.not_yet and text not in self.anyway.get(key, ()):
                 yield Remark(full_name, NOT_YET + self.not_yet[key])
             elif key in names and key not in self.known:
-                yield Remark(full_name, f"{self.controller} reads this on a {kind}; write it there")
+                yield Remark(full_name, f"{self.controller} reads this on {kind}; write it there")
             elif key not in self.known:
                 close = get_close_matches(key, (*self.known, *names), n=1, cutoff=0.75)
                 hint = f"; did you mean {self.prefix}{close[0]}?" if close else ""
