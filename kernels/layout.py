@@ -187,11 +187,14 @@ STARTS = 3  # the text is what a path begins with, character by character
 PATTERN = 4  # the text is a regular expression that matches anywhere, as it is written
 PATH_KINDS = ("Exact", "Prefix", "Regex", "StartsWith", "Pattern")
 
+NAMED, WILDCARD, MATCHED = range(3)
+HOST_MARKS = ("", "*", "~")  # what such a host begins with in manifests
+
 HOST = np.dtype(
     [
-        ("name", "u4"),  # offset in Routes.text, lower case; a wildcard's name is what follows "*", ".foo.com"
+        ("name", "u4"),  # offset in Routes.text, lower case; a wildcard's name is what follows "*", an expression's "~"
         ("name_length", "u2"),  # 0: the rules for any host
-        ("wildcard", "u1"),
+        ("kind", "u1"),  # NAMED, WILDCARD or MATCHED
         ("alias", "u1"),  # another name of a host: it has the paths of that one's row
         ("first_path", "u4"),
         ("paths", "u4"),

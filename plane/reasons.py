@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kernels.layout import EXACT, PATH_KINDS, PATTERN, PREFIX, REGEX
+from kernels.layout import EXACT, HOST_MARKS, MATCHED, PATH_KINDS, PATTERN, PREFIX, REGEX
 from plane import dialects
 from plane.conduct import Request, met
 from plane.ingressclass import served, unserved_because
@@ -24,7 +24,8 @@ class Reasons:
         self._path = path
         self._winner = winner
         rows = {table.host_name(row): row for row in range(1, len(table.hosts))}
-        row = next((rows[name] for name in names_for(host) if name in rows), 0)
+        matched = [name for name in rows if name.startswith(HOST_MARKS[MATCHED])]
+        row = next((rows[name] for name in names_for(host, matched) if name in rows), 0)
         if table.hosts[row]["alias"]:
             row = next((each for each in rows.values() if _same_paths(table, each, row)), row)
         self._named = table.host_name(row) if row else None  # the host whose rules count

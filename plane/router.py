@@ -4,13 +4,13 @@ Law: all that is decided here is in the tables already, in order of matching; di
 paths of a host are taken apart into runs, whose rows follow one another and are found alike.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
-from kernels.layout import EXACT, PATTERN, PREFIX, REGEX
+from kernels.layout import EXACT, HOST_MARKS, MATCHED, PATTERN, PREFIX, REGEX
 from plane.regex import compiled, of_path
 from plane.requestpath import climbs, host_of, normalised, separated
 from plane.routes import Routes
@@ -36,10 +36,14 @@ def any_request(_: int) -> bool:
     return True
 
 
-def names_for(host: str) -> tuple[str, ...]:
-    """Names that rules may have for a host, the first counts first: its own, a wildcard for its first label, none."""
+def names_for(host: str, matched: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names that rules may have for a host, the first counts first: its own, a wildcard for its first label, none.
+
+    Before none come those of ``matched``, expressions with ``~`` before them, that match it, as in NGINX.
+    """
     label, _, rest = host.partition(".")
-    return (host, f"*.{rest}", "") if label and rest else (host, "")
+    wild = (f"*.{rest}",) if label and rest else ()
+    return (host, *wild, *(name for name in matched if compiled(name[1:], fold=True).search(host)), "")
 
 
 class Router:
@@ -61,6 +65,7 @@ class Router:
         ranged = rows["sources_denied"]["count"] + rows["sources_allowed"]["count"]
         self._guarded = frozenset(np.flatnonzero((rows["auth"] > 0) | (rows["denied"] > 0) | (ranged > 0)).tolist())
         self._hosts = {routes.host_name(row): host for row, host in enumerate(hosts, start=1)}
+        self._matched = tuple(name for name in self._hosts if name.startswith(HOST_MARKS[MATCHED]))
         self._seen: dict[str, _Paths] = {}
 
     def match(self, host: str, path: str, meets: Meets = any_request) -> Match:
@@ -84,7 +89,8 @@ class Router:
         return ""
 
     def _paths(self, host: str) -> "_Paths":
-        return next((self._hosts[name] for name in names_for(host) if name in self._hosts), self._none)
+        names = names_for(host, self._matched)
+        return next((self._hosts[name] for name in names if name in self._hosts), self._none)
 
 
 Row = tuple[int, str, Match]  # (kind, text, where it leads)

@@ -24,6 +24,9 @@ from kernels.layout import (
     BACKEND,
     EXACT,
     HOST,
+    HOST_MARKS,
+    MATCHED,
+    NAMED,
     PATH,
     PATH_KINDS,
     PREFIX,
@@ -32,6 +35,7 @@ from kernels.layout import (
     RR,
     TARGET,
     TCP,
+    WILDCARD,
     freeze,
 )
 from plane import dialects
@@ -138,7 +142,7 @@ class Routes:
     def host_name(self, row: int) -> str:
         """Name of a host as manifests write it, empty for the rules without one."""
         host = self.hosts[row]
-        return "*" * int(host["wildcard"]) + self.string(int(host["name"]), int(host["name_length"]))
+        return HOST_MARKS[host["kind"]] + self.string(int(host["name"]), int(host["name_length"]))
 
     def path_text(self, row: int) -> str:
         """A path as it is matched: of a Prefix with the slash at its end that the manifest had."""
@@ -479,7 +483,8 @@ class _Table:
                 url = f"$scheme://{name}$trimmed_uri"
                 hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], WHOLE, WHOLE), self._redirect(url)))
         host_rows = [
-            (*self._text.add(name.removeprefix("*")), name.startswith("*"), *row) for name, row in sorted(hosts.items())
+            (*self._text.add(name[1:] if name[:1] in HOST_MARKS[1:] else name), _host_kind(name), *row)
+            for name, row in sorted(hosts.items())
         ]
         backends = np.zeros(max(self._used, default=0) + 1, BACKEND)
         for number, endpoint in self._used.items():
@@ -559,6 +564,10 @@ class _Text:
             self._places[string] = len(self.bytes), len(encoded)
             self.bytes += encoded
         return self._places[string]
+
+
+def _host_kind(name: str) -> int:
+    return WILDCARD if name.startswith("*") else MATCHED if name.startswith("~") else NAMED
 
 
 def hosts_of(rule: Object, asked: Asked) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ ACTED_ON: dict[str, Reader] = {
     "temporal-redirect-code": values.one_of("301", "302", "303", "307"),
     "app-root": values.path,
     "from-to-www-redirect": values.boolean,
-    "server-alias": values.hosts,
+    "server-alias": values.aliases,
     "use-regex": values.boolean,
     "rewrite-target": values.rewritten,
     "x-forwarded-prefix": values.rewritten,

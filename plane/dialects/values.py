@@ -168,6 +168,15 @@ def hosts(text: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def aliases(text: str) -> tuple[str, ...]:
+    """Names of hosts, and expressions for such behind ``~``, in order."""
+    parts = [part.strip() for part in text.split(",")]
+    expressions = sorted({part for part in parts if part.startswith("~")})
+    for part in expressions:
+        pattern(part.removeprefix("~"))
+    return (*hosts(",".join(part for part in parts if not part.startswith("~"))), *expressions)
+
+
 def field_name(text: str) -> str:
     if not _FIELD_NAME.match(text.strip()):
         raise ValueError('write the name of a header or cookie, as in "X-Canary"')

@@ -57,7 +57,7 @@ class Rule:
 
 
 def routing_table(snapshot: Snapshot) -> list[Rule]:
-    """Every rule of every Ingress that is served: exact hosts, wildcards, then rules for any host, each in order."""
+    """Every rule of every Ingress that is served: exact hosts, wildcards, expressions, any host, each in order."""
     table = routes.compile(snapshot)
     said = _said(snapshot, {table.host_name(row) for row in range(1, len(table.hosts)) if _has_expressions(table, row)})
     rules: list[Rule] = []
@@ -121,7 +121,7 @@ def _cells(rule: Rule) -> tuple[str, ...]:
 
 def _host_order(table: Routes, row: int) -> tuple[int, str]:
     name = table.host_name(row)
-    return (3 if row == 0 else 2 if not name else 1 if name.startswith("*") else 0), name
+    return (4 if row == 0 else 3 if not name else int(table.hosts[row]["kind"])), name
 
 
 def _of_host(table: Routes, number: int) -> Iterator[tuple[Slot, Origin, Rule, Rule | None]]:
