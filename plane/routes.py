@@ -205,8 +205,12 @@ def _same(one: Any, other: Any) -> bool:
 def names(routes: Routes) -> list[str]:
     """For each row of ``origins``, the route as people name it: ``namespace/ingress host path``."""
     found = [f"{origin.namespace}/{origin.ingress} default backend" for origin in routes.origins]
+    named = set()  # a rule that requests for other hosts meet too has the name of its own, which comes first
 
     def name(origin: int, what: str) -> None:
+        if origin in named:
+            return
+        named.add(origin)
         found[origin] = f"{routes.origins[origin].namespace}/{routes.origins[origin].ingress} {what}"
 
     for number, host in enumerate(routes.hosts):

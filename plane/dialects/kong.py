@@ -176,8 +176,8 @@ def settled(policies: Policies, asked: Asked, slot: Slot | None, annotations: Ma
 
 def _rewritten(asked: Asked, slot: Slot | None, base: str) -> dict[str, Any]:
     """What is asked of the endpoint instead: ``rewrite``, else the path, stripped or not, below that of the Service."""
-    if slot is not None and asked.rewrite and slot.kind == PATTERN:
-        return {"rewrite_from": f"(?-i:{slot.text})", "rewrite_to": asked.rewrite}
+    if slot is not None and asked.rewrite:
+        return {"rewrite_from": f"^{_matched(slot)[0]}", "rewrite_to": asked.rewrite}
     below = base.removesuffix("/")
     if slot is not None and asked.strip:
         matched, groups = _matched(slot)

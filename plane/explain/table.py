@@ -63,10 +63,12 @@ def routing_table(snapshot: Snapshot) -> list[Rule]:
     rules: list[Rule] = []
     for number in sorted(range(len(table.hosts)), key=lambda row: _host_order(table, row)):
         for plain, origin, rule, canary in _of_host(table, number):
-            slot = said.slots.get((rule.host, origin), (rule.host, plain))
+            slot = said.slots.get((rule.host, origin))
+            if slot is None and origin.rule < 0:
+                slot = rule.host, plain  # it stands in the place of a rule
             taken_by = rules[-1] if rules and _is_twin(rules[-1], rule) else None
             rules.append(_shadowed(rule, taken_by) if taken_by else rule)
-            others = [each for each in said.origins[slot] if each != origin]
+            others = [each for each in said.origins[slot] if each != origin] if slot else []
             rules += [_shadowed(_other(snapshot, rule, each), taken_by or rule) for each in others]
             rules += [canary] if canary else []
     return rules

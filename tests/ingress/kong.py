@@ -89,6 +89,12 @@ ROWS = [
         to("web", uri="/requests/users/ada?x=y"),
     ),
     Row(
+        "rewrite of a path without groups, before strip-path",
+        [with_(FOO, rewrite="/new/$1", strip_path="true")],
+        "http://example.com/foo/x",
+        to("web", uri="/new/"),
+    ),
+    Row(
         "ImplementationSpecific is by characters", [with_(specific("/fo", "web"))], "http://example.com/foo", to("web")
     ),
     Row("and Prefix by elements", [with_(FOO)], "http://example.com/foobar", Want(404)),

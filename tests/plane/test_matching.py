@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from plane import routes
 from plane.conduct import met
+from plane.endpointindex import EndpointIndex
 from plane.explain import explain
 from plane.explain.table import routing_table
 from plane.matching import KONG, TRAEFIK, Slot, rank, slot_of, takes
@@ -40,7 +41,7 @@ def an_ingress(draw: st.DrawFn, number: int) -> dict:
     return {**made, "spec": {**made["spec"], **({"ingressClassName": manner} if manner else {})}}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.tuples(*(an_ingress(number) for number in range(4))), st.sampled_from(ASKED), st.integers(0, 7))
 def test_the_router_finds_what_a_scan_finds(ingresses: tuple[dict, ...], asked: str, conditions: int) -> None:
     table = routes.compile(snapshot_of(*SERVICES, *ingresses))
@@ -52,7 +53,7 @@ def test_the_router_finds_what_a_scan_finds(ingresses: tuple[dict, ...], asked: 
     assert found == scanned(table, asked, meets)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.tuples(*(an_ingress(number) for number in range(4))),
     st.sampled_from(ASKED),
@@ -88,6 +89,45 @@ def scanned(table: routes.Routes, asked: str, meets: object) -> Match:
             return Match(*(int(found[name]) for name in Match._fields))
     default = host if host["default"] or host["policy"] else none
     return Match(int(default["default"]), int(default["origin"]), int(default["policy"]))
+
+
+def test_an_annotation_of_a_service_is_heard_of_when_it_changes() -> None:
+    index, compiler = EndpointIndex(), routes.Compiler()
+    before = snapshot_of(*SERVICES, kong.with_(path("Prefix", "/", "s0")))
+    after = before.changed([service("s0", annotations=kong.named(retries="7"))])
+    tries = [
+        compiler.compile(each, index, index.follow(each)).policies.policies["retry_tries"].max()
+        for each in (before, after)
+    ]
+    assert tries == [0, 8]
+
+
+def test_a_rule_that_other_hosts_meet_too_has_the_name_of_its_own() -> None:
+    made = [traefik.with_(path("Prefix", "/a", "s0")), traefik.with_(path("Prefix", "/", "s1"), host="", name="any")]
+    table = routes.compile(snapshot_of(*SERVICES, *made))
+    assert sorted(routes.names(table)) == ["", "default/any * /", "default/web example.com /a"]
+    rows = [(row.host, row.path_type, row.path, row.ingress) for row in routing_table(snapshot_of(*SERVICES, *made))]
+    assert rows == [
+        ("example.com", "StartsWith", "/a", "default/web"),
+        ("example.com", "StartsWith", "/", "default/any"),
+        ("", "StartsWith", "/", "default/any"),
+    ]
+
+
+def test_explain_says_what_was_decided() -> None:
+    made = [
+        traefik.with_(path("Prefix", "/a", "s0"), router_priority="-1", router_entrypoints="websecure"),
+        traefik.with_(path("Exact", "/a", "s1"), name="b"),
+        traefik.with_(path("ImplementationSpecific", "/b+", "s2"), name="c", router_pathmatcher="PathRegexp"),
+    ]
+    said = explain(snapshot_of(*SERVICES, *made), "https://example.com/a").reasons
+    assert "default/b spec.rules[0].http.paths[0]: example.com Exact /a: this rule takes the request" in said
+    first = "default/web spec.rules[0].http.paths[0]: example.com Prefix /a"
+    assert f"{first}: it matches, but the priority of /a is 33, over -1" in said
+    pattern = "default/c spec.rules[0].http.paths[0]: example.com ImplementationSpecific /b+"
+    assert f"{pattern}: the path /a is not one that this regular expression matches" in said
+    said = explain(snapshot_of(*SERVICES, *made), "http://example.com/ab").reasons
+    assert f"{first}: it takes only requests by HTTPS" in said
 
 
 def test_rules_of_kubernetes_keep_their_order_and_come_first() -> None:
