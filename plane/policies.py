@@ -168,6 +168,8 @@ class When:
 
     def __str__(self) -> str:
         """For people; empty for any request."""
+        if not self.http and not self.https:
+            return "that there cannot be"
         said = [word for word, there in (("by HTTPS", not self.http), ("by HTTP", not self.https)) if there]
         said += [f"of method {' or '.join(self.methods)}"] if self.methods else []
         said += [f"with {line}" for line in self.headers]

@@ -120,7 +120,6 @@ SERVICE = Vocabulary(
     needed=(),
     canonical=_canonical,
 )
-_EVERYWHERE = frozenset(ENTRY_POINTS)
 
 
 def asked(annotations: Mapping[str, str]) -> Asked:
