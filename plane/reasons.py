@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kernels.layout import EXACT, HOST_MARKS, MATCHED, PATH_KINDS, PATTERN, PREFIX, REGEX
+from kernels.layout import EXACT, HOST_MARKS, MATCHED, PATH_KINDS, PATTERN, PREFIX, REGEX, STARTS
 from plane import dialects
 from plane.conduct import Request, met
 from plane.ingressclass import served, unserved_because
@@ -55,7 +55,7 @@ class Reasons:
                 if asked.canary:
                     why = "this canary takes the request" if won else "a canary, of the same rule of another Ingress"
                 else:
-                    why = "this rule takes the request" if won else self._why_not(obj, asked, rule, path)
+                    why = self._why(asked, rule, path) if won else self._why_not(obj, asked, rule, path)
                 yield won, f"{origin}: {_shown(rule, path)}: {why}"
         if obj["spec"].get("defaultBackend"):
             won = Origin(*_key(obj), -1, -1) == self._winner
@@ -83,6 +83,12 @@ class Reasons:
         elif asked.manner not in self._manners:
             return None
         return slot_of(path, names[0], asked, regex=self._regex) if names else None
+
+    def _why(self, asked: Asked, rule: Object, path: Object) -> str:
+        slot = self._slot(rule, path, asked)
+        if slot is not None and slot.kind == STARTS and not takes(slot._replace(kind=PREFIX), self._path):
+            return f"this rule takes the request, by characters, as {slot.manner.capitalize()} does"
+        return "this rule takes the request"
 
     def _why_not(self, obj: Object, asked: Asked, rule: Object, path: Object) -> str:
         slot = self._slot(rule, path, asked)

@@ -69,7 +69,7 @@ def test_explain_and_its_table_agree_on_who_takes_a_request(
     origin = table.origins[match.origin]
     found = explain(snapshot, f"{scheme}://a.com{asked}", method=method)
     assert (found.ingress or "/") == f"{origin.namespace}/{origin.ingress}"
-    winners = [line for line in found.reasons if line.endswith("this rule takes the request")]
+    winners = [line for line in found.reasons if ": this rule takes the request" in line]
     assert len(winners) == (match.origin > 0)
     assert all(line.startswith(f"{origin}: ") for line in winners)
     if match.origin:
@@ -126,6 +126,8 @@ def test_explain_says_what_was_decided() -> None:
     assert f"{first}: it matches, but the priority of /a is 33, over -1" in said
     pattern = "default/c spec.rules[0].http.paths[0]: example.com ImplementationSpecific /b+"
     assert f"{pattern}: the path /a is not one that this regular expression matches" in said
+    said = explain(snapshot_of(*SERVICES, *made), "https://example.com/ac").reasons
+    assert f"{first}: this rule takes the request, by characters, as Traefik does" in said
     said = explain(snapshot_of(*SERVICES, *made), "http://example.com/ab").reasons
     assert f"{first}: it takes only requests by HTTPS" in said
 
