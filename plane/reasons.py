@@ -86,7 +86,7 @@ class Reasons:
 
     def _why(self, asked: Asked, rule: Object, path: Object) -> str:
         slot = self._slot(rule, path, asked)
-        if slot is not None and slot.kind == STARTS and not takes(slot._replace(kind=PREFIX), self._path):
+        if slot is not None and slot.kind == STARTS and not takes(_whole(slot), self._path):
             return f"this rule takes the request, by characters, as {slot.manner.capitalize()} does"
         return "this rule takes the request"
 
@@ -135,6 +135,11 @@ def _same_paths(table: Routes, one: int, other: int) -> bool:
     return (
         not hosts[one]["alias"] and hosts[one]["first_path"] == hosts[other]["first_path"] and hosts[one]["paths"] > 0
     )
+
+
+def _whole(slot: Slot) -> Slot:
+    """What a prefix by characters would be by whole elements."""
+    return slot._replace(kind=PREFIX, text=slot.text.removesuffix("/"))
 
 
 def _sooner(best: Slot, slot: Slot, said: str) -> str:

@@ -128,6 +128,8 @@ def test_explain_says_what_was_decided() -> None:
     assert f"{pattern}: the path /a is not one that this regular expression matches" in said
     said = explain(snapshot_of(*SERVICES, *made), "https://example.com/ac").reasons
     assert f"{first}: this rule takes the request, by characters, as Traefik does" in said
+    said = explain(snapshot_of(*SERVICES, traefik.with_(path("Prefix", "/", "s0"))), "http://example.com/a").reasons
+    assert "default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request" in said
     said = explain(snapshot_of(*SERVICES, *made), "http://example.com/ab").reasons
     assert f"{first}: it takes only requests by HTTPS" in said
 
