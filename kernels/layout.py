@@ -186,13 +186,18 @@ class Steering(NamedTuple):
 EXACT = 0
 PREFIX = 1
 REGEX = 2  # the text is a regular expression that matches where a path begins, in whatever case
-PATH_KINDS = ("Exact", "Prefix", "Regex")
+STARTS = 3  # the text is what a path begins with, character by character
+PATTERN = 4  # the text is a regular expression that matches anywhere, as it is written
+PATH_KINDS = ("Exact", "Prefix", "Regex", "StartsWith", "Pattern")
+
+NAMED, WILDCARD, MATCHED = range(3)
+HOST_MARKS = ("", "*", "~")  # what such a host begins with in manifests
 
 HOST = np.dtype(
     [
-        ("name", "u4"),  # offset in Routes.text, lower case; a wildcard's name is what follows "*", ".foo.com"
+        ("name", "u4"),  # offset in Routes.text, lower case; a wildcard's name is what follows "*", an expression's "~"
         ("name_length", "u2"),  # 0: the rules for any host
-        ("wildcard", "u1"),
+        ("kind", "u1"),  # NAMED, WILDCARD or MATCHED
         ("alias", "u1"),  # another name of a host: it has the paths of that one's row
         ("first_path", "u4"),
         ("paths", "u4"),
@@ -213,6 +218,7 @@ PATH = np.dtype(
         ("origin", "u4"),  # row of Routes.origins: which Ingress, rule and path said so
         ("policy", "u4"),  # row of POLICY; 0: nothing but to forward
         ("canary", "u4"),  # row of CANARY; 0: there is none
+        ("when", "u4"),  # row of WHEN; 0: any request
     ],
     align=True,
 )
@@ -251,6 +257,7 @@ POLICY = np.dtype(
         ("redirect", "u4"),  # text: where to, with variables
         ("redirect_status", "u2"),
         ("https", "u1"),  # plain HTTP is redirected to HTTPS
+        ("https_status", "u2"),  # by which that is said; 0: 308
         ("keep_slash", "u1"),  # also one at the end of its URL
         ("limit_key", "u4"),  # text: routes with the same one are counted together
         ("limit_rps", "u4"),
@@ -277,6 +284,7 @@ POLICY = np.dtype(
         ("rewrite_to", "u4"),  # text, with $1 to $9
         ("forwarded_prefix", "u4"),  # text, with $1 to $9
         ("upstream_host", "u4"),  # text
+        ("own_host", "u1"),  # the endpoint's address instead
         ("connect_timeout_ms", "u4"),  # 0 here and below: the plane's own
         ("read_timeout_ms", "u4"),
         ("send_timeout_ms", "u4"),
@@ -297,6 +305,8 @@ POLICY = np.dtype(
         ("cookie_persistent", "u1"),
         ("cookie_change_on_failure", "u1"),
         ("cookie_secure", "u1"),
+        ("cookie_by_http", "u1"),
+        ("cookie_readable", "u1"),
         ("cookie_path", "u4"),  # text
         ("cookie_domain", "u4"),  # text
         ("cookie_same_site", "u4"),  # text
@@ -311,6 +321,18 @@ POLICY = np.dtype(
         ("tls_authorities", "u4"),
         ("tls_certificate", "u4"),
         ("tls_key", "u4"),
+        ("unlogged", "u1"),
+    ],
+    align=True,
+)
+
+# Which requests a rule takes, of those for its host and path.
+WHEN = np.dtype(
+    [
+        ("http", "u1"),
+        ("https", "u1"),
+        ("methods", RUN),  # one of these; none: any
+        ("headers", RUN),  # "name:value", name in lower case; of each name one of its values
     ],
     align=True,
 )

@@ -6,7 +6,7 @@ when the plane acts on the field. A warning is one line: object, field, what hap
 
 import base64
 import binascii
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -18,9 +18,20 @@ from plane.controllers.addressing import is_balanced
 from plane.dns.names import followed, loops
 from plane.frontends import algorithm_of, slow_start_of
 from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
-from plane.model import SERVICE_LABEL, SLOW_START_ANNOTATION, Object, Service, Snapshot, key_of, slices_by_service
+from plane.matching import slot_of
+from plane.model import (
+    SERVICE_LABEL,
+    SLOW_START_ANNOTATION,
+    Name,
+    Object,
+    Service,
+    Snapshot,
+    key_of,
+    slices_by_service,
+)
 from plane.pods import images
-from plane.routes import find_port, matched
+from plane.policies import Asked
+from plane.routes import find_port, hosts_of
 from plane.validation.findings import Place
 from plane.validation.metadata import APP_ANNOTATION
 
@@ -78,8 +89,9 @@ def advise(snapshot: Snapshot, algorithm: int = RANDOM) -> list[str]:
 
 def _warnings(snapshot: Snapshot, algorithm: int) -> Iterator[str]:
     templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
+    controllers = dialects.controllers_of_services(snapshot)
     for obj in snapshot.all("Service"):
-        yield from _service(obj, snapshot, templates, with_slices)
+        yield from _service(obj, snapshot, templates, with_slices, controllers)
         yield from _slow_start(obj, algorithm)
     yield from _slices(snapshot)
     for kind in ("Deployment", "ReplicaSet", "Pod"):
@@ -162,10 +174,14 @@ class _Templates:
 
 
 def _service(
-    obj: Object, snapshot: Snapshot, templates: _Templates, with_slices: Container[tuple[str, str]]
+    obj: Object,
+    snapshot: Snapshot,
+    templates: _Templates,
+    with_slices: Container[Name],
+    controllers: Mapping[Name, Collection[str]],
 ) -> Iterator[str]:
     service = Service.of(obj)
-    yield from _dialect(obj)
+    yield from _dialect(obj, controllers.get((service.namespace, service.name), ()))
     if service.type == "ExternalName":
         if loops(snapshot, service):
             chain = " → ".join(followed(snapshot, service)[0])
@@ -262,12 +278,12 @@ def _pods(obj: Object) -> Iterator[str]:
                 yield _said(obj, port.path, f'the container has no port named "{port.value}", so it never gets ready')
 
 
-def _dialect(obj: Object) -> Iterator[str]:
-    """Of a Service: controllers read some annotations there, the plane reads none."""
-    annotations = obj["metadata"].get("annotations") or {}
-    found = sorted(name for name in annotations if name.startswith(dialects.DIALECTS))
-    if found:
-        yield _said(obj, "metadata.annotations", f"not acted on yet: {', '.join(found)}")
+def _dialect(obj: Object, controllers: Collection[str]) -> Iterator[str]:
+    """Of a Service: some controllers read annotations there; these are those of the Ingresses that lead to it."""
+    for row in dialects.not_acted_on_of_service(obj, controllers):
+        yield _said(obj, f"metadata.annotations[{row.annotation}]", row.what)
+    for unfit in dialects.unfit_of_service(obj["metadata"].get("annotations") or {}):
+        yield _said(obj, f"metadata.annotations[{unfit.annotation}]", f"left out: {unfit.reason}")
 
 
 def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
@@ -333,9 +349,10 @@ def _conflicts(snapshot: Snapshot) -> Iterator[str]:
     """Rules for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
     taken: dict[tuple[Any, ...], str] = {}
     for obj in served(snapshot):
-        if dialects.asked(obj, snapshot).canary:
+        asked = dialects.asked(obj, snapshot)
+        if asked.canary:
             continue
-        for slot, place in _slots(obj):
+        for slot, place in _slots(obj, asked):
             if slot not in taken:
                 taken[slot] = f"{key_of(obj)} {place.path}"
                 continue
@@ -347,11 +364,12 @@ def _conflicts(snapshot: Snapshot) -> Iterator[str]:
             )
 
 
-def _slots(obj: Object) -> Iterator[tuple[tuple[Any, ...], Place]]:
-    """(host, what its path matches) of each rule of an Ingress, and its place; nothing for the default backend."""
+def _slots(obj: Object, asked: Asked) -> Iterator[tuple[tuple[Any, ...], Place]]:
+    """(host, Slot of its path) of each rule of an Ingress, and its place; nothing for the default backend."""
     spec = Place("", obj).at("spec")
     if spec.at("defaultBackend").given and not spec.at("rules").given:
         yield (), spec.at("defaultBackend")
     for rule in spec.at("rules").rows():
         for row in rule.at("http", "paths").rows():
-            yield (rule.at("host").text().lower(), *matched(row.value)), row
+            for host in hosts_of(rule.value, asked):
+                yield (host, slot_of(row.value, host, asked)), row

@@ -71,9 +71,10 @@ def set_cookie(policies: Policies, key: str, service: str, *, secure: bool, now_
     if policies.cookie_domain:
         parts.append(f"Domain={policies.cookie_domain}")
     parts.append(f"Path={policies.cookie_path}")
-    if secure or policies.cookie_secure:
+    if policies.cookie_secure or (secure and not policies.cookie_by_http):
         parts.append("Secure")
-    parts.append("HttpOnly")
+    if not policies.cookie_readable:
+        parts.append("HttpOnly")
     misread = policies.cookie_conditional and policies.cookie_same_site == "None" and _OLD_BROWSER.search(agent)
     if policies.cookie_same_site and not misread:
         parts.append(f"SameSite={policies.cookie_same_site}")

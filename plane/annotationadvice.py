@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from plane import dialects
-from plane.dialects import nginx
+from plane.dialects import nginx, traefik
 from plane.headerlists import trouble_with
 from plane.ingressclass import served
 from plane.model import Object, Snapshot
@@ -33,7 +33,11 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     for row in dialects.unfit(annotations):
         yield _field(row.annotation), f"left out: {row.reason}"
     asked = dialects.asked(ingress, snapshot)
-    if not nginx.guarded_by(annotations):
+    yield from dialects.expressions(ingress, asked)
+    if not asked.when.http and not asked.when.https:
+        what = "leaves no request: rules with router.tls are for HTTPS, which never comes by web; add websecure"
+        yield _field(f"{traefik.PREFIX}router.entrypoints"), what
+    if not asked.manner and not nginx.guarded_by(annotations):
         yield from _secret(asked, snapshot)
     yield from _external(ingress, asked, snapshot)
     yield from _fields(asked, snapshot)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from plane.affinity import backend_key, cookie_of, held
 from plane.passwords import credentials, hash_of, verified
 from plane.policies import (
+    ANY_CASE,
     ASKING_VARIABLES,
     NOBODY,
     PERMANENT_REDIRECT,
@@ -23,6 +24,7 @@ from plane.policies import (
     Canary,
     Policies,
     Range,
+    When,
 )
 from plane.regex import compiled, expanded
 from plane.requestpath import normalised
@@ -30,6 +32,8 @@ from plane.requestpath import normalised
 VISIBLE = string.ascii_letters + string.digits + string.punctuation
 ALWAYS, NEVER = "always", "never"
 Fields = tuple[tuple[str, str], ...]
+UPGRADE_REQUIRED = 426
+_UPGRADE: Fields = (("Upgrade", "TLS/1.2, HTTP/1.1"), ("Connection", "Upgrade"))
 _VARIABLE = re.compile(rf"\$({'|'.join(VARIABLES)})\b")
 _HASHED = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES))})\b")
 _ANY = re.compile(rf"\$({'|'.join((*VARIABLES, *REQUEST_VARIABLES, *ASKING_VARIABLES))})\b")
@@ -93,6 +97,22 @@ class Rule(NamedTuple):
     port: str = ""
 
 
+def met(when: When, method: str, scheme: str, value: Callable[[str], str]) -> bool:
+    """Whether a rule takes a request that came by the port of ``scheme``; ``value`` is of a field by its name."""
+    if not (when.http if scheme == "http" else when.https) or (when.methods and method not in when.methods):
+        return False
+    wanted = [line.partition(":")[::2] for line in when.headers]
+    fit = {name for name, text in wanted if any(_fits(text, said) for said in value(name).split(", "))}
+    return all(name in fit for name, _ in wanted)
+
+
+def _fits(wanted: str, value: str) -> bool:
+    if wanted.startswith(ANY_CASE):
+        text = value.encode("utf-8", "replace").decode()
+        return bool(compiled(wanted.removeprefix(ANY_CASE), fold=True).search(text))
+    return wanted.lower() == value.lower()
+
+
 Limiter = Callable[[Policies, int | str], str]  # of ``Request.who``: why it must wait, empty where it may go on
 
 
@@ -137,7 +157,10 @@ class Conduct:
         if policies.https and request.scheme == "http":
             if not request.host:
                 return Answer(400, "there is no Host that could be asked by HTTPS")
-            return _redirected(PERMANENT_REDIRECT, _secured(request, keep_slash=policies.keep_slash))
+            if policies.https_status == UPGRADE_REQUIRED:
+                return Answer(UPGRADE_REQUIRED, "this is served by HTTPS only", fields=_UPGRADE)
+            url = _secured(request, keep_slash=policies.keep_slash)
+            return _redirected(policies.https_status or PERMANENT_REDIRECT, url)
         if limited is not None and (why := limited(policies, request.who)):
             return Answer(503, why)
         return None if self.any_lets_in else self.turned_away(request)

@@ -13,13 +13,15 @@ DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 OWN_CLASS = "trafficplane"
 OWN = "trafficplane.dev/ingress"
 NGINX = "k8s.io/ingress-nginx"
+TRAEFIK = "traefik.io/ingress-controller"
+KONG = "ingress-controllers.konghq.com/kong"
 # ``spec.controller`` of the classes that the plane serves, its own and those of the controllers it stands in for, by
 # the name that such a class has where nobody has chosen another.
 CONTROLLERS = {
     OWN_CLASS: OWN,
     "nginx": NGINX,
-    "traefik": "traefik.io/ingress-controller",
-    "kong": "ingress-controllers.konghq.com/kong",
+    "traefik": TRAEFIK,
+    "kong": KONG,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.layout import CANARY, NETWORK, POLICY, RETRY_CONDITIONS, STRING, freeze
+from kernels.layout import CANARY, NETWORK, POLICY, RETRY_CONDITIONS, STRING, WHEN, freeze
 
 # Variables of a redirect: what the request had. ``$trimmed_uri`` is ``$request_uri`` without a slash at its end.
 VARIABLES = ("scheme", "http_host", "host", "request_uri", "trimmed_uri")
@@ -21,6 +21,7 @@ REQUEST_VARIABLES = ("uri", "args", "remote_addr", "request_method", r"arg_\w+",
 # And of what is asked of others on behalf of a request; ``$uri`` and ``$args`` mean something else there, in NGINX.
 ASKING_VARIABLES = ("escaped_request_uri", "pass_access_scheme", "remote_user")
 PERMANENT_REDIRECT = 308
+ANY_CASE = "~*"
 
 
 class Range(NamedTuple):
@@ -48,7 +49,8 @@ class Policies:
     body_limit         bytes of a request's body; 0 for any number: 413
     cors…              headers of every answer to these origins; OPTIONS is answered with 204
     redirect           URL with VARIABLES, answered with ``redirect_status``
-    https              plain HTTP is redirected to HTTPS, without a slash at the URL's end unless ``keep_slash``
+    https              plain HTTP is redirected to HTTPS, without a slash at the URL's end unless ``keep_slash``; 426
+                       as ``https_status`` asks for it without saying where
     limit…             requests a second, a minute, and at a time, of a client's address: 503; not of ``unlimited``
     sources…           addresses that get 403, the denied ones first
     auth…              names and passwords, as lines of htpasswd: 401
@@ -59,7 +61,7 @@ class Policies:
 
     rewrite…           the path as a whole is replaced where the expression matches, ``$1`` by what its groups matched
     forwarded_prefix   X-Forwarded-Prefix, of what is rewritten only
-    upstream_host      Host
+    upstream_host      Host; ``own_host``: the endpoint's address
     …_timeout_ms       0 for the plane's own
     retry…             after what, how often and for how long another endpoint is tried; 0 for the plane's own
     hash_by            requests for which this is equal go to one endpoint, or share ``hash_subset`` of them; with
@@ -70,10 +72,12 @@ class Policies:
     mirror…            URL that gets a copy of a request, whose answer nobody waits for; Host; and whether its body too
     fallback           row of the target that requests go to in the place of their own, which has no endpoint
     cookie…            its name, if any, keeps a client at its endpoint; persistent: also when endpoints come;
-                       conditional: without SameSite=None for browsers that take that for Strict
+                       conditional: without SameSite=None for browsers that take that for Strict; by_http: over HTTPS
+                       too it is Secure only if that says so; readable: by scripts
     upstream_tls       endpoints are spoken to by TLS, in every dialect
     tls…               the name they are told (SNI) and, if ``tls_verify``, must have by ``tls_authorities``; versions
                        and ciphers that may be agreed on, empty for OpenSSL's; who we are. Certificates are PEM
+    unlogged           no line in the access log
     """
 
     denied: str = ""
@@ -88,6 +92,7 @@ class Policies:
     redirect: str = ""
     redirect_status: int = 0
     https: bool = False
+    https_status: int = 0
     keep_slash: bool = False
     limit_key: str = ""
     limit_rps: int = 0
@@ -114,6 +119,7 @@ class Policies:
     rewrite_to: str = ""
     forwarded_prefix: str = ""
     upstream_host: str = ""
+    own_host: bool = False
     connect_timeout_ms: int = 0
     read_timeout_ms: int = 0
     send_timeout_ms: int = 0
@@ -134,6 +140,8 @@ class Policies:
     cookie_persistent: bool = False
     cookie_change_on_failure: bool = False
     cookie_secure: bool = False
+    cookie_by_http: bool = False
+    cookie_readable: bool = False
     cookie_path: str = ""
     cookie_domain: str = ""
     cookie_same_site: str = ""
@@ -148,6 +156,7 @@ class Policies:
     tls_authorities: str = field(default="", repr=False)
     tls_certificate: str = field(default="", repr=False)
     tls_key: str = field(default="", repr=False)
+    unlogged: bool = False
 
     @property
     def guards(self) -> bool:
@@ -189,6 +198,34 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class When:
+    """Which requests a rule takes, of those for its host and path; others meet the next rule.
+
+    http     by plain HTTP, and ``https`` by HTTPS
+    methods  one of these; none: any
+    headers  ``name:value``, the name in lower case; of each name one of its values, or what an expression matches
+             that stands behind ``~*``, in whatever case both
+    """
+
+    http: bool = True
+    https: bool = True
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """For people; empty for any request."""
+        if not self.http and not self.https:
+            return "that there cannot be"
+        said = [word for word, there in (("by HTTPS", not self.http), ("by HTTP", not self.https)) if there]
+        said += [f"of method {' or '.join(self.methods)}"] if self.methods else []
+        said += [f"with {line}" for line in self.headers]
+        return ", ".join(said)
+
+
+ANY_REQUEST = When()
+
+
+@dataclass(frozen=True)
 class Asked:
     """What an Ingress asks for by its annotations.
 
@@ -206,6 +243,12 @@ class Asked:
     fields       (namespace, name) of the ConfigMap with ``policies.fields``
     default_backend  (namespace, name) of the Service that serves where its own have no endpoint, and ``errors``
     canary       it is no route of its own, but takes a part of the requests of the same rule of another Ingress
+    manner       whose rules its paths are matched by (``plane.matching``), empty: Kubernetes'
+    priority     of its rules, as that manner has it
+    matcher      how paths of type ImplementationSpecific are matched, as that manner has it
+    when         which requests its rules take
+    names        further hosts that its rules are for
+    strip        what a rule's path matched is taken off the request's
     """
 
     policies: Policies = NONE
@@ -222,6 +265,12 @@ class Asked:
     fields: tuple[str, str] | None = None
     default_backend: tuple[str, str] | None = None
     canary: Canary | None = None
+    manner: str = ""
+    priority: int = 0
+    matcher: str = ""
+    when: When = ANY_REQUEST
+    names: tuple[str, ...] = ()
+    strip: bool = False
 
 
 NOTHING = Asked()
@@ -234,6 +283,7 @@ class Tables(NamedTuple):
     canaries: np.ndarray  # CANARY
     strings: np.ndarray  # STRING
     ranges: np.ndarray  # NETWORK
+    whens: np.ndarray  # WHEN
 
     def policy(self, row: int, text: np.ndarray) -> Policies:
         """The Policies of a row of POLICY; ``text`` is that of the Routes."""
@@ -242,6 +292,12 @@ class Tables(NamedTuple):
     def canary(self, row: int, text: np.ndarray) -> Canary:
         """The Canary of a row of CANARY."""
         return Canary(**{each.name: self._canary_value(row, each.name, text) for each in fields(Canary)})
+
+    def when(self, row: int, text: np.ndarray) -> When:
+        """The When of a row of WHEN."""
+        found = self.whens[row]
+        methods, headers = (self._strings(found[name], text) for name in ("methods", "headers"))
+        return When(bool(found["http"]), bool(found["https"]), methods, headers)
 
     def _canary_value(self, row: int, name: str, text: np.ndarray) -> Any:
         value = self.canaries[row][name]
@@ -252,11 +308,14 @@ class Tables(NamedTuple):
         if isinstance(default, str):
             return self._string(int(value), text)
         if isinstance(default, tuple):
-            rows = range(int(value["first"]), int(value["first"]) + int(value["count"]))
             if name in RANGED:
+                rows = range(int(value["first"]), int(value["first"]) + int(value["count"]))
                 return tuple(Range(*map(int, self.ranges[row])) for row in rows)
-            return tuple(self._string(row, text) for row in rows)
+            return self._strings(value, text)
         return type(default)(value)
+
+    def _strings(self, run: Any, text: np.ndarray) -> tuple[str, ...]:
+        return tuple(self._string(row, text) for row in range(int(run["first"]), int(run["first"]) + int(run["count"])))
 
     def _string(self, row: int, text: np.ndarray) -> str:
         place = self.strings[row]
@@ -278,7 +337,10 @@ class Packer:
         self._policies: dict[Policies, int] = {}
         self._policy_rows: list[tuple[Any, ...]] = []
         self._canaries = [np.zeros((), CANARY).item()]
+        self._whens: dict[When, int] = {}
+        self._when_rows: list[tuple[Any, ...]] = []
         self.policy(NONE)
+        self.when(ANY_REQUEST)
 
     def policy(self, policies: Policies) -> int:
         """Row of POLICY; equal Policies have the same one."""
@@ -293,12 +355,20 @@ class Packer:
         self._canaries.append((target, origin, *said))
         return len(self._canaries) - 1
 
+    def when(self, when: When) -> int:
+        """Row of WHEN; equal ones have the same one."""
+        if when not in self._whens:
+            self._whens[when] = len(self._when_rows)
+            self._when_rows.append(tuple(self._packed(name, getattr(when, name)) for name in WHEN.names or ()))
+        return self._whens[when]
+
     def tables(self) -> Tables:
         return Tables(
             freeze(np.array(self._policy_rows, POLICY)),
             freeze(np.array(self._canaries, CANARY)),
             freeze(np.array(self._strings, STRING)),
             freeze(np.array(self._ranges, NETWORK)),
+            freeze(np.array(self._when_rows, WHEN)),
         )
 
     def _packed(self, name: str, value: Any) -> Any:

@@ -39,6 +39,11 @@ def why_not(text: str) -> str:
     return ""
 
 
+def groups_of(text: str) -> int:
+    """How many groups an expression has."""
+    return int(compiled(text).groups)
+
+
 def literally(text: str) -> str:
     """The expression that matches this text."""
     return re2.escape(text)

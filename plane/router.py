@@ -1,13 +1,16 @@
 """Which rule takes a request: ``plane.routes.Routes`` as dictionaries. Pure.
 
-Law: all that is decided here is in the tables already, in order of matching; dictionaries only find it sooner.
+Law: all that is decided here is in the tables already, in order of matching; dictionaries only find it sooner. So the
+paths of a host are taken apart into runs, whose rows follow one another and are found alike.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
-from kernels.layout import EXACT, REGEX
+from kernels.layout import EXACT, HOST_MARKS, MATCHED, PATTERN, PREFIX, REGEX
 from plane.regex import compiled, of_path
 from plane.requestpath import climbs, host_of, normalised, separated
 from plane.routes import Routes
@@ -23,12 +26,24 @@ class Match(NamedTuple):
     origin: int
     policy: int = 0
     canary: int = 0
+    when: int = 0
 
 
-def names_for(host: str) -> tuple[str, ...]:
-    """Names that rules may have for a host, the first counts first: its own, a wildcard for its first label, none."""
+Meets = Callable[[int], bool]  # whether a request is one of those of a row of WHEN
+
+
+def any_request(_: int) -> bool:
+    return True
+
+
+def names_for(host: str, matched: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names that rules may have for a host, the first counts first: its own, a wildcard for its first label, none.
+
+    Before none come those of ``matched``, expressions with ``~`` before them, that match it, as in NGINX.
+    """
     label, _, rest = host.partition(".")
-    return (host, f"*.{rest}", "") if label and rest else (host, "")
+    wild = (f"*.{rest}",) if label and rest else ()
+    return (host, *wild, *(name for name in matched if compiled(name[1:], fold=True).search(host)), "")
 
 
 class Router:
@@ -51,67 +66,150 @@ class Router:
         guarded = (rows["auth"] > 0) | (rows["auth_url"] > 0) | (rows["denied"] > 0) | (ranged > 0)
         self._guarded = frozenset(np.flatnonzero(guarded).tolist())
         self._hosts = {routes.host_name(row): host for row, host in enumerate(hosts, start=1)}
+        self._matched = tuple(name for name in self._hosts if name.startswith(HOST_MARKS[MATCHED]))
         self._seen: dict[str, _Paths] = {}
 
-    def match(self, host: str, path: str) -> Match:
+    def match(self, host: str, path: str, meets: Meets = any_request) -> Match:
         """Where a request goes. ``host`` is its Host header, ``path`` as it was sent, without the query."""
         paths = self._seen.get(host)
         if paths is None:
             if len(self._seen) >= self.SEEN:
                 self._seen.clear()
             paths = self._seen[host] = self._paths(host_of(host))
-        return paths.match(path)
+        return paths.match(path, meets)
 
-    def unclear(self, host: str, path: str) -> str:
+    def unclear(self, host: str, path: str, meets: Meets = any_request) -> str:
         """Why a request cannot be routed, for others may read its path otherwise; empty for nearly all."""
         if "%" not in path and "\\" not in path:
             return ""
         if climbs(path):
             return "the path has .. beside an encoded slash or a backslash"
         read = separated(path)
-        if read != path and self._guarded & {self.match(host, path).policy, self.match(host, read).policy}:
+        if read != path and self._guarded & {self.match(host, each, meets).policy for each in (path, read)}:
             return "a path that is guarded may not have %2F, %5C or %00"
         return ""
 
     def _paths(self, host: str) -> "_Paths":
-        return next((self._hosts[name] for name in names_for(host) if name in self._hosts), self._none)
+        names = names_for(host, self._matched)
+        return next((self._hosts[name] for name in names if name in self._hosts), self._none)
+
+
+Row = tuple[int, str, Match]  # (kind, text, where it leads)
+
+
+class _Texts:
+    """A run of Exact paths."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, rows: list[Row]):
+        self._found = _by_text(rows)
+
+    def find(self, path: str, meets: Meets) -> Match | None:
+        return _first(self._found[path], meets) if path in self._found else None
+
+
+class _Prefixes:
+    """A run of paths that others begin with, none longer than one before it; ``whole``: by whole elements."""
+
+    __slots__ = ("_found", "_lengths", "_whole")
+
+    def __init__(self, rows: list[Row], *, whole: bool):
+        self._found = _by_text(rows)
+        self._lengths = sorted({len(text) for text in self._found}, reverse=True)
+        self._whole = whole
+
+    def find(self, path: str, meets: Meets) -> Match | None:
+        found = self._found
+        for length in self._lengths:
+            if self._whole and path[length : length + 1] not in ("/", ""):
+                continue
+            text = path[:length]
+            if text in found and (match := _first(found[text], meets)):
+                return match
+        return None
+
+
+class _Expressions:
+    """A run of regular expressions."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, rows: list[Row]):
+        self._found = [
+            (compiled(of_path(text), fold=True) if kind == REGEX else compiled(text), match)
+            for kind, text, match in rows
+        ]
+
+    def find(self, path: str, meets: Meets) -> Match | None:
+        for expression, match in self._found:
+            if (not match.when or meets(match.when)) and expression.search(path):
+                return match
+        return None
+
+
+def _by_text(rows: list[Row]) -> dict[str, list[Match]]:
+    found: dict[str, list[Match]] = {}
+    for _, text, match in rows:
+        found.setdefault(text, []).append(match)
+    return found
+
+
+def _first(matches: list[Match], meets: Meets) -> Match | None:
+    """The first whose condition the request meets."""
+    for match in matches:
+        if not match.when or meets(match.when):
+            return match
+    return None
+
+
+def _runs(rows: list[Row]) -> Iterator[_Texts | _Prefixes | _Expressions]:
+    """Rows in order of matching, as runs."""
+    for (kind, _), group in groupby(_numbered(rows), key=lambda row: row[0]):
+        run = [row for _, row in group]
+        if kind == EXACT:
+            yield _Texts(run)
+        elif kind in (REGEX, PATTERN):
+            yield _Expressions(run)
+        else:
+            yield _Prefixes(run, whole=kind == PREFIX)
+
+
+def _numbered(rows: list[Row]) -> Iterator[tuple[tuple[int, int], Row]]:
+    """Each row with its kind and a number, which changes where a prefix is longer than the one before it."""
+    number, before = 0, ""
+    for row in rows:
+        kind, text, _ = row
+        number += kind not in (EXACT, REGEX, PATTERN) and len(text) > len(before)
+        before = text
+        yield (kind, number), row
 
 
 class _Paths:
     """The rules of one host."""
 
-    __slots__ = ("_exact", "_expressions", "_lengths", "_prefixes", "default")
+    __slots__ = ("_runs", "default")
 
     def __init__(self, text: bytes, paths: list[tuple[int, ...]], host: tuple[int, ...]):
         """``host`` is a row of HOST; ``paths`` are all of PATH, ``text`` is that of the Routes."""
         *_, first, count, default, origin, policy = host
         self.default = Match(default, origin, policy)
-        self._exact: dict[str, Match] = {}
-        self._prefixes: dict[str, Match] = {}
-        self._expressions = []
-        for start, length, kind, _, *found in paths[first : first + count]:
-            match, said = Match(*found), text[start : start + length].decode()
-            if kind == REGEX:
-                self._expressions.append((compiled(of_path(said), fold=True), match))
-            else:
-                (self._exact if kind == EXACT else self._prefixes).setdefault(said, match)
-        self._lengths = sorted({len(said) for said in self._prefixes}, reverse=True)
+        rows = [
+            (kind, text[start : start + length].decode(), Match(*found))
+            for start, length, kind, _, *found in paths[first : first + count]
+        ]
+        self._runs = tuple(_runs(rows))
 
     def inherit(self, default: Match) -> None:
         """What no path takes is the general default's, with its policies, unless the host says something of it."""
         if not self.default.target and not self.default.policy:
             self.default = default
 
-    def match(self, path: str) -> Match:
+    def match(self, path: str, meets: Meets) -> Match:
         if "//" in path or "/." in path or "%" in path or not path.isascii():
             path = normalised(path)
-        if self._exact and path in self._exact:
-            return self._exact[path]
         if path[:1] == "/":
-            for length in self._lengths:
-                if path[length : length + 1] in ("/", "") and path[:length] in self._prefixes:
-                    return self._prefixes[path[:length]]
-            for expression, match in self._expressions:
-                if expression.search(path):
-                    return match
+            for run in self._runs:
+                if found := run.find(path, meets):
+                    return found
         return self.default

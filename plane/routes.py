@@ -24,7 +24,10 @@ from kernels.layout import (
     DH,
     EXACT,
     HOST,
+    HOST_MARKS,
     INGRESS_ALGORITHMS,
+    MATCHED,
+    NAMED,
     PATH,
     PATH_KINDS,
     PREFIX,
@@ -33,6 +36,7 @@ from kernels.layout import (
     RR,
     TARGET,
     TCP,
+    WILDCARD,
     freeze,
 )
 from plane import dialects
@@ -44,11 +48,21 @@ from plane.endpoints import eligible
 from plane.frontends import algorithm_of
 from plane.headerlists import ALLOWED, ANSWERED, CONTROLLER, lines_of, not_allowed, trouble_with
 from plane.ingressclass import served
+from plane.matching import Slot, rank, slot_of
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
 from plane.passwords import users_of
-from plane.policies import NONE, PERMANENT_REDIRECT, Asked, Canary, Packer, Policies, Tables, names_any_host
-from plane.regex import literally, of_path, why_not
-from plane.requestpath import normalised
+from plane.policies import (
+    NONE,
+    NOTHING,
+    PERMANENT_REDIRECT,
+    Asked,
+    Canary,
+    Packer,
+    Policies,
+    Tables,
+    When,
+    names_any_host,
+)
 
 __all__ = ["Certificate", "Origin", "Port", "Routes", "compile", "dump", "equal", "names", "served"]
 
@@ -143,7 +157,7 @@ class Routes:
     def host_name(self, row: int) -> str:
         """Name of a host as manifests write it, empty for the rules without one."""
         host = self.hosts[row]
-        return "*" * int(host["wildcard"]) + self.string(int(host["name"]), int(host["name_length"]))
+        return HOST_MARKS[host["kind"]] + self.string(int(host["name"]), int(host["name_length"]))
 
     def path_text(self, row: int) -> str:
         """A path as it is matched: of a Prefix with the slash at its end that the manifest had."""
@@ -155,6 +169,9 @@ class Routes:
 
     def canary(self, row: int) -> Canary:
         return self.policies.canary(row, self.text)
+
+    def when(self, row: int) -> When:
+        return self.policies.when(row, self.text)
 
 
 def compile(snapshot: Snapshot) -> Routes:
@@ -203,8 +220,12 @@ def _same(one: Any, other: Any) -> bool:
 def names(routes: Routes) -> list[str]:
     """For each row of ``origins``, the route as people name it: ``namespace/ingress host path``."""
     found = [f"{origin.namespace}/{origin.ingress} default backend" for origin in routes.origins]
+    named = set()  # a rule that requests for other hosts meet too has the name of its own, which comes first
 
     def name(origin: int, what: str) -> None:
+        if origin in named:
+            return
+        named.add(origin)
         found[origin] = f"{routes.origins[origin].namespace}/{routes.origins[origin].ingress} {what}"
 
     for number, host in enumerate(routes.hosts):
@@ -232,7 +253,8 @@ def dump(routes: Routes) -> str:
             lines.append(name + " (alias)" * int(host["alias"]))
         for row in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
             path = routes.paths[row]
-            text = f"{PATH_KINDS[path['kind']]} {routes.path_text(row)}"
+            when = f" {routes.when(path['when'])}" if path["when"] else ""
+            text = f"{PATH_KINDS[path['kind']]} {routes.path_text(row)}{when}"
             lines.append(f"  {text} -> {_said(routes, path['target'], path['origin'], path['policy'])}")
             if path["canary"]:
                 row = routes.policies.canaries[path["canary"]]
@@ -265,16 +287,16 @@ def _said(routes: Routes, target: int, origin: int, policy: int) -> str:
 
 
 class _Place(NamedTuple):
-    """Where a path of a host leads: rows of targets, origins, policies and canaries."""
+    """Where a path of a host leads: rows of targets, origins, policies, canaries and conditions."""
 
     target: int
     origin: int
     policy: int = 0
     canary: int = 0
+    when: int = 0
 
 
 NOWHERE = _Place(0, 0)
-Slot = tuple[int, str, bool]  # (kind, path without slash at the end, slash)
 
 
 class _Default(NamedTuple):
@@ -337,7 +359,8 @@ class _Table:
         routed = [row for row in rows if not row[1].canary]
         for ingress, asked in routed:
             for rule in ingress["spec"].get("rules") or ():
-                self._note_host(ingress, asked, (rule.get("host") or "").lower(), _paths_of(rule))
+                for name in hosts_of(rule, asked):
+                    self._note_host(ingress, asked, name, _paths_of(rule))
         for ingress, asked in routed:
             self._add_rules(ingress, asked)
         for ingress, asked in rows:
@@ -359,35 +382,45 @@ class _Table:
         if ingress["spec"].get("defaultBackend"):
             # What no host takes is neither redirected nor rewritten, in ingress-nginx.
             bare = replace(asked.policies, redirect="", redirect_status=0, https=False)
-            policies = self._policies(replace(asked, policies=bare), "", {}, secured=False)
+            backend = {"backend": ingress["spec"]["defaultBackend"]}
+            policies = self._policies(ingress, replace(asked, policies=bare), "", backend, secured=False)
             policy = self._packer.policy(policies)
             default = self._place(ingress, asked, ingress["spec"]["defaultBackend"], -1, -1, policy)
             self._defaults.append(_Default(bool(rules), default, policies))
         for number, rule in enumerate(rules):
-            name = (rule.get("host") or "").lower()
-            host = self._hosts[name]
-            if default.target and not host.default.target:
-                host.default = default._replace(policy=self._policy(asked, name, {}))
-            for index, path in enumerate(_paths_of(rule)):
-                slot = matched(path, regex=host.regex)
-                if slot not in host.paths:
-                    policy = self._policy(asked, name, path)
-                    host.paths[slot] = self._place(ingress, asked, path["backend"], number, index, policy)
-                    host.said[slot] = path_said(path)
+            for name in hosts_of(rule, asked):
+                host = self._hosts[name]
+                if default.target and not host.default.target:
+                    backend = {"backend": ingress["spec"]["defaultBackend"]}
+                    host.default = default._replace(policy=self._policy(ingress, asked, name, backend))
+                self._add_paths(ingress, asked, name, number, _paths_of(rule))
 
-    def _policy(self, asked: Asked, host: str, path: Object) -> int:
-        """Row of the policies of a path, which may be a default backend's, without anything."""
+    def _add_paths(self, ingress: Object, asked: Asked, name: str, rule: int, paths: list[Object]) -> None:
+        host = self._hosts[name]
+        for index, path in enumerate(paths):
+            slot = slot_of(path, name, asked, regex=host.regex)
+            if slot not in host.paths:
+                policy = self._policy(ingress, asked, name, path)
+                place = self._place(ingress, asked, path["backend"], rule, index, policy)
+                host.paths[slot] = place._replace(when=self._packer.when(asked.when))
+                host.said[slot] = path_said(path)
+
+    def _policy(self, ingress: Object, asked: Asked, host: str, path: Object) -> int:
+        """Row of the policies of a path, or of a default backend, which has no path, or of neither."""
         secured = asked.https and self._is_secured(host)
-        if asked.rewrite or asked.auth_secret or asked.policies.cookie or asked.default_backend:
-            return self._packer.policy(self._policies(asked, host, path, secured=secured))
+        if asked.rewrite or asked.auth_secret or asked.policies.cookie or asked.manner or asked.default_backend:
+            return self._packer.policy(self._policies(ingress, asked, host, path, secured=secured))
         # Of what no path changes: most Ingresses share the one object that asks for nothing.
         key = id(asked), secured, bool(host)
         if key not in self._same:
-            self._same[key] = self._packer.policy(self._policies(asked, host, path, secured=secured))
+            self._same[key] = self._packer.policy(self._policies(ingress, asked, host, path, secured=secured))
         return self._same[key]
 
-    def _policies(self, asked: Asked, host: str, path: Object, *, secured: bool) -> Policies:
-        """Of a path, or of a default backend where there is none; ``secured``: its host, which may be any, has TLS."""
+    def _policies(self, ingress: Object, asked: Asked, host: str, path: Object, *, secured: bool) -> Policies:
+        """Of a path, or of a default backend, which has no path, or of neither.
+
+        ``secured``: its host, which may be any, has TLS.
+        """
         policies, text = asked.policies, path.get("path") or "/"
         if secured:
             policies = replace(policies, https=True)
@@ -406,12 +439,15 @@ class _Table:
             policies = self._with_fields(policies, asked.fields)
         if asked.default_backend:
             policies = self._excused(policies, asked.default_backend, path, asked.algorithm)
-        if path and _rewrites(asked, path):
-            policies = replace(policies, rewrite_from=matched(path, regex=True)[1], rewrite_to=asked.rewrite)
+        if path.get("pathType") and _rewrites(asked, path):
+            expression = slot_of(path, "", asked, regex=True).text
+            policies = replace(policies, rewrite_from=expression, rewrite_to=asked.rewrite)
         elif policies.forwarded_prefix:
             policies = replace(policies, forwarded_prefix="")
         if policies.cookie and not policies.cookie_path:
             policies = replace(policies, cookie_path=text if _PLAIN.match(text) else "/")
+        if asked.manner:
+            policies = dialects.settled(policies, asked, path, self._snapshot, ingress)
         return policies
 
     def _with_certificates(self, policies: Policies, namespace: str, name: str) -> Policies:
@@ -475,7 +511,7 @@ class _Table:
             if host is None:
                 continue
             for index, path in enumerate(_paths_of(rule)):
-                slot = matched(path, regex=host.regex)
+                slot = slot_of(path, "", NOTHING, regex=host.regex)
                 main = host.paths.get(slot, NOWHERE)
                 if main.canary or host.said.get(slot) != path_said(path):
                     continue
@@ -528,7 +564,7 @@ class _Table:
         hosts: dict[str, tuple[int, ...]] = {}
         paths = [np.zeros((), PATH).item()]
         for name, host in sorted(self._hosts.items()):
-            rows = self._paths(host)
+            rows = self._paths(name, host)
             hosts[name] = (0, len(paths), len(rows), *self._missed(name, host, default)[:3])
             paths += rows
         for name, host in sorted(self._hosts.items()):
@@ -540,7 +576,8 @@ class _Table:
                 url = f"$scheme://{name}$trimmed_uri"
                 hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], WHOLE, WHOLE), self._redirect(url)))
         host_rows = [
-            (*self._text.add(name.removeprefix("*")), name.startswith("*"), *row) for name, row in sorted(hosts.items())
+            (*self._text.add(name[1:] if name[:1] in HOST_MARKS[1:] else name), _host_kind(name), *row)
+            for name, row in sorted(hosts.items())
         ]
         backends = np.zeros(max(self._used, default=0) + 1, BACKEND)
         for number, endpoint in self._used.items():
@@ -560,16 +597,26 @@ class _Table:
             certificates=certificates,
         )
 
-    def _paths(self, host: _Host) -> list[tuple[int, ...]]:
+    def _paths(self, name: str, host: _Host) -> list[tuple[int, ...]]:
         """Rows of PATH of a host, in order of matching."""
         rows = dict(host.paths)
+        for slot, place in self._wider(name, host):
+            rows.setdefault(slot, place)
         if host.app_root:
             ingress, root = host.app_root
             policy = self._redirect(f"$scheme://$http_host{root}", 302)
-            rows[(EXACT, "/", False)] = _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
-        by_name = sorted(rows.items(), key=lambda row: row[0][1], reverse=host.regex)
-        ordered = sorted(by_name, key=lambda row: _order(row[0]))
-        return [(*self._text.add(text), kind, slash, *place) for (kind, text, slash), place in ordered]
+            rows[Slot(EXACT, "/")] = _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
+        by_name = sorted(rows.items(), key=lambda row: row[0].text, reverse=host.regex)
+        ordered = sorted(by_name, key=lambda row: rank(row[0]))
+        return [(*self._text.add(slot.text), slot.kind, slot.slash, *place) for slot, place in ordered]
+
+    def _wider(self, name: str, host: _Host) -> Iterator[tuple[Slot, _Place]]:
+        """The rules of wildcards and of any host that requests for this host meet too, in the manners it has."""
+        manners = {slot.manner for slot in host.paths if slot.manner}
+        wildcard = f"*.{name.partition('.')[2]}"
+        for other in (wildcard, "") if manners else ():
+            if other != name and other in self._hosts:
+                yield from (row for row in self._hosts[other].paths.items() if row[0].manner in manners)
 
     def _missed(self, name: str, host: _Host, default: _Default) -> _Place:
         """What becomes of a path miss: as in ingress-nginx the policies of the host's first Ingress hold for it too.
@@ -577,13 +624,13 @@ class _Table:
         Where it goes to the general default, those of the default hold instead, and HTTPS as the host says. A host that
         lets not everybody in, or is elsewhere, sends nobody there.
         """
-        if host.default.target or {(PREFIX, "", True), (REGEX, "/", False)} & host.paths.keys():
+        if host.default.target or {Slot(PREFIX, "", True), Slot(REGEX, "/")} & host.paths.keys():
             return host.default
         ingress, asked = host.first
-        policy = self._policy(asked, name, {})
+        policy = 0 if asked.manner else self._policy(ingress, asked, name, {})
         if not policy:
             return NOWHERE
-        own = self._policies(asked, name, {}, secured=asked.https and self._is_secured(name))
+        own = self._policies(ingress, asked, name, {}, secured=asked.https and self._is_secured(name))
         if not default.place.target or own.guards or own.redirect:
             return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
         if not own.https:
@@ -612,24 +659,14 @@ class _Text:
         return self._places[string]
 
 
-def _order(slot: Slot) -> tuple[Any, ...]:
-    """Order of matching: Exact first, then the longest; of two that are equal the one with a slash at its end."""
-    kind, path, slash = slot
-    return kind != EXACT, -len(path), not slash
+def _host_kind(name: str) -> int:
+    return WILDCARD if name.startswith("*") else MATCHED if name.startswith("~") else NAMED
 
 
-def matched(path: Object, *, regex: bool = False) -> Slot:
-    """What a path of a rule matches: (kind, text, slash); a Prefix is without the slash at its end, which is apart.
-
-    ``regex``: the paths of its host are regular expressions, whatever their type; one that is none is meant literally.
-    """
-    if regex:
-        text = path.get("path") or "/"
-        return REGEX, literally(text) if why_not(of_path(text)) else text, False
-    text = normalised(path.get("path") or "/")
-    if path.get("pathType") == PATH_KINDS[EXACT]:
-        return EXACT, text, False
-    return PREFIX, text.removesuffix("/"), text.endswith("/")
+def hosts_of(rule: Object, asked: Asked) -> tuple[str, ...]:
+    """The hosts that a rule is for, lower case; empty for any."""
+    host = (rule.get("host") or "").lower()
+    return (*((host,) if host else ()), *asked.names) or ("",)
 
 
 def _paths_of(rule: Object) -> list[Object]:
@@ -643,7 +680,7 @@ def path_said(path: Object) -> tuple[str, str]:
 
 def _rewrites(asked: Asked, path: Object) -> bool:
     """Whether a path is rewritten; one that is the target already is not."""
-    return bool(asked.rewrite) and asked.rewrite != (path.get("path") or "/")
+    return bool(asked.rewrite) and not asked.manner and asked.rewrite != (path.get("path") or "/")
 
 
 def trouble_with_fields(snapshot: Snapshot, named: Name) -> str:

@@ -53,7 +53,7 @@ ACTED_ON: dict[str, Reader] = {
     "temporal-redirect-code": values.one_of("301", "302", "303", "307"),
     "app-root": values.path,
     "from-to-www-redirect": values.boolean,
-    "server-alias": values.hosts,
+    "server-alias": values.aliases,
     "use-regex": values.boolean,
     "rewrite-target": values.rewritten,
     "x-forwarded-prefix": values.rewritten,
@@ -133,6 +133,7 @@ ACTED_ON: dict[str, Reader] = {
     "session-cookie-conditional-samesite-none": values.boolean,
     "session-cookie-secure": values.boolean,
     "session-cookie-change-on-failure": values.boolean,
+    "enable-access-log": values.boolean,
 }
 # Name → what is added to the warning.
 NOT_YET: dict[str, str] = {
@@ -146,7 +147,6 @@ NOT_YET: dict[str, str] = {
             "auth-tls-verify-client",
             "auth-tls-verify-depth",
             "connection-proxy-header",
-            "enable-access-log",
             "enable-modsecurity",
             "enable-opentelemetry",
             "enable-owasp-core-rules",
@@ -384,6 +384,7 @@ def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policie
         mirror_body="mirror-target" in said and said.get("mirror-request-body", "on") == "on",
         hash_by=said.get("upstream-hash-by", ""),
         hash_subset=said.get("upstream-hash-by-subset-size", SUBSET) if said.get("upstream-hash-by-subset") else 0,
+        unlogged=not said.get("enable-access-log", True),
         **_cors(said),
         **_cookie(said),
         **_tls(said),

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, ip_network
 from typing import Any, NamedTuple
 
 from plane.headerlists import WRITTEN
-from plane.policies import ASKING_VARIABLES, NOBODY, REQUEST_VARIABLES, Range
+from plane.policies import ANY_CASE, ASKING_VARIABLES, NOBODY, REQUEST_VARIABLES, Range
 from plane.regex import why_not
 
 Reader = Callable[[str], Any]
@@ -68,6 +68,26 @@ def words_of(*words: str) -> Reader:
         raise ValueError(f"write some of: {' '.join(words)}")
 
     return read
+
+
+def list_of(*words: str) -> Reader:
+    """Several of the words, with commas between, in their order here."""
+
+    def read(text: str) -> tuple[str, ...]:
+        found = {part.strip() for part in text.split(",")} - {""}
+        if found and found <= set(words):
+            return tuple(word for word in words if word in found)
+        raise ValueError(f"write some of {', '.join(words)}, with commas between")
+
+    return read
+
+
+def methods(text: str) -> tuple[str, ...]:
+    """Methods of HTTP, in order."""
+    found = {part.strip().upper() for part in text.split(",")} - {""}
+    if not found or not all(re.fullmatch("[A-Z]+", name) for name in found):
+        raise ValueError('write methods with commas between, as in "GET,POST"')
+    return tuple(sorted(found))
 
 
 def size(text: str) -> int:
@@ -164,6 +184,13 @@ def path(text: str) -> str:
     return text
 
 
+def literal_path(text: str) -> str:
+    """A path in which nothing is a variable."""
+    if not re.fullmatch(r"/[A-Za-z0-9._~/:-]*", text):
+        raise ValueError('write a path of letters, digits and - . _ ~ / :, as in "/app"')
+    return text
+
+
 def rewritten(text: str) -> str:
     if not re.fullmatch(r"[/$][A-Za-z0-9._~/:$-]*", text):
         raise ValueError('write a path of letters, digits and - . _ ~ / : with $1 to $9, as in "/$2"')
@@ -186,10 +213,26 @@ def hosts(text: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def aliases(text: str) -> tuple[str, ...]:
+    """Names of hosts, and expressions for such behind ``~``, in order."""
+    parts = [part.strip() for part in text.split(",")]
+    expressions = sorted({part for part in parts if part.startswith("~")})
+    for part in expressions:
+        pattern(part.removeprefix("~"))
+    return (*hosts(",".join(part for part in parts if not part.startswith("~"))), *expressions)
+
+
 def field_name(text: str) -> str:
     if not _FIELD_NAME.match(text.strip()):
         raise ValueError('write the name of a header or cookie, as in "X-Canary"')
     return text.strip()
+
+
+def field_values(text: str) -> str:
+    """Values of a field, or one expression behind ``~*``."""
+    if text.startswith(ANY_CASE):
+        pattern(text.removeprefix(ANY_CASE))
+    return line(text)
 
 
 def line(text: str) -> str:

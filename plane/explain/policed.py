@@ -154,8 +154,12 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
         yield f"rewrite: {policies.rewrite_from} to {policies.rewrite_to} changes nothing here"
     if upstream.host:
         yield f"the endpoint is told the host {upstream.host}"
+    elif policies.own_host:
+        yield "the endpoint is told its own address as the host"
     if policies.upstream_tls:
         yield f"the endpoint is spoken to by HTTPS, {_trust(policies)}"
+    if policies.unlogged:
+        yield "the access log has no line of it"
     if policies.cookie:
         yield f"affinity: cookie {policies.cookie} keeps a client at its endpoint"
     elif policies.hash_by:

@@ -30,7 +30,7 @@ from kernels.lb import select
 from plane import routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
-from plane.conduct import Request, Upstream
+from plane.conduct import Request, Upstream, met
 from plane.dns.names import followed
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
@@ -184,9 +184,13 @@ def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: Spl
     table = routes.compile(snapshot)
     path = parts.path or "/"
     router = Router(table)
-    if unclear := router.unclear(seen.host, path):
+
+    def meets(row: int) -> bool:
+        return met(table.when(row), seen.method, seen.scheme, seen.value)
+
+    if unclear := router.unclear(seen.host, path, meets):
         return Explanation(request, status=400, reasons=(unclear,))
-    match = router.match(seen.host, path)
+    match = router.match(seen.host, path, meets)
     known = _by_rule(snapshot, table, match, seen, parts, request)
     upstream = excused(table, match, seen, known.status or 0)
     return known if upstream is None else _excused(snapshot, table, match, known, upstream, seen)
@@ -218,7 +222,7 @@ def _by_rule(
     path = parts.path or "/"
     found = policed(table, match, seen)
     winner = table.origins[found.origin]
-    reasons = list(Reasons(snapshot, table, host_of(seen.host), normalised(path), winner).lines())
+    reasons = list(Reasons(snapshot, table, seen, normalised(path), winner).lines())
     if parts.scheme == "https":
         reasons.insert(0, _certificate(table, parts.hostname or ""))
     reasons = [*found.reasons, *reasons]
@@ -252,11 +256,15 @@ def _by_rule(
     }
     if external := table.externals.get(found.target):
         assert service is not None
+        if table.policy(match.policy).own_host:
+            upstream["host"] = f"{external.name}:{external.port}"
         why = (_by_name(snapshot, service, external), *reasons)
         return replace(known, status=FORWARDED, upstream=upstream, reasons=why)
     if not target["endpoints"]:
         return replace(known, reasons=(_why_nobody(named, service, port, endpoints), *reasons))
     chosen, turn = _chosen(table, match, found.target, seen)
+    if table.policy(match.policy).own_host:
+        upstream["host"] = "{}:{}".format(*chosen)
     return replace(
         known, status=FORWARDED, chosen=_row_at(known.endpoints, chosen), upstream=upstream, reasons=(*reasons, turn)
     )

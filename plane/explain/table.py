@@ -7,20 +7,20 @@ shown behind the one that takes its requests, so that no path that was written i
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels.layout import PATH_KINDS, PREFIX, REGEX
 from plane import dialects, routes
 from plane.ingressclass import served
+from plane.matching import Slot, slot_of
 from plane.model import Snapshot, service_endpoints, slices_by_service
 from plane.printing import aligned
-from plane.routes import Origin, Routes, matched
+from plane.routes import Origin, Routes, hosts_of
 
 DEFAULT = "default"
 COLUMNS = ("HOST", "MATCH", "PATH", "SERVICE", "ENDPOINTS", "INGRESS", "RULE")
 
-# What requests a rule takes: (host, kind, text, whether a slash ends it).
-Slot = tuple[str, str, str, bool]
+Said = tuple[str, Slot]  # what requests a rule takes, of which host
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Rule:
     """One rule, or a default backend, of an Ingress that is served.
 
     host       empty: any
-    path_type  Exact, Prefix, Regex, or default for what no path of the host takes
+    path_type  one of PATH_KINDS, or default for what no path of the host takes
     service    empty where requests go nowhere, being redirected
     endpoints  how many a request may go to now
     shadowed   the rule that takes all of its requests, ``namespace/ingress field``; empty where it gets some
     policies   what is done with its requests besides, by ``plane.policies``
     canary_of  the rule that it takes a part of the requests of; empty where it is no canary
+    when       which requests it takes only, empty: any
     """
 
     host: str
@@ -47,6 +48,7 @@ class Rule:
     shadowed: str = ""
     policies: str = ""
     canary_of: str = ""
+    when: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """An object of all the fields, ``pathType`` and ``canaryOf`` among them."""
@@ -55,16 +57,19 @@ class Rule:
 
 
 def routing_table(snapshot: Snapshot) -> list[Rule]:
-    """Every rule of every Ingress that is served: exact hosts, wildcards, then rules for any host, each in order."""
+    """Every rule of every Ingress that is served: exact hosts, wildcards, expressions, any host, each in order."""
     table = routes.compile(snapshot)
     said = _said(snapshot, {table.host_name(row) for row in range(1, len(table.hosts)) if _has_expressions(table, row)})
     rules: list[Rule] = []
     for number in sorted(range(len(table.hosts)), key=lambda row: _host_order(table, row)):
-        for slot, rule, canary in _of_host(table, number):
+        for plain, origin, rule, canary in _of_host(table, number):
+            slot = said.slots.get((rule.host, origin))
+            if slot is None and origin.rule < 0:
+                slot = rule.host, plain  # it stands in the place of a rule
             taken_by = rules[-1] if rules and _is_twin(rules[-1], rule) else None
             rules.append(_shadowed(rule, taken_by) if taken_by else rule)
-            others = [origin for origin in said[slot] if str(origin) != f"{rule.ingress} {rule.field}"]
-            rules += [_shadowed(_other(snapshot, rule, origin), taken_by or rule) for origin in others]
+            others = [each for each in said.origins[slot] if each != origin] if slot else []
+            rules += [_shadowed(_other(snapshot, rule, each), taken_by or rule) for each in others]
             rules += [canary] if canary else []
     return rules
 
@@ -106,6 +111,8 @@ def render(rules: Sequence[Rule]) -> str:
 
 def _cells(rule: Rule) -> tuple[str, ...]:
     where = f"{rule.field}   shadowed by {rule.shadowed}" if rule.shadowed else rule.field
+    if rule.when:
+        where += f"   only {rule.when}"
     if rule.canary_of:
         where += f"   canary of {rule.canary_of}"
     if rule.policies:
@@ -116,25 +123,26 @@ def _cells(rule: Rule) -> tuple[str, ...]:
 
 def _host_order(table: Routes, row: int) -> tuple[int, str]:
     name = table.host_name(row)
-    return (3 if row == 0 else 2 if not name else 1 if name.startswith("*") else 0), name
+    return (4 if row == 0 else 3 if not name else int(table.hosts[row]["kind"])), name
 
 
-def _of_host(table: Routes, number: int) -> Iterator[tuple[Slot, Rule, Rule | None]]:
+def _of_host(table: Routes, number: int) -> Iterator[tuple[Slot, Origin, Rule, Rule | None]]:
     """The rules of a host that won their slots, in order of matching, each with its canary, if it has one."""
     host, name = table.hosts[number], table.host_name(number)
     for row in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
         path = table.paths[row]
         kind, text = PATH_KINDS[path["kind"]], table.string(int(path["text"]), int(path["text_length"]))
         found = _rule(table, name, kind, table.path_text(row) or "/", path["target"], path["origin"], path["policy"])
+        found = replace(found, when=str(table.when(path["when"])))
         canary = None
         if path["canary"]:
             split = table.policies.canaries[path["canary"]]
             canary = _rule(table, name, kind, found.path, split["target"], split["origin"], 0)
             canary = replace(canary, canary_of=f"{found.ingress} {found.field}")
-        yield (name, kind, text, bool(path["slash"])), found, canary
+        yield Slot(int(path["kind"]), text, bool(path["slash"])), table.origins[path["origin"]], found, canary
     if host["default"] or host["policy"]:
         found = _rule(table, name, DEFAULT, "", host["default"], host["origin"], host["policy"])
-        yield (name, DEFAULT, "", False), found, None
+        yield Slot(-1, DEFAULT), table.origins[host["origin"]], found, None
 
 
 def _rule(table: Routes, host: str, kind: str, path: str, target: int, origin: int, policy: int) -> Rule:
@@ -151,17 +159,26 @@ def _has_expressions(table: Routes, row: int) -> bool:
     return REGEX in table.paths["kind"][first : first + count]
 
 
-def _said(snapshot: Snapshot, expressions: Collection[str]) -> defaultdict[Slot, list[Origin]]:
-    """Who says a slot, in the order in which they win; ``expressions`` are the hosts whose paths are such."""
-    found: defaultdict[Slot, list[Origin]] = defaultdict(list)
+class _Sayings(NamedTuple):
+    """Who says a slot, in the order in which they win, and what each says of which host."""
+
+    origins: defaultdict[Said, list[Origin]]
+    slots: dict[tuple[str, Origin], Said]
+
+
+def _said(snapshot: Snapshot, expressions: Collection[str]) -> _Sayings:
+    """What all rules say; ``expressions`` are the hosts whose paths are such."""
+    found = _Sayings(defaultdict(list), {})
     for obj in served(snapshot):
-        if dialects.asked(obj, snapshot).canary:
+        asked = dialects.asked(obj, snapshot)
+        if asked.canary:
             continue
         namespace, name = obj["metadata"].get("namespace", "default"), obj["metadata"]["name"]
         for number, rule in enumerate(obj["spec"].get("rules") or ()):
             for index, path in enumerate((rule.get("http") or {}).get("paths") or ()):
-                host = (rule.get("host") or "").lower()
-                kind, text, slash = matched(path, regex=host in expressions)
-                slot = host, PATH_KINDS[kind], text, slash
-                found[slot].append(Origin(namespace, name, number, index))
+                origin = Origin(namespace, name, number, index)
+                for host in hosts_of(rule, asked):
+                    said = host, slot_of(path, host, asked, regex=host in expressions)
+                    found.slots[(host, origin)] = said
+                    found.origins[said].append(origin)
     return found

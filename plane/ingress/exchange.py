@@ -18,6 +18,7 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 
 from kernels.layout import MAGLEV
 from plane.balance import Watch, client_of
+from plane.conduct import met
 from plane.ingress import forwarding
 from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
@@ -158,6 +159,11 @@ class Exchange:
             referer=request.headers.get("Referer", ""),
         )
 
+    @property
+    def is_logged(self) -> bool:
+        """Whether the access log has a line of it."""
+        return self._policed is None or not self._policed.rules.policies.unlogged
+
     def _find_target(self, head: RequestHead) -> str:
         """Finds where the request goes, which may be nowhere, and returns what is asked for. Raises RefusedError."""
         request, asked = self._request, self._request.raw_path
@@ -185,9 +191,9 @@ class Exchange:
             asked = asked.partition("#")[0]
         path = asked.partition("?")[0] if "?" in asked else asked
         host = head.host.decode("latin-1")
-        if why := self._table.router.unclear(host, path):
+        if why := self._table.router.unclear(host, path, self._meets):
             raise RefusedError(400, why)
-        match = self._table.router.match(host, path)
+        match = self._table.router.match(host, path, self._meets)
         row, self._route = match.target, match.origin
         if match.policy or match.canary:
             self._policed = Policed(request, self._table, match, head, asked)
@@ -195,6 +201,16 @@ class Exchange:
         if row:
             self._target = self._table.targets[row]
         return asked
+
+    def _meets(self, row: int) -> bool:
+        """Whether the request is one that a rule with this condition takes, by the port that it really came to."""
+        request, origin = self._request, self._request.protocol.origin  # type: ignore[attr-defined]
+        return met(
+            self._table.whens[row],
+            request.method,
+            origin.scheme,
+            lambda name: ", ".join(request.headers.getall(name, ())),
+        )
 
     async def _ask(self, head: RequestHead, target: Target, path: str, hop: bytes) -> Connection:
         """Send the request, with the forwarding fields ``hop``; returns with the head of an answer.
@@ -269,6 +285,8 @@ class Exchange:
             connect_s, tls = policed.rules.policies.connect_timeout_ms / 1000, policed.rules.tls
             connection = await self._pool.connection(backend.endpoint, fresh=fresh, connect_s=connect_s, tls=tls)
         self._connection = connection
+        if policed is not None and policed.rules.policies.own_host and self._target is not None:
+            data = forwarding.readdressed(data, self._target.host_of(backend))
         connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)
         if policed is not None:
             policed.be_patient(connection, self._pool)

@@ -261,6 +261,12 @@ def request_bytes(method: str, target: str, head: RequestHead, hop: bytes, frami
     return b"\r\n".join((*ours, *head.lines, *framing, b"", b""))
 
 
+def readdressed(head: bytes, host: str) -> bytes:
+    """What ``request_bytes`` gave, with another Host, which is its first field."""
+    line, _, rest = head.split(b"\r\n", 2)
+    return b"\r\n".join((line, b"Host: " + host.encode(), rest))
+
+
 @lru_cache(1024)
 def status_line(status: int, reason: bytes) -> bytes:
     return b"HTTP/1.1 %d %b" % (status, reason)

@@ -243,7 +243,7 @@ class Ingress:
             exchange.count(self._metrics, duration_ns)
             if self._records is not None:
                 exchange.record(self._records, received_ns)
-            if self._log is not None:
+            if self._log is not None and exchange.is_logged:
                 self._log.add(exchange.entry(duration_ns))
 
     def _refused(self, origin: Origin, status: int, size: int) -> None:

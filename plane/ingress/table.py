@@ -91,6 +91,10 @@ class Target:
     def backends(self) -> tuple[Backend, ...]:
         return self._backends
 
+    def host_of(self, backend: Backend) -> str:
+        """What Host is where it is the endpoint's own."""
+        return "{}:{}".format(*backend.endpoint.address)
+
     def next(self, failed: Collection[Backend] = (), client: int = 0) -> Backend | None:
         """The backend for a request; none of those that failed, and none that is out unless all others are.
 
@@ -165,6 +169,9 @@ class NamedTarget(Target):
         self._hosts = hosts
         self._pool = pool
 
+    def host_of(self, backend: Backend) -> str:
+        return f"{self._external.name}:{self._external.port}"
+
     async def find(self) -> None:
         """Returns once its backends are known. Raises RefusedError where they cannot be."""
         try:
@@ -181,6 +188,7 @@ class Table:
 
     rules     by the rows of POLICY, the first of which is none
     canaries  by the rows of CANARY
+    whens     by the rows of WHEN
     """
 
     def __init__(
@@ -211,6 +219,7 @@ class Table:
             Alternative(routes.canary(row), int(found["target"]), int(found["origin"]))
             for row, found in enumerate(routes.policies.canaries)
         ]
+        self.whens = [routes.when(row) for row in range(len(routes.policies.whens))]
         self.router = Router(routes)
         self.addresses: set[Address] = set()
         self.targets: list[Target] = []

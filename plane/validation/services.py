@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kernels.layout import ALGORITHMS
+from plane import dialects
 from plane.addresses import NODE_PORTS
 from plane.model import (
     ALGORITHM_ANNOTATIONS,
@@ -41,7 +42,11 @@ def service(obj: Place) -> Iterator[Finding]:
     yield from spec.at("trafficDistribution").one_of(DISTRIBUTIONS)
     for annotation in ALGORITHM_ANNOTATIONS:
         yield from obj.at("metadata", "annotations").at(annotation).one_of(ALGORITHMS)
-    yield from _slow_start(obj.at("metadata", "annotations").at(SLOW_START_ANNOTATION))
+    annotations = obj.at("metadata", "annotations")
+    yield from _slow_start(annotations.at(SLOW_START_ANNOTATION))
+    said = {name: row.value for name, row in annotations.entries() if isinstance(row.value, str)}
+    for row in dialects.unfit_of_service(said):
+        yield annotations.at(row.annotation).refused(row.reason)
 
 
 def _ports(spec: Place, kind: str) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from tests.ingress.manifests import exact, ingress, ingress_class, path, prefix,
 
 PREFIX = "nginx.ingress.kubernetes.io/"
 E = "example.com"
+ENDPOINT = "the address of the endpoint"
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
@@ -22,7 +23,7 @@ class Want:
     status    200 where a Service answers
     location  of a redirect
     uri       that the endpoint gets, where it is not the request's
-    host      likewise
+    host      likewise; ENDPOINT is its own address
     got       fields that the endpoint gets; None: none of that name
     fields    of the answer; None: none of that name
     """
@@ -110,6 +111,12 @@ LONG = [
 REWRITE = [with_(regex("/something(/|$)(.*)", "web"), rewrite_target="/$2")]
 WWW = [with_(WEB, host="foo.com", from_to_www_redirect="true")]
 FROM_WWW = [with_(WEB, host="www.foo.com", from_to_www_redirect="true")]
+
+EXPRESSED = [
+    with_(WEB, server_alias=r"~^www\d+\.(other|wild)\.org$"),
+    with_(prefix("/", "api"), host="www1.other.org", name="own"),
+    with_(prefix("/", "old"), host="*.wild.org", name="wild"),
+]
 
 REDIRECTS = [
     Row("without TLS nothing is redirected", [with_(WEB)], "http://example.com/", to("web")),
@@ -234,6 +241,17 @@ REDIRECTS = [
     ),
     Row("server-alias", [with_(WEB, server_alias="other.org, *.wild.org")], "http://other.org/", to("web")),
     Row("of wildcards too", [with_(WEB, server_alias="other.org, *.wild.org")], "http://a.wild.org/", to("web")),
+    Row("server-alias by an expression", EXPRESSED, "http://www12.other.org/", to("web")),
+    Row("in whatever case", EXPRESSED, "http://WWW12.other.org/", to("web")),
+    Row("which must match", EXPRESSED, "http://wwwx.other.org/", Want(404)),
+    Row("a name comes before an expression", EXPRESSED, "http://www1.other.org/", to("api")),
+    Row("so does a wildcard", EXPRESSED, "http://www2.wild.org/", to("old")),
+    Row(
+        "and an expression before rules for any host",
+        [*EXPRESSED, with_(prefix("/", "other"), host="", name="any")],
+        "http://www12.other.org/",
+        to("web"),
+    ),
     Row(
         "an alias that has rules of its own is none",
         [with_(WEB, server_alias="other.org"), with_(prefix("/", "api"), host="other.org", name="own")],

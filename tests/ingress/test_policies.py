@@ -1,4 +1,4 @@
-"""The annotations of ingress-nginx by explain and on real sockets: the table of ``tests.ingress.policies``."""
+"""Annotations by explain, by check and on real sockets: the tables of ``policies``, ``traefik`` and ``kong``."""
 
 import contextlib
 import json
@@ -7,14 +7,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from plane.check.cases import Case
+from plane.check.judge import judge
 from plane.explain import explain
 from plane.model import Object
 from plane.validation import check
+from tests.ingress import kong, policies, traefik
 from tests.ingress.corpus import NAMES, services
 from tests.ingress.manifests import snapshot_of
-from tests.ingress.policies import ASKED, ROWS, Row
+from tests.ingress.policies import ASKED, ENDPOINT, Row
 from tests.ingress.wire import Address, Endpoint, Message, Running, client, running, saying
 
+TABLES = {"": policies.ROWS, "Traefik: ": traefik.ROWS, "Kong: ": kong.ROWS}
+ROWS = [row._replace(description=dialect + row.description) for dialect, rows in TABLES.items() for row in rows]
 ADDRESSES = {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)}
 ANY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ANY.check_hostname = False
@@ -52,7 +57,24 @@ def test_policies_by_explain(row: Row) -> None:
         assert found.service == f"default/{row.want.service}"
         assert found.upstream is not None
         assert found.upstream["path"] == (row.want.uri or asked)
-        assert found.upstream["host"] == (row.want.host or parts.netloc)
+        own = f"{ADDRESSES[row.want.service]}:8080"
+        assert found.upstream["host"] == (own if row.want.host == ENDPOINT else row.want.host or parts.netloc)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.description for row in ROWS])
+def test_policies_by_check(row: Row) -> None:
+    want, parts = row.want, urlsplit(row.url)
+    expected: dict[str, object] = {"status": want.status, "headers": {k: v for k, v in want.fields.items() if v}}
+    if want.location:
+        expected["redirect"] = want.location
+    if want.status == 200:
+        path = want.uri or parts.path + (f"?{parts.query}" if parts.query else "")
+        expected |= {"status": "forwarded", "service": want.service, "path": path}
+    case = Case.model_validate(
+        {"url": row.url, "method": row.method, "headers": row.headers, "fromIp": "127.0.0.1", "expect": expected}
+    )
+    result = judge(snapshot_of(*services(8080, ADDRESSES), *row.objects), case)
+    assert result.differences == ()
 
 
 async def test_policies_by_sockets(vip: str, pods: list[Address], subtests: pytest.Subtests) -> None:
@@ -81,7 +103,8 @@ async def check_row(row: Row, here: Running, endpoints: dict[str, Endpoint]) -> 
         parts = urlsplit(row.url)
         asked = parts.path + (f"?{parts.query}" if parts.query else "")
         assert request.start == f"{row.method} {want.uri or asked} HTTP/1.1"
-        assert request.get("host") == (want.host or parts.netloc)
+        own = "{}:{}".format(*endpoints[want.service].address)
+        assert request.get("host") == (own if want.host == ENDPOINT else want.host or parts.netloc)
         assert {name: request.get(name) for name in want.got} == want.got
 
 

@@ -65,7 +65,7 @@ def slow(algorithm: str, **spec: Any) -> Object:
     return service(annotations=annotations, **spec)
 
 
-NGINX = "nginx.ingress.kubernetes.io/"
+NGINX, TRAEFIK = "nginx.ingress.kubernetes.io/", "traefik.ingress.kubernetes.io/"
 
 
 def canary(name: str, text: str, to: str) -> Object:
@@ -358,12 +358,96 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 ),
             ),
             [
-                "Service default/web: metadata.annotations: not acted on yet: konghq.com/path",
-                "Ingress default/web: metadata.annotations: not acted on yet: "
-                "nginx.ingress.kubernetes.io/limit-rate, "
-                "traefik.ingress.kubernetes.io/router.tls",
+                "Service default/web: metadata.annotations[konghq.com/path]: not acted on, "
+                "for no Ingress of Kong's class leads to this Service",
+                "Ingress default/web: metadata.annotations: not acted on yet: nginx.ingress.kubernetes.io/limit-rate",
+                "Ingress default/web: metadata.annotations[traefik.ingress.kubernetes.io/router.tls]: not acted on, "
+                "for there is no class of Traefik; write spec.ingressClassName",
             ],
             id="annotations of a dialect",
+        ),
+        pytest.param(
+            (
+                service(
+                    annotations={
+                        f"{TRAEFIK}service.passHostHeader": "false",
+                        f"{TRAEFIK}service.serversscheme": "https",
+                        f"{TRAEFIK}service.nativelb": "false",
+                        f"{TRAEFIK}service.stickey.cookie": "true",
+                        f"{TRAEFIK}router.tls": "true",
+                    }
+                ),
+                pod(),
+                ingress(
+                    ingressClassName="traefik",
+                    metadata={
+                        "annotations": {
+                            f"{TRAEFIK}router.entrypoints": "web",
+                            f"{TRAEFIK}router.tls": "true",
+                            f"{TRAEFIK}router.tls.domains.0.main": "a.com",
+                            f"{TRAEFIK}router.tls.options": "default",
+                            f"{TRAEFIK}router.middlewares": "a@file",
+                            f"{TRAEFIK}service.passhostheader": "false",
+                            "konghq.com/strip-path": "true",
+                        }
+                    },
+                ),
+            ),
+            [
+                f"Service default/web: metadata.annotations[{TRAEFIK}router.tls]: Traefik reads this on an Ingress; "
+                "write it there",
+                f"Service default/web: metadata.annotations[{TRAEFIK}service.serversscheme]: not acted on yet: "
+                "requests go by plain HTTP/1.1",
+                f"Service default/web: metadata.annotations[{TRAEFIK}service.stickey.cookie]: "
+                f"Traefik has no such annotation; did you mean {TRAEFIK}service.sticky.cookie?",
+                "Ingress default/web: metadata.annotations[konghq.com/strip-path]: "
+                "not acted on, for the class is of controller traefik.io/ingress-controller",
+                f"Ingress default/web: metadata.annotations[{TRAEFIK}router.middlewares]: "
+                "not acted on yet, so that nobody is let in: every request gets 503",
+                f"Ingress default/web: metadata.annotations[{TRAEFIK}router.tls.domains.0.main]: not acted on yet: "
+                "the plane makes no certificates, it takes those of spec.tls",
+                f"Ingress default/web: metadata.annotations[{TRAEFIK}service.passhostheader]: "
+                "Traefik reads this on a Service; write it there",
+                f"Ingress default/web: metadata.annotations[{TRAEFIK}router.entrypoints]: leaves no request: "
+                "rules with router.tls are for HTTPS, which never comes by web; add websecure",
+            ],
+            id="Traefik's",
+        ),
+        pytest.param(
+            (
+                service(
+                    annotations={"konghq.com/retries": "3", "konghq.com/plugins": "a", "konghq.com/protocol": "http"}
+                ),
+                pod(),
+                ingress(
+                    path(text="/~/(?=a)", kind="ImplementationSpecific"),
+                    ingressClassName="kong",
+                    metadata={
+                        "annotations": {
+                            "konghq.com/headers.X-A": "1",
+                            "konghq.com/path-handling": "v0",
+                            "konghq.com/read-timeout": "1",
+                            "konghq.com/snis": "a.com",
+                            "konghq.com/strip_path": "true",
+                            "konghq.com/tags": "a",
+                        }
+                    },
+                ),
+            ),
+            [
+                "Service default/web: metadata.annotations[konghq.com/plugins]: "
+                "not acted on yet, so that nobody is let in: every request gets 503",
+                "Ingress default/web: metadata.annotations[konghq.com/read-timeout]: Kong reads this on a Service; "
+                "write it there",
+                "Ingress default/web: metadata.annotations[konghq.com/snis]: not acted on yet: "
+                "a rule takes requests of any name that TLS was asked for",
+                "Ingress default/web: metadata.annotations[konghq.com/strip_path]: Kong has no such annotation; "
+                "did you mean konghq.com/strip-path?",
+                "Ingress default/web: spec.rules[0].http.paths[0].path: is meant as a regular expression, but invalid "
+                "perl operator: (?=; write an expression of RE2, which has no lookaround and no backreferences; "
+                "it takes only what it says literally",
+            ],
+            id="Kong's",
         ),
         pytest.param(
             (

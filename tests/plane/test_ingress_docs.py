@@ -5,16 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from plane.dialects import nginx
+from plane.dialects import kong, nginx, traefik
+from plane.dialects.vocabulary import Vocabulary
 from plane.kinds import KINDS
 from plane.validation.schema import validator
 from tests.ingress import corpus, policies
+from tests.ingress import kong as kongs
+from tests.ingress import traefik as traefiks
 from tests.plane.tables import names
 from tests.plane.test_services_docs import TYPE_META, leaves, within
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "ingress.md").read_text()
-DESCRIPTIONS = {row.description for row in (*corpus.CORPUS, *policies.ROWS)}
+DESCRIPTIONS = {row.description for row in (*corpus.CORPUS, *policies.ROWS, *traefiks.ROWS, *kongs.ROWS)}
 # Table → kind, and what its fields are below.
 FIELDS = {
     "IngressSpec": ("Ingress", "spec."),
@@ -27,7 +30,13 @@ SECTIONS = {
     "nginx.ingress.kubernetes.io/ that do not act yet": nginx.NOT_YET,
     "nginx.ingress.kubernetes.io/ that need nothing": nginx.NEEDLESS,
     "nginx.ingress.kubernetes.io/ that are refused": nginx.SNIPPETS,
+    "traefik.ingress.kubernetes.io/ that act": {**traefik.INGRESS.acted_on, **traefik.SERVICE.acted_on},
+    "traefik.ingress.kubernetes.io/ that do not act yet": {**traefik.INGRESS.not_yet, **traefik.SERVICE.not_yet},
+    "konghq.com/ that act": {**kong.INGRESS.acted_on, **kong.SERVICE.acted_on},
+    "konghq.com/ that do not act yet": {**kong.INGRESS.not_yet, **kong.SERVICE.not_yet},
+    "konghq.com/ that need nothing": {*kong.INGRESS.needless, *kong.SERVICE.needless},
 }
+VOCABULARIES = (traefik.INGRESS, traefik.SERVICE, kong.INGRESS, kong.SERVICE)
 
 
 def rows(title: str) -> list[list[str]]:
@@ -46,6 +55,15 @@ def test_every_annotation_that_the_code_knows_is_in_its_table_once(title: str) -
 def test_no_annotation_is_in_two_tables() -> None:
     assert len(nginx.KNOWN) == len(set(nginx.KNOWN))
     assert nginx.SO_ANYWAY.keys() <= nginx.NOT_YET.keys()
+
+
+@pytest.mark.parametrize("one", VOCABULARIES, ids=lambda each: f"{each.controller} on {each.elsewhere[0]}")
+def test_what_is_read_elsewhere_is_known_there_and_no_name_is_in_two_tables(one: Vocabulary) -> None:
+    assert len(one.known) == len(set(one.known))
+    assert one.anyway.keys() <= one.not_yet.keys()
+    assert set(one.guards) <= one.not_yet.keys()
+    (other,) = (each for each in VOCABULARIES if each.prefix == one.prefix and each is not one)
+    assert set(one.elsewhere[1]) == set(other.known) - set(one.known)
 
 
 def said(title: str) -> list[str]:

@@ -108,7 +108,7 @@ def test_an_empty_snapshot_compiles_to_tables_that_find_nothing() -> None:
 def test_every_table_is_read_only_and_leaves_a_pickle_out_of_band() -> None:
     table = routes.compile(web(POD))
     arrays = [value for value in (*vars(table).values(), *table.policies) if isinstance(value, np.ndarray)]
-    assert len(arrays) == 10
+    assert len(arrays) == 11
     assert not any(array.flags.writeable for array in arrays)
     buffers: list[pickle.PickleBuffer] = []
     packed = pickle.dumps(table, protocol=5, buffer_callback=buffers.append)

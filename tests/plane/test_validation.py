@@ -1129,7 +1129,7 @@ def test_no_object_makes_the_check_fail_and_what_passes_can_be_run(data: st.Data
             environment.resolve(full, container)
 
 
-NGINX = "nginx.ingress.kubernetes.io/"
+NGINX, TRAEFIK = "nginx.ingress.kubernetes.io/", "traefik.ingress.kubernetes.io/"
 
 
 @pytest.mark.parametrize(
@@ -1141,7 +1141,8 @@ NGINX = "nginx.ingress.kubernetes.io/"
         ("temporal-redirect", "https://a.com/$args", "$args is not known here"),
         ("permanent-redirect-code", "200", "write one of 301, 302, 303, 307, 308"),
         ("app-root", "app", "write a path that begins with /"),
-        ("server-alias", "~^www\\d+\\.a\\.com$", "write names of hosts with commas between"),
+        ("server-alias", "https://a.com,~^b", "write names of hosts with commas between"),
+        ("server-alias", "~^(?!www)", "which has no lookaround and no backreferences"),
         ("rewrite-target", "/a b", "write a path of letters, digits"),
         ("rewrite-target", "/$1\r\nX: y", "write a path of letters, digits"),
         ("upstream-vhost", "a\r\nX: y", "write a host"),
@@ -1170,6 +1171,44 @@ def test_a_bad_value_of_an_annotation_is_refused_by_its_name(name: str, value: s
     (problem,) = [row for row in check(obj) if "does nothing without" not in row.reason]
     assert problem.object == "Ingress default/a"
     assert problem.field == f"metadata.annotations[{NGINX}{name}]"
+    assert said in problem.reason
+    assert check(obj, lenient=True) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "said"),
+    [
+        ("Ingress", f"{TRAEFIK}router.entrypoints", "web,metrics", "write some of web, websecure, with commas between"),
+        ("Ingress", f"{TRAEFIK}router.entryPoints", "", "is empty; write some of web, websecure"),
+        ("Ingress", f"{TRAEFIK}router.priority", "high", "write a whole number from -2147483647"),
+        ("Ingress", f"{TRAEFIK}router.tls", "on", 'write "true" or "false"'),
+        ("Ingress", f"{TRAEFIK}router.pathmatcher", "PathRegex", "write one of Path, PathPrefix, PathRegexp"),
+        ("Service", f"{TRAEFIK}service.passhostheader", "no", 'write "true" or "false"'),
+        ("Service", f"{TRAEFIK}service.sticky.cookie.name", "a b", "write the name of a header or cookie"),
+        ("Service", f"{TRAEFIK}service.sticky.cookie.samesite", "maybe", "write one of none, lax, strict"),
+        ("Service", f"{TRAEFIK}service.sticky.cookie.path", "/;Secure", "write text without spaces"),
+        ("Ingress", "konghq.com/strip-path", "maybe", 'write "true" or "false"'),
+        ("Ingress", "konghq.com/methods", "GET,P0ST", 'as in "GET,POST"'),
+        ("Ingress", "konghq.com/protocols", "grpc", "write some of http, https, with commas between"),
+        ("Ingress", "konghq.com/https-redirect-status-code", "303", "write one of 426, 301, 302, 307, 308"),
+        ("Ingress", "konghq.com/https-redirect-status-code", "301", "does nothing without konghq.com/protocols"),
+        ("Ingress", "konghq.com/host-aliases", "https://a.com", "write names of hosts with commas between"),
+        ("Ingress", "konghq.com/headers.X-A", "~*(?=a)", "which has no lookaround"),
+        ("Ingress", "konghq.com/headers-separator", ";", "does nothing without konghq.com/headers.*"),
+        ("Ingress", "konghq.com/rewrite", "a b", "write a path of letters"),
+        ("Ingress", "konghq.com/regex-priority", "-1", "write a whole number from 0 upwards"),
+        ("Service", "konghq.com/path", "a", 'as in "/app"'),
+        ("Service", "konghq.com/host-header", "a\r\nX: y", "write a host"),
+        ("Service", "konghq.com/connect-timeout", "1s", "write a whole number from 1 to 2147483646"),
+        ("Service", "konghq.com/retries", "many", "write a whole number from 0 to 32767"),
+    ],
+)
+def test_a_bad_value_of_traefiks_or_kongs_is_refused_by_its_name(kind: str, name: str, value: str, said: str) -> None:
+    obj = sound(kind)
+    obj["metadata"]["annotations"] = {name: value}
+    (problem,) = check(obj)
+    assert problem.object == f"{kind} default/a"
+    assert problem.field == f"metadata.annotations[{name}]"
     assert said in problem.reason
     assert check(obj, lenient=True) == []
 
