@@ -9,30 +9,29 @@ one is relayed piece by piece at the pace of the client, as a request's body is 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from http import HTTPStatus
 
 from aiohttp import web
-from aiohttp.http import HttpVersion10, HttpVersion11
 
 from plane.ingress import forwarding
 from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
-from plane.ingress.forwarding import Origin, RefusedError, RequestHead
-from plane.ingress.front import CLOSED, KEPT, log
+from plane.ingress.downstream import Downstream
+from plane.ingress.forwarding import RefusedError, RequestHead
+from plane.ingress.http1 import Http1
 from plane.ingress.metrics import Metrics
 from plane.ingress.policed import Policed
 from plane.ingress.records import Records
 from plane.ingress.retry import DEFAULT, Retry
 from plane.ingress.table import Backend, NamedTarget, Table, Target
-from plane.ingress.tunnel import Tunnel
 from plane.ingress.upstream import Pool
 
+log = logging.getLogger("trafficplane.ingress")
 CLIENT_LEFT = 499
 CLOSING = (400, 431, 501, 505)  # after these nobody knows where the next request begins, or wants to
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 
 
 class Exchange:
@@ -42,12 +41,11 @@ class Exchange:
         "_backend",
         "_bodiless",
         "_body",
+        "_client",
         "_connection",
         "_head",
-        "_keep_alive",
         "_policed",
         "_pool",
-        "_request",
         "_retries",
         "_route",
         "_sender",
@@ -57,13 +55,12 @@ class Exchange:
         "_timeout_s",
     )
 
-    def __init__(self, request: web.BaseRequest, table: Table, pool: Pool, *, keep_alive: bool, body_timeout_s: float):
-        self._request = request
+    def __init__(self, client: Downstream, table: Table, pool: Pool, *, body_timeout_s: float):
+        self._client = client
         self._table = table
         self._pool = pool
         self._timeout_s = body_timeout_s
-        self._keep_alive = keep_alive and request.keep_alive
-        self._bodiless = request.method == "HEAD"
+        self._bodiless = client.method == "HEAD"
         self._head: RequestHead | None = None
         self._body: bytes | None = b""  # None: it is still coming
         self._sender: asyncio.Task[None] | None = None
@@ -75,11 +72,11 @@ class Exchange:
         self._retries = 0
         self._status = CLIENT_LEFT
 
-    async def run(self) -> web.StreamResponse:
-        """Answers the request; what is left to say to aiohttp is whether the client's connection goes on."""
+    async def run(self) -> None:
+        """Answers the request."""
         try:
-            origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
-            head = self._head = RequestHead(self._request.raw_headers, trusted=origin.trusted)
+            origin = self._client.origin
+            head = self._head = RequestHead(self._client.fields(), trusted=origin.trusted)
             path = self._find_target(head)
             if self._policed is not None:
                 path = await self._policed.comply(head)
@@ -87,16 +84,16 @@ class Exchange:
                 raise RefusedError(404, "no Ingress has a rule for this host and path")
             connection = await self._ask(head, self._target, path, origin.fields(head))
             if connection.switched:
-                return await self._tunnel(connection)
-            return await self._relay(connection)
+                await self._tunnel(connection)
+            else:
+                await self._relay(connection)
         except RefusedError as error:
-            return await self._refuse(error.status, str(error), error.lines)
+            await self._refuse(error.status, str(error), error.lines)
         except UnansweredError as error:
             where = "{}:{}".format(*self._backend.endpoint.address) if self._backend else ""
-            return await self._refuse(error.status, f"{where} {error}")
+            await self._refuse(error.status, f"{where} {error}")
         except ConnectionError:  # the client's
-            self._status = CLIENT_LEFT
-            return CLOSED
+            self._leave()
         finally:
             if self._sender is not None:
                 self._sender.cancel()
@@ -127,16 +124,16 @@ class Exchange:
 
     def entry(self, duration_ns: int) -> Entry:
         """The request as the access log has it."""
-        request, head, origin = self._request, self._head, self._request.protocol.origin  # type: ignore[attr-defined]
+        client, head, origin = self._client, self._head, self._client.origin
         return Entry(
             client=origin.client(head) if head else origin.peer,
             scheme=origin.scheme,
-            method=request.method,
+            method=client.method,
             host=head.host.decode("latin-1") if head else "",
-            target=request.raw_path,
-            protocol="HTTP/{}.{}".format(*request.version),
+            target=client.target,
+            protocol=client.protocol,
             status=self._status,
-            bytes_sent=request.writer.output_size,
+            bytes_sent=client.sent,
             duration_ms=round(duration_ns / 1e6, 3),
             request_id=head.request_id.decode("latin-1") if head else "",
             route=str(self._table.origins[self._route]) if self._route else "",
@@ -144,29 +141,17 @@ class Exchange:
             endpoint="{}:{}".format(*self._backend.endpoint.address) if self._backend else "",
             retries=self._retries,
             generation=self._table.generation,
-            user_agent=request.headers.get("User-Agent", ""),
-            referer=request.headers.get("Referer", ""),
+            user_agent=next(iter(client.values("user-agent")), ""),
+            referer=next(iter(client.values("referer")), ""),
         )
 
     def _find_target(self, head: RequestHead) -> str:
         """Finds where the request goes, which may be nowhere, and returns what is asked for. Raises RefusedError."""
-        request, asked = self._request, self._request.raw_path
-        if request.version != HttpVersion11 and request.version != HttpVersion10:
-            raise RefusedError(505, "this speaks HTTP/1.1 and HTTP/1.0")
-        if request.method == "CONNECT":
+        client = self._client
+        if client.method == "CONNECT":
             raise RefusedError(405, "this is no forward proxy")
-        if head.chunked and request.version == HttpVersion10:
-            raise RefusedError(400, "HTTP/1.0 has no transfer codings")
-        if asked[0] != "/" and asked != "*":  # absolute form, whose host counts before Host (RFC 9112, 3.2.2)
-            url = urlsplit(asked)
-            named = url.netloc.rpartition("@")[2].encode("utf-8", "surrogateescape")
-            if url.scheme not in ("http", "https"):
-                raise RefusedError(400, "the target is no http or https URL")
-            if head.host and named.lower() != head.host.lower():  # who comes after us may go by either
-                raise RefusedError(400, "the host of the target and Host differ")
-            head.host = named
-            asked = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        if not forwarding.is_authority(head.host) and (head.host or request.version != HttpVersion10):
+        asked = client.asked(head)
+        if head.host and not forwarding.is_authority(head.host):
             raise RefusedError(400, "Host is neither a name nor an address")
         if "#" in asked:
             asked = asked.partition("#")[0]
@@ -177,7 +162,7 @@ class Exchange:
         match = self._table.router.match(host, path)
         row, self._route = match.target, match.origin
         if match.policy or match.canary:
-            self._policed = Policed(request, self._table, match, head, asked)
+            self._policed = Policed(client, self._table, match, head, asked)
             row, self._route = self._policed.admit(match)
         if row:
             self._target = self._table.targets[row]
@@ -188,13 +173,13 @@ class Exchange:
 
         Raises RefusedError, UnansweredError.
         """
-        request = self._request
+        method = self._client.method
         if not head.request_id:
             head.request_id = forwarding.new_request_id()
         if isinstance(target, NamedTarget):
             await target.find()
         framing = self._frame(head)
-        data = forwarding.request_bytes(request.method, path, head, hop, framing)
+        data = forwarding.request_bytes(method, path, head, hop, framing)
         if self._body:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
@@ -207,7 +192,7 @@ class Exchange:
             attempt += 1
             try:
                 connection = await self._try(backend, data, head, fresh=fresh)
-                if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
+                if not retry.on or not retry.after_status(connection.status, method, self._streaming):
                     return connection
                 if self._is_last(retry, attempt, began_s):
                     return connection
@@ -222,7 +207,7 @@ class Exchange:
                 # That a connection had gone stale is no fault of the endpoint, but its other idle ones may have too.
                 stale = self._connection is not None and self._connection.used
                 rule = DEFAULT if stale else retry
-                if not rule.after(failure, request.method, self._streaming):
+                if not rule.after(failure, method, self._streaming):
                     raise
                 if stale:
                     fresh = True
@@ -266,7 +251,7 @@ class Exchange:
         """Where the body ends, said anew; takes the body if all of it is here."""
         framing = []
         if head.length or head.chunked:
-            content = self._request.content
+            content = self._client.content
             if content.is_eof():
                 self._body = content.read_nowait()
                 if self._policed is not None:
@@ -275,21 +260,21 @@ class Exchange:
             else:
                 self._body = None
                 framing.append(b"Content-Length: " + head.length if head.length else b"Transfer-Encoding: chunked")
-            if self._request.method in forwarding.BODILESS and self._body != b"":
+            if self._client.method in forwarding.BODILESS and self._body != b"":
                 head.desync = True
         if head.desync:
-            self._keep_alive = False
+            self._client.keep_alive = False
             framing.append(forwarding.CLOSE)
         elif head.named and head.is_websocket:
-            framing += UPGRADE
+            framing += forwarding.UPGRADE
         return framing
 
     async def _send_body(self, connection: Connection, head: RequestHead) -> None:
         """Relay the request's body as it comes."""
-        content, length = self._request.content, 0
+        content, length = self._client.content, 0
         try:
             if head.expects_continue:
-                await self._request.writer.write(CONTINUE)
+                await self._client.go_on()
             while True:
                 connection.held_up += 1
                 async with asyncio.timeout(self._timeout_s):
@@ -300,9 +285,9 @@ class Exchange:
                 length += len(piece)
                 if self._policed is not None:
                     self._policed.check_body(length)
-                await connection.write(piece if head.length else _chunk(piece))
+                await connection.write(piece if head.length else forwarding.chunk(piece))
             if not head.length:
-                await connection.write(_LAST_CHUNK)
+                await connection.write(forwarding.LAST_CHUNK)
         except UnansweredError:
             pass  # whoever waits for the answer hears of it too
         except RefusedError as error:
@@ -312,103 +297,74 @@ class Exchange:
         except (web.RequestPayloadError, ConnectionError):
             connection.fail(UnansweredError(400, "the request's body is broken", kind="request"))
 
-    async def _relay(self, connection: Connection) -> web.StreamResponse:
+    async def _relay(self, connection: Connection) -> None:
         """Write the answer to the client. Raises ConnectionError where it has left."""
-        request = self._request
+        client = self._client
         if self._sender is not None and not self._sender.done():
-            self._keep_alive = False  # the client may be sending on when the answer is over
-        old = request.version == HttpVersion10
-        whole, length = connection.complete, connection.length
-        chunked = not whole and length is None and not old
-        fields = connection.lines if self._policed is None else self._policed.adorned(connection.lines)
-        lines = [forwarding.status_line(connection.status, connection.reason), *fields]
+            client.keep_alive = False  # the client may be sending on when the answer is over
+        status, whole, length = connection.status, connection.complete, connection.length
+        lines = [*(connection.lines if self._policed is None else self._policed.adorned(connection.lines))]
         if not connection.dated:
             lines.append(forwarding.date())
         if not connection.served:
             lines.append(forwarding.SERVER)
         body = connection.taken()
-        if whole and not self._bodiless and connection.status not in _WITHOUT_BODY:
-            lines.append(b"Content-Length: %d" % len(body))
-        elif length is not None and connection.status != 204:
-            lines.append(b"Content-Length: %d" % length)
-        elif chunked:
-            lines.append(b"Transfer-Encoding: chunked")
-        elif not whole:
-            self._keep_alive = False  # HTTP/1.0: the end of the connection is that of the body
-        if not self._keep_alive:
-            lines.append(forwarding.CLOSE)
-        elif old:
-            lines.append(b"Connection: keep-alive")
-        lines += (b"", _chunk(body) if chunked and body else body)
-        await request.writer.write(b"\r\n".join(lines))
-        if not whole and not await self._relay_rest(connection, chunked=chunked):
-            return CLOSED
-        self._status = connection.status
+        if whole and not self._bodiless and status not in _WITHOUT_BODY:
+            length = len(body)
+        elif status == HTTPStatus.NO_CONTENT:
+            length = None
+        await client.answer(status, connection.reason, lines, body, length=length, whole=whole)
+        if not whole and not await self._relay_rest(connection):
+            return
+        self._status = status
         if self._head and not self._head.desync and (self._sender is None or self._sender.done()):
             connection.release()
             self._connection = None
-        return KEPT if self._keep_alive else CLOSED
 
-    async def _relay_rest(self, connection: Connection, *, chunked: bool) -> bool:
+    async def _relay_rest(self, connection: Connection) -> bool:
         """Relay what follows the first piece of a body; False where it broke off, which the client must notice."""
-        writer = self._request.writer
+        client = self._client
         try:
             while piece := await connection.read():
-                await writer.write(_chunk(piece) if chunked else piece)
+                await client.write(piece)
         except UnansweredError as error:
             log.debug("an answer broke off: %s", error)
             self._status = error.status
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            client.break_off()
             return False
-        if chunked:
-            await writer.write(_LAST_CHUNK)
+        await client.end()
         return True
 
-    async def _tunnel(self, connection: Connection) -> web.StreamResponse:
+    async def _tunnel(self, connection: Connection) -> None:
         """Pass the 101 on, then bytes both ways, until one side ends."""
+        client = self._client
+        assert isinstance(client, Http1)  # in HTTP/2 nobody can ask for an upgrade
         self._status = connection.status
-        lines = (
-            forwarding.status_line(connection.status, connection.reason),
-            *(connection.lines if self._policed is None else self._policed.adorned(connection.lines)),
-            *UPGRADE,
-            b"",
-            b"",
-        )
-        writer, client = self._request.writer, self._request.protocol
-        await writer.write(b"\r\n".join(lines))
-        client.set_parser(Tunnel(client, connection))  # type: ignore[arg-type]
+        lines = connection.lines if self._policed is None else self._policed.adorned(connection.lines)
+        await client.switch(connection.reason, lines, connection)
         try:
             while piece := await connection.read():
-                await writer.write(piece)
+                await client.write(piece)
         except UnansweredError as error:
             log.debug("a tunnel ended: %s", error)
-        return CLOSED
 
-    async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> web.StreamResponse:
+    async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> None:
         """An answer of ours. What is left of the request's body is not waited for."""
-        self._status = status
-        if not self._request.content.is_eof() or status in CLOSING:
-            self._keep_alive = False
-        if not self._keep_alive:
-            connection = [forwarding.CLOSE]
-        else:
-            connection = [b"Connection: keep-alive"] if self._request.version == HttpVersion10 else []
-        lines = lines if self._policed is None else self._policed.adorned(lines)
-        answer = forwarding.own_answer(
-            status, reason.strip(), bodiless=self._bodiless, connection=connection, lines=lines
-        )
+        client, self._status = self._client, status
+        if not client.content.is_eof() or status in CLOSING:
+            client.keep_alive = False
+        phrase, ours, body = forwarding.own_message(status, reason.strip())
+        lines = [*ours, *(lines if self._policed is None else self._policed.adorned(lines))]
+        length = len(body) if status != HTTPStatus.NO_CONTENT else None
         try:
-            await self._request.writer.write(answer)
+            await client.answer(status, phrase, lines, b"" if self._bodiless else body, length=length, whole=True)
         except ConnectionError:
-            self._status = CLIENT_LEFT
-            return CLOSED
-        return KEPT if self._keep_alive else CLOSED
+            self._leave()
+
+    def _leave(self) -> None:
+        """The client has."""
+        self._status = CLIENT_LEFT
+        self._client.keep_alive = False
 
 
-_LAST_CHUNK = b"0\r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)

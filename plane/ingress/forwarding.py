@@ -18,6 +18,8 @@ from plane.ingress.edge import Edge, address_of
 
 CLOSE = b"Connection: close"
 SERVER = b"Server: trafficplane"
+UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
+LAST_CHUNK = b"0\r\n\r\n"
 TARGET_BYTES = 8192  # of a request's target, as in NGINX
 HEAD_BYTES = 32768  # of all header fields of a request: NGINX's four buffers of 8 KiB
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
@@ -258,6 +260,11 @@ def status_line(status: int, reason: bytes) -> bytes:
     return b"HTTP/1.1 %d %b" % (status, reason)
 
 
+def chunk(data: bytes) -> bytes:
+    """A piece of a body whose length is not said before."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def date() -> bytes:
     """A Date field of now."""
     return _date(int(time.time()))
@@ -268,24 +275,17 @@ def _date(second: int) -> bytes:
     return b"Date: " + formatdate(second, usegmt=True).encode()
 
 
-def own_answer(
-    status: int, reason: str, *, bodiless: bool, connection: Sequence[bytes], lines: Sequence[bytes] = ()
-) -> bytes:
-    """An answer of ours, whole, with further fields; to HEAD it is ``bodiless``, and 204 always is."""
+def own_message(status: int, reason: str) -> tuple[bytes, list[bytes], bytes]:
+    """(phrase, field lines, body) of an answer of ours; 204 has no body."""
     phrase = HTTPStatus(status).phrase
-    body = f"{status} {phrase}: {reason}\n".encode("utf-8", "surrogateescape")
     if status == HTTPStatus.NO_CONTENT:
-        bodiless = True
-    else:
-        length = b"Content-Length: %d" % len(body)
-        lines = (b"Content-Type: text/plain; charset=utf-8", length, *lines)
-    head = (
-        status_line(status, phrase.encode()),
-        SERVER,
-        date(),
-        *lines,
-        *connection,
-        b"",
-        b"" if bodiless else body,
-    )
-    return b"\r\n".join(head)
+        return phrase.encode(), [SERVER, date()], b""
+    body = f"{status} {phrase}: {reason}\n".encode("utf-8", "surrogateescape")
+    return phrase.encode(), [SERVER, date(), b"Content-Type: text/plain; charset=utf-8"], body
+
+
+def own_answer(status: int, reason: str) -> bytes:
+    """An answer of ours to what was no request: in HTTP/1.1, whole, and the connection closes after it."""
+    phrase, lines, body = own_message(status, reason)
+    length = b"Content-Length: %d" % len(body)
+    return b"\r\n".join((status_line(status, phrase), *lines, length, CLOSE, b"", body))

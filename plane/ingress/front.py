@@ -1,13 +1,12 @@
 """The HTTP server towards clients: aiohttp's, without what a proxy has no use for.
 
-Law: aiohttp reads requests and paces bodies; answers are written as bytes to ``request.writer`` by whoever forwards.
-The handler then returns ``KEPT`` or ``CLOSED``, which tell aiohttp that all is sent and whether the connection goes on.
+Law: aiohttp reads requests of HTTP/1.1 and paces bodies; how they are answered is in ``http1``.
 A client that takes too long over the head of a request is told so and left; aiohttp itself would wait for ever.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -17,8 +16,10 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from plane.ingress import forwarding
 from plane.ingress.announced import Peer
+from plane.ingress.downstream import Downstream
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
+from plane.ingress.http1 import Http1, Sent
 
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
@@ -29,21 +30,8 @@ UNKNOWN_CODING = "`Transfer-Encoding`"
 TOO_MANY_FIELDS = "Too many headers"
 UNKNOWN_METHOD = "Invalid method"
 
+Handler = Callable[[Downstream], Awaitable[None]]
 Refused = Callable[[Origin, int, int], None]  # from whom, status and bytes of the answer
-
-
-class Sent(web.StreamResponse):
-    """An answer that has been written already."""
-
-    def __init__(self, *, keep_alive: bool):
-        super().__init__()
-        self._keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
 
 
 class Refusal(Sent):
@@ -52,15 +40,11 @@ class Refusal(Sent):
     def __init__(self, status: int, reason: str):
         super().__init__(keep_alive=False)
         self.set_status(status)
-        self.data = forwarding.own_answer(status, reason, bodiless=False, connection=[forwarding.CLOSE])
+        self.data = forwarding.own_answer(status, reason)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         await request.writer.write(self.data)
         return None
-
-
-KEPT = Sent(keep_alive=True)
-CLOSED = Sent(keep_alive=False)
 
 
 class Client(web.RequestHandler):
@@ -117,7 +101,7 @@ class Client(web.RequestHandler):
         """The head did not come in time: say so, unless nothing of it came, and close."""
         if self._begun and self.transport is not None:
             reason = f"the head of the request did not come within {self._head_s:g} s"
-            data = forwarding.own_answer(408, reason, bodiless=False, connection=[forwarding.CLOSE])
+            data = forwarding.own_answer(408, reason)
             self.transport.write(data)
             self._front.refused(self.origin, 408, len(data))
         self.force_close()
@@ -143,17 +127,24 @@ class Client(web.RequestHandler):
 class Front(web.Server):
     """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves.
 
-    ``refused`` is told of what was no request, or none in time.
+    ``refused`` is told of what was no request, or none in time. ``draining``: no further request is wanted.
     """
 
-    def __init__(self, handler: Any, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float):
-        super().__init__(handler, handler_cancellation=True)
+    def __init__(self, handler: Handler, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float):
+        super().__init__(self._handle, handler_cancellation=True)
+        self.draining = False
+        self._handler = handler
         self.refused = refused
         self.edge = edge
         self._keep_alive_s = keep_alive_s
         self._head_s = head_s
         self._tick_s = min(HEAD_TICK_S, head_s / 4)
         self._timer = self._loop.call_later(self._tick_s, self._tick)
+
+    async def _handle(self, request: web.BaseRequest) -> Sent:
+        one = Http1(request, request.protocol, keep_alive=not self.draining)  # type: ignore[arg-type]
+        await self._handler(one)
+        return one.outcome
 
     def _tick(self) -> None:
         now = self._loop.time()

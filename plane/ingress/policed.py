@@ -9,13 +9,12 @@ import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
-from aiohttp import web
-
 from plane import affinity
 from plane.conduct import Answer, Fields, Request, choose
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
-from plane.ingress.forwarding import Origin, RefusedError, RequestHead
+from plane.ingress.downstream import Downstream
+from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.hashing import BusyError
 from plane.ingress.retry import DEFAULT
 from plane.ingress.table import Backend, Table, Target
@@ -32,22 +31,22 @@ class Policed:
 
     __slots__ = ("_cookie", "_counted", "_seen", "_table", "rules")
 
-    def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
-        origin: Origin = request.protocol.origin  # type: ignore[attr-defined]
+    def __init__(self, client: Downstream, table: Table, match: Match, head: RequestHead, asked: str):
+        origin = client.origin
         address = origin.client(head)
         self.rules = table.rules[match.policy]
         self._table = table
         self._counted = False  # among the client's requests under way
         self._cookie = b""  # a field that the answer gets
         self._seen = Request(
-            method=request.method,
+            method=client.method,
             scheme=origin.came_by(head),
             host=head.asked_host.decode("utf-8", "surrogateescape"),
             uri=asked,
             client=_number(address),
             address=address,
             length=int(head.length or 0),
-            value=lambda name: ("; " if name == "cookie" else ", ").join(request.headers.getall(name, ())),
+            value=lambda name: ("; " if name == "cookie" else ", ").join(client.values(name)),
             https_port=table.https_port,
         )
 
