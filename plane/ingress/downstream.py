@@ -4,12 +4,23 @@ Law: how a message is framed and whether its connection goes on is known on this
 under which policies, is known to the Exchange only. ``http1.Http1`` and ``http2.Stream`` are the two that there are.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from plane.ingress.announced import Peer
+from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin, RequestHead
 
 Field = tuple[bytes, bytes]
+
+
+def origin_of(transport: asyncio.BaseTransport, announced: Peer | None, edge: Edge) -> Origin:
+    """Who is at the other end of a client's connection; ``announced`` is whom the PROXY protocol named, if anyone."""
+    peer = announced or transport.get_extra_info("peername") or ("unknown", 0)
+    own = transport.get_extra_info("sockname")
+    scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+    return Origin(peer[0], scheme, own[1] if own else 0, edge)
 
 
 class Body(Protocol):

@@ -1,4 +1,4 @@
-"""The HTTP server towards clients: aiohttp's, without what a proxy has no use for.
+"""The HTTP server towards clients: aiohttp's, without what a proxy has no use for, and HTTP/2 beside it.
 
 Law: aiohttp reads requests of HTTP/1.1 and paces bodies; how they are answered is in ``http1``.
 A client that takes too long over the head of a request is told so and left; aiohttp itself would wait for ever.
@@ -7,7 +7,7 @@ A client that takes too long over the head of a request is told so and left; aio
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -16,10 +16,12 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from plane.ingress import forwarding
 from plane.ingress.announced import Peer
-from plane.ingress.downstream import Downstream
+from plane.ingress.downstream import Downstream, origin_of
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
 from plane.ingress.http1 import Http1, Sent
+from plane.ingress.http2 import Session
+from plane.ingress.tls import HTTP_2
 
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
@@ -69,10 +71,7 @@ class Client(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
-        peer = self._announced or transport.get_extra_info("peername") or ("unknown", 0)
-        own = transport.get_extra_info("sockname")
-        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self.origin = Origin(peer[0], scheme, own[1] if own else 0, self._manager.edge)  # type: ignore[union-attr]
+        self.origin = origin_of(transport, self._announced, self._front.edge)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -125,25 +124,27 @@ class Client(web.RequestHandler):
 
 
 class Front(web.Server):
-    """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves.
+    """Makes a ``Client`` or a ``Session`` of each connection; its requests go to ``handler``.
 
-    ``refused`` is told of what was no request, or none in time. ``draining``: no further request is wanted.
+    The handler is cancelled when its client leaves; ``refused`` is told of what was no request, or none in time.
+    ``draining``: no further request is wanted. ``sessions`` are the connections that speak HTTP/2.
     """
 
     def __init__(self, handler: Handler, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float):
         super().__init__(self._handle, handler_cancellation=True)
-        self.draining = False
-        self._handler = handler
+        self.handler = handler
         self.refused = refused
         self.edge = edge
-        self._keep_alive_s = keep_alive_s
-        self._head_s = head_s
+        self.keep_alive_s = keep_alive_s
+        self.head_s = head_s
+        self.draining = False
+        self.sessions: set[Session] = set()
         self._tick_s = min(HEAD_TICK_S, head_s / 4)
         self._timer = self._loop.call_later(self._tick_s, self._tick)
 
     async def _handle(self, request: web.BaseRequest) -> Sent:
         one = Http1(request, request.protocol, keep_alive=not self.draining)  # type: ignore[arg-type]
-        await self._handler(one)
+        await self.handler(one)
         return one.outcome
 
     def _tick(self) -> None:
@@ -152,26 +153,57 @@ class Front(web.Server):
         for client in self.connections:
             if isinstance(client, Client) and client.is_late(now):
                 client.give_up()
+        for session in list(self.sessions):
+            session.tick(now)
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections) + len(self.sessions)
+
+    def drain(self) -> None:
+        """Take leave of the clients; requests under way go on."""
+        self.draining = True
+        for session in list(self.sessions):
+            session.drain()
 
     async def shutdown(self, timeout: float | None = None) -> None:
         self._timer.cancel()
-        await super().shutdown(timeout)
+        await asyncio.gather(super().shutdown(timeout), *(session.shutdown(timeout) for session in self.sessions))
 
     def __call__(self, announced: Peer | None = None) -> Client:
         """A protocol for a connection; ``announced`` is whom a header of the PROXY protocol named as its client."""
         return Client(
             self,
-            self._head_s,
+            self.head_s,
             announced,
             loop=self._loop,
             access_log=None,
             auto_decompress=False,
             max_line_size=forwarding.TARGET_BYTES,
             max_field_size=forwarding.HEAD_BYTES,
-            keepalive_timeout=self._keep_alive_s,
+            keepalive_timeout=self.keep_alive_s,
             lingering_time=LINGERING_S,
             logger=log,
         )
+
+    def secured(self, announced: Peer | None = None) -> "Undecided":
+        """The same for a connection by TLS."""
+        return Undecided(self, announced)
+
+
+class Undecided(asyncio.Protocol):
+    """A connection by TLS whose handshake is still to say which HTTP it speaks (ALPN, RFC 7301)."""
+
+    def __init__(self, front: Front, announced: Peer | None):
+        self._front = front
+        self._announced = announced
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        make = Session if chosen == HTTP_2 else Front.__call__
+        protocol = make(self._front, self._announced)
+        cast(asyncio.Transport, transport).set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 def _ends_with(data: bytes, message: Any, content: Any) -> bool:

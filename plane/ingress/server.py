@@ -178,7 +178,7 @@ class Ingress:
         for server in self._servers:
             server.close()
         self._close_sockets()
-        self._front.draining = True
+        self._front.drain()
         if self._at_work:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), grace_s)
@@ -206,12 +206,13 @@ class Ingress:
         loop = asyncio.get_running_loop()
         for number, row in enumerate(self._sockets):
             secured = self._certificates.listening if number else None
+            make = self._front.secured if number else self._front
             if self._edge.proxy_protocol:
                 row.listen(BACKLOG)
                 patience_s = self._timeouts.head_s
-                self._servers.append(Announced(row, self._front, self._edge, tls=secured, patience_s=patience_s))
+                self._servers.append(Announced(row, make, self._edge, tls=secured, patience_s=patience_s))
             else:
-                self._servers.append(await loop.create_server(self._front, sock=row, backlog=BACKLOG, ssl=secured))
+                self._servers.append(await loop.create_server(make, sock=row, backlog=BACKLOG, ssl=secured))
 
     async def _answer(self, client: Downstream) -> None:
         received_ns = time.monotonic_ns()
@@ -243,7 +244,7 @@ class Ingress:
         return self._metrics.collect(
             at_work=self._at_work,
             idle=self._pool.idle,
-            open_connections=len(self._front.connections),
+            open_connections=self._front.open_connections,
             generation=self.generation,
         )
 
