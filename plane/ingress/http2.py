@@ -7,7 +7,6 @@ or takes back more requests than it waits for, is told so by GOAWAY and left.
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -16,11 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from h2 import events
 from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
+from h2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
 
 from plane.ingress import forwarding
 from plane.ingress.downstream import Field, origin_of
@@ -46,6 +44,11 @@ NOISE_BYTES = 256 * 1024
 # CVE-2025-8671); one that has had the head of its answer does not count.
 RESETS = 256
 ANY_STREAM = 2**31 - 1
+# Requests that are under way go on after a GOAWAY (6.8), which h2 takes for the end.
+_TRANSITIONS = H2ConnectionStateMachine._transitions | {
+    (ConnectionState.SERVER_OPEN, said): (None, ConnectionState.SERVER_OPEN)
+    for said in (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
+}
 
 
 class Inflow:
@@ -300,6 +303,7 @@ class Session(asyncio.Protocol):
                 SettingCodes.MAX_HEADER_LIST_SIZE: forwarding.HEAD_BYTES,
             },
         )
+        self.h2.state_machine._transitions = _TRANSITIONS
         self.streams: dict[int, Stream] = {}
         self.paused = False
         self.worth = 0
@@ -324,8 +328,8 @@ class Session(asyncio.Protocol):
             self.close()
         elif not self._last:
             self._last = True
-            # By hand, because h2 sends nothing more once it has said so. One that comes meanwhile is answered.
-            self._transport.write(GoAwayFrame(0, last_stream_id=ANY_STREAM).serialize())
+            self.h2.close_connection(last_stream_id=ANY_STREAM)  # a request that comes meanwhile is answered
+            self.flush()
 
     async def shutdown(self, timeout: float | None) -> None:
         """Close, whatever is under way."""
@@ -334,10 +338,11 @@ class Session(asyncio.Protocol):
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
-    def close(self, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+    def close(self, code: ErrorCodes | None = ErrorCodes.NO_ERROR) -> None:
+        """Say why, unless that has been said, and close."""
         if self._closed:
             return
-        with contextlib.suppress(ProtocolError):  # it has said so itself
+        if code is not None:
             self.h2.close_connection(code)
         self.flush()
         self._leave_all()
@@ -360,7 +365,9 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        end = self._transport.get_extra_info("socket")
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.origin = origin_of(transport, self._announced, self._front.edge)
         self._front.sessions.add(self)
         self.h2.initiate_connection()
@@ -398,7 +405,7 @@ class Session(asyncio.Protocol):
                     meaning(self, event)
         except ProtocolError as error:
             log.debug("a client speaks no HTTP/2: %s", error)
-            self._refuse(ErrorCodes.PROTOCOL_ERROR)  # h2 has said already which error it is
+            self._refuse(None)  # h2 has made a GOAWAY that says which error it is
             return
         if self._heard > NOISE_FACTOR * self.worth + NOISE_BYTES or self._resets > RESETS:
             self._refuse(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -412,7 +419,7 @@ class Session(asyncio.Protocol):
         if self._reading_later:
             self._loop.call_soon(self._read)
 
-    def _refuse(self, code: ErrorCodes) -> None:
+    def _refuse(self, code: ErrorCodes | None) -> None:
         """This client is not to be served."""
         self._front.refused(self.origin, 400, 0)
         self.close(code)
@@ -486,8 +493,6 @@ class Session(asyncio.Protocol):
         self._last = True
         if event.error_code != ErrorCodes.NO_ERROR or not self.streams:
             self.close()
-        else:
-            self.h2.state_machine.state = ConnectionState.SERVER_OPEN  # h2 takes it for the end
 
 
 _MEANINGS: dict[type[events.Event], Callable[[Session, Any], None]] = {
