@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -625,3 +627,35 @@ async def test_who_agreed_on_http_2_and_speaks_another_is_left(vip: str, pods: l
         async with asyncio.timeout(PATIENCE_S):
             data = await one.reader.read()
         assert not data.startswith(b"HTTP/")
+
+
+# Other people's clients.
+
+
+async def output_of(program: str, *arguments: str) -> str:
+    """What a program says; the test is skipped where there is none of that name."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    process = await asyncio.create_subprocess_exec(program, *arguments, stdout=subprocess.PIPE)
+    async with asyncio.timeout(PATIENCE_S):
+        said, _ = await process.communicate()
+    return said.decode()
+
+
+async def test_curl(vip: str, pods: list[Address], tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(PIECE)
+    async with Endpoint(pods[0], saying(PIECE)) as endpoint, running(vip, web(pods[0])) as here:
+        url = f"https://example.com:{here.https[1]}/"
+        resolved = f"example.com:{here.https[1]}:{vip}"
+        told = "%{http_version} %{http_code} %{size_download}"
+        options = ("-sk", "--http2", "--resolve", resolved, "-w", told, "-o", "/dev/null", "--data-binary", f"@{body}")
+        assert await output_of("curl", *options, url) == f"2 200 {MIB}"
+        assert endpoint.requests[0].body == PIECE
+
+
+async def test_h2load(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0])) as here:
+        options = ("-n", "2000", "-c", "4", "-m", "50", "-H", ":authority: example.com")
+        said = await output_of("h2load", *options, f"https://{vip}:{here.https[1]}/")
+        assert "2000 succeeded, 0 failed, 0 errored" in said
