@@ -86,9 +86,9 @@ class Conduct:
         self._any_origin = policies.cors_origins == ("*",)
         self._origins = re.compile("|".join(map(_origin, policies.cors_origins)), re.IGNORECASE)
         self._cors = tuple(_cors(policies))
-        self.replaced = frozenset(
-            name.lower().encode() for name, _ in (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors
-        )
+        self._hsts = _hsts(policies)
+        replaced = (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors else ()
+        self.replaced = frozenset(name.lower().encode() for name, _ in (*replaced, *self._hsts))
 
     def answer(self, request: Request, limited: Limiter | None = None) -> Answer | None:
         """The plane's own answer, None where the request goes on; passwords are another matter: ``admits``."""
@@ -129,13 +129,14 @@ class Conduct:
 
     def fields(self, request: Request) -> Fields:
         """Fields that every answer gets, in place of those that it has."""
+        hsts = self._hsts if request.scheme == "https" else ()  # by plain HTTP anybody could say it (RFC 6797, 7.2)
         if not self.policies.cors:
-            return ()
+            return hsts
         if self._any_origin:
-            return ((ALLOW_ORIGIN, "*"), *self._cors)
+            return (*hsts, (ALLOW_ORIGIN, "*"), *self._cors)
         # Answers differ by origin, which whoever keeps them must know, also where they have no field of it.
         allowed = ((ALLOW_ORIGIN, request.value("origin")), *self._cors) if self.allows(request) else ()
-        return (*allowed, ("Vary", "Origin"))
+        return (*hsts, *allowed, ("Vary", "Origin"))
 
     def upstream(self, request: Request) -> Upstream:
         """What the endpoint gets."""
@@ -169,6 +170,12 @@ def _redirected(status: int, url: str) -> Answer:
 
 
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
+
+
+def _hsts(policies: Policies) -> Fields:
+    if not policies.hsts_max_age_s:
+        return ()
+    return (("Strict-Transport-Security", f"max-age={policies.hsts_max_age_s}; includeSubDomains"),)
 
 
 def _cors(policies: Policies) -> Sequence[tuple[str, str]]:

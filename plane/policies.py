@@ -47,6 +47,7 @@ class Policies:
     cors…              headers of every answer to these origins; OPTIONS is answered with 204
     redirect           URL with VARIABLES, answered with ``redirect_status``
     https              plain HTTP is redirected to HTTPS, without a slash at the URL's end unless ``keep_slash``
+    hsts_max_age_s     for so long clients are told to come by HTTPS only, in every answer by HTTPS; 0: they are not
     limit…             requests a second, a minute, and at a time, of a client's address: 503; not of ``unlimited``
     sources…           addresses that get 403, the denied ones first
     auth…              names and passwords, as lines of htpasswd: 401
@@ -75,6 +76,7 @@ class Policies:
     redirect_status: int = 0
     https: bool = False
     keep_slash: bool = False
+    hsts_max_age_s: int = 0
     limit_key: str = ""
     limit_rps: int = 0
     limit_rpm: int = 0

@@ -366,7 +366,7 @@ class _Table:
 
     def _policy(self, asked: Asked, host: str, path: Object) -> int:
         """Row of the policies of a path, which may be a default backend's, without anything."""
-        secured = asked.https and self._is_secured(host)
+        secured = self._is_secured(host)
         if asked.rewrite or asked.auth_secret or asked.policies.cookie:
             return self._packer.policy(self._policies(asked, secured, path))
         key = id(asked), secured  # of what no path changes: most Ingresses share the one object that asks for nothing
@@ -377,8 +377,10 @@ class _Table:
     def _policies(self, asked: Asked, secured: bool, path: Object) -> Policies:
         """Of a path, or of a default backend where there is none; ``secured``: its host has TLS."""
         policies, text = asked.policies, path.get("path") or "/"
-        if secured:
+        if secured and asked.https:
             policies = replace(policies, https=True)
+        if policies.hsts_max_age_s and not secured:
+            policies = replace(policies, hsts_max_age_s=0)
         if policies.auth and not policies.denied and asked.auth_secret:
             namespace, name, by_key = asked.auth_secret
             secret = self._snapshot.get("Secret", namespace, name)
@@ -508,7 +510,7 @@ class _Table:
         policy = self._policy(asked, name, {})
         if not policy:
             return NOWHERE
-        own = self._policies(asked, asked.https and self._is_secured(name), {})
+        own = self._policies(asked, self._is_secured(name), {})
         if not default.place.target or own.guards or own.redirect:
             return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
         if not own.https:

@@ -61,6 +61,11 @@ def secured(*paths: Object, host: str = E, **annotations: str) -> Object:
     return made
 
 
+def classed(made: Object) -> Object:
+    """The Ingress under the class of ingress-nginx."""
+    return {**made, "spec": {**made["spec"], "ingressClassName": "nginx"}}
+
+
 def regex(text: str, service: str) -> Object:
     return path("ImplementationSpecific", text, service)
 
@@ -87,6 +92,53 @@ LONG = [
 REWRITE = [with_(regex("/something(/|$)(.*)", "web"), rewrite_target="/$2")]
 WWW = [with_(WEB, host="foo.com", from_to_www_redirect="true")]
 FROM_WWW = [with_(WEB, host="www.foo.com", from_to_www_redirect="true")]
+
+HSTS = "strict-transport-security"
+A_YEAR = "max-age=31536000; includeSubDomains"
+HTTPS_ONLY = [
+    Row(
+        "HSTS by HTTPS under the class of ingress-nginx",
+        [classed(secured(WEB))],
+        "https://example.com/",
+        to("web", fields={HSTS: A_YEAR}),
+    ),
+    Row(
+        "HSTS where plain HTTP is not redirected",
+        [classed(secured(WEB, ssl_redirect="false"))],
+        "https://example.com/",
+        to("web", fields={HSTS: A_YEAR}),
+    ),
+    Row(
+        "no HSTS by plain HTTP",
+        [classed(secured(WEB, ssl_redirect="false"))],
+        "http://example.com/",
+        to("web", fields={HSTS: None}),
+    ),
+    Row(
+        "no HSTS in a redirect to HTTPS",
+        [classed(secured(WEB))],
+        "http://example.com/x",
+        Want(308, location="https://example.com/x", fields={HSTS: None}),
+    ),
+    Row(
+        "HSTS in an answer of the plane's own",
+        [classed(secured(WEB, permanent_redirect="https://foo.com"))],
+        "https://example.com/",
+        Want(301, location="https://foo.com", fields={HSTS: A_YEAR}),
+    ),
+    Row(
+        "no HSTS for a host without TLS",
+        [classed(with_(WEB))],
+        "https://example.com/",
+        to("web", fields={HSTS: None}),
+    ),
+    Row(
+        "no HSTS by default where the class is not ingress-nginx's",
+        [secured(WEB)],
+        "https://example.com/",
+        to("web", fields={HSTS: None}),
+    ),
+]
 
 REDIRECTS = [
     Row("without TLS nothing is redirected", [with_(WEB)], "http://example.com/", to("web")),
@@ -633,5 +685,5 @@ PATHS = [
     Row("two dots elsewhere", [with_(WEB)], "http://example.com/a/../b%2Fc", to("web")),
     Row("and a name with two dots", [with_(WEB)], "http://example.com/a..%2Fb", to("web")),
 ]
-ROWS = [*REDIRECTS, *REGEXES, *CANARIES, *ACCESS, *MISSES, *PATHS]
+ROWS = [*HTTPS_ONLY, *REDIRECTS, *REGEXES, *CANARIES, *ACCESS, *MISSES, *PATHS]
 CLASS = ingress_class("nginx", "k8s.io/ingress-nginx", default=True)

@@ -213,3 +213,12 @@ async def test_a_websocket_goes_through_https_beside_http_2(vip: str, pods: list
             assert await one.reader.readexactly(14) == b"greetingshello"
             assert endpoint.requests[0].get("x-forwarded-proto") == "https"
         await eventually(lambda: not endpoint.open)
+
+
+async def test_hsts_takes_the_place_of_what_an_endpoint_says(vip: str, pods: list[Address]) -> None:
+    said = b"HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1\r\nContent-Length: 0\r\n\r\n"
+    spec = {"ingressClassName": "nginx", "tls": [{"hosts": ["example.com"]}]}
+    async with Endpoint(pods[0], said), running(vip, web(pods[0], **spec)) as here:
+        async with http2(here.https) as one:
+            found = [value for name, value in (await one.get()).fields if name == "strict-transport-security"]
+        assert found == ["max-age=31536000; includeSubDomains"]
