@@ -513,9 +513,10 @@ class _Table:
         own = self._policies(asked, self._is_secured(name), {})
         if not default.place.target or own.guards or own.redirect:
             return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
-        if not own.https:
+        if not own.https and not own.hsts_max_age_s:
             return NOWHERE
-        both = replace(default.policies, https=True, keep_slash=own.keep_slash)
+        https, keep_slash, hsts_max_age_s = own.https, own.keep_slash, own.hsts_max_age_s
+        both = replace(default.policies, https=https, keep_slash=keep_slash, hsts_max_age_s=hsts_max_age_s)
         return default.place._replace(policy=self._packer.policy(both))
 
     def _redirect(self, url: str, status: int = PERMANENT_REDIRECT) -> int:

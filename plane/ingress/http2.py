@@ -52,9 +52,9 @@ _TRANSITIONS = H2ConnectionStateMachine._transitions | {
 
 
 class Inflow:
-    """A request's body. ``empty``: there is none; ``broken``: it is not as long as was said."""
+    """A request's body. ``ended``: all of it has come; ``broken``: but it is not as long as was said."""
 
-    __slots__ = ("_ended", "_length", "_owed", "_pieces", "_received", "_session", "_stream_id", "_waiter", "broken")
+    __slots__ = ("_length", "_owed", "_pieces", "_received", "_session", "_stream_id", "_waiter", "broken", "ended")
 
     def __init__(self, session: "Session", stream_id: int):
         self._session = session
@@ -63,13 +63,13 @@ class Inflow:
         self._owed = 0  # bytes of the window that the client gets back for them
         self._received = 0
         self._length: int | None = None
-        self._ended = False
         self._waiter: asyncio.Future[None] | None = None
-        self.broken = False
+        self.broken = self.ended = False
 
     @property
     def empty(self) -> bool:
-        return self._ended and not self._received
+        """Whether there is none."""
+        return self.ended and not self._received
 
     def expect(self, length: int | None) -> None:
         """This is how long it must be."""
@@ -83,12 +83,12 @@ class Inflow:
         self._wake()
 
     def end(self) -> None:
-        self._ended = True
+        self.ended = True
         self._check()
         self._wake()
 
     def is_eof(self) -> bool:
-        return self._ended and not self.broken
+        return self.ended and not self.broken
 
     def read_nowait(self) -> bytes:
         data = b"".join(self._pieces)
@@ -97,7 +97,7 @@ class Inflow:
         return data
 
     async def readany(self) -> bytes:
-        while not any(self._pieces) and not self._ended:
+        while not any(self._pieces) and not self.ended:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self.broken:
@@ -111,7 +111,7 @@ class Inflow:
             self._session.acknowledge(owed, self._stream_id)
 
     def _check(self) -> None:
-        self.broken = self._ended and self._length is not None and self._length != self._received
+        self.broken = self.ended and self._length is not None and self._length != self._received
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -223,7 +223,7 @@ class Stream:
         """Whoever answered it is done."""
         if not self.ended:
             self.break_off()
-        elif not self.content.is_eof():
+        elif not self.content.ended:
             self.break_off(ErrorCodes.NO_ERROR)  # the client need not send the rest (RFC 9113, 8.1)
 
     def leave(self) -> None:
@@ -377,6 +377,8 @@ class Session(asyncio.Protocol):
             self.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._closed:
+            return
         self._unread += data
         if not self._reading_later:
             self._read()

@@ -127,6 +127,12 @@ HTTPS_ONLY = [
         Want(301, location="https://foo.com", fields={HSTS: A_YEAR}),
     ),
     Row(
+        "HSTS for a path miss that another Ingress takes",
+        [classed(secured(prefix("/a", "web"))), ingress("all", default="other")],
+        "https://example.com/b",
+        to("other", fields={HSTS: A_YEAR}),
+    ),
+    Row(
         "no HSTS for a host without TLS",
         [classed(with_(WEB))],
         "https://example.com/",

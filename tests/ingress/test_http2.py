@@ -344,15 +344,17 @@ MALFORMED: dict[str, tuple[list[Field], int]] = {
 }
 
 
-@pytest.mark.parametrize(("fields", "status"), MALFORMED.values(), ids=MALFORMED.keys())
 async def test_what_is_malformed_is_refused_alone_and_goes_nowhere(
-    vip: str, pods: list[Address], fields: list[Field], status: int
+    vip: str, pods: list[Address], subtests: pytest.Subtests
 ) -> None:
     async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0])) as here, http2(here.https) as one:
-        refused = one.request(fields)
-        assert (await one.answer(refused)).status == status
-        assert (await one.get("/good")).status == 200
-        assert [request.start for request in endpoint.requests] == ["GET /good HTTP/1.1"]
+        for description, (fields, status) in MALFORMED.items():
+            with subtests.test(msg=description):
+                endpoint.requests.clear()
+                refused = one.request(fields)
+                assert (await one.answer(refused)).status == status
+                assert (await one.get("/good")).status == 200
+                assert [request.start for request in endpoint.requests] == ["GET /good HTTP/1.1"]
 
 
 async def test_host_stands_in_for_a_missing_authority(vip: str, pods: list[Address]) -> None:
