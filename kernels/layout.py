@@ -259,6 +259,7 @@ POLICY = np.dtype(
         ("https", "u1"),  # plain HTTP is redirected to HTTPS
         ("https_status", "u2"),  # by which that is said; 0: 308
         ("keep_slash", "u1"),  # also one at the end of its URL
+        ("hsts_max_age_s", "u4"),  # of Strict-Transport-Security; 0: there is none
         ("limit_key", "u4"),  # text: routes with the same one are counted together
         ("limit_rps", "u4"),
         ("limit_rpm", "u4"),

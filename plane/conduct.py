@@ -136,8 +136,9 @@ class Conduct:
         self._cors = tuple(_cors(policies))
         fields = (line.partition(": ") for line in policies.fields)
         self._fields = tuple((name, value) for name, _, value in fields)
+        self._hsts = _hsts(policies)
         cors = (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors else ()
-        self.replaced = frozenset(name.lower().encode() for name, _ in (*cors, *self._fields))
+        self.replaced = frozenset(name.lower().encode() for name, _ in (*cors, *self._hsts, *self._fields))
         self._mirror = pieces_of(policies.mirror)
 
     def answer(self, request: Request, limited: Limiter | None = None) -> Answer | None:
@@ -194,13 +195,14 @@ class Conduct:
 
     def fields(self, request: Request) -> Fields:
         """Fields that every answer gets, in place of those that it has."""
+        hsts = self._hsts if request.scheme == "https" else ()  # by plain HTTP anybody could say it (RFC 6797, 7.2)
         if not self.policies.cors:
-            return self._fields
+            return (*hsts, *self._fields)
         if self._any_origin:
-            return ((ALLOW_ORIGIN, "*"), *self._cors, *self._fields)
+            return (*hsts, (ALLOW_ORIGIN, "*"), *self._cors, *self._fields)
         # Answers differ by origin, which whoever keeps them must know, also where they have no field of it.
         allowed = ((ALLOW_ORIGIN, request.value("origin")), *self._cors) if self.allows(request) else ()
-        return (*allowed, ("Vary", "Origin"), *self._fields)
+        return (*hsts, *allowed, ("Vary", "Origin"), *self._fields)
 
     def upstream(self, request: Request) -> Upstream:
         """What the endpoint gets."""
@@ -263,6 +265,12 @@ def _redirected(status: int, url: str) -> Answer:
 
 
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
+
+
+def _hsts(policies: Policies) -> Fields:
+    if not policies.hsts_max_age_s:
+        return ()
+    return (("Strict-Transport-Security", f"max-age={policies.hsts_max_age_s}; includeSubDomains"),)
 
 
 def _cors(policies: Policies) -> Sequence[tuple[str, str]]:

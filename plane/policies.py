@@ -51,6 +51,7 @@ class Policies:
     redirect           URL with VARIABLES, answered with ``redirect_status``
     https              plain HTTP is redirected to HTTPS, without a slash at the URL's end unless ``keep_slash``; 426
                        as ``https_status`` asks for it without saying where
+    hsts_max_age_s     for so long clients are told to come by HTTPS only, in every answer by HTTPS; 0: they are not
     limit…             requests a second, a minute, and at a time, of a client's address: 503; not of ``unlimited``
     sources…           addresses that get 403, the denied ones first
     auth…              names and passwords, as lines of htpasswd: 401
@@ -94,6 +95,7 @@ class Policies:
     https: bool = False
     https_status: int = 0
     keep_slash: bool = False
+    hsts_max_age_s: int = 0
     limit_key: str = ""
     limit_rps: int = 0
     limit_rpm: int = 0

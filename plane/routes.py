@@ -407,7 +407,7 @@ class _Table:
 
     def _policy(self, ingress: Object, asked: Asked, host: str, path: Object) -> int:
         """Row of the policies of a path, or of a default backend, which has no path, or of neither."""
-        secured = asked.https and self._is_secured(host)
+        secured = self._is_secured(host)
         if asked.rewrite or asked.auth_secret or asked.policies.cookie or asked.manner or asked.default_backend:
             return self._packer.policy(self._policies(ingress, asked, host, path, secured=secured))
         # Of what no path changes: most Ingresses share the one object that asks for nothing.
@@ -422,8 +422,10 @@ class _Table:
         ``secured``: its host, which may be any, has TLS.
         """
         policies, text = asked.policies, path.get("path") or "/"
-        if secured:
+        if secured and asked.https:
             policies = replace(policies, https=True)
+        if policies.hsts_max_age_s and not secured:
+            policies = replace(policies, hsts_max_age_s=0)
         if policies.auth and not policies.denied and asked.auth_secret:
             namespace, name, by_key = asked.auth_secret
             secret = self._snapshot.get("Secret", namespace, name)
@@ -630,12 +632,13 @@ class _Table:
         policy = 0 if asked.manner else self._policy(ingress, asked, name, {})
         if not policy:
             return NOWHERE
-        own = self._policies(ingress, asked, name, {}, secured=asked.https and self._is_secured(name))
+        own = self._policies(ingress, asked, name, {}, secured=self._is_secured(name))
         if not default.place.target or own.guards or own.redirect:
             return _Place(0, self._origin(ingress, WHOLE, WHOLE), policy)
-        if not own.https:
+        if not own.https and not own.hsts_max_age_s:
             return NOWHERE
-        both = replace(default.policies, https=True, keep_slash=own.keep_slash)
+        https, keep_slash, hsts_max_age_s = own.https, own.keep_slash, own.hsts_max_age_s
+        both = replace(default.policies, https=https, keep_slash=keep_slash, hsts_max_age_s=hsts_max_age_s)
         return default.place._replace(policy=self._packer.policy(both))
 
     def _redirect(self, url: str, status: int = PERMANENT_REDIRECT) -> int:

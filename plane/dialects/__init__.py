@@ -48,11 +48,11 @@ def asked(ingress: Object, snapshot: Snapshot) -> Asked:
         return _UNSAID[controller == NGINX]
     namespace = ingress["metadata"].get("namespace", "default")
     said, _ = nginx.read(annotations)
-    return nginx.asked(said, namespace, ingress["metadata"]["name"], limits=controller == NGINX)
+    return nginx.asked(said, namespace, ingress["metadata"]["name"], defaults=controller == NGINX)
 
 
 # What Ingresses without annotations ask for: of our own class or none, and of that of ingress-nginx.
-_UNSAID = tuple(nginx.asked({}, "", "", limits=limits) for limits in (False, True))
+_UNSAID = tuple(nginx.asked({}, "", "", defaults=defaults) for defaults in (False, True))
 
 
 def settled(policies: Policies, asked: Asked, path: Object, snapshot: Snapshot, ingress: Object) -> Policies:

@@ -18,6 +18,7 @@ from plane.policies import Asked, Canary, Policies, condition_bits
 PREFIX = "nginx.ingress.kubernetes.io/"
 MIB = 1 << 20
 NO_LIMIT = 1 << 16
+HSTS_MAX_AGE_S = 31_536_000
 CORS_METHODS = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
 CORS_HEADERS = (
     "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
@@ -305,14 +306,14 @@ def _useless(said: Said, annotations: Mapping[str, str]) -> Iterator[Unfit]:
         yield Unfit(f"{PREFIX}proxy-ssl-server-name", what)
 
 
-def asked(said: Said, namespace: str, name: str, *, limits: bool) -> Asked:
-    """What an Ingress asks for; ``limits``: ingress-nginx itself serves it, whose defaults have limits."""
+def asked(said: Said, namespace: str, name: str, *, defaults: bool) -> Asked:
+    """What an Ingress asks for; ``defaults``: ingress-nginx itself serves it, which limits bodies and has HSTS."""
     canary = _canary(said) if said.get("canary") else None
     secret = None
     if "auth-type" in said and "auth-secret" in said:
         secret = (*_named(said["auth-secret"], namespace), said.get("auth-secret-type") == "auth-map")
     return Asked(
-        policies=_policies(said, namespace, name, limits=limits),
+        policies=_policies(said, namespace, name, defaults=defaults),
         https=said.get("ssl-redirect", True),
         app_root=said.get("app-root", ""),
         www=said.get("from-to-www-redirect", False),
@@ -348,16 +349,17 @@ def _canary(said: Said) -> Canary:
     )
 
 
-def _policies(said: Said, namespace: str, name: str, *, limits: bool) -> Policies:
+def _policies(said: Said, namespace: str, name: str, *, defaults: bool) -> Policies:
     redirect, status = _redirect(said)
     limited = any(said.get(f"limit-{what}") for what in ("rps", "rpm", "connections"))
     return Policies(
         denied=_denied(said, namespace),
-        body_limit=said.get("proxy-body-size", MIB if limits else 0),
+        body_limit=said.get("proxy-body-size", MIB if defaults else 0),
         redirect=redirect,
         redirect_status=status,
         https=said.get("force-ssl-redirect", False),
         keep_slash=said.get("preserve-trailing-slash", False),
+        hsts_max_age_s=HSTS_MAX_AGE_S if defaults else 0,
         limit_key=f"{namespace}/{name}" if limited else "",
         limit_rps=said.get("limit-rps", 0),
         limit_rpm=said.get("limit-rpm", 0),

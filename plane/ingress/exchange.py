@@ -9,12 +9,12 @@ one is relayed piece by piece at the pace of the client, as a request's body is 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from http import HTTPStatus
 
 from aiohttp import web
-from aiohttp.http import HttpVersion10, HttpVersion11
 
 from kernels.layout import MAGLEV
 from plane.balance import Watch, client_of
@@ -22,20 +22,19 @@ from plane.conduct import met
 from plane.ingress import forwarding
 from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
-from plane.ingress.forwarding import Origin, RefusedError, RequestHead
-from plane.ingress.front import CLOSED, KEPT, log
+from plane.ingress.downstream import Downstream
+from plane.ingress.forwarding import RefusedError, RequestHead
+from plane.ingress.http1 import Http1
 from plane.ingress.metrics import Metrics
 from plane.ingress.policed import Policed
 from plane.ingress.records import Records
 from plane.ingress.retry import DEFAULT, Retry
 from plane.ingress.table import Backend, NamedTarget, Table, Target
-from plane.ingress.tunnel import Tunnel
 from plane.ingress.upstream import Pool
 
+log = logging.getLogger("trafficplane.ingress")
 CLIENT_LEFT = 499
 CLOSING = (400, 431, 501, 505)  # after these nobody knows where the next request begins, or wants to
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 
 
 class Exchange:
@@ -45,13 +44,12 @@ class Exchange:
         "_backend",
         "_bodiless",
         "_body",
+        "_client",
         "_connection",
         "_faults",
         "_head",
-        "_keep_alive",
         "_policed",
         "_pool",
-        "_request",
         "_retries",
         "_route",
         "_sender",
@@ -62,13 +60,12 @@ class Exchange:
         "_watch",
     )
 
-    def __init__(self, request: web.BaseRequest, table: Table, pool: Pool, *, keep_alive: bool, body_timeout_s: float):
-        self._request = request
+    def __init__(self, client: Downstream, table: Table, pool: Pool, *, body_timeout_s: float):
+        self._client = client
         self._table = table
         self._pool = pool
         self._timeout_s = body_timeout_s
-        self._keep_alive = keep_alive and request.keep_alive
-        self._bodiless = request.method == "HEAD"
+        self._bodiless = client.method == "HEAD"
         self._head: RequestHead | None = None
         self._body: bytes | None = b""  # None: it is still coming
         self._sender: asyncio.Task[None] | None = None
@@ -82,11 +79,11 @@ class Exchange:
         self._faults = 0  # tries that an endpoint is to blame for
         self._status = CLIENT_LEFT
 
-    async def run(self) -> web.StreamResponse:
-        """Answers the request; what is left to say to aiohttp is whether the client's connection goes on."""
+    async def run(self) -> None:
+        """Answers the request."""
         try:
-            origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
-            head = self._head = RequestHead(self._request.raw_headers, trusted=origin.trusted)
+            origin = self._client.origin
+            head = self._head = RequestHead(self._client.fields(), trusted=origin.trusted)
             path = self._find_target(head)
             if self._policed is not None:
                 path = await self._policed.comply(head)
@@ -94,18 +91,18 @@ class Exchange:
                 raise RefusedError(404, "no Ingress has a rule for this host and path")
             connection = await self._ask(head, self._target, path, origin.fields(head))
             if connection.switched:
-                return await self._tunnel(connection)
-            if self._policed is not None and self._policed.excuses(connection.status, own=False):
-                return await self._excuse(self._policed, head, connection.status)
-            return await self._relay(connection)
+                await self._tunnel(connection)
+            elif self._policed is not None and self._policed.excuses(connection.status, own=False):
+                await self._excuse(self._policed, head, connection.status)
+            else:
+                await self._relay(connection)
         except RefusedError as error:
-            return await self._refuse(error.status, str(error), error.lines)
+            await self._refuse(error.status, str(error), error.lines)
         except UnansweredError as error:
             where = "{}:{}".format(*self._backend.endpoint.address) if self._backend else ""
-            return await self._refuse(error.status, f"{where} {error}")
+            await self._refuse(error.status, f"{where} {error}")
         except ConnectionError:  # the client's
-            self._status = CLIENT_LEFT
-            return CLOSED
+            self._leave()
         finally:
             if self._sender is not None:
                 self._sender.cancel()
@@ -138,16 +135,16 @@ class Exchange:
 
     def entry(self, duration_ns: int) -> Entry:
         """The request as the access log has it."""
-        request, head, origin = self._request, self._head, self._request.protocol.origin  # type: ignore[attr-defined]
+        client, head, origin = self._client, self._head, self._client.origin
         return Entry(
             client=origin.client(head) if head else origin.peer,
             scheme=origin.scheme,
-            method=request.method,
+            method=client.method,
             host=head.host.decode("latin-1") if head else "",
-            target=request.raw_path,
-            protocol="HTTP/{}.{}".format(*request.version),
+            target=client.target,
+            protocol=client.protocol,
             status=self._status,
-            bytes_sent=request.writer.output_size,
+            bytes_sent=client.sent,
             duration_ms=round(duration_ns / 1e6, 3),
             request_id=head.request_id.decode("latin-1") if head else "",
             route=str(self._table.origins[self._route]) if self._route else "",
@@ -155,8 +152,8 @@ class Exchange:
             endpoint="{}:{}".format(*self._backend.endpoint.address) if self._backend else "",
             retries=self._retries,
             generation=self._table.generation,
-            user_agent=request.headers.get("User-Agent", ""),
-            referer=request.headers.get("Referer", ""),
+            user_agent=next(iter(client.values("user-agent")), ""),
+            referer=next(iter(client.values("referer")), ""),
         )
 
     @property
@@ -166,26 +163,14 @@ class Exchange:
 
     def _find_target(self, head: RequestHead) -> str:
         """Finds where the request goes, which may be nowhere, and returns what is asked for. Raises RefusedError."""
-        request, asked = self._request, self._request.raw_path
-        if request.version != HttpVersion11 and request.version != HttpVersion10:
-            raise RefusedError(505, "this speaks HTTP/1.1 and HTTP/1.0")
-        if request.method in forwarding.NOT_HERE:
-            self._keep_alive = False  # what follows may be meant for the other end of a tunnel
-            if request.method != "CONNECT":
+        client = self._client
+        if client.method in forwarding.NOT_HERE:
+            client.keep_alive = False  # what follows may be meant for the other end of a tunnel
+            if client.method != "CONNECT":
                 raise RefusedError(400, "this is no RTSP")
             raise RefusedError(405, "this is no forward proxy")
-        if head.chunked and request.version == HttpVersion10:
-            raise RefusedError(400, "HTTP/1.0 has no transfer codings")
-        if asked[0] != "/" and asked != "*":  # absolute form, whose host counts before Host (RFC 9112, 3.2.2)
-            url = urlsplit(asked)
-            named = url.netloc.rpartition("@")[2].encode("utf-8", "surrogateescape")
-            if url.scheme not in ("http", "https"):
-                raise RefusedError(400, "the target is no http or https URL")
-            if head.host and named.lower() != head.host.lower():  # who comes after us may go by either
-                raise RefusedError(400, "the host of the target and Host differ")
-            head.host = named
-            asked = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        if not forwarding.is_authority(head.host) and (head.host or request.version != HttpVersion10):
+        asked = client.asked(head)
+        if head.host and not forwarding.is_authority(head.host):
             raise RefusedError(400, "Host is neither a name nor an address")
         if "#" in asked:
             asked = asked.partition("#")[0]
@@ -196,7 +181,7 @@ class Exchange:
         match = self._table.router.match(host, path, self._meets)
         row, self._route = match.target, match.origin
         if match.policy or match.canary:
-            self._policed = Policed(request, self._table, match, head, asked)
+            self._policed = Policed(client, self._table, match, head, asked)
             row, self._route = self._policed.admit(match)
         if row:
             self._target = self._table.targets[row]
@@ -204,20 +189,16 @@ class Exchange:
 
     def _meets(self, row: int) -> bool:
         """Whether the request is one that a rule with this condition takes, by the port that it really came to."""
-        request, origin = self._request, self._request.protocol.origin  # type: ignore[attr-defined]
-        return met(
-            self._table.whens[row],
-            request.method,
-            origin.scheme,
-            lambda name: ", ".join(request.headers.getall(name, ())),
-        )
+        client = self._client
+        when, scheme = self._table.whens[row], client.origin.scheme
+        return met(when, client.method, scheme, lambda name: ", ".join(client.values(name)))
 
     async def _ask(self, head: RequestHead, target: Target, path: str, hop: bytes) -> Connection:
         """Send the request, with the forwarding fields ``hop``; returns with the head of an answer.
 
         Raises RefusedError, UnansweredError.
         """
-        request = self._request
+        method = self._client.method
         if not head.request_id:
             head.request_id = forwarding.new_request_id()
         if isinstance(target, NamedTarget):
@@ -225,7 +206,7 @@ class Exchange:
         framing = self._frame(head)
         if self._policed is not None and self._body is not None:
             self._policed.send_copy()
-        data = forwarding.request_bytes(request.method, path, head, hop, framing)
+        data = forwarding.request_bytes(method, path, head, hop, framing)
         if self._body:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
@@ -244,7 +225,7 @@ class Exchange:
                     self._blame(backend)
                 elif backend.endpoint.out:
                     self._pool.put_in(backend.endpoint)
-                if not retry.on or not retry.after_status(connection.status, request.method, self._streaming):
+                if not retry.on or not retry.after_status(connection.status, method, self._streaming):
                     return connection
                 if self._is_last(retry, attempt - fresh, began_s):
                     return connection
@@ -261,7 +242,7 @@ class Exchange:
                 if failure.kind != "request" and not (stale and failure.no_answer):
                     self._blame(backend)
                 rule = DEFAULT if stale else retry
-                if not rule.after(failure, request.method, self._streaming):
+                if not rule.after(failure, method, self._streaming):
                     raise
                 if stale:
                     fresh = True  # this once, and it is no try
@@ -302,11 +283,9 @@ class Exchange:
 
     def _who(self, head: RequestHead) -> int:
         """A number that stands for the client and, for Maglev, its connection."""
-        address = self._request.protocol.origin.client(head)  # type: ignore[attr-defined]
-        transport = self._request.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
+        origin = self._client.origin
         by_port = self._target is not None and self._target.algorithm == MAGLEV
-        return client_of(address, peer[1] if by_port and peer else 0)
+        return client_of(origin.client(head), origin.peer_port if by_port else 0)
 
     def _is_last(self, retry: Retry, attempt: int, began_s: float) -> bool:
         """Whether the policy allows no try after so many and for so long."""
@@ -326,7 +305,7 @@ class Exchange:
         """Where the body ends, said anew; takes the body if all of it is here."""
         framing = []
         if head.length or head.chunked:
-            content = self._request.content
+            content = self._client.content
             if content.is_eof():
                 self._body = content.read_nowait()
                 if self._policed is not None:
@@ -337,23 +316,23 @@ class Exchange:
                 # As a number: who takes zeroes before it for octal digits would see another end.
                 length = b"Content-Length: %d" % int(head.length) if head.length else b"Transfer-Encoding: chunked"
                 framing.append(length)
-            if self._request.method in forwarding.BODILESS and self._body != b"":
+            if self._client.method in forwarding.BODILESS and self._body != b"":
                 head.desync = True
         if head.upgrade and (framing or not head.is_websocket):
-            self._keep_alive = False  # aiohttp takes what follows for another protocol's
+            self._client.keep_alive = False  # aiohttp takes what follows for another protocol's
         if head.desync:
-            self._keep_alive = False
+            self._client.keep_alive = False
             framing.append(forwarding.CLOSE)
         elif head.named and head.is_websocket:
-            framing += UPGRADE
+            framing += forwarding.UPGRADE
         return framing
 
     async def _send_body(self, connection: Connection, head: RequestHead) -> None:
         """Relay the request's body as it comes."""
-        content, length = self._request.content, 0
+        content, length = self._client.content, 0
         try:
             if head.expects_continue:
-                await self._request.writer.write(CONTINUE)
+                await self._client.go_on()
             while True:
                 connection.held_up += 1
                 async with asyncio.timeout(self._timeout_s):
@@ -364,9 +343,9 @@ class Exchange:
                 length += len(piece)
                 if self._policed is not None:
                     self._policed.check_body(length, piece)
-                await connection.write(piece if head.length else _chunk(piece))
+                await connection.write(piece if head.length else forwarding.chunk(piece))
             if not head.length:
-                await connection.write(_LAST_CHUNK)
+                await connection.write(forwarding.LAST_CHUNK)
             if self._policed is not None:
                 self._policed.send_copy()
         except UnansweredError:
@@ -378,91 +357,66 @@ class Exchange:
         except (web.RequestPayloadError, ConnectionError):
             connection.fail(UnansweredError(400, "the request's body is broken", kind="request"))
 
-    async def _relay(self, connection: Connection) -> web.StreamResponse:
+    async def _relay(self, connection: Connection) -> None:
         """Write the answer to the client. Raises ConnectionError where it has left."""
-        request = self._request
+        client = self._client
         if self._sender is not None and not self._sender.done():
-            self._keep_alive = False  # the client may be sending on when the answer is over
-        old = request.version == HttpVersion10
-        whole, length = connection.complete, connection.length
-        chunked = not whole and length is None and not old
-        fields = (
-            connection.lines if self._policed is None else self._policed.adorned(connection.lines, connection.status)
-        )
-        lines = [forwarding.status_line(connection.status, connection.reason), *fields]
+            client.keep_alive = False  # the client may be sending on when the answer is over
+        status, whole, length = connection.status, connection.complete, connection.length
+        lines = [*(connection.lines if self._policed is None else self._policed.adorned(connection.lines, status))]
         if not connection.dated:
             lines.append(forwarding.date())
         if not connection.served:
             lines.append(forwarding.SERVER)
         body = connection.taken()
-        if whole and not self._bodiless and connection.status not in _WITHOUT_BODY:
-            lines.append(b"Content-Length: %d" % len(body))
-        elif length is not None and connection.status != 204:
-            lines.append(b"Content-Length: %d" % length)
-        elif chunked:
-            lines.append(b"Transfer-Encoding: chunked")
-        elif not whole:
-            self._keep_alive = False  # HTTP/1.0: the end of the connection is that of the body
-        if not self._keep_alive:
-            lines.append(forwarding.CLOSE)
-        elif old:
-            lines.append(b"Connection: keep-alive")
-        lines += (b"", _chunk(body) if chunked and body else body)
-        await request.writer.write(b"\r\n".join(lines))
-        if not whole and not await self._relay_rest(connection, chunked=chunked):
-            return CLOSED
-        self._status = connection.status
+        if whole and not self._bodiless and status not in _WITHOUT_BODY:
+            length = len(body)
+        elif status == HTTPStatus.NO_CONTENT:
+            length = None
+        await client.answer(status, connection.reason, lines, body, length=length, whole=whole)
+        if not whole and not await self._relay_rest(connection):
+            return
+        self._status = status
         if self._watch is not None:
             self._watch.answered(self._pool.loop.time())
         if self._head and not self._head.desync and (self._sender is None or self._sender.done()):
             connection.release()
             self._connection = None
-        return KEPT if self._keep_alive else CLOSED
 
-    async def _relay_rest(self, connection: Connection, *, chunked: bool) -> bool:
+    async def _relay_rest(self, connection: Connection) -> bool:
         """Relay what follows the first piece of a body; False where it broke off, which the client must notice."""
-        writer = self._request.writer
+        client = self._client
         try:
             while piece := await connection.read():
-                await writer.write(_chunk(piece) if chunked else piece)
+                await client.write(piece)
         except UnansweredError as error:
             log.debug("an answer broke off: %s", error)
             self._status = error.status
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            client.break_off()
             return False
-        if chunked:
-            await writer.write(_LAST_CHUNK)
+        await client.end()
         return True
 
-    async def _tunnel(self, connection: Connection) -> web.StreamResponse:
+    async def _tunnel(self, connection: Connection) -> None:
         """Pass the 101 on, then bytes both ways, until one side ends."""
+        client = self._client
+        assert isinstance(client, Http1)  # in HTTP/2 nobody can ask for an upgrade
         self._status = connection.status
-        lines = (
-            forwarding.status_line(connection.status, connection.reason),
-            *(
-                connection.lines
-                if self._policed is None
-                else self._policed.adorned(connection.lines, connection.status)
-            ),
-            *UPGRADE,
-            b"",
-            b"",
-        )
-        writer, client = self._request.writer, self._request.protocol
-        await writer.write(b"\r\n".join(lines))
-        client.set_parser(Tunnel(client, connection))  # type: ignore[arg-type]
+        lines = connection.lines
+        if self._policed is not None:
+            lines = self._policed.adorned(lines, connection.status)
+        await client.switch(connection.reason, lines, connection)
         try:
             while piece := await connection.read():
-                await writer.write(piece)
+                await client.write(piece)
         except UnansweredError as error:
             log.debug("a tunnel ended: %s", error)
-        return CLOSED
 
-    async def _excuse(self, policed: Policed, head: RequestHead, status: int) -> web.StreamResponse:
+    async def _excuse(self, policed: Policed, head: RequestHead, status: int) -> None:
         """The answer of the default backend, in the place of one with this status; the request's body is not for it."""
-        if not self._request.content.is_eof():
-            self._keep_alive = False
+        client = self._client
+        if not client.content.is_eof():
+            client.keep_alive = False
         if self._sender is not None:
             self._sender.cancel()
             self._sender = None
@@ -475,42 +429,34 @@ class Exchange:
         try:
             if self._target is None:
                 raise RefusedError(404, f"an answer of {status} is for a default backend, and there is none")
-            origin: Origin = self._request.protocol.origin  # type: ignore[attr-defined]
-            connection = await self._ask(head, self._target, path, origin.fields(head))
-            return await self._relay(connection)
+            connection = await self._ask(head, self._target, path, client.origin.fields(head))
+            await self._relay(connection)
         except (RefusedError, UnansweredError) as error:
-            return await self._refuse(error.status, str(error))
+            await self._refuse(error.status, str(error))
         except ConnectionError:  # the client's
-            self._status = CLIENT_LEFT
-            return CLOSED
+            self._leave()
 
-    async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> web.StreamResponse:
+    async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> None:
         """An answer of ours. What is left of the request's body is not waited for."""
         head, policed = self._head, self._policed
         if head is not None and policed is not None and status not in CLOSING and policed.excuses(status, own=True):
-            return await self._excuse(policed, head, status)
-        self._status = status
-        if not self._request.content.is_eof() or status in CLOSING:
-            self._keep_alive = False
-        if not self._keep_alive:
-            connection = [forwarding.CLOSE]
-        else:
-            connection = [b"Connection: keep-alive"] if self._request.version == HttpVersion10 else []
-        lines = lines if self._policed is None else self._policed.adorned(lines, status)
-        answer = forwarding.own_answer(
-            status, reason.strip(), bodiless=self._bodiless, connection=connection, lines=lines
-        )
+            await self._excuse(policed, head, status)
+            return
+        client, self._status = self._client, status
+        if not client.content.is_eof() or status in CLOSING:
+            client.keep_alive = False
+        lines = lines if policed is None else policed.adorned(lines, status)
+        phrase, lines, body = forwarding.own_message(status, reason.strip(), lines)
+        length = len(body) if status != HTTPStatus.NO_CONTENT else None
         try:
-            await self._request.writer.write(answer)
+            await client.answer(status, phrase, lines, b"" if self._bodiless else body, length=length, whole=True)
         except ConnectionError:
-            self._status = CLIENT_LEFT
-            return CLOSED
-        return KEPT if self._keep_alive else CLOSED
+            self._leave()
+
+    def _leave(self) -> None:
+        """The client has."""
+        self._status = CLIENT_LEFT
+        self._client.keep_alive = False
 
 
-_LAST_CHUNK = b"0\r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -18,6 +18,8 @@ from plane.ingress.edge import Edge, address_of
 
 CLOSE = b"Connection: close"
 SERVER = b"Server: trafficplane"
+UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
+LAST_CHUNK = b"0\r\n\r\n"
 TARGET_BYTES = 8192  # of a request's target, as in NGINX
 HEAD_BYTES = 32768  # of all header fields of a request: NGINX's four buffers of 8 KiB
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, 9.2.2
@@ -183,15 +185,16 @@ def without(lines: Sequence[bytes], names: Collection[bytes]) -> list[bytes]:
 class Origin:
     """Who is at the other end of a connection: the client, or a proxy of ``edge.trusted`` that speaks for others.
 
-    peer     its address
+    peer     its address, and ``peer_port``
     scheme   by which it came, ``http`` or ``https``, to ``port``
     trusted  whether what its requests say of their clients counts
     """
 
-    __slots__ = ("_edge", "_fields", "peer", "port", "scheme", "trusted")
+    __slots__ = ("_edge", "_fields", "peer", "peer_port", "port", "scheme", "trusted")
 
-    def __init__(self, peer: str, scheme: str, port: int, edge: Edge):
+    def __init__(self, peer: str, scheme: str, port: int, edge: Edge, peer_port: int = 0):
         self.peer = peer = address_of(peer) or peer
+        self.peer_port = peer_port
         self.scheme = scheme
         self.port = port
         self.trusted = edge.trusts(peer)
@@ -272,6 +275,11 @@ def status_line(status: int, reason: bytes) -> bytes:
     return b"HTTP/1.1 %d %b" % (status, reason)
 
 
+def chunk(data: bytes) -> bytes:
+    """A piece of a body whose length is not said before."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def date() -> bytes:
     """A Date field of now."""
     return _date(int(time.time()))
@@ -282,25 +290,19 @@ def _date(second: int) -> bytes:
     return b"Date: " + formatdate(second, usegmt=True).encode()
 
 
-def own_answer(
-    status: int, reason: str, *, bodiless: bool, connection: Sequence[bytes], lines: Sequence[bytes] = ()
-) -> bytes:
-    """An answer of ours, whole, with further fields; to HEAD it is ``bodiless``, and 204 always is."""
+def own_message(status: int, reason: str, lines: Sequence[bytes] = ()) -> tuple[bytes, list[bytes], bytes]:
+    """(phrase, field lines with these among them, body) of an answer of ours; 204 has no body."""
     phrase = HTTPStatus(status).phrase
-    body = f"{status} {phrase}: {reason}\n".encode("utf-8", "surrogateescape")
     if status == HTTPStatus.NO_CONTENT:
-        bodiless = True
-    else:
-        length = b"Content-Length: %d" % len(body)
-        typed = any(line[:13].lower() == b"content-type:" for line in lines)
-        lines = (*(() if typed else (b"Content-Type: text/plain; charset=utf-8",)), length, *lines)
-    head = (
-        status_line(status, phrase.encode()),
-        SERVER,
-        date(),
-        *lines,
-        *connection,
-        b"",
-        b"" if bodiless else body,
-    )
-    return b"\r\n".join(head)
+        return phrase.encode(), [SERVER, date(), *lines], b""
+    typed = any(line[:13].lower() == b"content-type:" for line in lines)
+    kind = () if typed else (b"Content-Type: text/plain; charset=utf-8",)
+    body = f"{status} {phrase}: {reason}\n".encode("utf-8", "surrogateescape")
+    return phrase.encode(), [SERVER, date(), *kind, *lines], body
+
+
+def own_answer(status: int, reason: str) -> bytes:
+    """An answer of ours to what was no request: in HTTP/1.1, whole, and the connection closes after it."""
+    phrase, lines, body = own_message(status, reason)
+    length = b"Content-Length: %d" % len(body)
+    return b"\r\n".join((status_line(status, phrase), *lines, length, CLOSE, b"", body))

@@ -1,14 +1,13 @@
-"""The HTTP server towards clients: aiohttp's, without what a proxy has no use for.
+"""The HTTP server towards clients: aiohttp's, without what a proxy has no use for, and HTTP/2 beside it.
 
-Law: aiohttp reads requests and paces bodies; answers are written as bytes to ``request.writer`` by whoever forwards.
-The handler then returns ``KEPT`` or ``CLOSED``, which tell aiohttp that all is sent and whether the connection goes on.
+Law: aiohttp reads requests of HTTP/1.1 and paces bodies; how they are answered is in ``http1``.
 A client that takes too long over the head of a request is told so and left; aiohttp itself would wait for ever.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -17,8 +16,12 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from plane.ingress import forwarding
 from plane.ingress.announced import Peer
+from plane.ingress.downstream import Downstream, origin_of
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
+from plane.ingress.http1 import Http1, Sent
+from plane.ingress.http2 import Session
+from plane.ingress.tls import HTTP_2
 
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
@@ -29,21 +32,8 @@ UNKNOWN_CODING = "`Transfer-Encoding`"
 TOO_MANY_FIELDS = "Too many headers"
 UNKNOWN_METHOD = "Invalid method"
 
+Handler = Callable[[Downstream], Awaitable[None]]
 Refused = Callable[[Origin, int, int], None]  # from whom, status and bytes of the answer
-
-
-class Sent(web.StreamResponse):
-    """An answer that has been written already."""
-
-    def __init__(self, *, keep_alive: bool):
-        super().__init__()
-        self._keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
 
 
 class Refusal(Sent):
@@ -52,15 +42,11 @@ class Refusal(Sent):
     def __init__(self, status: int, reason: str):
         super().__init__(keep_alive=False)
         self.set_status(status)
-        self.data = forwarding.own_answer(status, reason, bodiless=False, connection=[forwarding.CLOSE])
+        self.data = forwarding.own_answer(status, reason)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         await request.writer.write(self.data)
         return None
-
-
-KEPT = Sent(keep_alive=True)
-CLOSED = Sent(keep_alive=False)
 
 
 class Client(web.RequestHandler):
@@ -85,10 +71,7 @@ class Client(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
-        peer = self._announced or transport.get_extra_info("peername") or ("unknown", 0)
-        own = transport.get_extra_info("sockname")
-        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self.origin = Origin(peer[0], scheme, own[1] if own else 0, self._manager.edge)  # type: ignore[union-attr]
+        self.origin = origin_of(transport, self._announced, self._front.edge)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -122,7 +105,7 @@ class Client(web.RequestHandler):
         """The head did not come in time: say so, unless nothing of it came, and close."""
         if self._begun and self.transport is not None:
             reason = f"the head of the request did not come within {self._head_s:g} s"
-            data = forwarding.own_answer(408, reason, bodiless=False, connection=[forwarding.CLOSE])
+            data = forwarding.own_answer(408, reason)
             self.transport.write(data)
             self._front.refused(self.origin, 408, len(data))
         self.force_close()
@@ -146,19 +129,28 @@ class Client(web.RequestHandler):
 
 
 class Front(web.Server):
-    """Makes a ``Client`` of each connection; requests go to ``handler``, which is cancelled when its client leaves.
+    """Makes a ``Client`` or a ``Session`` of each connection; its requests go to ``handler``.
 
-    ``refused`` is told of what was no request, or none in time.
+    The handler is cancelled when its client leaves; ``refused`` is told of what was no request, or none in time.
+    ``draining``: no further request is wanted. ``sessions`` are the connections that speak HTTP/2.
     """
 
-    def __init__(self, handler: Any, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float):
-        super().__init__(handler, handler_cancellation=True)
+    def __init__(self, handler: Handler, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float):
+        super().__init__(self._handle, handler_cancellation=True)
+        self.handler = handler
         self.refused = refused
         self.edge = edge
-        self._keep_alive_s = keep_alive_s
-        self._head_s = head_s
+        self.keep_alive_s = keep_alive_s
+        self.head_s = head_s
+        self.draining = False
+        self.sessions: set[Session] = set()
         self._tick_s = min(HEAD_TICK_S, head_s / 4)
         self._timer = self._loop.call_later(self._tick_s, self._tick)
+
+    async def _handle(self, request: web.BaseRequest) -> Sent:
+        one = Http1(request, request.protocol, keep_alive=not self.draining)  # type: ignore[arg-type]
+        await self.handler(one)
+        return one.outcome
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -166,26 +158,57 @@ class Front(web.Server):
         for client in self.connections:
             if isinstance(client, Client) and client.is_late(now):
                 client.give_up()
+        for session in list(self.sessions):
+            session.tick(now)
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections) + len(self.sessions)
+
+    def drain(self) -> None:
+        """Take leave of the clients; requests under way go on."""
+        self.draining = True
+        for session in list(self.sessions):
+            session.drain()
 
     async def shutdown(self, timeout: float | None = None) -> None:
         self._timer.cancel()
-        await super().shutdown(timeout)
+        await asyncio.gather(super().shutdown(timeout), *(session.shutdown(timeout) for session in self.sessions))
 
     def __call__(self, announced: Peer | None = None) -> Client:
         """A protocol for a connection; ``announced`` is whom a header of the PROXY protocol named as its client."""
         return Client(
             self,
-            self._head_s,
+            self.head_s,
             announced,
             loop=self._loop,
             access_log=None,
             auto_decompress=False,
             max_line_size=forwarding.TARGET_BYTES,
             max_field_size=forwarding.HEAD_BYTES,
-            keepalive_timeout=self._keep_alive_s,
+            keepalive_timeout=self.keep_alive_s,
             lingering_time=LINGERING_S,
             logger=log,
         )
+
+    def secured(self, announced: Peer | None = None) -> "Undecided":
+        """The same for a connection by TLS."""
+        return Undecided(self, announced)
+
+
+class Undecided(asyncio.Protocol):
+    """A connection by TLS whose handshake is still to say which HTTP it speaks (ALPN, RFC 7301)."""
+
+    def __init__(self, front: Front, announced: Peer | None):
+        self._front = front
+        self._announced = announced
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        make = Session if chosen == HTTP_2 else Front.__call__
+        protocol = make(self._front, self._announced)
+        cast(asyncio.Transport, transport).set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 def _ends_with(data: bytes, message: Any, content: Any) -> bool:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
-from aiohttp import web
-
 from plane import affinity
 from plane.conduct import Answer, Request, Rule, Upstream, choose
 from plane.externalauth import WITH_COOKIES
 from plane.ingress import forwarding
 from plane.ingress.connection import Connection
+from plane.ingress.downstream import Downstream
 from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.hashing import BusyError
 from plane.ingress.mirror import Copy
@@ -50,8 +49,8 @@ class Policed:
         "rules",
     )
 
-    def __init__(self, request: web.BaseRequest, table: Table, match: Match, head: RequestHead, asked: str):
-        origin: forwarding.Origin = request.protocol.origin  # type: ignore[attr-defined]
+    def __init__(self, client: Downstream, table: Table, match: Match, head: RequestHead, asked: str):
+        origin = client.origin
         address = origin.client(head)
         self.rules = table.rules[match.policy]
         self._table = table
@@ -64,14 +63,14 @@ class Policed:
         self._counted = False  # among the client's requests under way
         self._cookie = b""  # a field that the answer gets
         self._seen = Request(
-            method=request.method,
+            method=client.method,
             scheme=origin.came_by(head),
             host=head.asked_host.decode("utf-8", "surrogateescape"),
             uri=asked,
             client=_number(address),
             address=address,
             length=int(head.length or 0),
-            value=lambda name: ("; " if name == "cookie" else ", ").join(request.headers.getall(name, ())),
+            value=lambda name: ("; " if name == "cookie" else ", ").join(client.values(name)),
             https_port=table.https_port,
         )
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable
 
 import numpy as np
-from aiohttp import web
 from prometheus_client import Metric
 
 from plane.addresses import AddressPlan
@@ -22,6 +21,7 @@ from plane.dns.resolver import Resolver
 from plane.errors import PlaneError
 from plane.ingress.accesslog import AccessLog, Entry
 from plane.ingress.announced import Announced
+from plane.ingress.downstream import Downstream
 from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
@@ -187,6 +187,7 @@ class Ingress:
         for server in self._servers:
             server.close()
         self._close_sockets()
+        self._front.drain()
         if self._at_work:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), grace_s)
@@ -215,26 +216,21 @@ class Ingress:
         loop = asyncio.get_running_loop()
         for number, row in enumerate(self._sockets):
             secured = self._certificates.listening if number else None
+            make = self._front.secured if number else self._front
             if self._edge.proxy_protocol:
                 row.listen(BACKLOG)
                 patience_s = self._timeouts.head_s
-                self._servers.append(Announced(row, self._front, self._edge, tls=secured, patience_s=patience_s))
+                self._servers.append(Announced(row, make, self._edge, tls=secured, patience_s=patience_s))
             else:
-                self._servers.append(await loop.create_server(self._front, sock=row, backlog=BACKLOG, ssl=secured))
+                self._servers.append(await loop.create_server(make, sock=row, backlog=BACKLOG, ssl=secured))
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, client: Downstream) -> None:
         received_ns = time.monotonic_ns()
         assert self._table is not None
-        exchange = Exchange(
-            request,
-            self._table,
-            self._pool,
-            keep_alive=not self._told_to_stop.is_set(),
-            body_timeout_s=self._timeouts.body_s,
-        )
+        exchange = Exchange(client, self._table, self._pool, body_timeout_s=self._timeouts.body_s)
         self._at_work += 1
         try:
-            return await exchange.run()
+            await exchange.run()
         finally:
             self._at_work -= 1
             if self._told_to_stop.is_set() and not self._at_work:
@@ -259,7 +255,7 @@ class Ingress:
             at_work=self._at_work,
             idle=self._pool.idle,
             out=self._pool.out,
-            open_connections=len(self._front.connections),
+            open_connections=self._front.open_connections,
             generation=self.generation,
         )
 

@@ -14,6 +14,7 @@ import trustme
 
 from plane.routes import Certificate
 
+HTTP_2, HTTP_1 = "h2", "http/1.1"  # as ALPN calls them
 DEFAULT_NAME = "ingress.trafficplane.invalid"
 Pair = tuple[bytes, bytes]
 
@@ -56,7 +57,7 @@ def _context(chain: bytes, key: bytes) -> ssl.SSLContext:
     """Raises ssl.SSLError or OSError where certificate and key cannot be used together."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([HTTP_2, HTTP_1])
     load_pair(context, chain, key)
     return context
 

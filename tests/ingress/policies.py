@@ -62,6 +62,11 @@ def secured(*paths: Object, host: str = E, **annotations: str) -> Object:
     return made
 
 
+def classed(made: Object) -> Object:
+    """The Ingress under the class of ingress-nginx."""
+    return {**made, "spec": {**made["spec"], "ingressClassName": "nginx"}}
+
+
 def regex(text: str, service: str) -> Object:
     return path("ImplementationSpecific", text, service)
 
@@ -116,6 +121,59 @@ EXPRESSED = [
     with_(WEB, server_alias=r"~^www\d+\.(other|wild)\.org$"),
     with_(prefix("/", "api"), host="www1.other.org", name="own"),
     with_(prefix("/", "old"), host="*.wild.org", name="wild"),
+]
+
+HSTS = "strict-transport-security"
+A_YEAR = "max-age=31536000; includeSubDomains"
+HTTPS_ONLY = [
+    Row(
+        "HSTS by HTTPS under the class of ingress-nginx",
+        [classed(secured(WEB))],
+        "https://example.com/",
+        to("web", fields={HSTS: A_YEAR}),
+    ),
+    Row(
+        "HSTS where plain HTTP is not redirected",
+        [classed(secured(WEB, ssl_redirect="false"))],
+        "https://example.com/",
+        to("web", fields={HSTS: A_YEAR}),
+    ),
+    Row(
+        "no HSTS by plain HTTP",
+        [classed(secured(WEB, ssl_redirect="false"))],
+        "http://example.com/",
+        to("web", fields={HSTS: None}),
+    ),
+    Row(
+        "no HSTS in a redirect to HTTPS",
+        [classed(secured(WEB))],
+        "http://example.com/x",
+        Want(308, location="https://example.com/x", fields={HSTS: None}),
+    ),
+    Row(
+        "HSTS in an answer of the plane's own",
+        [classed(secured(WEB, permanent_redirect="https://foo.com"))],
+        "https://example.com/",
+        Want(301, location="https://foo.com", fields={HSTS: A_YEAR}),
+    ),
+    Row(
+        "HSTS for a path miss that another Ingress takes",
+        [classed(secured(prefix("/a", "web"))), ingress("all", default="other")],
+        "https://example.com/b",
+        to("other", fields={HSTS: A_YEAR}),
+    ),
+    Row(
+        "no HSTS for a host without TLS",
+        [classed(with_(WEB))],
+        "https://example.com/",
+        to("web", fields={HSTS: None}),
+    ),
+    Row(
+        "no HSTS by default where the class is not ingress-nginx's",
+        [secured(WEB)],
+        "https://example.com/",
+        to("web", fields={HSTS: None}),
+    ),
 ]
 
 REDIRECTS = [
@@ -843,5 +901,5 @@ PATHS = [
     Row("two dots elsewhere", [with_(WEB)], "http://example.com/a/../b%2Fc", to("web")),
     Row("and a name with two dots", [with_(WEB)], "http://example.com/a..%2Fb", to("web")),
 ]
-ROWS = [*REDIRECTS, *REGEXES, *CANARIES, *ACCESS, *MISSES, *PATHS]
+ROWS = [*HTTPS_ONLY, *REDIRECTS, *REGEXES, *CANARIES, *ACCESS, *MISSES, *PATHS]
 CLASS = ingress_class("nginx", "k8s.io/ingress-nginx", default=True)

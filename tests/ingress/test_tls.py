@@ -1,6 +1,8 @@
 """HTTPS: which certificate a client is shown, and that a change of certificates disturbs nobody."""
 
+import asyncio
 import base64
+import socket
 import ssl
 
 import pytest
@@ -9,8 +11,10 @@ from cryptography.hazmat.primitives import serialization
 
 from plane.ingress.tls import DEFAULT_NAME
 from plane.model import Object, Snapshot
-from tests.ingress.manifests import ingress, prefix, rule, secret, service, slices, snapshot_of
-from tests.ingress.wire import Address, Endpoint, Running, client, running
+from tests.ingress.http2wire import careless, http2
+from tests.ingress.manifests import ingress, prefix, rule, secret, service, slices, snapshot_of, web
+from tests.ingress.test_streaming import WEBSOCKET, tunnelling
+from tests.ingress.wire import Address, Endpoint, Running, client, eventually, running
 
 
 def trusting(*authorities: trustme.CA) -> ssl.SSLContext:
@@ -116,3 +120,105 @@ async def test_tls_1_1_is_refused(vip: str, pods: list[Address]) -> None:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             async with client(here.https, context, "foo.com"):
                 pass
+
+
+async def test_a_session_is_resumed_also_with_a_certificate_of_its_own_and_after_another_has_changed(
+    vip: str, pods: list[Address]
+) -> None:
+    authority = trustme.CA()
+    kept, before, after = (issued(authority, *row) for row in (("a", "a.com"), ("b", "b.com"), ("b", "b.com")))
+    tls = {"a": ["a.com"], "b": ["b.com"]}
+    async with Endpoint(pods[0]), running(vip, snapshot(pods[0], kept, before, tls=tls)) as here:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = trusting(authority)
+            context.minimum_version = context.maximum_version = version
+            first, resumed = await asyncio.to_thread(visited, context, here.https, "a.com", None)
+            assert not resumed
+            await here.install(snapshot(pods[0], kept, after, tls=tls, generation=here.ingress.generation + 1))
+            _, resumed = await asyncio.to_thread(visited, context, here.https, "a.com", first)
+            assert resumed
+
+
+def visited(
+    context: ssl.SSLContext, address: Address, name: str, known: ssl.SSLSession | None
+) -> tuple[ssl.SSLSession | None, bool]:
+    """The session of a connection on which a request was answered, and whether it went on from a known one."""
+    with (
+        socket.create_connection(address) as raw,
+        context.wrap_socket(raw, server_hostname=name, session=known) as secured,
+    ):
+        secured.sendall(b"GET / HTTP/1.1\r\nHost: a.com\r\n\r\n")
+        assert secured.recv(65536).startswith(b"HTTP/1.1 200")
+        return secured.session, bool(secured.session_reused)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pause_s"), [(10, 0.02), pytest.param(60, 1.0, marks=pytest.mark.soak)], ids=["short", "a minute"]
+)
+async def test_certificates_that_change_all_the_time_fail_no_request(
+    vip: str, pods: list[Address], changes: int, pause_s: float
+) -> None:
+    """On connections that stay, of either HTTP, and on new ones, each of which is shown what its client believes."""
+    authority = trustme.CA()
+    tls = {"cert": ["example.com"]}
+    done, answers, shown_to = asyncio.Event(), [0, 0, 0], set()
+
+    async def stays() -> None:
+        async with client(here.https, trusting(authority), "example.com") as one:
+            while not done.is_set():
+                assert (await one.get()).status == 200
+                answers[0] += 1
+
+    async def stays_by_http2() -> None:
+        async with http2(here.https) as one:
+            while not done.is_set():
+                assert (await one.get()).status == 200
+                answers[1] += 1
+
+    async def comes_anew() -> None:
+        while not done.is_set():
+            async with client(here.https, trusting(authority), "example.com") as one:
+                shown_to.add(one.writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+                assert (await one.get()).status == 200
+                answers[2] += 1
+
+    first = snapshot(pods[0], issued(authority, "cert", "example.com"), tls=tls)
+    async with Endpoint(pods[0]), running(vip, first) as here, asyncio.TaskGroup() as load:
+        for work in (stays, stays, stays_by_http2, comes_anew):
+            load.create_task(work())
+        for generation in range(2, 2 + changes):
+            await here.install(
+                snapshot(pods[0], issued(authority, "cert", "example.com"), tls=tls, generation=generation)
+            )
+            before = answers[2]
+            await asyncio.sleep(pause_s)
+            await eventually(lambda before=before: answers[2] > before + 1)
+        done.set()
+    assert min(answers) > changes
+    assert len(shown_to) > changes / 2
+
+
+async def test_a_websocket_goes_through_https_beside_http_2(vip: str, pods: list[Address]) -> None:
+    """A client that offers both speaks HTTP/1.1 where it wants a WebSocket, since RFC 8441 is not announced."""
+    context = careless()
+    async with Endpoint(pods[0], serve=tunnelling) as endpoint, running(vip, web(pods[0])) as here:
+        async with http2(here.https) as page:
+            assert (await page.get(host="none.org")).status == 404
+        context.set_alpn_protocols(["http/1.1"])
+        async with client(here.https, context, "example.com") as one:
+            assert one.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+            one.send(b"GET /chat HTTP/1.1\r\nHost: example.com\r\n" + WEBSOCKET)
+            assert (await one.answer()).status == 101
+            one.send(b"hello")
+            assert await one.reader.readexactly(14) == b"greetingshello"
+            assert endpoint.requests[0].get("x-forwarded-proto") == "https"
+        await eventually(lambda: not endpoint.open)
+
+
+async def test_hsts_takes_the_place_of_what_an_endpoint_says(vip: str, pods: list[Address]) -> None:
+    said = b"HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1\r\nContent-Length: 0\r\n\r\n"
+    spec = {"ingressClassName": "nginx", "tls": [{"hosts": ["example.com"]}]}
+    async with Endpoint(pods[0], said), running(vip, web(pods[0], **spec)) as here:
+        async with http2(here.https) as one:
+            found = [value for name, value in (await one.get()).fields if name == "strict-transport-security"]
+        assert found == ["max-age=31536000; includeSubDomains"]

@@ -42,7 +42,7 @@ VOCABULARIES = (traefik.INGRESS, traefik.SERVICE, kong.INGRESS, kong.SERVICE)
 def rows(title: str) -> list[list[str]]:
     """The cells of the table under a title."""
     section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
