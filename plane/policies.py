@@ -76,8 +76,9 @@ class Policies:
                        conditional: without SameSite=None for browsers that take that for Strict; by_http: over HTTPS
                        too it is Secure only if that says so; readable: by scripts
     upstream_tls       endpoints are spoken to by TLS, in every dialect
-    tls…               the name they are told (SNI) and, if ``tls_verify``, must have by ``tls_authorities``; versions
-                       and ciphers that may be agreed on, empty for OpenSSL's; who we are. Certificates are PEM
+    tls…               the name they are told (SNI) and, if ``tls_verify``, must have, else their address, by
+                       ``tls_authorities``, else those of the machine; versions and ciphers that may be agreed on,
+                       empty for OpenSSL's; who we are. Certificates are PEM
     unlogged           no line in the access log
     """
 

@@ -14,7 +14,7 @@ from plane.dialects.values import Unfit
 from plane.dialects.vocabulary import NOT_YET, Remark, Vocabulary
 from plane.ingressclass import KONG, NGINX, OWN, TRAEFIK, controller_of, served
 from plane.matching import expression_of, is_expression, slot_of
-from plane.model import Name, Object, Snapshot
+from plane.model import Name, Object, Service, Snapshot
 from plane.policies import NOTHING, Asked, Policies
 from plane.regex import groups_of, why_not
 
@@ -62,8 +62,15 @@ def settled(policies: Policies, asked: Asked, path: Object, snapshot: Snapshot, 
     service = snapshot.get("Service", namespace, backend.get("name", ""))
     annotations = _annotations(service) if service else {}
     if asked.manner == traefik.TRAEFIK:
-        port = (backend.get("port") or {}).get("name") or (backend.get("port") or {}).get("number") or ""
-        return traefik.settled(policies, annotations, f"{namespace}-{backend.get('name', '')}-{port}@kubernetes")
+        said = backend.get("port") or {}
+        port = said.get("name") or said.get("number") or ""
+        https = service is not None and any(
+            each.port == 443 or each.name.startswith("https")
+            for each in Service.of(service).ports
+            if port in (each.name, each.port)
+        )
+        named = f"{namespace}-{backend.get('name', '')}-{port}@kubernetes"
+        return traefik.settled(policies, annotations, named, https=https)
     return kong.settled(policies, asked, slot_of(path, "", asked) if path.get("pathType") else None, annotations)
 
 

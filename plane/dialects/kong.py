@@ -99,6 +99,7 @@ SERVICE = Vocabulary(
     prefix=PREFIX,
     controller=CONTROLLER,
     acted_on={
+        "protocol": values.one_of("http", "https"),
         "path": values.literal_path,
         "host-header": values.host,
         "connect-timeout": _milliseconds,
@@ -109,13 +110,12 @@ SERVICE = Vocabulary(
     not_yet={
         "override": "",
         "plugins": "",
-        "protocol": ": requests go by plain HTTP/1.1",
         "upstream-policy": ": endpoints take turns",
-        **dict.fromkeys(_BACKEND_TLS, ": requests go by plain HTTP/1.1"),
+        **dict.fromkeys(_BACKEND_TLS, ": nothing of an endpoint's certificate is verified, and none is shown"),
     },
-    anyway={"protocol": ("http",), "tls-verify": ("false",)},
+    anyway={"tls-verify": ("false",)},
     needless=("tags",),
-    guards=("plugins",),
+    guards=("plugins", "tls-verify"),
     elsewhere=("an Ingress", _ON_INGRESS),
     needed=(),
     canonical=_canonical,
@@ -166,6 +166,7 @@ def settled(policies: Policies, asked: Asked, slot: Slot | None, annotations: Ma
         policies = replace(policies, own_host=False, upstream_host=said["host-header"])
     return replace(
         policies,
+        upstream_tls=said.get("protocol") == "https",
         connect_timeout_ms=said.get("connect-timeout", 0),
         read_timeout_ms=said.get("read-timeout", 0),
         send_timeout_ms=said.get("write-timeout", 0),

@@ -97,6 +97,7 @@ SERVICE = Vocabulary(
     controller=CONTROLLER,
     acted_on={
         "service.passhostheader": values.boolean,
+        "service.serversscheme": values.one_of("http", "https"),
         "service.sticky.cookie": values.boolean,
         "service.sticky.cookie.name": values.field_name,
         "service.sticky.cookie.secure": values.boolean,
@@ -110,10 +111,9 @@ SERVICE = Vocabulary(
         "service.middlewares": "",
         "service.nativelb": ": requests go to endpoints",
         "service.nodeportlb": ": requests go to endpoints",
-        "service.serversscheme": ": requests go by plain HTTP/1.1",
-        "service.serverstransport": "",
+        "service.serverstransport": ": an endpoint's certificate is verified by the machine's authorities",
     },
-    anyway={"service.nativelb": ("false",), "service.nodeportlb": ("false",), "service.serversscheme": ("http",)},
+    anyway={"service.nativelb": ("false",), "service.nodeportlb": ("false",)},
     needless=(),
     guards=("service.middlewares",),
     elsewhere=("an Ingress", _ON_INGRESS),
@@ -148,13 +148,22 @@ def _has_tls(said: Said, annotations: Mapping[str, str]) -> bool:
     return bool(said.get("router.tls", any(name.startswith("router.tls.") for name in below)))
 
 
-def settled(policies: Policies, annotations: Mapping[str, str], service: str) -> Policies:
-    """The policies of a path that leads to a Service with these annotations, which Traefik calls ``service``."""
+def settled(policies: Policies, annotations: Mapping[str, str], service: str, *, https: bool) -> Policies:
+    """The policies of a path that leads to a Service with these annotations, which Traefik calls ``service``.
+
+    ``https``: its port is one for HTTPS, by number or name.
+    """
     said, _ = SERVICE.read(annotations)
     guard = SERVICE.guarded_by(annotations)
     if guard and not policies.denied:
         policies = replace(policies, denied=denied_by(guard))
-    policies = replace(policies, own_host=not said.get("service.passhostheader", True))
+    scheme = said.get("service.serversscheme", "https" if https else "http")
+    policies = replace(
+        policies,
+        own_host=not said.get("service.passhostheader", True),
+        upstream_tls=scheme == "https",
+        tls_verify=scheme == "https",  # by the machine's authorities, for the endpoint's address
+    )
     cookie = "service.sticky.cookie"
     if not said.get(cookie, any(name.startswith(f"{cookie}.") for name in said)):
         return policies

@@ -180,7 +180,7 @@ def _said(conduct: Conduct, request: Request, upstream: Upstream, answer: Answer
 def _trust(policies: Policies) -> str:
     named = f" and told the name {policies.tls_name}" if policies.tls_name else ""
     if policies.tls_verify:
-        return f"and must prove to be {policies.tls_name}"
+        return f"and must prove to be {policies.tls_name or 'at its address'}"
     return f"not verified{named}"
 
 

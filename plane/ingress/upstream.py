@@ -105,7 +105,7 @@ class Pool:
                     ip,
                     port,
                     ssl=tls.context if tls is not None else None,
-                    server_hostname=tls.name if tls is not None else None,
+                    server_hostname=tls.name_of(ip) if tls is not None else None,
                 )
             if is_refusal(transport.get_extra_info("socket")):
                 transport.abort()

@@ -2,7 +2,8 @@
 
 Law: what is shown and what must be shown follows from the policies alone, and connections are kept for those who want
 the same. By default nothing is verified, as with ingress-nginx: pods have certificates that nobody else knows. A
-name is told (SNI) only where the policies have one. What cannot be used says so to each request.
+name is told (SNI) only where the policies have one; to verify without one is to verify the endpoint's address. What
+cannot be used says so to each request.
 """
 
 import ssl
@@ -26,6 +27,10 @@ class UpstreamTls:
     context: ssl.SSLContext
     name: str
 
+    def name_of(self, ip: str) -> str:
+        """What an endpoint is told, and must prove to be."""
+        return self.name or (ip if self.context.check_hostname else "")
+
 
 def tls_of(policies: Policies) -> UpstreamTls | None:
     """None for plain HTTP. Raises ValueError where what the Secret has cannot be used."""
@@ -41,8 +46,10 @@ def tls_of(policies: Policies) -> UpstreamTls | None:
     if policies.tls_ciphers:
         context.set_ciphers(policies.tls_ciphers)
     try:
-        if policies.tls_verify:
+        if policies.tls_verify and policies.tls_authorities:
             context.load_verify_locations(cadata=policies.tls_authorities)
+        elif policies.tls_verify:
+            context.load_default_certs()
         if policies.tls_certificate and policies.tls_key:
             load_pair(context, policies.tls_certificate.encode(), policies.tls_key.encode())
     except (ssl.SSLError, OSError, ValueError) as error:

@@ -191,6 +191,12 @@ ROWS = [
         to("web"),
     ),
     Row("plugins lets nobody in", [with_(WEB, plugins="key-auth")], "http://example.com/", Want(503)),
+    Row(
+        "tls-verify lets nobody in",
+        [its(protocol="https", tls_verify="true"), with_(WEB)],
+        "http://example.com/",
+        Want(503),
+    ),
     Row("plugins of a Service neither", [its(plugins="key-auth"), with_(WEB)], "http://example.com/", Want(503)),
     Row(
         "without the class they do not act",

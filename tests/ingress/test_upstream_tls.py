@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trustme
@@ -37,7 +38,7 @@ PREFIX = "nginx.ingress.kubernetes.io/"
 
 
 class Secured(Endpoint):
-    """An endpoint that speaks TLS with a certificate for NAME. ``names`` are those that it was told."""
+    """An endpoint that speaks TLS with a certificate for these names. ``names`` are those that it was told."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Secured(Endpoint):
         answer: bytes = b"",
         *,
         serve: Serve = answering,
+        names: Sequence[str] = (NAME,),
         wants: trustme.CA | None = None,
         newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ):
@@ -53,7 +55,7 @@ class Secured(Endpoint):
         self.shown: list[object] = []
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.maximum_version = newest
-        AUTHORITY.issue_cert(NAME).configure_cert(self.context)
+        AUTHORITY.issue_cert(*names).configure_cert(self.context)
         if wants is not None:
             wants.configure_trust(self.context)
             self.context.verify_mode = ssl.CERT_REQUIRED
@@ -264,3 +266,36 @@ def test_explain_says_how_endpoints_are_spoken_to() -> None:
     found = explain(https(pod, certs=trusting(AUTHORITY), **VERIFIED), "http://example.com/")
     assert f"the endpoint is spoken to by HTTPS, and must prove to be {NAME}" in found.reasons
     assert "BEGIN" not in str(found)
+
+
+def of_class(name: str, pod: Address, made: Object, generation: int = 1) -> Snapshot:
+    """An Ingress of the class of this name that leads to a Service."""
+    led = ingress("web", rule("example.com", prefix("/", "web")))
+    led["spec"]["ingressClassName"] = name
+    there = slices("web", [pod])
+    for each in there:
+        each["ports"][0]["name"] = made["spec"]["ports"][0].get("name", "")
+    return snapshot_of(made, *there, led, generation=generation)
+
+
+async def test_kongs_protocol_https(vip: str, pods: list[Address]) -> None:
+    made = service("web", annotations={"konghq.com/protocol": "https"})
+    assert check(made) == []
+    async with Secured(pods[0]) as pod, running(vip, of_class("kong", pods[0], made)) as here, client(here.http) as one:
+        assert (await one.get()).body == b"hello"
+        assert pod.names == [None]
+
+
+@pytest.mark.parametrize("said", ["serversscheme", "the name of the port"])
+@pytest.mark.parametrize("trusted", [True, False], ids=["known to the machine", "unknown to it"])
+async def test_traefiks_serversscheme_https(
+    vip: str, pods: list[Address], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, trusted: bool
+) -> None:
+    (AUTHORITY if trusted else STRANGER).cert_pem.write_to_path(str(tmp_path / "authorities"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities"))
+    annotations = {"traefik.ingress.kubernetes.io/service.serversscheme": "https"} if said == "serversscheme" else {}
+    made = service("web", port_name="http" if annotations else "https-web", annotations=annotations)
+    assert check(made) == []
+    snapshot = of_class("traefik", pods[0], made)
+    async with Secured(pods[0], names=[pods[0][0]]), running(vip, snapshot) as here, client(here.http) as one:
+        assert (await one.get()).status == (200 if trusted else 502)

@@ -371,7 +371,7 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
                 service(
                     annotations={
                         f"{TRAEFIK}service.passHostHeader": "false",
-                        f"{TRAEFIK}service.serversscheme": "https",
+                        f"{TRAEFIK}service.serverstransport": "internal@file",
                         f"{TRAEFIK}service.nativelb": "false",
                         f"{TRAEFIK}service.stickey.cookie": "true",
                         f"{TRAEFIK}router.tls": "true",
@@ -396,8 +396,8 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             [
                 f"Service default/web: metadata.annotations[{TRAEFIK}router.tls]: Traefik reads this on an Ingress; "
                 "write it there",
-                f"Service default/web: metadata.annotations[{TRAEFIK}service.serversscheme]: not acted on yet: "
-                "requests go by plain HTTP/1.1",
+                f"Service default/web: metadata.annotations[{TRAEFIK}service.serverstransport]: not acted on yet: "
+                "an endpoint's certificate is verified by the machine's authorities",
                 f"Service default/web: metadata.annotations[{TRAEFIK}service.stickey.cookie]: "
                 f"Traefik has no such annotation; did you mean {TRAEFIK}service.sticky.cookie?",
                 "Ingress default/web: metadata.annotations[konghq.com/strip-path]: "
