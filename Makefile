@@ -25,12 +25,8 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Three times: as it runs, with every index checked (where compiled code is what is tested), and as plain Python (all but
-# the system calls).
 test: setup
-	$(BIN)/python -m pytest tests
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q tests/kernels tests/plane tests/benchmarks -m "not ray"
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q tests/kernels tests/plane/test_fib.py -m "not syscalls"
+	tests/passes $(BIN)/python
 
 # What takes too long for every day: two minutes.
 soak: setup
