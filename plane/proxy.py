@@ -89,7 +89,7 @@ class Proxy:
         fib = self._replica.fib
         self._in_force = InForce(fib, create_steering(fib, 2 * connections), relay)
         self._listeners: dict[Frontend, Listener] = {}
-        self._problems: tuple[str, ...] = ()  # of the last install
+        self._listens_everywhere = True  # where the last install wanted it to
         self._highest_node = 0
         self._changing = threading.Lock()  # one start, install or stop at a time
         self._thread: threading.Thread | None = None
@@ -161,13 +161,13 @@ class Proxy:
             if step is None or step.before != self.generation or step.generation < self.generation:
                 return Installed(self.generation)
             change = self._change(step, is_whole=whole is not None)
-            sockets, gone, problems = self._listening_under(change)
+            sockets, gone, problems, everywhere = self._listening_under(change)
             try:
                 generation = self._between_breaths(lambda: self._swap(change, sockets, gone))
             except BaseException:
                 listeners.close_all(sockets.values())
                 raise
-            self._highest_node, self._problems = change.highest_node, problems
+            self._highest_node, self._listens_everywhere = change.highest_node, everywhere
             return Installed(generation, problems)
 
     def _change(self, patch: Patch, *, is_whole: bool) -> "_Change":
@@ -178,17 +178,17 @@ class Proxy:
             highest = highest_node(*(self._replica.table(name, patch) for name in ("frontends", "sources")))
         return _Change(patch, frontends, _Rows(*self._replica.rows("backends", patch)), highest)
 
-    def _listening_under(
-        self, change: "_Change"
-    ) -> tuple[dict[Frontend, tuple[socket.socket, ...]], tuple[Frontend, ...], tuple[str, ...]]:
-        """Sockets for what is not listened on yet, what is to be listened on no more, and what cannot be."""
+    def _listening_under(self, change: "_Change") -> "_Listening":
+        """What is to be done about listeners: nothing for as long as they are where the same frontends want them."""
         _, was, now = change.frontends
-        if not self._problems and all(np.array_equal(was[name], now[name]) for name in listeners.COLUMNS):
-            return {}, (), ()
+        same = all(np.array_equal(was[name], now[name]) for name in listeners.COLUMNS)
+        if same and self._listens_everywhere:
+            return _Listening({}, (), (), everywhere=True)
         table, have = self._replica.table("frontends", change.patch), self._listeners.keys()
         wanted = listeners.wanted(table, self._node, self._plan, have, share_udp=self._refuser is not None)
         sockets, listening, problems = listeners.opened(wanted, have, self._plan, max(change.highest_node, 1))
-        return sockets, tuple(have - listening), problems
+        everywhere = listening >= {*wanted.own, *wanted.shared}
+        return _Listening(sockets, tuple(have - listening), problems, everywhere)
 
     def recorded(self) -> dict[str, np.ndarray]:
         """The last connections, oldest first, as columns of the fields of ``layout.RECORD``."""
@@ -438,6 +438,15 @@ class _Change(NamedTuple):
     frontends: _Rows
     backends: _Rows
     highest_node: int
+
+
+class _Listening(NamedTuple):
+    """Sockets that are to listen, frontends that are to be listened on no more, and what cannot be, see ``Opened``."""
+
+    sockets: dict[Frontend, tuple[socket.socket, ...]]
+    gone: tuple[Frontend, ...]
+    problems: tuple[str, ...]
+    everywhere: bool
 
 
 def _with_room(steering: Steering, lengths: tuple[int, ...]) -> Steering:

@@ -129,12 +129,12 @@ def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterator[tuple[K, V |
     before, now = old, new
     if isinstance(old, Rows) and isinstance(new, Rows):
         before, now = _unshared(old._chunks, new._chunks)
-    for key, value in now.items():
-        if (was := before.get(key)) is not value:
-            yield key, was, value
-    for key, was in before.items():
-        if key not in now:
-            yield key, was, None
+    was_there = map(before.get, now)
+    yield from (
+        (key, was, value) for key, was, value in zip(now, was_there, now.values(), strict=True) if was is not value
+    )
+    if before.keys() - now.keys():
+        yield from ((key, was, None) for key, was in before.items() if key not in now)
 
 
 def _unshared(old: list[dict[K, V]], new: list[dict[K, V]]) -> tuple[dict[K, V], dict[K, V]]:
@@ -144,8 +144,12 @@ def _unshared(old: list[dict[K, V]], new: list[dict[K, V]]) -> tuple[dict[K, V],
     tail = _common(old[::-1], new[::-1])
     old, new = old[: len(old) - tail], new[: len(new) - tail]
     shared = {id(chunk) for chunk in old} & {id(chunk) for chunk in new}
-    before, now = ([chunk.items() for chunk in chunks if id(chunk) not in shared] for chunks in (old, new))
-    return dict(chain.from_iterable(before)), dict(chain.from_iterable(now))
+    before, now = ([chunk for chunk in chunks if id(chunk) not in shared] for chunks in (old, new))
+    return _joined(before), _joined(now)
+
+
+def _joined(chunks: list[dict[K, V]]) -> dict[K, V]:
+    return chunks[0] if len(chunks) == 1 else dict(chain.from_iterable(map(dict.items, chunks)))
 
 
 def _common(old: list[dict[K, V]], new: list[dict[K, V]]) -> int:
