@@ -157,6 +157,8 @@ class Conntrack(NamedTuple):
 class Steering(NamedTuple):
     """What one forwarding thread remembers between batches; it owns and writes all of it.
 
+    Columns of pools and backends are as long as those tables at least.
+
     conntrack  Conntrack of flows
     affinity   Conntrack of clients of frontends with session affinity
     turns      int64[pools, 2]: the next member in turn of a pool, and the weight its turns have come down to

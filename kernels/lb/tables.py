@@ -82,12 +82,12 @@ class Rooms:
         """Room for so many rows: a hole that fits, or is at most twice as large, else beyond the end."""
         if not count:
             return NOWHERE
-        for room in range(count, 2 * count + 1) if self._holes else ():
-            if holes := self._holes.get(room):
-                first = holes.pop()
-                if not holes:
-                    del self._holes[room]
-                return Place(first, room)
+        fitting = (room for room in self._holes if count <= room <= 2 * count)
+        if room := count if count in self._holes else min(fitting, default=0):
+            first = self._holes[room].pop()
+            if not self._holes[room]:
+                del self._holes[room]
+            return Place(first, room)
         self.end += count
         return Place(self.end - count, count)
 
