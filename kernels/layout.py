@@ -2,8 +2,9 @@
 
 Law: row 0 of every table means *none*, so an index of 0 is the answer "nothing found" and needs no flag.
 IPv4 addresses are ``uint32`` in host order (``127.0.0.1`` is ``0x7f000001``), ports ``uint16`` in host order, times
-``int64`` nanoseconds of the monotonic clock. A table that has been published is read-only (``freeze``): Numba compiles
-a read-only array as another type, so a process that saw both would compile everything twice.
+``int64`` nanoseconds of the monotonic clock. A kernel is given tables of a Fib read-only (``freeze``): Numba compiles
+a read-only array as another type, so a process that saw both would compile everything twice. Their owner may write the
+same memory by another view of it (``lb.patches``), while no kernel runs that reads it.
 """
 
 from typing import NamedTuple
@@ -51,7 +52,7 @@ FRONTEND = np.dtype(
         ("by_node", "u1"),  # INSIDE | OUTSIDE: the pool's row is the one below plus N of the node the client is at
         ("inside", "u4"),  # row of pools for clients in the cluster: pods and nodes
         ("outside", "u4"),  # row of pools for all others
-        ("service", "u4"),  # row in the compiler's list of Service names, for people
+        ("served", "u4"),  # 1 where some client is given an endpoint, 0 where nobody is
         ("affinity", "u4"),  # what clients keep a backend of: a number of Service and port, 0 for no session affinity
         ("affinity_s", "u4"),  # for how long after a client's last new connection
         ("first_range", "u4"),  # outside clients come from ranges[first_range : first_range + ranges]; 0: from anywhere
@@ -98,7 +99,7 @@ class Fib(NamedTuple):
     """What is looked up to steer a flow: the compiled form of one Snapshot, read-only.
 
     generation      int, the Snapshot it was compiled from
-    frontends       FRONTEND[F+1]
+    frontends       FRONTEND[F+1]; a row of protocol 0 is none
     frontend_index  uint32[power of two ≥ 2·F]: open addressing by hash of (ip, port, proto), frontend rows; 0 ends
     pools           POOL[P+1]
     backends        BACKEND[B+1], the row is the backend's stable id
@@ -158,6 +159,8 @@ class Conntrack(NamedTuple):
 
 class Steering(NamedTuple):
     """What one forwarding thread remembers between batches; it owns and writes all of it.
+
+    Columns of pools and backends are as long as those tables at least.
 
     conntrack  Conntrack of flows
     affinity   Conntrack of clients of frontends with session affinity

@@ -1,8 +1,9 @@
 """Ray: where nodes and ingresses run as actors. The only file of the plane that knows Ray.
 
-Law: Ray places, publishes and supervises; it never carries a request. Compiled tables are put into the object store
-once and mapped read-only by every actor; an actor that dies shows as ``AgentLostError`` and is started again by the
-control plane. All actors run on the machine of the driver, because the loopback addresses are there.
+Law: Ray places, publishes and supervises; it never carries a request. Whole tables are put into the object store once
+and mapped by every actor, a patch travels with the call that hands it over; an actor that dies shows as
+``AgentLostError`` and is started again by the control plane. All actors run on the machine of the driver, because the
+loopback addresses are there.
 """
 
 import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
@@ -21,11 +22,10 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kernels.layout import RANDOM, Fib, freeze
+from kernels.layout import RANDOM
 from kernels.warm import warm
 from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
-from plane.dns.names import Names
 from plane.errors import PlaneError
 from plane.ingress.edge import Edge
 from plane.ingress.server import NOBODY, Ingress
@@ -33,7 +33,6 @@ from plane.installed import Installed
 from plane.metrics import INGRESS_PORT
 from plane.model import Object
 from plane.node import Node
-from plane.nodetables import NodeTables
 from plane.pods.status import PodStatus
 from plane.routes import Routes
 from plane.statuses import node_name
@@ -50,8 +49,8 @@ class NodeActor:
         self.node = Node(node_name(number), number, plan)
         await self.node.start()
 
-    async def install(self, tables: NodeTables, names: Names) -> Installed:
-        return await self.node.install(tables._replace(fib=_frozen(tables.fib)), names)
+    async def install(self, *tables: Any) -> Installed:
+        return await self.node.install(*tables)
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.node.sync(pods)
@@ -103,11 +102,6 @@ class IngressActor:
 
     async def pid(self) -> int:
         return os.getpid()
-
-
-def _frozen(fib: Fib) -> Fib:
-    """The Fib with every array read-only, also those that came inside the message and not from shared memory."""
-    return Fib(fib.generation, *map(freeze, fib[1:]))
 
 
 class Agent:

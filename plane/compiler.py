@@ -1,8 +1,9 @@
 """All tables of one Snapshot after the other, for a plane that runs.
 
-Law: they are those that ``nodetables.compile``, ``names.compile`` and ``routes.compile`` make of the Snapshot from
-nothing; the time it takes goes by what differs from the Snapshot before, whatever number of Services there is besides.
-But for names: all of them are made again where a Service itself changes, and all headless ones where one of those does.
+Law: they are those that ``fib.compile``, ``health_checks``, ``names.compile`` and ``routes.compile`` make of the
+Snapshot from nothing, the Fib by way of a patch; the time it takes goes by what differs from the Snapshot before,
+whatever number of Services there is besides. But for names: all of them are made again where a Service itself changes,
+and all headless ones where one of those does.
 """
 
 from kernels.layout import RANDOM
@@ -50,8 +51,7 @@ class Compiler:
         finally:
             self._index.forget()
         if self._last is not None:
-            _, last_node_tables, last_names, last_routes = self._last
-            node_tables = last_node_tables if nodetables.equal(last_node_tables, node_tables) else node_tables
+            _, _, last_names, last_routes = self._last
             found_names = last_names if names.equal(last_names, found_names) else found_names
             found = last_routes if routes.equal(last_routes, found) else found
         self._last = snapshot, node_tables, found_names, found

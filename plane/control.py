@@ -26,6 +26,7 @@ from plane.dns.names import Names
 from plane.errors import NotReadyError, PlaneError
 from plane.ingressclass import served
 from plane.installed import Installed
+from plane.journal import Journal
 from plane.model import Key, Name, Object, Service, Snapshot, key_of
 from plane.nodetables import NodeTables
 from plane.pods.status import PodStatus
@@ -48,7 +49,7 @@ class AgentLostError(Exception):
 class NodeAgent(Protocol):
     """A node, wherever it runs (``plane.node.Node`` here, or an actor that holds one)."""
 
-    async def install(self, tables: Any, names: Any) -> Installed: ...
+    async def install(self, fib: Any, patch: Any, health: Any, names: Any) -> Installed: ...
     async def sync(self, pods: Sequence[Object]) -> None: ...
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
@@ -81,13 +82,20 @@ class Published:
     node_tables: NodeTables
     names: Names
     routes: Routes
-    shared_node_tables: Any
+    journal: Journal  # of the tables of nodes
     shared_names: Any
     shared_routes: Any
 
     @property
     def generation(self) -> int:
         return self.snapshot.generation
+
+    def for_node(self, last: "Published | None") -> tuple[Any, ...]:
+        """What ``NodeAgent.install`` is given where ``last`` has been installed, or nothing has."""
+        fib, patch = self.journal.since(last.node_tables.generation if last else None)
+        health = None if last and last.node_tables.health is self.node_tables.health else self.node_tables.health
+        names = None if last and last.names is self.names else self.shared_names
+        return fib, patch, health, names
 
 
 @dataclass
@@ -130,6 +138,8 @@ class ControlPlane:
         self.nodes: dict[int, Member] = {}
         self.ingresses: dict[int, Member] = {}
         self._published: Published | None = None
+        self._journal = Journal()
+        self._noted: NodeTables | None = None  # the last tables that are in it
         self._settled: Snapshot = self.store.snapshot
         self._progress = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -263,11 +273,20 @@ class ControlPlane:
         """What is published of a Snapshot; of what did not change, what agents have been handed already."""
         last = self._published
         tables, names, found = await asyncio.to_thread(self._compiler.compile, snapshot)
-        shared_tables = last.shared_node_tables if last and last.node_tables is tables else self.fleet.share(tables)
+        self._note(tables)
         shared_names = last.shared_names if last and last.names is names else self.fleet.share(names)
         shared_routes = last.shared_routes if last and last.routes is found else self.fleet.share(found)
         self._see_pods(snapshot)
-        return Published(snapshot, tables, names, found, shared_tables, shared_names, shared_routes)
+        return Published(snapshot, tables, names, found, self._journal, shared_names, shared_routes)
+
+    def _note(self, tables: NodeTables) -> None:
+        """Brings tables of nodes into the journal, also those of which nothing can be published for other reasons."""
+        if self._noted is tables:
+            return
+        self._noted = tables
+        self._journal = self._journal.noted(tables.patch)
+        if tables.whole is not None:
+            self._journal = self._journal.begun(self.fleet.share(tables.whole), tables.generation)
 
     def _see_pods(self, snapshot: Snapshot) -> None:
         for _, _, pod in self._pods.news(snapshot.rows("Pod")):
@@ -324,7 +343,7 @@ class ControlPlane:
         member.agent = agent = await self.fleet.start_node(member.number)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep(member, agent, ("node_tables", "names"), self._node_up))
+                group.create_task(self._keep(member, agent, self._hand_node, self._node_up))
                 group.create_task(self._place(member, agent))
                 group.create_task(self._listen(member, agent))
         finally:
@@ -333,18 +352,18 @@ class ControlPlane:
     async def _run_ingress(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_ingress(member.number)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep(member, agent, ("routes",)))
+            group.create_task(self._keep(member, agent, self._hand_ingress))
             group.create_task(self._watch(agent))
 
     async def _keep(
         self,
         member: Member,
         agent: Any,
-        tables: tuple[str, ...],
+        hand: Callable[[Any, Published, Published | None], Awaitable[Installed | None]],
         up: Callable[[Member], None] | None = None,
     ) -> None:
-        """Hands an agent the newest tables, which are fields of Published, and notes its acknowledgement."""
-        installed: list[Any] = [None for _ in tables]
+        """Hands an agent what is newest, and notes its acknowledgement."""
+        last: Published | None = None
         while True:
             async with self._progress:
                 await self._progress.wait_for(
@@ -353,11 +372,9 @@ class ControlPlane:
                 published = self._published
                 member.joining = True
             assert published is not None
-            newest = [getattr(published, name) for name in tables]
-            if not all(map(operator.is_, newest, installed)):
-                shared = [getattr(published, f"shared_{name}") for name in tables]
-                self._tell_problems(member, (await agent.install(*shared)).problems)
-                installed = newest
+            if installed := await hand(agent, published, last):
+                self._tell_problems(member, installed.problems)
+            last = published
             first = member.acknowledged is None
             async with self._progress:
                 member.acknowledged, member.joining = published.generation, False
@@ -369,6 +386,21 @@ class ControlPlane:
                 member.lives += 1
                 if up is not None:
                     up(member)
+
+    async def _hand_node(self, agent: NodeAgent, published: Published, last: Published | None) -> Installed | None:
+        """Hands a node what is new to it since ``last``; all of it where it turns out to have other tables."""
+        if last and last.node_tables is published.node_tables and last.names is published.names:
+            return None
+        installed = await agent.install(*published.for_node(last))
+        if installed.generation < published.node_tables.generation:
+            installed = await agent.install(*published.for_node(None))
+        return installed
+
+    async def _hand_ingress(
+        self, agent: IngressAgent, published: Published, last: Published | None
+    ) -> Installed | None:
+        """The same for an ingress."""
+        return None if last and last.routes is published.routes else await agent.install(published.shared_routes)
 
     def _tell_problems(self, member: Member, problems: tuple[str, ...]) -> None:
         """Says what a node could not do, once for as long as it cannot; every node may have the same to say."""

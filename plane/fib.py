@@ -1,20 +1,24 @@
 """The Fib of a Snapshot: what is wanted, in names, compiled to what is looked up, in integers. Pure.
 
-Law: equal Snapshots give equal bytes. A frontend is an address and port that a Service port is reached at: its
+Law: equal Snapshots steer alike. A frontend is an address and port that a Service port is reached at: its
 ClusterIP, its node port at every node's address, its external and load balancer addresses. Its pools hold the endpoints
 that a new flow may go to, for clients in the cluster and for those outside, and where policy or hints make a difference
 for each node (``plane.endpoints``). Every endpoint in any slice is a backend, because flows may still be going there;
-one that is in no pool drains, or is unready.
+one that is in no pool drains, or is unready. Where two Services are reached at one address and port, the one that is
+first by name is.
 
-A ``Compiler`` goes from Snapshot to Snapshot, and what it does in Python goes by what differs between them: it makes
-the parts of the Services that changed (``kernels.lb.parts``) and the rows of the backends that did; the rest it copies.
+A ``Compiler`` goes from Snapshot to Snapshot, and gives a patch (``kernels.lb.patches``): what it does goes by what
+differs between them. It makes the parts of the Services that changed (``kernels.lb.parts``) and the rows of the
+backends that did, each where it lies already, if it fits there. So in which rows what is found depends on what was
+there before, and in the Fib of one Snapshot alone all is in order, without gaps.
 """
 
 import hashlib
 import ipaddress
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -37,9 +41,11 @@ from kernels.layout import (
 )
 from kernels.lb import frontends
 from kernels.lb.forward import empty_fib
-from kernels.lb.parts import Edit, Part, Parts
+from kernels.lb.parts import Part, Parts, Placed
+from kernels.lb.patches import TABLES, Patch
 from kernels.lb.pools import Pools
 from kernels.lb.rings import Rings
+from kernels.lb.tables import Table
 from plane.addresses import int_to_ip
 from plane.endpointindex import Change, EndpointIndex
 from plane.frontends import (
@@ -55,23 +61,28 @@ from plane.frontends import (
 from plane.model import Endpoint, EndpointKey, Name, Object, Service, Snapshot
 from plane.rows import Followed
 
+Address = tuple[int, int, int]  # ip, port and protocol
+
+_weight_of = attrgetter("weight")
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 def compile(snapshot: Snapshot, algorithm: int = RANDOM) -> Fib:
     """All tables of ``layout.Fib``, read-only. ``algorithm`` is that of Services which name none."""
-    index = EndpointIndex()
-    return Compiler(algorithm).compile(snapshot, index, index.follow(snapshot))
+    compiler, index = Compiler(algorithm), EndpointIndex()
+    compiler.compile(snapshot, index, index.follow(snapshot))
+    return compiler.whole(snapshot.generation)
 
 
 class _Held(NamedTuple):
-    """What is remembered of a Service's part: the weights of the endpoints that its pools have, and its rings."""
+    """What is remembered of a Service: where its part lies, its rings, and weights of the endpoints that it uses."""
 
-    weights: dict[EndpointKey, int]
+    placed: Placed
     rings: tuple[int, ...]
+    weights: dict[EndpointKey, int]
 
 
-_NOTHING = _Held({}, ())
+_NOTHING = _Held(Placed(), (), {})
 
 
 class Compiler:
@@ -79,73 +90,85 @@ class Compiler:
 
     def __init__(self, algorithm: int = RANDOM):
         self._algorithm = algorithm
-        self._names: list[Name] = []  # of the Services, in the order of ``_parts``
         self._parts = Parts()
-        self._held: dict[Name, _Held] = {}  # of Services that have any
         self._rings = Rings()
+        self._backends, self._source_table = Table(BACKEND, 1), Table(RANGE)
+        self._frontend_index = Table(np.dtype(np.uint32))
+        self._claims = _Claims()
+        self._held: dict[Name, _Held] = {}  # of Services that have any
         self._sources = _Sources()
-        self._fib = empty_fib()
+        self._tables = (  # in the order of ``layout.Fib``
+            self._parts.frontends,
+            self._frontend_index,
+            self._parts.pools,
+            self._backends,
+            self._parts.members,
+            self._parts.weights,
+            self._rings.table,
+            self._source_table,
+            self._parts.ranges,
+        )
+        self._frontend_index.replace(empty_fib().frontend_index)
+        for table in self._tables:
+            table.taken()  # the empty Fib is what the first patch is for
 
-    def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Fib:
-        """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
-        fib, stale = self._fib, dict(change.endpoints)
-        backends = _placed(fib.backends, index, change)
+    def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change, since: int = 0) -> Patch:
+        """What makes the Fib that was compiled last, of generation ``since``, the Snapshot's.
+
+        The index has followed the Snapshot, and ``change`` is what came of it.
+        """
+        backends = _Edited(self._backends)
+        stale = dict(change.endpoints)
+        _place(backends, index, change)
         if change.services:
-            stale |= dict.fromkeys(self._remake(snapshot, index, change.services, backends))
-            tables = self._parts.tables()
-            rings = self._rings.lay(tables.pools, tables.held)
-            fib = fib._replace(
-                frontends=tables.frontends,
-                frontend_index=_frontend_index(tables.frontends, fib),
-                pools=freeze(tables.pools),
-                members=tables.members,
-                weights=tables.weights,
-                rings=rings,
-                ranges=tables.ranges,
-            )
-        if stale:
-            self._fill(backends, index, stale)
-            fib = fib._replace(backends=freeze(backends))
-        sources = self._sources.of(snapshot, index.nodes, anew=change.nodes)
-        self._fib = fib._replace(generation=snapshot.generation, sources=sources)
-        return self._fib
+            stale |= dict.fromkeys(self._remake(snapshot, index, change.services))
+        self._fill(backends, index, stale)
+        backends.note()
+        self._source_table.replace(self._sources.of(snapshot, index.nodes, anew=change.nodes))
+        runs = {name: runs for name, table in zip(TABLES, self._tables, strict=True) if (runs := table.taken())}
+        return Patch(since, snapshot.generation, tuple(len(table.rows) for table in self._tables), runs)
 
-    def _remake(
-        self, snapshot: Snapshot, index: EndpointIndex, names: Iterable[Name], backends: np.ndarray
-    ) -> set[EndpointKey]:
+    def whole(self, generation: int) -> Fib:
+        """The Fib that was compiled last."""
+        return Fib(generation, *(freeze(table.rows.copy()) for table in self._tables))
+
+    @property
+    def nbytes(self) -> int:
+        """What the Fib takes."""
+        return sum(table.rows.nbytes for table in self._tables)
+
+    def _remake(self, snapshot: Snapshot, index: EndpointIndex, names: Iterable[Name]) -> set[EndpointKey]:
         """Puts new parts in place of those of these Services; the endpoints that are used otherwise than before."""
         services = snapshot.rows("Service")
-        edits: list[Edit] = []
         stale: set[EndpointKey] = set()
-        others = False  # whether a Service came or went
+        reached_otherwise = False
         for name in sorted(names):
-            place = bisect_left(self._names, name)
-            last = place + (place < len(self._names) and self._names[place] == name)
-            before, held, parts = self._held.pop(name, _NOTHING), _NOTHING, []
-            if (obj := services.get(name)) is not None:
-                part, held = self._part(obj, index, backends)
-                parts.append(part)
-                if held != _NOTHING:
-                    self._held[name] = held
-            others |= last - place != len(parts)
-            if edits and edits[-1].last == place:
-                edits[-1] = Edit(edits[-1].first, last, edits[-1].parts + parts)
-            elif parts or place < last:
-                edits.append(Edit(place, last, parts))
-            for number in before.rings:
-                self._rings.release(number)
-            stale.update(_weighed_otherwise(before.weights, held.weights))
-        self._parts.edit(edits)
-        if others:
-            self._names = list(services)
+            before = self._held.pop(name, _NOTHING)
+            part, rings, weights = self._part(obj, index) if (obj := services.get(name)) else (Part(), (), {})
+            addresses = self._addresses(before.placed)
+            held = _Held(self._parts.put(part, before.placed), rings, weights)
+            reached_otherwise |= self._claims.replace(name, addresses, self._addresses(held.placed))
+            if held != _NOTHING:
+                self._held[name] = held
+            for first in before.rings:  # now, since most are held again
+                self._rings.release(first)
+            stale.update(_weighed_otherwise(before.weights, weights))
+        if reached_otherwise:
+            self._frontend_index.replace(frontends.build_index(self._parts.frontends.rows, self._claims.shadowed))
         return stale
 
-    def _part(self, obj: Object, index: EndpointIndex, backends: np.ndarray) -> tuple[Part, _Held]:
-        """The tables of one Service, and what is to be remembered of it."""
+    def _addresses(self, placed: Placed) -> dict[int, Address]:
+        """Where a Service is reached, by the rows of its frontends."""
+        first, room = placed.frontends
+        rows = self._parts.frontends.rows[first : first + room][["ip", "port", "proto"]].tolist()
+        return {row: address for row, address in enumerate(rows, start=first) if address[2]}
+
+    def _part(self, obj: Object, index: EndpointIndex) -> tuple[Part, tuple[int, ...], dict[EndpointKey, int]]:
+        """The tables of one Service, its rings, and the weights of the endpoints that its pools have."""
         service = Service.of(obj)
         endpoints = index.of_service((service.namespace, service.name))
         reached = list(frontends_of_service(0, service, endpoints, index.nodes))
-        pools, algorithm = Pools(backends, rings=self._rings), algorithm_of(service, self._algorithm)
+        pools, algorithm = Pools(self._backends.rows, rings=self._rings), algorithm_of(service, self._algorithm)
         slow_start_s = slow_start_of(service, algorithm)
         known: dict[int, int] = {}  # the pools of a port's choices, which several of its frontends have
 
@@ -162,21 +185,21 @@ class Compiler:
             affinity = (_affinity_number(each), service.affinity_s) if service.affinity_s else (0, 0)
             by_node = (INSIDE if len(each.inside) > 1 else 0) | (OUTSIDE if len(each.outside) > 1 else 0)
             where = ipv4(each.ip), each.port, PROTOCOLS[each.service_port.protocol], by_node
-            rows.append((*where, inside, outside, 0, *affinity, len(ranges), len(each.source_ranges), each.node))
+            served = any(weight for few, _ in (*each.inside, *each.outside) for weight in map(_weight_of, few))
+            rows.append((*where, inside, outside, served, *affinity, len(ranges), len(each.source_ranges), each.node))
             ranges += map(_range, each.source_ranges)
         every = {id(choices): choices for each in reached for choices in (each.inside, each.outside)}
         weights = {row[:3]: row.weight for choices in every.values() for few, _ in choices for row in few if row.weight}
-        part = Part(rows, pools.rows, pools.held, pools.members, pools.weights, ranges)
-        return part, _Held(weights, tuple(filter(None, pools.held)))
+        return Part(rows, pools.rows, pools.members, pools.weights, ranges), tuple(pools.held), weights
 
-    def _fill(self, backends: np.ndarray, index: EndpointIndex, keys: Iterable[EndpointKey]) -> None:
+    def _fill(self, backends: "_Edited", index: EndpointIndex, keys: Iterable[EndpointKey]) -> None:
         """Sets weight, node and state of these endpoints, of those that have an id; addresses are there already."""
         nodes = {node.name: node.number for node in index.nodes}
         there = [(number, key) for key in keys if (number := index.ids.get(key))]
-        reached = (backends["proto"][[number for number, _ in there]] > 0).tolist()
+        reached = (self._backends.rows["proto"][[number for number, _ in there]] > 0).tolist()
         there = [each for each, is_reached in zip(there, reached, strict=True) if is_reached]
         rows = [self._standing(index, key, nodes) for _, key in there]
-        _set(backends, [number for number, _ in there], ("weight", "node", "state"), rows)
+        backends.set([number for number, _ in there], ("weight", "node", "state"), rows)
 
     def _standing(self, index: EndpointIndex, key: EndpointKey, nodes: Mapping[str, int]) -> tuple[int, int, int]:
         """(weight, node, state) of an endpoint that is in some slice: READY where a pool has it."""
@@ -199,21 +222,41 @@ def _weighed_otherwise(one: Mapping[EndpointKey, int], other: Mapping[EndpointKe
     return {key for key, _ in one.items() ^ other.items()}
 
 
-def _placed(before: np.ndarray, index: EndpointIndex, change: Change) -> np.ndarray:
-    """BACKEND[B+1] with the addresses of endpoints by their ids as they are now: what rings follow from.
+class _Edited:
+    """A table of which some columns of some rows are set, one set after the other."""
+
+    def __init__(self, table: Table):
+        self._table = table
+        self._before: dict[int, bytes] = {}
+
+    def set(self, numbers: list[int], names: Sequence[str], values: Sequence[tuple[int, ...]]) -> None:
+        """Sets these columns of these rows."""
+        self._table.lengthen(max(numbers, default=0) + 1)
+        rows = self._table.rows
+        new = [number for number in numbers if number not in self._before]
+        self._before.update(zip(new, map(bytes, rows[new]), strict=True))
+        columns = np.array(values, np.int64).reshape(-1, len(names)).T
+        for name, column in zip(names, columns, strict=True):
+            rows[name][numbers] = column
+
+    def note(self) -> None:
+        """Notes the rows that are not what they were."""
+        numbers = sorted(self._before)
+        for number, row in zip(numbers, map(bytes, self._table.rows[numbers]), strict=True):
+            if row != self._before[number]:
+                self._table.note(number, number + 1)
+
+
+def _place(backends: _Edited, index: EndpointIndex, change: Change) -> None:
+    """Sets the addresses of endpoints by their ids as they are now: what rings follow from.
 
     A row without an address is that of an endpoint which is in no slice, or which we can't reach.
     """
+    whole = BACKEND.names or ()
+    backends.set(change.freed, whole, [(0,) * len(whole)] * len(change.freed))
     there = [(number, key) for key in change.endpoints if (number := index.ids.get(key))]
-    numbers = [number for number, _ in there]
-    size = max(len(before), max(numbers, default=0) + 1)
-    if size - 1 in change.freed and size - 1 not in numbers:
-        size = max(index.ids.values(), default=0) + 1
-    table = before[:size].copy() if size <= len(before) else np.append(before, np.zeros(size - len(before), BACKEND))
-    table[[number for number in change.freed if number < size]] = np.zeros((), BACKEND)
-    table[numbers] = np.zeros((), BACKEND)
-    _set(table, numbers, ("ip", "port", "proto"), [_address_of(key, index) for _, key in there])
-    return table
+    rows = [(*_address_of(key, index), 0, 0, 0) for _, key in there]
+    backends.set([number for number, _ in there], ("ip", "port", "proto", "weight", "node", "state"), rows)
 
 
 def _address_of(key: EndpointKey, index: EndpointIndex) -> tuple[int, int, int]:
@@ -222,17 +265,29 @@ def _address_of(key: EndpointKey, index: EndpointIndex) -> tuple[int, int, int]:
     return (ip, port, PROTOCOLS[protocol]) if ip else (0, 0, 0)
 
 
-def _set(table: np.ndarray, numbers: list[int], names: Sequence[str], rows: Sequence[tuple[int, ...]]) -> None:
-    """Sets these columns of these rows."""
-    columns = np.array(rows, np.int64).reshape(-1, len(names)).T
-    for name, column in zip(names, columns, strict=True):
-        table[name][numbers] = column
+class _Claims:
+    """Which Services want to be reached where, and which of them are not, for another is."""
 
+    def __init__(self) -> None:
+        self._claims: dict[Address, list[tuple[Name, int]]] = {}  # with the row of the frontend
+        self.shadowed: set[int] = set()  # rows that are not found
 
-def _frontend_index(table: np.ndarray, last: Fib) -> np.ndarray:
-    """The index of these frontends: the last one for as long as they are reached at the same addresses."""
-    same = all(np.array_equal(table[name], last.frontends[name]) for name in ("ip", "port", "proto"))
-    return last.frontend_index if same else frontends.build_index(table)
+    def replace(self, name: Name, before: Mapping[int, Address], now: Mapping[int, Address]) -> bool:
+        """Has a Service claim addresses, by row, instead of those before; whether that makes any difference."""
+        if before == now:
+            return False
+        for row, address in before.items():
+            self._claims[address].remove((name, row))
+            self.shadowed.discard(row)
+        for row, address in now.items():
+            self._claims.setdefault(address, []).append((name, row))
+        for address in {*before.values(), *now.values()}:
+            if claims := sorted(self._claims[address]):
+                self.shadowed.discard(claims[0][1])
+                self.shadowed.update(row for _, row in claims[1:])
+            else:
+                del self._claims[address]
+        return True
 
 
 def _pool(
@@ -241,34 +296,21 @@ def _pool(
     return algorithm, [index.ids[row[:3]] for row in endpoints], [row.weight for row in endpoints], otherwise
 
 
-def service_names(snapshot: Snapshot) -> tuple[str, ...]:
-    """``namespace/name`` of the Services of a Snapshot by the rows that ``FRONTEND.service`` means; row 0 is none."""
-    return ("", *(Service.of(obj).full_name for obj in snapshot.all("Service")))
-
-
 def equal(one: Fib, other: Fib) -> bool:
-    """Whether two Fibs steer alike: the same but for their generation."""
-    return all(map(_same, one[1:], other[1:]))
-
-
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two tables of one kind hold the same; as bytes, which are compared much faster than fields."""
-    return one is other or (len(one) == len(other) and np.array_equal(one.view(np.uint8), other.view(np.uint8)))
+    """Whether two Fibs steer alike, whatever their generation and the rows in which they have it."""
+    rings = zip(_pools(one), _pools(other), strict=True)
+    return dump(one) == dump(other) and all(
+        np.array_equal(_ring(one, left), _ring(other, right)) for (_, left), (_, right) in rings
+    )
 
 
 def dump(fib: Fib) -> str:
-    """The Fib as text for people and expectations: equal text for Fibs that steer alike, whatever their generation."""
+    """The Fib as text for people and expectations: equal text for Fibs that steer alike, but for the order in rings."""
     lines: list[str] = []
-    order = np.argsort(fib.frontends[1:], order=("ip", "port", "proto")) + 1
-    for row in fib.frontends[order]:
-        sides = {"inside": INSIDE, "outside": OUTSIDE} if row["inside"] != row["outside"] else {"anyone": INSIDE}
-        lines.append(f"{_address(row)} service {row['service']}{_traits(fib, row)}")
-        for side, flag in sides.items():
-            first = int(row["outside" if side == "outside" else "inside"])
-            last = first + (highest_node(fib) if row["by_node"] & flag else 0)
-            for pool in range(first, last + 1):
-                at = f" at node {pool - first}" if first < last else ""
-                lines += _pool_lines(fib, pool, f"{side}{at}")
+    for row in _reached(fib):
+        lines.append(f"{_address(row)}{_traits(fib, row)}")
+        for whom, pool in _pools_of(fib, row):
+            lines += _pool_lines(fib, pool, whom)
     for number in np.flatnonzero(fib.backends["state"]):
         row = fib.backends[number]
         state = BACKEND_STATES[row["state"]].lower()
@@ -277,9 +319,34 @@ def dump(fib: Fib) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def highest_node(fib: Fib) -> int:
+def highest_node(frontends: np.ndarray, sources: np.ndarray) -> int:
     """N of the last node there is, 0 for none."""
-    return int(max(fib.frontends["node"].max(), fib.sources["node"].max(initial=0)))
+    return int(max(frontends["node"].max(initial=0), sources["node"].max(initial=0)))
+
+
+def _reached(fib: Fib) -> np.ndarray:
+    """The frontends that are found, by address."""
+    rows = fib.frontends[fib.frontend_index[fib.frontend_index > 0]]
+    return rows[np.argsort(rows, order=("ip", "port", "proto"))]
+
+
+def _pools(fib: Fib) -> Iterator[tuple[str, int]]:
+    return chain.from_iterable(_pools_of(fib, row) for row in _reached(fib))
+
+
+def _pools_of(fib: Fib, row: np.void) -> Iterator[tuple[str, int]]:
+    """The pools of a frontend: for whom, and the row."""
+    sides = {"inside": INSIDE, "outside": OUTSIDE} if row["inside"] != row["outside"] else {"anyone": INSIDE}
+    for side, flag in sides.items():
+        first = int(row["outside" if side == "outside" else "inside"])
+        last = first + (highest_node(fib.frontends, fib.sources) if row["by_node"] & flag else 0)
+        for pool in range(first, last + 1):
+            yield side + (f" at node {pool - first}" if first < last else ""), pool
+
+
+def _ring(fib: Fib, number: int) -> np.ndarray:
+    pool = fib.pools[number]
+    return fib.rings[int(pool["first_slot"]) :][: int(pool["slots"])]
 
 
 def _traits(fib: Fib, row: np.void) -> str:
@@ -298,7 +365,7 @@ def _pool_lines(fib: Fib, number: int, whom: str) -> Iterator[str]:
     traits = f" slow start {pool['slow_start_s']} s" if pool["slow_start_s"] else ""
     traits += "" if count else f" {OUTCOMES[pool['otherwise']]}"
     yield f"  {whom} {ALGORITHMS[pool['algorithm']]}{traits}"
-    owned = np.bincount(fib.rings[int(pool["first_slot"]) :][:slots], minlength=len(fib.backends))
+    owned = np.bincount(_ring(fib, number), minlength=len(fib.backends))
     for member, weight in zip(fib.members[first:][:count], fib.weights[first:][:count], strict=True):
         share = (f" weight {weight}" if weight != 1 else "") + (f" {owned[member]}/{slots} slots" if slots else "")
         yield f"    -> {member} {_address(fib.backends[member])}{share}"

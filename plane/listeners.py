@@ -15,15 +15,15 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import layout
-from kernels.layout import TCP, UDP, Fib, Relay
+from kernels.layout import TCP, UDP, Relay
 from kernels.net import datagrams, shared, syscalls
 from kernels.net import relay as connections
 from plane.addresses import AddressPlan, int_to_ip
 from plane.errors import PlaneError
-from plane.fib import highest_node
 from plane.reuseport import by_client, by_flow
 from plane.sharing import SHARE_FROM, SHARE_UNTIL, claim
 
+COLUMNS = ("ip", "port", "proto", "node", "served", "affinity")  # of FRONTEND
 BACKLOG = 4096
 DATAGRAMS_BYTES = 1 << 22  # that may wait in a listener; Linux gives less where net.core.rmem_max is less
 REMEDIES = {
@@ -60,9 +60,11 @@ class Wanted(NamedTuple):
     shared: dict[Frontend, np.ndarray]
 
 
-def wanted(fib: Fib, node: int, plan: AddressPlan, have: Collection[Frontend], *, share_udp: bool = True) -> Wanted:
-    """What node N is to listen on that listens on ``have`` now."""
-    rows = fib.frontends[_with_endpoints(fib) & np.isin(fib.frontends["node"], (0, node))]
+def wanted(
+    frontends: np.ndarray, node: int, plan: AddressPlan, have: Collection[Frontend], *, share_udp: bool = True
+) -> Wanted:
+    """What node N is to listen on for FRONTEND[…] that listens on ``have`` now; it follows from COLUMNS of them."""
+    rows = frontends[(frontends["served"] > 0) & np.isin(frontends["node"], (0, node))]
     own, chosen = np.ones(len(rows), bool), {}
     for each in _worth_sharing(rows, plan, {frontend for frontend in have if not frontend.ip}):
         if each.proto == TCP or share_udp:
@@ -72,18 +74,6 @@ def wanted(fib: Fib, node: int, plan: AddressPlan, have: Collection[Frontend], *
     columns = (rows[name][own].tolist() for name in ("ip", "port", "proto", "affinity"))
     each_own = {Frontend(ip, port, proto): bool(affinity) for ip, port, proto, affinity in zip(*columns, strict=True)}
     return Wanted(each_own, chosen)
-
-
-def _with_endpoints(fib: Fib) -> np.ndarray:
-    """Which rows of the Fib's frontends some client would be given an endpoint at, bool[F+1]."""
-    rows, nodes = fib.frontends, highest_node(fib)
-    before = np.concatenate([[0], np.cumsum(fib.pools["members"])])  # members of the pools before each
-    some = np.zeros(len(rows), bool)
-    for side, flag in (("inside", layout.INSIDE), ("outside", layout.OUTSIDE)):
-        first = rows[side].astype(np.int64)
-        last = np.minimum(first + np.where(rows["by_node"] & flag, nodes, 0), len(fib.pools) - 1)
-        some |= before[last + 1] > before[first]
-    return some
 
 
 def _worth_sharing(rows: np.ndarray, plan: AddressPlan, have: Collection[Frontend]) -> list[Frontend]:

@@ -8,20 +8,22 @@ never stands still.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain
 
 import numpy as np
 
+from kernels.layout import Fib
+from kernels.lb.patches import Patch
 from plane import relaymetrics
 from plane.addresses import AddressPlan
 from plane.dns.names import NO_NAMES, Names
 from plane.dns.server import DnsServer
 from plane.errors import PlaneError
-from plane.healthchecks import HealthServer
+from plane.healthchecks import HealthCheck, HealthServer
 from plane.installed import Installed
 from plane.metrics import NODE_PORT, Exposition
 from plane.model import Object
-from plane.nodetables import NodeTables
 from plane.pods.pod import Pod, grace_of
 from plane.pods.probes import Prober
 from plane.pods.status import PodStatus
@@ -40,7 +42,9 @@ class Node:
         self._exposition = Exposition(
             plan.node(number), NODE_PORT, lambda: relaymetrics.collect(self._proxy), blocking=True
         )
-        self._problems: tuple[str, ...] = ()
+        self._problems: dict[str, tuple[str, ...]] = {"metrics": (), "relay": (), "health": (), "names": ()}
+        self._checks: Collection[HealthCheck] = ()
+        self._names = NO_NAMES
         self._dns = DnsServer(plan.node(number))
         self._installing = asyncio.Lock()
         self._prober = Prober(plan.node(number))
@@ -55,16 +59,32 @@ class Node:
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._proxy.start)
         await self._prober.open()
-        self._problems = tuple(filter(None, (await self._exposition.start(),)))
+        self._problems["metrics"] = tuple(filter(None, (await self._exposition.start(),)))
 
-    async def install(self, tables: NodeTables, names: Names = NO_NAMES) -> Installed:
-        """Puts tables and names in force unless newer ones are, and listens where it can."""
+    async def install(
+        self,
+        fib: Fib | None = None,
+        patch: Patch | None = None,
+        health: Collection[HealthCheck] | None = None,
+        names: Names | None = None,
+    ) -> Installed:
+        """Puts tables, as ``Proxy.install`` has them, and names in force, and listens where it can.
+
+        What is None stays as it is. Where the Fib that comes of it is refused, so is the rest.
+        """
         async with self._installing:
-            installed = await asyncio.to_thread(self._proxy.install, tables.fib)
-            if installed.generation != tables.generation:
-                return installed
-            problems = self._problems + installed.problems + await self._health.install(tables.health)
-            return Installed(installed.generation, problems + await self._dns.install(names))
+            if newest := patch or fib:
+                installed = await asyncio.to_thread(self._proxy.install, fib, patch)
+                if installed.generation != newest.generation:
+                    return installed
+                self._problems["relay"] = installed.problems
+            if health is not None or self._problems["health"]:
+                self._checks = self._checks if health is None else health
+                self._problems["health"] = await self._health.install(self._checks)
+            if names is not None or self._problems["names"]:
+                self._names = self._names if names is None else names
+                self._problems["names"] = await self._dns.install(self._names)
+            return Installed(self._proxy.generation, tuple(chain.from_iterable(self._problems.values())))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.

@@ -1,8 +1,9 @@
 """The Service proxy of one node: connections and datagrams to Services, carried to pods by the compiled relay.
 
-Law: one thread owns everything the relay writes. What is in force is one tuple (Fib, Steering, Relay), replaced by one
-assignment between two breaths; whatever other threads want to know or change is done there too. So a change needs no
-lock on the data path, and a connection that is open never notices one.
+Law: one thread owns everything the relay writes. What is in force is one tuple (Fib, Steering, Relay). The Fib is this
+proxy's own, and patched where it lies between two breaths, when nobody reads it; whatever other threads want to know or
+change is done there too. So a change needs no lock on the data path, a connection that is open never notices one, and
+what it costs goes by the rows that it changes. One that fails is undone.
 """
 
 import logging
@@ -20,7 +21,8 @@ import numpy as np
 
 from kernels import layout
 from kernels.layout import Fib, Relay, Steering
-from kernels.lb.forward import create_steering, empty_fib
+from kernels.lb.forward import create_steering
+from kernels.lb.patches import Patch, Replica, between, patched
 from kernels.net import relay as kernel
 from kernels.net import udpflows
 from plane import listeners
@@ -83,10 +85,12 @@ class Proxy:
             ip_to_int(plan.node(node)),
             int(connect_timeout_s * 1e9),
         )
-        fib = _read_only(empty_fib())
+        self._replica = Replica()
+        fib = self._replica.fib
         self._in_force = InForce(fib, create_steering(fib, 2 * connections), relay)
         self._listeners: dict[Frontend, Listener] = {}
-        self._nodes = 1  # that share the listeners
+        self._listens_everywhere = True  # where the last install wanted it to
+        self._highest_node = 0
         self._changing = threading.Lock()  # one start, install or stop at a time
         self._thread: threading.Thread | None = None
         self._epoll: select.epoll | None = None
@@ -139,31 +143,52 @@ class Proxy:
             if self._refuser is not None:
                 self._refuser.close()
 
-    def install(self, fib: Fib) -> Installed:
-        """Put a Fib in force and listen on its frontends; any thread may call it.
+    def install(self, fib: Fib | None, patch: Patch | None = None) -> Installed:
+        """Put a Fib in force, or what a patch makes of it, and listen on its frontends; any thread may call it.
 
-        An older one than that in force is refused. When this returns, the swap is done and every new frontend listens,
-        but for those whose address and port can't be bound: they are named in ``problems``, and are tried again at the
-        next install. Listeners of frontends that are gone have been emptied and closed.
+        Without a Fib the patch is for the one that is in force, or, where it says so, for the empty one. A patch for
+        another, and a Fib that is older than that in force, is refused. When this returns, the swap is done and every
+        new frontend listens, but for those whose address and port can't be bound: they are named in ``problems``, and
+        are tried again at the next install. Listeners of frontends that are gone have been emptied and closed.
 
         Raises PlaneError, and changes nothing, where the relay does not run.
         """
         with self._changing:
             if self._thread is None or self._epoll is None:
                 raise PlaneError(f"{self._name}: not running, so nothing can be installed")
-            if fib.generation < self.generation:
+            whole = patched(fib, patch) if fib is not None or patch is None or not patch.before else None
+            step = patch if whole is None else between(self._in_force.fib, whole)
+            if step is None or step.before != self.generation or step.generation < self.generation:
                 return Installed(self.generation)
-            self._nodes = max(highest_node(fib), 1)
-            have = self._listeners.keys()
-            wanted = listeners.wanted(fib, self._node, self._plan, have, share_udp=self._refuser is not None)
-            sockets, listening, problems = listeners.opened(wanted, have, self._plan, self._nodes)
-            gone = tuple(have - listening)
-            fib, pools_before = _read_only(fib), _same_pools(self._in_force.fib, fib)
+            change = self._change(step, is_whole=whole is not None)
+            sockets, gone, problems, everywhere = self._listening_under(change)
             try:
-                return Installed(self._between_breaths(lambda: self._swap(fib, pools_before, sockets, gone)), problems)
+                generation = self._between_breaths(lambda: self._swap(change, sockets, gone))
             except BaseException:
                 listeners.close_all(sockets.values())
                 raise
+            self._highest_node, self._listens_everywhere = change.highest_node, everywhere
+            return Installed(generation, problems)
+
+    def _change(self, patch: Patch, *, is_whole: bool) -> "_Change":
+        """What is to be known of a patch; one that is whole may have other nodes, whatever else it has."""
+        frontends = _Rows(*self._replica.rows("frontends", patch))
+        highest = max(self._highest_node, int(frontends.now["node"].max(initial=0)))
+        if is_whole or "sources" in patch.runs:
+            highest = highest_node(*(self._replica.table(name, patch) for name in ("frontends", "sources")))
+        return _Change(patch, frontends, _Rows(*self._replica.rows("backends", patch)), highest)
+
+    def _listening_under(self, change: "_Change") -> "_Listening":
+        """What is to be done about listeners: nothing for as long as they are where the same frontends want them."""
+        _, was, now = change.frontends
+        same = all(np.array_equal(was[name], now[name]) for name in listeners.COLUMNS)
+        if same and self._listens_everywhere:
+            return _Listening({}, (), (), everywhere=True)
+        table, have = self._replica.table("frontends", change.patch), self._listeners.keys()
+        wanted = listeners.wanted(table, self._node, self._plan, have, share_udp=self._refuser is not None)
+        sockets, listening, problems = listeners.opened(wanted, have, self._plan, max(change.highest_node, 1))
+        everywhere = listening >= {*wanted.own, *wanted.shared}
+        return _Listening(sockets, tuple(have - listening), problems, everywhere)
 
     def recorded(self) -> dict[str, np.ndarray]:
         """The last connections, oldest first, as columns of the fields of ``layout.RECORD``."""
@@ -291,57 +316,61 @@ class Proxy:
         return {name: column[order] for name, column in columns.items()}
 
     def _swap(
-        self,
-        fib: Fib,
-        pools_before: np.ndarray,
-        sockets: Mapping[Frontend, tuple[socket.socket, ...]],
-        gone: Collection[Frontend],
+        self, change: "_Change", sockets: Mapping[Frontend, tuple[socket.socket, ...]], gone: Collection[Frontend]
     ) -> int:
         """Empty the listeners that go, watch those that come, and put the Fib in force."""
         self._drain(gone)
         relay = listeners.with_room(self._in_force.relay, len(self._listeners) + len(sockets))
         added = listeners.hand_over(relay, sockets)
+        undo = None
         try:
             self._withdraw(gone, added)
-            udpflows.forget_gone(fib, self._in_force.steering, relay)
-            self._in_force = InForce(fib, self._steering_under(fib, pools_before, relay), relay)
+            steering = _with_room(self._in_force.steering, change.patch.lengths)
+            news = self._remembered(change, steering)
+            undo = self._replica.apply(change.patch)
+            udpflows.forget_gone(self._replica.fib, steering, relay)
         except BaseException:  # whose sockets are closed then
+            if undo is not None:
+                self._replica.apply(undo)
+                self._in_force = self._in_force._replace(fib=self._replica.fib)
             for frontend, listener in added.items():
                 listeners.take_back(relay, frontend, listener)
             raise
+        for column, rows, values in news:
+            column[rows] = values
+        self._in_force = InForce(self._replica.fib, steering, relay)
+        self._warm_up()
         self._listeners |= added
         self._close(gone)
         return self.generation
 
-    def _steering_under(self, fib: Fib, pools_before: np.ndarray, relay: Relay) -> Steering:
-        """What is remembered, as far as it means something under a new Fib."""
-        steering = self._in_force.steering
-        turns = np.where(pools_before[:, None] > 0, steering.turns[pools_before], np.int64(0))
-        active, ready_ns = self._counted(fib, relay), self._ready_since(fib, time.monotonic_ns())
-        warm_ns = np.full(1, ready_ns.max() + int(fib.pools["slow_start_s"].max()) * 1_000_000_000)
-        return steering._replace(turns=turns, active=active, ready_ns=ready_ns, warm_ns=warm_ns)
+    def _remembered(self, change: "_Change", steering: Steering) -> list[tuple[np.ndarray, np.ndarray, Any]]:
+        """What is remembered otherwise from a change on: columns, rows of them, and what is to be there."""
+        rows, before = _same_pools(*change.frontends[1:], self._highest_node, change.highest_node)
+        rows, before = rows[rows < len(steering.turns)], before[rows < len(steering.turns)]
+        known = (before > 0) & (before < len(steering.turns))
+        numbers, was, now = change.backends
+        moved = np.any([was[name] != now[name] for name in ("ip", "port", "proto")], axis=0)
+        was_ready = ~moved & (was["state"] == layout.READY)
+        # With the first Fib all are equally new, and so nobody is held back.
+        since = np.where(was_ready, steering.ready_ns[numbers], np.int64(time.monotonic_ns()))
+        connections = self._in_force.relay.connections
+        live = np.flatnonzero(connections["state"] != layout.FREE) if moved.any() else np.zeros(0, np.intp)
+        lost = live[np.isin(connections["backend"][live], numbers[moved])]
+        return [
+            (steering.turns, rows, 0),
+            (steering.turns, rows[known], steering.turns[before[known]]),
+            (steering.ready_ns, numbers, np.where(now["state"] == layout.READY, since, np.int64(0))),
+            (steering.active, numbers[moved], 0),
+            (connections["backend"], lost, 0),  # their ids have other endpoints now, so they count nowhere
+        ]
 
-    def _counted(self, fib: Fib, relay: Relay) -> np.ndarray:
-        """Steering.active under a new Fib. A connection whose backend's id has another endpoint now counts nowhere."""
-        old, rows = self._in_force.fib.backends, relay.connections
-        live = np.flatnonzero(rows["state"] != layout.FREE)
-        ids = rows["backend"][live]
-        beyond = ids >= min(len(old), len(fib.backends))
-        ids = np.where(beyond, 0, ids)
-        moved = beyond | np.any([old[name][ids] != fib.backends[name][ids] for name in ("ip", "port", "proto")], axis=0)
-        rows["backend"][live[moved]] = 0
-        backends = np.concatenate([rows["backend"][live], udpflows.backends_in_use(relay.datagrams)])
-        return np.bincount(backends, minlength=len(fib.backends)).astype(np.int32)
-
-    def _ready_since(self, fib: Fib, now_ns: int) -> np.ndarray:
-        """Steering.ready_ns under a new Fib. With the first one all are equally new, and so nobody is held back."""
-        old, before = self._in_force.fib.backends, self._in_force.steering.ready_ns
-        since = np.full(len(fib.backends), now_ns, np.int64)
-        both = slice(min(len(old), len(since)))
-        same = np.all([old[name][both] == fib.backends[name][both] for name in ("ip", "port", "proto")], axis=0)
-        was_ready = same & (old["state"][both] == layout.READY)
-        since[both] = np.where(was_ready, before[both], since[both])
-        return np.where(fib.backends["state"] == layout.READY, since, np.int64(0))
+    def _warm_up(self) -> None:
+        """Notes from when on nobody is new to a pool with slow start."""
+        fib, steering, _ = self._in_force
+        slowest_s = int(fib.pools["slow_start_s"].max())
+        if slowest_s:
+            steering.warm_ns[0] = steering.ready_ns[: len(fib.backends)].max() + slowest_s * 1_000_000_000
 
     def _drain(self, frontends: Collection[Frontend]) -> None:
         """Take what waits in these frontends' queues, as far as the tables have room for it."""
@@ -394,42 +423,71 @@ def _waking() -> tuple[select.epoll, int]:
         raise
 
 
-def _read_only(fib: Fib) -> Fib:
-    """The same tables in the one form that the kernels are compiled for."""
+class _Rows(NamedTuple):
+    """Rows of a table that a patch has: their numbers, what they are, and what they will be."""
 
-    def frozen(array: np.ndarray) -> np.ndarray:
-        return layout.freeze(np.require(array, requirements=["C", "A"]).view())
+    numbers: np.ndarray
+    was: np.ndarray
+    now: np.ndarray
 
-    return Fib(int(fib.generation), *(frozen(array) for array in fib[1:]))
+
+class _Change(NamedTuple):
+    """A patch, and what is to be known of it before it is applied."""
+
+    patch: Patch
+    frontends: _Rows
+    backends: _Rows
+    highest_node: int
 
 
-def _same_pools(old: Fib, new: Fib) -> np.ndarray:
-    """For each pool of ``new`` the one that the same frontend has in ``old``; 0 for none."""
-    columns = ("ip", "port", "proto", "by_node", "inside", "outside")
-    if len(old.pools) == len(new.pools) and all(
-        np.array_equal(old.frontends[name], new.frontends[name]) for name in columns
-    ):
-        return np.arange(len(new.pools))
-    rows, nodes = _same_frontends(old, new), highest_node(new)
-    was, now = old.frontends[rows], new.frontends
+class _Listening(NamedTuple):
+    """Sockets that are to listen, frontends that are to be listened on no more, and what cannot be, see ``Opened``."""
+
+    sockets: dict[Frontend, tuple[socket.socket, ...]]
+    gone: tuple[Frontend, ...]
+    problems: tuple[str, ...]
+    everywhere: bool
+
+
+def _with_room(steering: Steering, lengths: tuple[int, ...]) -> Steering:
+    """With room for so many pools and backends, and for some more."""
+    _, _, pools, backends, *_ = lengths
+    return steering._replace(
+        turns=_lengthened(steering.turns, pools),
+        active=_lengthened(steering.active, backends),
+        ready_ns=_lengthened(steering.ready_ns, backends),
+    )
+
+
+def _lengthened(array: np.ndarray, length: int) -> np.ndarray:
+    if length <= len(array):
+        return array
+    longer = np.zeros((length + length // 4, *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+def _same_pools(was: np.ndarray, now: np.ndarray, nodes_before: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pools of FRONTEND[…] that are now, and for each the one that the same frontend had before; 0 for none.
+
+    A pool that several frontends share comes several times. ``nodes`` is N of the last node there is.
+    """
+    now = now[now["proto"] > 0]
+    was = np.concatenate([np.zeros(1, was.dtype), was[was["proto"] > 0]])
+    was = was[_same_frontends(was, now)]
     sides = (("inside", layout.INSIDE), ("outside", layout.OUTSIDE))
-    places = np.stack([now[side] for side, _ in sides], axis=1).astype(np.int64)
-    sources = np.stack([was[side] for side, _ in sides], axis=1).astype(np.int64)
-    several = np.stack([was["by_node"] & now["by_node"] & flag for _, flag in sides], axis=1) > 0
-    counts = np.where(rows[:, None] > 0, np.where(several, nodes + 1, 1), 0).ravel()
+    firsts, sources = (np.array([rows[side] for side, _ in sides], np.int64).T.ravel() for rows in (now, was))
+    several, had = (np.array([rows["by_node"] & flag for _, flag in sides]).T.ravel() > 0 for rows in (now, was))
+    counts = np.where(several, nodes + 1, 1)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, … for each run of pools
-    places, sources = (np.repeat(first.ravel(), counts) + within for first in (places, sources))
-    there = (places < len(new.pools)) & (sources < len(old.pools))
-    before = np.zeros(len(new.pools), np.intp)
-    before[places[there]] = sources[there]
-    return before
+    known = np.repeat(np.repeat(was["proto"] > 0, 2), counts) & (within <= np.repeat(had, counts) * nodes_before)
+    return np.repeat(firsts, counts) + within, np.where(known, np.repeat(sources, counts) + within, 0)
 
 
-def _same_frontends(old: Fib, new: Fib) -> np.ndarray:
-    """For each frontend of ``new`` the row of ``old`` with its address, port and protocol, the last; 0 for none."""
+def _same_frontends(was: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """For each frontend of ``now`` the row of ``was`` with its address, port and protocol, the last; 0 for none."""
     before, names = (
-        rows["ip"].astype(np.int64) << 24 | rows["port"].astype(np.int64) << 8 | rows["proto"]
-        for rows in (old.frontends, new.frontends)
+        rows["ip"].astype(np.int64) << 24 | rows["port"].astype(np.int64) << 8 | rows["proto"] for rows in (was, now)
     )
     order = np.argsort(before, kind="stable")
     found = order[np.searchsorted(before[order], names, side="right") - 1]

@@ -6,13 +6,16 @@ and at no more, whichever of the two is the older, and whatever lies between the
 """
 
 import operator
+import weakref
 from bisect import bisect_right
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from itertools import chain, dropwhile
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Any)
 V = TypeVar("V")
+
+News = tuple[K, V | None, V | None]  # key, value before, value now
 
 CHUNK = 128  # pairs; up to twice as many before it is split
 _ABSENT: Any = object()
@@ -26,9 +29,10 @@ def _first(chunk: dict[K, V]) -> K:
 class Rows(Mapping[K, V], Generic[K, V]):
     """Pairs in order of their keys. ``changed`` makes the next version."""
 
-    __slots__ = ("_chunks", "_firsts", "_length")
+    __slots__ = ("__weakref__", "_chunks", "_firsts", "_length", "_news")
 
     def __init__(self, pairs: Mapping[K, V] | Iterable[tuple[K, V]] = ()):
+        self._news: tuple[weakref.ref[Rows[K, V]], list[News[K, V]]] | None = None  # see ``differences``
         self._chunks = _split(dict(sorted(dict(pairs).items(), key=_key)))
         self._firsts = list(map(_first, self._chunks))
         self._length = sum(map(len, self._chunks))
@@ -103,9 +107,9 @@ class Followed(Generic[K, V]):
     def __init__(self) -> None:
         self._seen: Mapping[K, V] = {}
 
-    def news(self, rows: Mapping[K, V]) -> list[tuple[K, V | None, V | None]]:
+    def news(self, rows: Mapping[K, V]) -> Sequence[News[K, V]]:
         """The ``differences`` to the rows of the last call; to none, at first."""
-        found = list(differences(self._seen, rows))
+        found = tuple(differences(self._seen, rows))
         self._seen = rows
         return found
 
@@ -122,19 +126,28 @@ class _Values(ValuesView[V]):
         return chain.from_iterable(map(dict.values, self._mapping._chunks))  # type: ignore[attr-defined]
 
 
-def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterator[tuple[K, V | None, V | None]]:
-    """(key, value before, value now) wherever these are not one object; None for a value that is not there."""
+def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterable[News[K, V]]:
+    """(key, value before, value now) wherever these are not one object; None for a value that is not there.
+
+    Several who follow the same rows ask for the same one after the other, so differences that are few are kept.
+    """
     if old is new:
-        return
-    before, now = old, new
-    if isinstance(old, Rows) and isinstance(new, Rows):
-        before, now = _unshared(old._chunks, new._chunks)
-    for key, value in now.items():
-        if (was := before.get(key)) is not value:
-            yield key, was, value
-    for key, was in before.items():
-        if key not in now:
-            yield key, was, None
+        return ()
+    if not isinstance(old, Rows) or not isinstance(new, Rows):
+        return _differences(old, new)
+    if new._news is not None and new._news[0]() is old:
+        return new._news[1]
+    found = list(_differences(*_unshared(old._chunks, new._chunks)))
+    if len(found) <= CHUNK:
+        new._news = weakref.ref(old), found
+    return found
+
+
+def _differences(before: Mapping[K, V], now: Mapping[K, V]) -> Iterator[News[K, V]]:
+    values = zip(now, map(before.get, now), now.values(), strict=True)
+    yield from ((key, was, value) for key, was, value in values if was is not value)
+    if before.keys() - now.keys():
+        yield from ((key, was, None) for key, was in before.items() if key not in now)
 
 
 def _unshared(old: list[dict[K, V]], new: list[dict[K, V]]) -> tuple[dict[K, V], dict[K, V]]:
@@ -144,8 +157,12 @@ def _unshared(old: list[dict[K, V]], new: list[dict[K, V]]) -> tuple[dict[K, V],
     tail = _common(old[::-1], new[::-1])
     old, new = old[: len(old) - tail], new[: len(new) - tail]
     shared = {id(chunk) for chunk in old} & {id(chunk) for chunk in new}
-    before, now = ([chunk.items() for chunk in chunks if id(chunk) not in shared] for chunks in (old, new))
-    return dict(chain.from_iterable(before)), dict(chain.from_iterable(now))
+    before, now = ([chunk for chunk in chunks if id(chunk) not in shared] for chunks in (old, new))
+    return _joined(before), _joined(now)
+
+
+def _joined(chunks: list[dict[K, V]]) -> dict[K, V]:
+    return chunks[0] if len(chunks) == 1 else dict(chain.from_iterable(map(dict.items, chunks)))
 
 
 def _common(old: list[dict[K, V]], new: list[dict[K, V]]) -> int:

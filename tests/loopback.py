@@ -44,6 +44,7 @@ def make_fib(
     for row, ((ip, port), endpoints) in zip(rows[1:], frontends.items(), strict=True):
         row["ip"], row["port"], row["proto"] = ip_to_int(ip), port, proto
         members = [ids[endpoint] for endpoint in endpoints]
+        row["served"] = bool(members)
         choice = algorithm, members, [1] * len(members), REJECT
         row["inside"] = row["outside"] = pools.add((ip, port), choice, slow_start_s=slow_start_s)
     table, members, weights, rings = pools.tables()

@@ -1,8 +1,10 @@
 """Which frontend a destination is: a hash table from (VIP, port, protocol) to a row of ``Fib.frontends``.
 
-Law: open addressing with linear probing, at most half full, built once and never changed; 0 ends a search, because
-row 0 is no frontend.
+Law: open addressing with linear probing, at most half full, built anew when what is looked up changes; 0 ends a search,
+because row 0 is no frontend.
 """
+
+from collections.abc import Collection
 
 import numpy as np
 
@@ -11,21 +13,24 @@ from kernels.layout import freeze
 from kernels.lb.hashing import frontend_hash
 
 
-def build_index(frontends: np.ndarray) -> np.ndarray:
+def build_index(frontends: np.ndarray, shadowed: Collection[int] = ()) -> np.ndarray:
     """The read-only index of FRONTEND[F+1], whose row 0 is none: uint32[power of two ≥ 2·F].
 
-    Of two rows with the same address, port and protocol the first is found.
+    Rows without a protocol are no frontends, and those that are ``shadowed`` are not found. Of others with the same
+    address, port and protocol the first is.
     """
     rows = max(len(frontends) - 1, 1)
     index = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
-    _place(freeze(frontends), index)
+    found = frontends["proto"] != 0
+    found[list(shadowed)] = False
+    _place(freeze(frontends[:]), np.flatnonzero(found), index)
     return freeze(index)
 
 
 @kernel
-def _place(frontends, index):
+def _place(frontends, rows, index):
     mask = np.uint64(index.size - 1)
-    for row in range(1, frontends.size):
+    for row in rows:
         frontend = frontends[row]
         at = frontend_hash(frontend["ip"], frontend["port"], frontend["proto"]) & mask
         while index[at] != 0:  # ends: the index is at most half full

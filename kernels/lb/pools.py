@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernels.layout import MAGLEV, MH, POOL, REJECT, freeze
+from kernels.lb.maglev import table_size
 from kernels.lb.rings import Rings
 
 HASHING = (MAGLEV, MH)
@@ -26,8 +27,8 @@ class Pools:
         self._backends = backends
         self._slots = slots
         self._rings = Rings() if rings is None else rings
-        self.rows: list[tuple[int, ...]] = []  # of POOL from row 1 on; slots are filled in by ``Rings.lay``
-        self.held: list[int] = []  # number of each row's ring, 0 for none
+        self.rows: list[tuple[int, ...]] = []  # of POOL from row 1 on
+        self.held: list[int] = []  # the first slots of rings that are held for them
         self.members: list[int] = []
         self.weights: list[int] = []
         self._known: dict[tuple[object, ...], int] = {}
@@ -48,9 +49,8 @@ class Pools:
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """``pools, members, weights, rings`` of the Fib, read-only."""
         pools = np.array([tuple(np.zeros((), POOL).item()), *self.rows], POOL)
-        rings = self._rings.lay(pools, np.array([0, *self.held], np.uint32))
         members, weights = np.array(self.members, np.uint32), np.array(self.weights, np.uint16)
-        return freeze(pools), freeze(members), freeze(weights), rings
+        return freeze(pools), freeze(members), freeze(weights), freeze(self._rings.table.rows.copy())
 
     def _row(self, algorithm: int, ids: tuple[int, ...], weights: tuple[int, ...], otherwise: int) -> tuple[int, ...]:
         first = self._runs.get((ids, weights))
@@ -58,13 +58,15 @@ class Pools:
             first = self._runs[ids, weights] = len(self.members)
             self.members += ids
             self.weights += weights
-        self.held.append(self._ring(ids, weights) if algorithm in HASHING and ids else 0)
+        ring = self._ring(ids, weights) if algorithm in HASHING and ids else (0, 0)
         heaviest, step = max(weights, default=0), math.gcd(*weights)
-        return first, len(ids), 0, 0, sum(weights), heaviest, step, algorithm, otherwise
+        return first, len(ids), *ring, sum(weights), heaviest, step, algorithm, otherwise
 
-    def _ring(self, ids: tuple[int, ...], weights: tuple[int, ...]) -> int:
-        numbers = np.array(ids, np.uint32)
-        return self._rings.hold(numbers, np.array(weights, np.uint16), self._backends[numbers], self._slots)
+    def _ring(self, ids: tuple[int, ...], weights: tuple[int, ...]) -> tuple[int, int]:
+        """First slot and number of slots."""
+        numbers, slots = np.array(ids, np.uint32), self._slots or table_size(len(ids))
+        self.held.append(self._rings.hold(numbers, np.array(weights, np.uint16), self._backends[numbers], slots))
+        return self.held[-1], slots
 
 
 def _usable(

@@ -82,7 +82,7 @@ def _two(target: Target) -> tuple[Any, ...]:
 def test_every_peer_is_told_of_the_frontends_that_our_relay_has(scene: Scene) -> None:
     dumped = fib.dump(scene.fib())
     for target in scene.targets:
-        assert f"{target.ip}:{target.port}/{target.protocol} service" in dumped
+        assert f"{target.ip}:{target.port}/{target.protocol}\n" in dumped
         for each in target.backends:
             assert f"{each.ip}:{each.port}/{target.protocol}" in dumped
     assert len(scene.targets) == 5

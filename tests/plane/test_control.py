@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from plane import nodetables
+from plane import fib, nodetables
 from plane.control import ControlPlane
 from plane.errors import PlaneError
-from plane.model import Key, Object, Snapshot
+from plane.installed import Installed
+from plane.model import SERVICE_LABEL, Key, Object, Snapshot
 from tests.plane.local import LocalFleet, fetch, serving
 
 pytestmark = pytest.mark.syscalls
@@ -128,6 +129,58 @@ async def test_a_lost_node_leaves_the_tables_the_others_go_on_and_it_comes_back(
         assert {body for _, body in answers} == ready_pods(control)
         back = [pod for pod in control.store.snapshot.all("Pod") if pod["metadata"]["name"] in there]
         assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in back] == [1] * len(there)
+
+
+async def test_a_change_is_handed_over_as_a_patch_and_all_tables_to_a_node_that_missed_one_or_has_just_come(
+    plan, monkeypatch
+):
+    monkeypatch.setattr(nodetables, "PATCHES", 3)  # then they are laid down whole
+    async with serving(plan, manifests(1)) as control:
+        node = control.fleet.nodes[1].agent
+        handed: list[tuple[Any, ...]] = []
+        install, misses = node.install, [False]  # whether the next call does nothing
+
+        async def noted(*tables: Any) -> Installed:
+            handed.append(tables)
+            if misses and misses.pop():
+                return Installed(node._proxy.generation)
+            return await install(*tables)
+
+        monkeypatch.setattr(node, "install", noted)
+
+        async def moved(address: str) -> None:
+            """Another endpoint, which nobody dials; it is in the tables of both nodes then."""
+            rows = [{"addresses": [address], "conditions": {"ready": True}}]
+            metadata = {"name": "by-hand", "namespace": "default", "labels": {SERVICE_LABEL: "web"}}
+            obj = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata}
+            ports = [{"name": "", "port": 8080, "protocol": "TCP"}]
+            await control.apply([{**obj, "addressType": "IPv4", "endpoints": rows, "ports": ports}])
+            wanted = fib.compile(control.store.snapshot)
+            for each in control.fleet.nodes.values():
+                assert fib.equal(each.agent._proxy._in_force.fib, wanted)
+
+        await moved("192.0.2.1")
+        [(whole, patch, health, names)] = handed
+        assert (whole, health, names) == (None, None, None)
+        assert patch.before
+        assert patch.nbytes < 2000
+        handed.clear()
+        misses[:] = [True]
+        await moved("192.0.2.2")
+        [(_, missed, _, _), (whole, patch, health, names)] = handed
+        assert missed.before
+        assert whole is not None or not patch.before
+        assert None not in (health, names)
+        handed.clear()
+        for host in range(3, 9):
+            await moved(f"192.0.2.{host}")
+        assert all(whole is None and patch.before for whole, patch, _, _ in handed)
+        assert control._published.journal.whole is not None
+        control.fleet.nodes[1].lost.set()
+        async with asyncio.timeout(20):
+            while control.nodes[1].lives < 2:
+                await asyncio.sleep(0.01)
+        await moved("192.0.2.9")
 
 
 async def test_a_lost_ingress_comes_back_by_itself_with_nothing_else_going_on(plan):

@@ -83,12 +83,12 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
         )
     )
     assert fib.dump(table) == (
-        "127.96.0.10:53/UDP service 1\n"
+        "127.96.0.10:53/UDP\n"
         "  anyone rr\n"
         "    -> 4 127.244.1.3:5353/UDP\n"
-        "127.96.0.10:8000/TCP service 1\n"
+        "127.96.0.10:8000/TCP\n"
         "  anyone rr REJECT\n"
-        "127.96.1.1:80/TCP service 2\n"
+        "127.96.1.1:80/TCP\n"
         "  anyone maglev\n"
         "    -> 1 127.244.1.2:8080/TCP 8190/16381 slots\n"
         "    -> 2 127.244.2.2:8080/TCP 8191/16381 slots\n"
@@ -290,19 +290,12 @@ def test_ring_follows_from_addresses_and_not_from_ids() -> None:
     assert addresses[0].tolist() == (ip_to_int("127.244.1.2") + direct).tolist()
 
 
-def test_equal_snapshots_compile_to_equal_bytes_and_generation_makes_no_difference() -> None:
+def test_equal_snapshots_compile_to_equal_tables_and_generation_makes_no_difference() -> None:
     objects = (service("web", "127.96.1.1", algorithm="maglev"), slice_of("web", endpoint("127.244.1.2")))
     one, two = fib.compile(snapshot_of(*objects)), fib.compile(snapshot_of(*reversed(objects), generation=9))
     assert fib.equal(one, two)
     assert fib.dump(one) == fib.dump(two)
     assert not fib.equal(one, fib.compile(snapshot_of(*objects, service("b", "127.96.1.2"))))
-
-
-def test_service_rows_name_their_services() -> None:
-    snapshot = snapshot_of(service("b", "127.96.1.2"), service("a", "127.96.1.1"), service("headless", "None"))
-    names = fib.service_names(snapshot)
-    assert names == ("", "default/a", "default/b", "default/headless")
-    assert names[row_of(fib.compile(snapshot), "127.96.1.2")["service"]] == "default/b"
 
 
 def test_udp_and_tcp_on_one_port_are_two_frontends() -> None:

@@ -12,7 +12,6 @@ from plane.addresses import AddressPlan
 from plane.errors import PlaneError
 from plane.model import Object
 from plane.node import Node
-from plane.nodetables import NodeTables
 from tests.loopback import make_fib, open_descriptors
 from tests.pods.hosting import AGNHOST, PATIENCE_S, address, container, datagram, fetch, pod_object, refuses
 
@@ -153,8 +152,8 @@ async def test_a_cluster_ip_leads_to_its_pods_with_the_client_s_address(plan):
     async with running(plan) as node:
         await node.sync(pods)
         await said(node, all_ready)
-        assert (await node.install(NodeTables(make_fib(3, {(service, 7000): endpoints}), ()))).generation == 3
-        assert (await node.install(NodeTables(make_fib(2, {}), ()))).generation == 3
+        assert (await node.install(make_fib(3, {(service, 7000): endpoints}))).generation == 3
+        assert (await node.install(make_fib(2, {}))).generation == 3
         names = {(await fetch(f"http://{service}:7000/hostname")).body for _ in range(4)}
         assert names == {"web-2", "web-3"}
         seen = await fetch(f"http://{service}:7000/clientip", source=client)
@@ -170,7 +169,7 @@ async def test_stop_leaves_no_socket(plan):
     async with running(plan) as node:
         await node.sync(pods)
         await said(node, all_ready)
-        await node.install(NodeTables(make_fib(1, {(service, 7000): [(pods[0]["status"]["podIP"], 8080)]}), ()))
+        await node.install(make_fib(1, {(service, 7000): [(pods[0]["status"]["podIP"], 8080)]}))
         assert (await fetch(f"http://{service}:7000/hostname")).body == "web-2"
         await node.stop(5)
         assert refuses(service, 7000)

@@ -23,6 +23,7 @@ from kernels.net.pipes import PIPE_BYTES
 from kernels.net.relay import PIPES
 from plane.addresses import AddressPlan, int_to_ip, ip_to_int, unprivileged_port_start
 from plane.errors import PlaneError
+from plane.fib import equal
 from plane.proxy import Proxy
 from tests.loopback import (
     PATIENCE_S,
@@ -932,19 +933,21 @@ def test_a_port_that_takes_the_shifted_place_of_another_is_listened_on_at_once(
         proxy.stop(0)
 
 
+@pytest.mark.parametrize("place", ["plane.proxy.Proxy._remembered", "plane.proxy.udpflows.forget_gone"])
 def test_an_install_that_fails_half_way_leaves_nothing_and_the_next_one_is_whole(
-    proxy: Proxy, plan: AddressPlan, vip: Address, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, plan: AddressPlan, vip: Address, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     others = [(vip[0], vip[1] + number) for number in range(1, 4)]
     with Pod(pod_address(plan, 1), saying(b"1")) as pod:
         proxy.install(make_fib(1, {vip: [pod.address]}))
         before = open_descriptors()
         with monkeypatch.context() as patch:
-            patch.setattr(proxy, "_counted", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+            patch.setattr(place, lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
             for generation in (2, 3, 4):
                 with pytest.raises(MemoryError):
                     proxy.install(make_fib(generation, {each: [pod.address] for each in (vip, *others)}))
         assert open_descriptors() == before
+        assert equal(proxy._in_force.fib, make_fib(1, {vip: [pod.address]}))
         assert ask(vip) == b"1"
         assert proxy.install(make_fib(5, {each: [pod.address] for each in (vip, *others)})).generation == 5
         assert [ask(each) for each in (vip, *others)] == [b"1"] * 4

@@ -496,7 +496,7 @@ def test_shifted_ports_are_shared_and_two_of_one_address_are_told_apart(plan: Ad
 def test_ten_thousand_services_are_one_listener_and_planned_at_once(plan: AddressPlan, port: int) -> None:
     services = vips(plan, port, 10_000)
     fib = make_fib(1, over(services, pod_address(plan, 0, port)))
-    wanted = listeners.wanted(fib, 1, plan, ())
+    wanted = listeners.wanted(fib.frontends, 1, plan, ())
     assert wanted.own == {}
     assert {frontend: sorted(ips.tolist()) for frontend, ips in wanted.shared.items()} == {
         Frontend(0, port, TCP): sorted(ip_to_int(ip) for ip, _ in services)
@@ -505,14 +505,14 @@ def test_ten_thousand_services_are_one_listener_and_planned_at_once(plan: Addres
 
 def test_what_cannot_be_refused_is_not_shared(plan: AddressPlan, port: int) -> None:
     fib = make_fib(1, own_pods(plan, vips(plan, port), port), proto=UDP)
-    assert listeners.wanted(fib, 1, plan, (), share_udp=False).shared == {}
-    assert len(listeners.wanted(fib, 1, plan, (), share_udp=False).own) == MANY
+    assert listeners.wanted(fib.frontends, 1, plan, (), share_udp=False).shared == {}
+    assert len(listeners.wanted(fib.frontends, 1, plan, (), share_udp=False).own) == MANY
 
 
 def test_addresses_beyond_loopback_keep_listeners_of_their_own(plan: AddressPlan, port: int) -> None:
     elsewhere = [(f"192.0.2.{number}", port) for number in range(1, 1 + SHARE_FROM)]
     fib = make_fib(1, own_pods(plan, elsewhere, port))
-    assert listeners.wanted(fib, 1, plan, ()).shared == {}
+    assert listeners.wanted(fib.frontends, 1, plan, ()).shared == {}
 
 
 def test_nothing_is_left_of_shared_listeners(plan: AddressPlan, port: int) -> None:

@@ -1,0 +1,103 @@
+"""Tables that change where they lie, and what was written to them of late.
+
+Law: a run of rows that is lent stays in its place until it is given back, so a change writes rows of what changes and
+of nothing else. What is written is noted, unless it stood there before; ``taken`` hands it out once. A table never gets
+shorter but by ``replace``, and rows that it gains are noted as well, whatever is in them.
+"""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+Run = tuple[int, np.ndarray]  # rows from a first one on
+
+
+class Place(NamedTuple):
+    """Rows that are lent: ``room`` of them from ``first`` on."""
+
+    first: int
+    room: int
+
+
+NOWHERE = Place(0, 0)
+
+
+class Table:
+    """An array that grows. ``rows`` is a view of it that is good until it does."""
+
+    def __init__(self, dtype: np.dtype, length: int = 0):
+        self._array = np.zeros(max(length, 16), dtype)
+        self._written: list[tuple[int, int]] = []
+        self.rows = self._array[:length]
+
+    def lengthen(self, length: int) -> None:
+        """Has so many rows at least; new ones are zeros."""
+        before = len(self.rows)
+        if length > len(self._array):
+            grown = np.zeros(length + length // 4, self._array.dtype)
+            grown[:before] = self.rows
+            self._array = grown
+        if length > before:
+            self.rows = self._array[:length]
+            self.note(before, length)
+
+    def write(self, first: int, values: np.ndarray) -> None:
+        """Puts rows in place of those from ``first`` on; the table has them."""
+        there = self.rows[first : first + len(values)]
+        if there.tobytes() != values.tobytes():
+            there[:] = values
+            self.note(first, first + len(values))
+
+    def replace(self, values: np.ndarray) -> None:
+        """Puts these rows in place of all."""
+        if self.rows.tobytes() != values.tobytes():
+            self._array, self._written = values.copy(), [(0, len(values))]
+            self.rows = self._array[:]
+
+    def note(self, first: int, last: int) -> None:
+        """Notes rows from ``first`` until before ``last`` as written, by whoever writes to ``rows`` directly."""
+        self._written.append((first, last))
+
+    def taken(self) -> list[Run]:
+        """Copies of the rows that were written since the last call, in order, none of them twice."""
+        runs: list[tuple[int, int]] = []
+        for first, last in sorted(self._written):
+            if runs and first <= runs[-1][1]:
+                runs[-1] = runs[-1][0], max(last, runs[-1][1])
+            else:
+                runs.append((first, last))
+        self._written = []
+        return [(first, self.rows[first:last].copy()) for first, last in runs]
+
+
+class Rooms:
+    """Which rows of a table are lent."""
+
+    def __init__(self, end: int = 0):
+        self.end = end  # of all that was ever lent
+        self._holes: dict[int, list[int]] = defaultdict(list)  # first rows of what was given back, by room
+
+    def lend(self, count: int) -> Place:
+        """Room for so many rows: a hole that fits, or is at most twice as large, else beyond the end."""
+        if not count:
+            return NOWHERE
+        fitting = (room for room in self._holes if count <= room <= 2 * count)
+        if room := count if count in self._holes else min(fitting, default=0):
+            first = self._holes[room].pop()
+            if not self._holes[room]:
+                del self._holes[room]
+            return Place(first, room)
+        self.end += count
+        return Place(self.end - count, count)
+
+    def give_back(self, place: Place) -> None:
+        if place.room:
+            self._holes[place.room].append(place.first)
+
+    def moved(self, place: Place, count: int) -> Place:
+        """The same place if so many rows have room there. One that has to grow gets room to grow further."""
+        if 0 < count <= place.room:
+            return place
+        self.give_back(place)
+        return self.lend(1 << (count - 1).bit_length() if count and place.room else count)
