@@ -71,6 +71,7 @@ _PLAIN = re.compile(r"/[\x21-\x2b\x2d-\x3a\x3c-\x7e]*\Z")  # what may stand in a
 
 
 WHOLE = -2
+LAST = -(2**31)  # priority of Traefik's default backend, below any that an annotation can have
 
 
 class Origin(NamedTuple):
@@ -379,7 +380,7 @@ class _Table:
     def _add_rules(self, ingress: Object, asked: Asked) -> None:
         rules = ingress["spec"].get("rules") or ()
         default = NOWHERE
-        if ingress["spec"].get("defaultBackend"):
+        if ingress["spec"].get("defaultBackend") and not asked.manner:
             # What no host takes is neither redirected nor rewritten, in ingress-nginx.
             bare = replace(asked.policies, redirect="", redirect_status=0, https=False)
             backend = {"backend": ingress["spec"]["defaultBackend"]}
@@ -394,10 +395,17 @@ class _Table:
                     backend = {"backend": ingress["spec"]["defaultBackend"]}
                     host.default = default._replace(policy=self._policy(ingress, asked, name, backend))
                 self._add_paths(ingress, asked, name, number, _paths_of(rule))
+        if ingress["spec"].get("defaultBackend") and asked.manner:
+            self._add_last(ingress, asked)
+
+    def _add_last(self, ingress: Object, asked: Asked) -> None:
+        """A default backend as Traefik and Kong have it: a rule for any host and path, on the conditions of others."""
+        path = {"path": "/", "pathType": "Prefix", "backend": ingress["spec"]["defaultBackend"]}
+        self._add_paths(ingress, replace(asked, priority=LAST), "", -1, [path])
 
     def _add_paths(self, ingress: Object, asked: Asked, name: str, rule: int, paths: list[Object]) -> None:
         host = self._hosts[name]
-        for index, path in enumerate(paths):
+        for index, path in enumerate(paths, start=min(rule, 0)):
             slot = slot_of(path, name, asked, regex=host.regex)
             if slot not in host.paths:
                 policy = self._policy(ingress, asked, name, path)

@@ -48,6 +48,7 @@ class Exchange:
         "_connection",
         "_faults",
         "_head",
+        "_meant",
         "_policed",
         "_pool",
         "_retries",
@@ -71,6 +72,7 @@ class Exchange:
         self._sender: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._target: Target | None = None
+        self._meant: Target | None = None  # where a default backend answers in its place
         self._backend: Backend | None = None
         self._policed: Policed | None = None  # the route has policies
         self._watch: Watch | None = None  # what endpoints are chosen by, if not by turns
@@ -101,6 +103,8 @@ class Exchange:
         except UnansweredError as error:
             where = "{}:{}".format(*self._backend.endpoint.address) if self._backend else ""
             await self._refuse(error.status, f"{where} {error}")
+        except web.RequestPayloadError:
+            await self._refuse(400, "the request's body is broken")
         except ConnectionError:  # the client's
             self._leave()
         finally:
@@ -130,7 +134,8 @@ class Exchange:
         )
 
     def count(self, metrics: Metrics, duration_ns: int) -> None:
-        service = self._target.service if self._target else None
+        target = self._meant or self._target
+        service = target.service if target else None
         metrics.add(self._table.origins[self._route], service, self._status, duration_ns, self._retries, self._faults)
 
     def entry(self, duration_ns: int) -> Entry:
@@ -211,6 +216,9 @@ class Exchange:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
         began_s = self._pool.loop.time() if retry.within_s else 0.0
+        if self._watch is not None:
+            self._watch.leave()
+            self._watch = None
         if target.watched:
             self._watch = Watch(self._who(head) if target.by_client else 0)
         failed: list[Backend] = []
@@ -239,7 +247,8 @@ class Exchange:
                 error = failure
                 # That a connection had gone stale is no fault of the endpoint, but its other idle ones may have too.
                 stale = self._connection is not None and self._connection.used
-                if failure.kind != "request" and not (stale and failure.no_answer):
+                owed = self._connection is not None and self._sender is not None and self._connection.held_up
+                if failure.kind != "request" and not (stale and failure.no_answer) and not owed:
                     self._blame(backend)
                 rule = DEFAULT if stale else retry
                 if not rule.after(failure, method, self._streaming):
@@ -425,6 +434,7 @@ class Exchange:
         elif self._connection is not None:
             self._connection.release()
         self._connection, self._backend, self._body = None, None, b""
+        self._meant, retries, faults = self._target, self._retries, self._faults
         self._target, path = policed.excuse(head, status)
         try:
             if self._target is None:
@@ -435,6 +445,8 @@ class Exchange:
             await self._refuse(error.status, str(error))
         except ConnectionError:  # the client's
             self._leave()
+        finally:
+            self._retries, self._faults = retries, faults
 
     async def _refuse(self, status: int, reason: str, lines: Sequence[bytes] = ()) -> None:
         """An answer of ours. What is left of the request's body is not waited for."""

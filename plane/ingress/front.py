@@ -21,11 +21,12 @@ from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
 from plane.ingress.http1 import Http1, Sent
 from plane.ingress.http2 import Session
+from plane.ingress.patience import Patience
 from plane.ingress.tls import HTTP_2
 
 log = logging.getLogger("trafficplane.ingress")
 LINGERING_S = 2.0  # what is left of a request's body is read for so long, so that the client reads its answer first
-HEAD_TICK_S = 1.0  # how exactly the time for a head is kept, unless it is shorter itself
+TICK_S = 1.0  # how exactly clients' times are kept, unless they are shorter themselves
 _HEAD_END = b"\r\n\r\n"  # and that of a chunked body
 # What aiohttp's parser says, in part, of what is not simply a bad request.
 UNKNOWN_CODING = "`Transfer-Encoding`"
@@ -56,7 +57,7 @@ class Client(web.RequestHandler):
     head_due  loop time at which the head that is being read must be here, None while none is
     """
 
-    __slots__ = ("_announced", "_begun", "_following", "_front", "_head_s", "head_due", "origin")
+    __slots__ = ("_announced", "_begun", "_following", "_front", "_head_s", "_patience", "head_due", "origin")
 
     origin: Origin
     head_due: float | None
@@ -68,6 +69,7 @@ class Client(web.RequestHandler):
         self._announced = announced
         self._begun = False  # something of the head is here
         self._following = False  # so it is behind a request that came with it
+        self._patience = Patience(manager.send_s)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
@@ -86,7 +88,8 @@ class Client(web.RequestHandler):
         else:
             self._begun, self._following = True, False
             self.head_due = self.head_due or self._loop.time() + self._head_s
-        if request is not None and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+        broken = self._messages and not isinstance(self._messages[-1][0], RawRequestMessage)
+        if broken and request is not None and not request.content.is_eof():
             request.content.set_exception(web.RequestPayloadError("not HTTP/1.1"))
 
     def log_exception(self, *arguments: Any, **options: Any) -> None:
@@ -100,6 +103,10 @@ class Client(web.RequestHandler):
             self._following, self._begun = False, True
             self.head_due = now_s + self._head_s
         return self.head_due is not None and self.head_due < now_s
+
+    def takes_nothing(self, now_s: float) -> bool:
+        """Whether what waits to be sent has waited for too long."""
+        return self._patience.is_over(self._paused, self.transport, now_s)
 
     def give_up(self) -> None:
         """The head did not come in time: say so, unless nothing of it came, and close."""
@@ -135,16 +142,19 @@ class Front(web.Server):
     ``draining``: no further request is wanted. ``sessions`` are the connections that speak HTTP/2.
     """
 
-    def __init__(self, handler: Handler, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float):
+    def __init__(
+        self, handler: Handler, refused: Refused, edge: Edge, *, keep_alive_s: float, head_s: float, send_s: float
+    ):
         super().__init__(self._handle, handler_cancellation=True)
         self.handler = handler
         self.refused = refused
         self.edge = edge
         self.keep_alive_s = keep_alive_s
         self.head_s = head_s
+        self.send_s = send_s
         self.draining = False
         self.sessions: set[Session] = set()
-        self._tick_s = min(HEAD_TICK_S, head_s / 4)
+        self._tick_s = min(TICK_S, head_s / 4, send_s / 4)
         self._timer = self._loop.call_later(self._tick_s, self._tick)
 
     async def _handle(self, request: web.BaseRequest) -> Sent:
@@ -158,6 +168,8 @@ class Front(web.Server):
         for client in self.connections:
             if isinstance(client, Client) and client.is_late(now):
                 client.give_up()
+            if isinstance(client, Client) and client.takes_nothing(now) and client.transport is not None:
+                client.transport.abort()
         for session in list(self.sessions):
             session.tick(now)
 

@@ -24,6 +24,7 @@ from plane.ingress import forwarding
 from plane.ingress.downstream import Field, origin_of
 from plane.ingress.forwarding import Origin, RequestHead
 from plane.ingress.http2head import Http2Head
+from plane.ingress.patience import Patience
 
 if TYPE_CHECKING:
     from plane.ingress.announced import Peer
@@ -44,6 +45,7 @@ NOISE_BYTES = 256 * 1024
 # CVE-2025-8671); one that has had the head of its answer does not count.
 RESETS = 256
 ANY_STREAM = 2**31 - 1
+CLIENT_LEFT = 499
 # Fields that say something of a connection, which an answer in HTTP/2 has none of (RFC 9113, 8.2.2).
 CONNECTION_SPECIFIC = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 # Requests that are under way go on after a GOAWAY (6.8), which h2 takes for the end.
@@ -123,6 +125,7 @@ class Inflow:
 class Stream:
     """One request. See ``Downstream``.
 
+    begun     it is being served
     answered  its client has the head of an answer; ``ended``: and all of it
     gone      nothing more can be said to its client
     """
@@ -132,6 +135,7 @@ class Stream:
         "_session",
         "_waiter",
         "answered",
+        "begun",
         "content",
         "ended",
         "gone",
@@ -152,7 +156,7 @@ class Stream:
         self.content = Inflow(session, number)
         self.sent = 0
         self.keep_alive = True
-        self.answered = self.ended = self.gone = False
+        self.answered = self.begun = self.ended = self.gone = False
 
     @property
     def origin(self) -> Origin:
@@ -255,7 +259,11 @@ class Stream:
         """How many bytes the client takes now, of which there is at least one. Raises ConnectionError."""
         await self._turn()
         while (room := self._session.h2.local_flow_control_window(self.number)) <= 0:
-            await self._wait()
+            try:
+                async with asyncio.timeout(self._session.send_s):
+                    await self._wait()
+            except TimeoutError:
+                self.break_off(ErrorCodes.CANCEL)
             await self._turn()
         return min(room, BURST)
 
@@ -317,12 +325,20 @@ class Session(asyncio.Protocol):
         self._last = False  # no further request is wanted: it closes after those that there are
         self._closed = False
         self._idle_until = self._loop.time() + front.head_s
+        self._patience = Patience(front.send_s)
 
     # What the front calls.
 
+    @property
+    def send_s(self) -> float:
+        """How long the client may take nothing."""
+        return self._front.send_s
+
     def tick(self, now_s: float) -> None:
-        """Close if no request has come for too long."""
-        if not self.streams and now_s > self._idle_until:
+        """Close if no request has come for too long, or nothing was taken."""
+        if self._patience.is_over(self.paused, self._transport, now_s):
+            self._transport.abort()
+        elif not self.streams and now_s > self._idle_until:
             self.close()
 
     def drain(self) -> None:
@@ -448,6 +464,7 @@ class Session(asyncio.Protocol):
         stream.task.add_done_callback(lambda _: self._done(stream))
 
     async def _serve(self, stream: Stream) -> None:
+        stream.begun = True
         try:
             await self._front.handler(stream)
         except Exception:
@@ -457,6 +474,8 @@ class Session(asyncio.Protocol):
     def _done(self, stream: Stream) -> None:
         del self.streams[stream.number]
         stream.content.settle()
+        if not stream.begun:  # taken back in the very read that it came with
+            self._front.refused(self.origin, CLIENT_LEFT, 0)
         if stream.ended and self._resets > 0:
             self._resets -= 1
         if not self.streams:

@@ -14,6 +14,7 @@ from plane.ingress.outside import Outside
 
 AT_ONCE = 64  # copies under way
 BODY_BYTES = 1 << 20  # of a request that is copied
+HELD_BYTES = 64 << 20  # of all that wait for the rest of their requests
 WITHIN_S = 60.0
 SENT, FAILED, DROPPED = "sent", "failed", "dropped"
 
@@ -25,6 +26,14 @@ class Mirrors:
         self._outside = outside
         self._counts = counts
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held = 0
+
+    def hold(self, count: int) -> bool:
+        """Whether there is room for so many bytes more, which are held then; fewer than none gives them back."""
+        if self._held + count > HELD_BYTES:
+            return False
+        self._held += count
+        return True
 
     def send(self, url: str, method: str, data: bytes) -> None:
         """Send a whole request to the host of a URL, some time."""
@@ -68,12 +77,17 @@ class Copy:
         """More of the body."""
         if not self._with_body or self._dropped:
             return
-        if len(self._body) + len(piece) > BODY_BYTES:
+        if len(self._body) + len(piece) > BODY_BYTES or not self._mirrors.hold(len(piece)):
             self._dropped = True
-            self._body.clear()
+            self.leave()
             self._mirrors.drop()
         else:
             self._body += piece
+
+    def leave(self) -> None:
+        """There is no more to come."""
+        self._mirrors.hold(-len(self._body))
+        self._body.clear()
 
     def end(self) -> None:
         """The body is whole."""
@@ -82,3 +96,4 @@ class Copy:
         empty = not self._body and self._method in forwarding.BODILESS
         length = b"" if empty else b"Content-Length: %d\r\n" % len(self._body)
         self._mirrors.send(self._url, self._method, self._head + length + b"\r\n" + self._body)
+        self.leave()

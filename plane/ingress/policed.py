@@ -42,7 +42,7 @@ class Policed:
         "_counted",
         "_decision",
         "_excused",
-        "_origin",
+        "_route",
         "_rule",
         "_seen",
         "_table",
@@ -56,8 +56,8 @@ class Policed:
         self._table = table
         self._client = origin
         self._copy: Copy | None = None  # for whom the route mirrors its requests to
-        self._origin = table.origins[match.origin]
-        self._rule = _rule(self._origin, table.targets[match.target] if match.target else None)
+        self._route = table.names[match.origin]
+        self._rule = _rule(table.origins[match.origin], table.targets[match.target] if match.target else None)
         self._excused = False  # the default backend is asked for the answer
         self._decision: Decision | None = None  # of who was asked
         self._counted = False  # among the client's requests under way
@@ -113,7 +113,10 @@ class Policed:
 
     def excuse(self, head: RequestHead, status: int) -> tuple[Target | None, str]:
         """The default backend, if there is one, and what it is asked for; ``head`` becomes what it gets: no body."""
-        self._excused, self._copy = True, None
+        self._excused = True
+        if self._copy is not None:
+            self._copy.leave()
+            self._copy = None
         upstream = self.rules.excuse(self._seen, status, self._rule)
         self._write(head, upstream)
         if self._seen.method not in forwarding.BODILESS:
@@ -146,7 +149,8 @@ class Policed:
         if rules.external is None:
             return refused
         asking, kept = self._table.asking, rules.decisions
-        self._decision = await asking.decision(rules.external, self._seen, head, self._origin, kept)
+        route = f"{self._route} {self._seen.host}"
+        self._decision = await asking.decision(rules.external, self._seen, head, route, kept)
         challenges = [value.decode("latin-1") for value in self._decision.values(b"www-authenticate")]
         said = rules.external.refusal(self._decision.status, challenges)
         if said is None:
@@ -241,6 +245,8 @@ class Policed:
 
     def leave(self) -> None:
         """The request is done."""
+        if self._copy is not None:
+            self._copy.leave()
         if self._counted:
             self._table.limits.leave(self.rules.policies, self._seen.who)
 

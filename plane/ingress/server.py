@@ -136,6 +136,7 @@ class Ingress:
             self._edge,
             keep_alive_s=self._timeouts.keep_alive_s,
             head_s=self._timeouts.head_s,
+            send_s=self._timeouts.send_s,
         )
         self._started = True
         http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)

@@ -18,7 +18,6 @@ from plane.ingress import forwarding
 from plane.ingress.connection import UnansweredError
 from plane.ingress.forwarding import RefusedError, RequestHead
 from plane.ingress.outside import Outside
-from plane.routes import Origin
 
 WITHIN_S = 60.0
 KEPT = 4096  # answers of a route
@@ -37,7 +36,7 @@ class Decision(NamedTuple):
         return [value for key, _, value in pairs if key.lower() == name]
 
 
-Key = tuple[Origin, str]  # the rule, and who is asked and what tells its requests apart
+Key = tuple[str, str]  # the route and the host, by name; who is asked, and what tells its requests apart
 
 
 class Decisions:
@@ -65,16 +64,16 @@ class Asking:
         self._outside = outside
 
     async def decision(
-        self, auth: ExternalAuth, seen: Request, head: RequestHead, rule: Origin, kept: Decisions
+        self, auth: ExternalAuth, seen: Request, head: RequestHead, route: str, kept: Decisions
     ) -> Decision:
-        """Whether a request, of this rule, goes on. Raises RefusedError where nobody says so."""
+        """Whether a request, of the route of this name, goes on. Raises RefusedError where nobody says so."""
         if seen.value("x-sent-from") == SENT_FROM:  # it asks whether another one goes on: that would go round for ever
             raise RefusedError(500, "whether a request goes on is asked by way of a route where that is asked again")
         try:
             url = auth.url(seen)
         except ValueError as error:
             raise RefusedError(500, f"the URL of the external authentication becomes none: {error}") from error
-        key = (rule, f"{url.netloc} {auth.key(seen)}")
+        key = (route, f"{url.netloc} {auth.key(seen)}")
         if auth.keeps and (known := kept.get(key)):
             return known
         try:

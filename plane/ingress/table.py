@@ -237,9 +237,10 @@ class Table:
             if there := replaced.get((service, target.algorithm)):
                 target.go_on(there)
             self.targets.append(target)
+        self.names = names(routes)  # of origins
         self.routes: list[int] = []  # row of origins → index of its name in the records
         if records is not None:
-            self.routes = [records.name("routes", name) for name in names(routes)]
+            self.routes = [records.name("routes", name) for name in self.names]
             for target in self.targets[1:]:
                 target.row = records.name("services", str(target.service))
 

@@ -13,4 +13,5 @@ class Timeouts:
     idle_s: float = 60.0  # a connection to an endpoint is kept without a request
     head_s: float = 60.0  # for the whole head of a request, from its first byte or from the start of a connection
     body_s: float = 60.0  # for the next byte of a request's body
+    send_s: float = 60.0  # for a client to take something of an answer
     keep_alive_s: float = 75.0  # a client's connection is kept without a request

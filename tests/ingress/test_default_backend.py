@@ -103,3 +103,40 @@ async def test_the_default_backend_takes_over_when_the_last_endpoint_goes(vip: s
         await here.install(snapshot_of(*rest, generation=2))
         assert (await one.get("/x")).body == b"sorry"
         assert (errors.requests[-1].start, errors.requests[-1].get("x-code")) == ("GET /x HTTP/1.1", "503")
+
+
+async def test_no_endpoint_is_left_counted_as_busy(vip: str, pods: list[Address]) -> None:
+    by_load = {"trafficplane.dev/lb-algorithm": "lc"}
+    said = named(default_backend="errors", custom_http_errors="503")
+    objects = (
+        service("web", annotations=by_load),
+        *slices("web", pods[:1]),
+        service("errors", annotations=by_load),
+        *slices("errors", pods[1:2]),
+        ingress("web", rule("example.com", prefix("/", "web")), annotations=said),
+    )
+    async with Endpoint(pods[0], BROKEN), Endpoint(pods[1], PAGE), running(vip, snapshot_of(*objects)) as here:
+        assert [(await ask(here.http, GET)).status for _ in range(3)] == [404] * 3
+        assert {endpoint.under_way for endpoint in here.ingress._pool._endpoints.values()} == {0}
+
+
+async def test_what_is_counted_is_of_the_service_that_was_meant(vip: str, pods: list[Address]) -> None:
+    said = named(default_backend="errors", custom_http_errors="502")
+    objects = (
+        service("web"),
+        *slices("web", pods[:2]),
+        service("errors"),
+        *slices("errors", pods[2:3]),
+        ingress("web", rule("example.com", prefix("/", "web")), annotations=said),
+    )
+    async with (
+        Endpoint(pods[0], serve=hanging_up),
+        Endpoint(pods[1], serve=hanging_up),
+        Endpoint(pods[2], PAGE),
+        running(vip, snapshot_of(*objects), recording=True) as here,
+    ):
+        assert (await ask(here.http, GET)).status == 404
+        metrics = here.ingress._metrics
+        assert {str(service): count for (_, _, service), count in metrics._faults.items()} == {"default/web:80": 2}
+        assert {str(service): count for (_, _, service), count in metrics._retries.items()} == {"default/web:80": 1}
+        assert (await here.ingress.records())["retries"].tolist() == [1]

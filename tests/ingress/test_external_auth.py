@@ -519,3 +519,59 @@ def test_explain_and_check_say_who_decides_and_ask_nobody() -> None:
     assert found.decided_by == "http://auth.default.svc/example.com?x=/y"
     assert "if        http://auth.default.svc/example.com?x=/y lets it in\n" in found.render()
     assert "is not asked here" in found.reasons[0]
+
+
+async def test_what_was_let_in_counts_for_its_route_and_host_also_after_an_install(
+    vip: str, pods: list[Address]
+) -> None:
+    def routes(host: str, *paths: str, generation: int) -> Snapshot:
+        said = named(auth_url=at(pods[1]), auth_cache_key="$http_authorization", auth_cache_duration="200 5m")
+        made = ingress("web", rule(host, *(prefix(path, "web") for path in paths)), annotations=said)
+        return snapshot_of(service("web"), *slices("web", pods[:1]), made, generation=generation)
+
+    def decide(request: Message) -> bytes:
+        return YES if request.get("x-original-url") == "http://example.com/" else said(403)
+
+    async def status(host: str, path: str) -> int:
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer x\r\n\r\n"
+        return (await ask(here.http, head.encode())).status
+
+    first = routes("example.com", "/", generation=1)
+    async with (
+        Endpoint(pods[0]),
+        Endpoint(pods[1], serve=deciding(decide)) as asked,
+        running(vip, first) as here,
+    ):
+        assert [await status("example.com", "/") for _ in range(2)] == [200, 200]
+        assert len(asked.requests) == 1
+        await here.install(routes("example.com", "/admin", "/", generation=2))  # which is the first rule now
+        assert await status("example.com", "/admin") == 403
+        assert await status("example.com", "/") == 200
+        await here.install(routes("other.com", "/", generation=3))
+        assert await status("other.com", "/") == 403
+
+
+async def test_what_comes_behind_a_request_while_somebody_is_asked_does_not_break_it(
+    vip: str, pods: list[Address], caplog: pytest.LogCaptureFixture
+) -> None:
+    behind = asyncio.Event()
+
+    async def serve(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        endpoint.requests.append(await read_head(reader))
+        await behind.wait()
+        writer.write(YES)
+
+    async with (
+        Endpoint(pods[0]) as web,
+        Endpoint(pods[1], serve=serve) as asked,
+        running(vip, guarded(pods[0], at(pods[1]))) as here,
+        client(here.http) as one,
+    ):
+        one.send(b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: 5\r\n\r\nhello")
+        await eventually(lambda: asked.requests)
+        one.send(b"\x00garbage\r\n\r\n")
+        await asyncio.sleep(0.05)
+        behind.set()
+        assert (await one.answer()).status == 200
+        assert [request.body for request in web.requests] == [b"hello"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -176,3 +176,18 @@ async def test_metrics_count_faults_and_who_is_out(vip: str, pods: list[Address]
         (counted,) = [row for row in families["trafficplane_ingress_faults"] if row.name.endswith("_total")]
         assert counted.value == 1
         assert counted.labels == {"namespace": "default", "ingress": "web", "service": "default/web:80"}
+
+
+async def test_an_upload_that_its_client_holds_up_blames_no_endpoint(vip: str, pods: list[Address]) -> None:
+    async def impatient(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await read_head(reader)
+        try:
+            async with asyncio.timeout(0.2):
+                await reader.readexactly(int(request.get("content-length") or 0))
+        except TimeoutError:
+            writer.close()
+
+    async with Endpoint(pods[0], serve=impatient), running(vip, web(pods[0])) as here, client(here.http) as one:
+        one.send(b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 10\r\n\r\nhello")
+        assert (await one.answer()).status == 502
+        assert here.ingress._pool.out == 0

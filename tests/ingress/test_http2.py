@@ -661,3 +661,30 @@ async def test_h2load(vip: str, pods: list[Address]) -> None:
         options = ("-n", "2000", "-c", "4", "-m", "50", "-H", ":authority: example.com")
         said = await output_of("h2load", *options, f"https://{vip}:{here.https[1]}/")
         assert "2000 succeeded, 0 failed, 0 errored" in said
+
+
+async def test_requests_taken_back_at_once_are_counted(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0])) as here, http2(here.https) as one:
+        for _ in range(20):
+            number = one.h2.get_next_available_stream_id()
+            one.h2.send_headers(number, head(), end_stream=True)
+            one.h2.reset_stream(number)
+        one.flush()
+        assert (await one.get()).status == 200
+        counted = {status: sum(row[:-1]) for (_, _, _, status), row in here.ingress._metrics._durations.items()}
+        assert counted == {499: 20, 200: 1}
+
+
+async def test_a_stream_whose_client_takes_nothing_ends(vip: str, pods: list[Address]) -> None:
+    body = saying(b"x" * 400_000)
+    async with (
+        Endpoint(pods[0], body) as pod,
+        running(vip, web(pods[0]), timeouts=Timeouts(send_s=0.3)) as here,
+        http2(here.https) as one,
+    ):
+        one.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        one.flush()
+        for _ in range(10):
+            one.request(head())
+        await eventually(lambda: len(pod.requests) == 10)
+        await eventually(lambda: pod.open == 0)

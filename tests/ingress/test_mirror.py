@@ -141,3 +141,35 @@ async def test_no_copy_comes_back_to_the_ingress(vip: str, pods: list[Address]) 
 def test_a_target_that_cannot_be_is_refused(target: str) -> None:
     _, unfit = nginx.read(named(mirror_target=target))
     assert len(unfit) == 1
+
+
+async def test_what_waits_to_be_copied_is_bounded_for_all_requests_together(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "HELD_BYTES", 100_000)
+    head = b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: 60001\r\n\r\n"
+    async with (
+        Endpoint(pods[0]),
+        Endpoint(pods[1]),
+        serving(vip, pods) as here,
+        client(here.http) as one,
+        client(here.http) as other,
+    ):
+        one.send(head + b"x" * 60_000)
+        await eventually(lambda: here.ingress._mirrors._held == 60_000)
+        other.send(head + b"x" * 60_001)
+        assert (await other.answer()).status == 200
+        assert counts(here) == {"dropped": 1}
+        one.send(b"x")
+        assert (await one.answer()).status == 200
+        await eventually(lambda: counts(here) == {"dropped": 1, "sent": 1})
+        assert here.ingress._mirrors._held == 0
+
+
+async def test_a_request_that_leaves_gives_back_what_waited(vip: str, pods: list[Address]) -> None:
+    head = b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: 10\r\n\r\nhello"
+    async with Endpoint(pods[0]), serving(vip, pods) as here:
+        async with client(here.http) as one:
+            one.send(head)
+            await eventually(lambda: here.ingress._mirrors._held == 5)
+        await eventually(lambda: here.ingress._mirrors._held == 0)

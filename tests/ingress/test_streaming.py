@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import os
+import socket
 
 import pytest
 
+from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
-from tests.ingress.wire import PATIENCE_S, Address, Endpoint, client, read_body, read_head, running
+from tests.ingress.wire import PATIENCE_S, Address, Endpoint, client, eventually, read_body, read_head, running, saying
 
 MIB = 1024 * 1024
 LARGE = 32 * MIB
@@ -225,3 +227,17 @@ async def settled(value: object) -> None:
             same = same + 1 if now == last else 0
             last = now
             await asyncio.sleep(0.005)
+
+
+async def test_a_client_that_takes_nothing_is_left(vip: str, pods: list[Address]) -> None:
+    body = saying(b"x" * 8_000_000)
+    async with (
+        Endpoint(pods[0], body) as pod,
+        running(vip, web(pods[0]), timeouts=Timeouts(send_s=0.3)) as here,
+    ):
+        with socket.socket() as end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            end.connect(here.http)
+            end.sendall(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            await eventually(lambda: pod.requests)
+            await eventually(lambda: pod.open == 0)

@@ -162,6 +162,24 @@ OTHERS = [
         to("web", host=ENDPOINT),
     ),
     Row(
+        "a default backend has the entry points of its Ingress",
+        [with_(prefix("/a", "api"), default="web", router_entrypoints="websecure", router_tls="true")],
+        "http://example.com/b",
+        Want(404),
+    ),
+    Row(
+        "and serves by them",
+        [with_(prefix("/a", "api"), default="web", router_entrypoints="websecure", router_tls="true")],
+        "https://example.com/b",
+        to("web"),
+    ),
+    Row(
+        "any host, after all other rules",
+        [with_(prefix("/a", "api"), default="web"), with_(prefix("/", "old"), host="", name="any")],
+        "http://other.org/b",
+        to("old"),
+    ),
+    Row(
         "without the class they do not act",
         [ingress("web", rule(E, WEB), annotations=named(router_tls="true"))],
         "http://example.com/",
