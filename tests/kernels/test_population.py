@@ -1,6 +1,7 @@
 """Flows made by number: the same however they are cut, spread as they should be; and what became of them."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_flows_equal_their_twins(seed: int, first: int, clients: int) -> None:
 def test_flows_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
     fib, population = two_frontends(), population_of()
     edges = [0, *sorted(cuts), 1000]
-    parts = [made(fib, population, 77 + one, other - one) for one, other in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [made(fib, population, 77 + one, other - one) for one, other in pairwise(edges)]
     assert [row for part in parts for row in rows_of(part)] == rows_of(made(fib, population, 77, 1000))
 
 
