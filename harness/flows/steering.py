@@ -13,11 +13,12 @@ import numpy as np
 
 from harness.flows.timeline import Tables
 from harness.units import NS_PER_S
+from kernels import warm
 from kernels.layout import FATES_OF_FLOWS, OUTCOMES, Fib, Flows, Population, Steering, Verdicts
 from kernels.lb import conntrack
 from kernels.lb.consistent import forward as consistent
 from kernels.lb.forward import create_steering, forward
-from kernels.lb.population import follow, generate
+from kernels.lb.population import count_off, follow, generate
 
 # Columns of so many flows stay in a core's own cache from one stage to the next.
 BATCH = 1 << 15
@@ -98,8 +99,9 @@ class Batch:
 
 def ready(course: Course) -> None:
     """Has this process compile, or load, whatever the course needs, with one flow."""
-    one = replace(course, flows=1, share=1, tracked=min(course.tracked, 1))
-    _carry_one(one, 0, 0, Batch(1), Carried.nothing(Shard(0, 1), one))
+    one = replace(course, flows=1, share=1, tracked=1)
+    kind = "flows" if course.tables[0].rival is None else "rivals"
+    warm.once(kind, lambda: _carry_one(one, 0, 0, Batch(1), Carried.nothing(Shard(0, 1), one)))
 
 
 def carry(course: Course, shard: Shard) -> Carried:
@@ -117,10 +119,9 @@ def _carry_one(course: Course, balancer: int, row: int, batch: Batch, carried: C
     last = np.zeros(min(course.share, course.flows - first), np.uint32)  # the backend of each flow in the phase before
     steering = _remembering(course, course.tables[0].fib)
     for phase, tables in enumerate(course.tables):
-        if balancer < course.failed[phase]:
-            steering = _remembering(course, tables.fib)
-        else:
-            steering = _under(tables, steering)
+        steering = _under(tables, steering)
+        if balancer < course.failed[phase]:  # another takes its flows over, and knows none of them
+            steering = _remembering(course, tables.fib)._replace(active=steering.active)
         refused = int(steering.conntrack.counts[conntrack.REFUSED])
         _phase(course, phase, first, last, steering, batch, carried, row)
         carried.outcomes[row, phase] = steering.outcomes
@@ -144,17 +145,22 @@ def _phase(
     for begin in range(0, len(last), BATCH):
         some = last[begin : begin + BATCH]
         flows, verdicts = batch.head(len(some))
-        times = [time.perf_counter_ns()]
+        generating = time.perf_counter_ns()
         generate(fib, course.population, first + begin, flows)
-        times.append(time.perf_counter_ns())
+        generated = time.perf_counter_ns()
+        if not course.tracked:  # every connection is opened anew
+            count_off(stays, steering, some, verdicts, False)
+        steering_begins = time.perf_counter_ns()
         if rival is None:
             forward(fib, steering, flows, now_ns, verdicts)
         else:
             consistent.forward(fib, rival, steering, flows, now_ns, verdicts)
-        times.append(time.perf_counter_ns())
-        follow(stays, steering, verdicts, some, carried.fates[row, phase], carried.loads[phase])
-        times.append(time.perf_counter_ns())
-        spent += np.diff(times)
+        steered = time.perf_counter_ns()
+        if course.tracked:  # those that conntrack did not know
+            count_off(stays, steering, some, verdicts, True)
+        follow(stays, verdicts, some, carried.fates[row, phase], carried.loads[phase])
+        followed = time.perf_counter_ns()
+        spent += (generated - generating, steered - steering_begins, steering_begins - generated + followed - steered)
 
 
 def _remembering(course: Course, fib: Fib) -> Steering:

@@ -39,15 +39,29 @@ def generate(fib, population, first, flows):
 
 
 @kernel
-def follow(stays, steering, verdicts, last, counts, loads):
-    """What became of each flow of a batch since it was last steered.
+def count_off(stays, steering, last, verdicts, only_new):
+    """Has the connections of a batch end that its flows had at endpoints that are still there.
 
     stays     uint8[...], read-only: by backend id, 1 where the endpoint that had it before is still there
-    steering  Steering; a connection that has been given another backend is counted off its last one
-    last      uint32[n]: the backend of each flow before, 0 for none; its backend now afterwards
-    counts    int64[5], by FATES: of flows that had none before BEGUN or WITHOUT; of others KEPT, or moved: UNAVOIDABLE
-              where the endpoint is gone, else DISRUPTED. WITHOUT are all that have none now
-    loads     int64[...]: flows by backend id
+    steering  Steering, whose ``active`` goes down
+    last      uint32[n]: the backend of each flow before, 0 for none
+    only_new  bool: only of flows that ``verdicts`` say are new
+    """
+    for i in range(last.size):
+        was = last[i]
+        ends = not only_new or verdicts.outcome[i] == NEW
+        if ends and was < stays.size and stays[was] != 0 and was < steering.active.size:
+            steering.active[was] -= 1
+
+
+@kernel
+def follow(stays, verdicts, last, counts, loads):
+    """What became of each flow of a batch since it was last steered.
+
+    stays   as for ``count_off``
+    last    uint32[n]: the backend of each flow before, 0 for none; its backend now afterwards
+    counts  int64[len(FATES_OF_FLOWS)]: flows with each fate are added
+    loads   int64[...]: flows by backend id are added
     """
     for i in range(last.size):
         was, now = last[i], verdicts.backend[i]
@@ -64,6 +78,4 @@ def follow(stays, steering, verdicts, last, counts, loads):
             counts[DISRUPTED] += 1
         else:
             counts[UNAVOIDABLE] += 1
-        if there and was < steering.active.size and verdicts.outcome[i] == NEW:
-            steering.active[was] -= 1
         last[i] = now

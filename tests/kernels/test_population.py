@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kernels.jit import INTERPRETED
 from kernels.layout import DISRUPTED, FATES_OF_FLOWS, NEW, RR, TCP, TRACKED, UDP, Fib, Flows, Population, freeze
 from kernels.lb.forward import create_steering
-from kernels.lb.population import follow, generate, key_of
+from kernels.lb.population import count_off, follow, generate, key_of
 from tests import reference
 from tests.batches import POD, VIP, Backend, Frontend, fib_of, one_service, rows_of, verdicts_for
 
@@ -82,8 +82,9 @@ def test_seeds_have_nothing_in_common() -> None:
 @given(
     st.lists(st.booleans(), min_size=1, max_size=5),
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.booleans()), max_size=20),
+    st.booleans(),
 )
-def test_fates_equal_their_twins(stays: list[bool], rows: list[tuple[int, int, bool]]) -> None:
+def test_fates_equal_their_twins(stays: list[bool], rows: list[tuple[int, int, bool]], only_new: bool) -> None:
     """Ids beyond the tables too: nothing is counted for them but that they moved."""
     steering, verdicts = create_steering(one_service(RR, 3), 0), verdicts_for(len(rows))
     steering.active[:] = 100
@@ -91,7 +92,9 @@ def test_fates_equal_their_twins(stays: list[bool], rows: list[tuple[int, int, b
     verdicts.backend[:] = [now for _, now, _ in rows]
     verdicts.outcome[:] = [NEW if new else TRACKED for _, _, new in rows]
     counts, loads = np.zeros(len(FATES_OF_FLOWS), np.int64), np.zeros(5, np.int64)
-    follow(freeze(np.array(stays, np.uint8)), steering, verdicts, last, counts, loads)
+    standing = freeze(np.array(stays, np.uint8))
+    count_off(standing, steering, last, verdicts, only_new)
+    follow(standing, verdicts, last, counts, loads)
     there = [was < len(stays) and stays[was] for was, _, _ in rows]
     wanted = Counter(
         word for (was, now, _), stay in zip(rows, there, strict=True) for word in reference.fate(was, now, stay)
@@ -99,7 +102,7 @@ def test_fates_equal_their_twins(stays: list[bool], rows: list[tuple[int, int, b
     assert dict(zip(FATES_OF_FLOWS, counts.tolist(), strict=True)) == {name: wanted[name] for name in FATES_OF_FLOWS}
     assert last.tolist() == [now for _, now, _ in rows]
     assert loads.tolist() == [0, *(sum(now == each for _, now, _ in rows) for each in range(1, 5))]
-    left = Counter(was for (was, _, new), stay in zip(rows, there, strict=True) if stay and new)
+    left = Counter(was for (was, _, new), stay in zip(rows, there, strict=True) if stay and (new or not only_new))
     assert steering.active.tolist() == [100 - left[each] for each in range(4)]
 
 
@@ -108,5 +111,5 @@ def test_a_flow_that_moves_off_a_living_endpoint_is_disrupted() -> None:
     verdicts.backend[0], verdicts.outcome[0] = 2, NEW
     counts = np.zeros(len(FATES_OF_FLOWS), np.int64)
     stays = freeze(np.ones(4, np.uint8))
-    follow(stays, create_steering(one_service(RR, 3), 0), verdicts, last, counts, np.zeros(4, np.int64))
+    follow(stays, verdicts, last, counts, np.zeros(4, np.int64))
     assert counts[DISRUPTED] == 1
