@@ -21,13 +21,15 @@ from rich.console import Console
 
 from harness import provenance, records
 from harness.flows import fleet, timeline
+from harness.flows.columns import read_flows
 from harness.flows.progress import shown
 from harness.flows.records import BACKENDS_FILE, FILE, Measured, tabulate
-from harness.flows.scenario import FlowScenario, rival_of
+from harness.flows.scenario import FLOWS_OF_BALANCER_AT_MOST, FlowScenario, rival_of
 from harness.flows.steering import Carried, Course, Shard, carry, ready
 from harness.flows.summary import summarise
 from harness.flows.timeline import CONFIGURED, Made, Maker, Phase
 from harness.scenario import ScenarioError, read_as
+from kernels.layout import Flows
 from kernels.lb.consistent.tables import WITHOUT_WEIGHTS
 from kernels.warm import warm
 from plane import manifests, offline
@@ -59,6 +61,7 @@ class Prepared:
     file: str
     objects: list[Object]
     phases: list[Phase]
+    trace: Flows | None
 
     @property
     def algorithms(self) -> list[str]:
@@ -68,6 +71,10 @@ class Prepared:
 def prepare(file: Path) -> Prepared:
     """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError."""
     scenario, text = read_as(FlowScenario, file)
+    trace = None
+    if scenario.spec.trace is not None:
+        trace = read_flows(file.parent / scenario.spec.trace)
+        scenario = _with_flows(scenario, str(file), len(trace.proto))
     spec = scenario.spec
     if spec.services is not None:
         objects = list(fleet.made_up(spec.services.count, spec.services.endpoints, spec.services.nodes))
@@ -79,7 +86,18 @@ def prepare(file: Path) -> Prepared:
         snapshot = offline.settled(objects, nodes=spec.nodes)
     found = timeline.phases(scenario, str(file), snapshot)
     _check_target(scenario, str(file), snapshot)
-    return Prepared(scenario, text, str(file), objects, found)
+    return Prepared(scenario, text, str(file), objects, found, trace)
+
+
+def _with_flows(scenario: FlowScenario, file: str, count: int) -> FlowScenario:
+    """The scenario whose trace has so many flows. Raises ScenarioError."""
+    spec = scenario.spec
+    if not (spec.balancers or 1) <= count <= FLOWS_OF_BALANCER_AT_MOST * (spec.balancers or count):
+        reason = (
+            f"has {count:,} flows for {spec.balancers or 1:,} balancers; each has 1 to {FLOWS_OF_BALANCER_AT_MOST:,}"
+        )
+        raise ScenarioError([Problem(file, 1, f"FlowScenario {scenario.name}", "spec.trace", reason)])
+    return scenario.model_copy(update={"spec": spec.model_copy(update={"flows": count})})
 
 
 def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: threading.Event) -> Result:
@@ -156,7 +174,8 @@ def _measured(
         tables=tuple(tables),
         at_ns=tuple(phase.at_ns for phase in phases),
         failed=tuple(phase.failed for phase in phases),
-        population=timeline.population_of(prepared.scenario, tables[0].fib, phases[0].snapshot),
+        population=None if prepared.trace else timeline.population_of(spec, tables[0].fib, phases[0].snapshot),
+        trace=prepared.trace,
         flows=spec.flows,
         share=spec.of_balancer,
         tracked=spec.tracked,

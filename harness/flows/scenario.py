@@ -121,10 +121,11 @@ class Event(Part):
 
 
 class FlowSpec(Part):
-    """The whole of a scenario of flows."""
+    """The whole of a scenario of flows; of those with a trace, ``flows`` is known once that has been read."""
 
     one_of: ClassVar = ("manifests", "services")
-    flows: Annotated[int, Field(ge=1, le=10**12)]
+    flows: Annotated[int, Field(ge=1, le=10**12)] = 0
+    trace: str | None = None
     manifests: list[str] = Field(default_factory=list)
     services: Services | None = None
     nodes: Annotated[int, Field(ge=1, le=250)] = 3
@@ -161,6 +162,10 @@ class FlowSpec(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         if "services" in given and "nodes" in given:
             yield ("nodes",), "goes with manifests; services have nodes of their own: services.nodes"
+        if ("flows" in given) == ("trace" in given):
+            yield ("flows",), "is required, or trace: exactly one of them"
+        if "trace" in given and "clients" in given:
+            yield ("clients",), "goes with flows; those of a trace have clients of their own"
         flows, balancers = given.get("flows"), given.get("balancers")
         if isinstance(flows, int) and isinstance(balancers, int) and balancers > 0:
             if balancers > flows:

@@ -32,6 +32,7 @@ class Course:
     tables   of each phase
     at_ns    when each phase begins
     failed   how many balancers, the first ones, have forgotten everything by then
+    population, trace  the flows are made, or they are these
     flows    all there are; ``share`` of them for each balancer but the last, which may have fewer
     tracked  how many flows a balancer has room to remember
     idle_ns  for how long
@@ -40,7 +41,8 @@ class Course:
     tables: tuple[Tables, ...]
     at_ns: tuple[int, ...]
     failed: tuple[int, ...]
-    population: Population
+    population: Population | None
+    trace: Flows | None
     flows: int
     share: int
     tracked: int
@@ -146,7 +148,7 @@ def _phase(
         some = last[begin : begin + BATCH]
         flows, verdicts = batch.head(len(some))
         generating = time.perf_counter_ns()
-        generate(fib, course.population, first + begin, flows)
+        _fill(course, fib, first + begin, flows)
         generated = time.perf_counter_ns()
         if not course.tracked:  # every connection is opened anew
             count_off(stays, steering, some, verdicts, False)
@@ -161,6 +163,15 @@ def _phase(
         follow(stays, verdicts, some, carried.fates[row, phase], carried.loads[phase])
         followed = time.perf_counter_ns()
         spent += (generated - generating, steered - steering_begins, steering_begins - generated + followed - steered)
+
+
+def _fill(course: Course, fib: Fib, first: int, flows: Flows) -> None:
+    """Puts the flows of these numbers into the columns."""
+    if course.trace is None:
+        generate(fib, course.population, first, flows)
+        return
+    for column, given in zip(flows, course.trace, strict=True):
+        column[:] = given[first : first + len(column)]
 
 
 def _remembering(course: Course, fib: Fib) -> Steering:

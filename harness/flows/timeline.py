@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.flows.fleet import Fleet
-from harness.flows.scenario import Event, FlowScenario, Target, rival_of
+from harness.flows.scenario import Event, FlowScenario, FlowSpec, Target, rival_of
 from harness.scenario import ScenarioError
 from kernels.layout import ALGORITHMS, GONE, INSIDE, OUTSIDE, RANDOM, READY, SLOTS, Fib, Population, Rival, freeze
 from kernels.lb.consistent.tables import Builder
@@ -180,13 +180,13 @@ class Maker:
         return fibs.compile(_unannotated(snapshot), default)
 
 
-def population_of(scenario: FlowScenario, fib: Fib, snapshot: Snapshot) -> Population:
-    """The scenario's flows. Raises ValueError where they have nowhere to go."""
-    first, clients = scenario.spec.clients
-    rows = frontends_of(fib, snapshot, scenario.spec.target)
+def population_of(spec: FlowSpec, fib: Fib, snapshot: Snapshot) -> Population:
+    """The flows that are made. Raises PlaneError where they have nowhere to go."""
+    first, clients = spec.clients
+    rows = frontends_of(fib, snapshot, spec.target)
     if not rows.size:
-        raise ValueError("there is no TCP or UDP port of a Service that flows could go to")
-    return Population(key_of(scenario.spec.seed), np.uint32(first), np.uint64(clients), freeze(rows))
+        raise PlaneError("no Service that is meant has an address and a TCP or UDP port that flows could go to")
+    return Population(key_of(spec.seed), np.uint32(first), np.uint64(clients), freeze(rows))
 
 
 def frontends_of(fib: Fib, snapshot: Snapshot, target: Target | None) -> np.ndarray:

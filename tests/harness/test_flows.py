@@ -1,5 +1,9 @@
 """Flows through a scenario's phases: what is counted, that it is the same however carried, and what is refused."""
 
+import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
+
+# isort: split
+import asyncio
 import json
 import threading
 from pathlib import Path
@@ -8,21 +12,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 import yaml
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import bench
-from harness.flows import running
+from harness.flows import running, steering
+from harness.flows.columns import write_flows
 from harness.flows.fleet import Fleet, made_up
 from harness.flows.running import here, prepare, shards_of
 from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Course, Shard, carry
 from harness.flows.summary import imbalance
 from harness.flows.table import tables
+from harness.flows.timeline import Maker, population_of
+from harness.run import FlowActors
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
+from kernels.lb.population import generate
+from plane.cluster import connected
 from plane.model import Snapshot
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -349,3 +359,53 @@ def test_an_id_that_is_given_to_another_endpoint_is_no_endpoint_that_stays(tmp_p
 def test_rows_of_scenarios_in_the_repository_are_read() -> None:
     for name in ("flows-algorithms", "flows-maglev-disruption", "flows-node-dies"):
         assert len(prepare(CONFIGS / f"{name}.yaml").phases) > 3
+
+
+def test_a_trace_is_steered_as_it_is(tmp_path: Path) -> None:
+    """Made flows, written and read again, come to what they come to when they are made."""
+    made = written(tmp_path, algorithms=["maglev"], timeline=CHURN[:2], conntrack=9_000)
+    first = rows_of(result_of(made))
+    prepared = prepare(made)
+    fib = Maker(prepared.scenario, "maglev").make(prepared.phases)[0][0].fib
+    flows = steering.Batch(20_000).flows
+    generate(fib, population_of(prepared.scenario.spec, fib, prepared.phases[0].snapshot), 0, flows)
+    write_flows(flows, tmp_path / "trace.arrow")
+    document = yaml.safe_load(made.read_text())
+    del document["spec"]["flows"]
+    document["spec"]["trace"] = "trace.arrow"
+    made.write_text(yaml.safe_dump(document))
+    assert [one.equals(other) for one, other in zip(first, rows_of(result_of(made)), strict=True)] == [True, True]
+
+
+def test_a_trace_without_flows_is_refused(tmp_path: Path) -> None:
+    write_flows(steering.Batch(0).flows, tmp_path / "trace.arrow")
+    file = written(tmp_path)
+    document = yaml.safe_load(file.read_text())
+    del document["spec"]["flows"]
+    document["spec"]["trace"] = "trace.arrow"
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(ScenarioError, match=r"spec\.trace: has 0 flows for 4 balancers"):
+        prepare(file)
+
+
+@pytest.mark.ray
+async def test_a_worker_that_is_lost_is_replaced_and_the_result_is_the_same(tmp_path: Path) -> None:
+    """Two actors, which die with shards under way: rows and loads are those of one process."""
+    file = written(tmp_path, algorithms=["p2c", "anchor"], conntrack=1_000, timeline=CHURN, balancers=40)
+    alone = rows_of(result_of(file))
+    carrying = FlowActors(2)
+
+    def killing(course: Course, shards: Any, stop: threading.Event) -> Any:
+        for number, carried in enumerate(carrying(course, shards, stop)):
+            yield carried
+            if number == 3:
+                for actor, _ in list(carrying._under_way.values()):
+                    ray.kill(actor)
+
+    async with connected():
+        try:
+            together = rows_of(await asyncio.to_thread(result_of, file, killing))
+        finally:
+            carrying.end()
+    assert carrying.lost > 0
+    assert [one.equals(other) for one, other in zip(alone, together, strict=True)] == [True, True]
