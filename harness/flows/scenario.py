@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness import units
-from harness.scenario import Duration, Label, Metadata, Pause, Share
+from harness.scenario import Duration, Label, Metadata, Share
 from kernels.layout import ALGORITHMS, RIVALS, SLOTS
 from kernels.lb.forward import IDLE_NS
 from kernels.lb.maglev import is_prime
@@ -85,7 +85,10 @@ class Weigh(Part):
 
 
 class Roll(Part):
+    """``step`` endpoints at a time are replaced, ``every`` so often."""
+
     step: Number
+    every: Duration = 10 * units.NS_PER_S
 
 
 class Event(Part):
@@ -93,7 +96,7 @@ class Event(Part):
 
     one_of: ClassVar = ("add", "remove", "drain", "weigh", "roll", "failNode", "failover", "restore")
     of_a_service: ClassVar = ("add", "remove", "drain", "weigh", "roll")
-    at: Pause
+    at: Duration
     service: Label | None = None
     namespace: Label = "default"
     add: Number | None = None
@@ -186,14 +189,14 @@ def _twice(algorithms: Any) -> Iterator[Contradiction]:
 
 
 def _out_of_order(timeline: Any) -> Iterator[Contradiction]:
-    last_ns = -1
+    last_ns = 0
     for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
         try:
-            at_ns = units.pause(at(event, "at"))
+            at_ns = units.duration(at(event, "at"))
         except ValueError:
             continue
-        if at_ns < last_ns:
-            yield ("timeline", place, "at"), "is before the event above it: events are listed in the order of time"
+        if at_ns <= last_ns:
+            yield ("timeline", place, "at"), "is not after the event above it: events are listed in the order of time"
         last_ns = at_ns
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from harness.flows.fleet import Fleet
 from harness.flows.scenario import Event, FlowScenario, FlowSpec, Target, rival_of
 from harness.scenario import ScenarioError
+from harness.units import format_ns
 from kernels.layout import ALGORITHMS, GONE, INSIDE, OUTSIDE, RANDOM, READY, SLOTS, Fib, Population, Rival, freeze
 from kernels.lb.consistent.tables import Builder
 from kernels.lb.population import key_of
@@ -73,9 +74,11 @@ def phases(scenario: FlowScenario, file: str, snapshot: Snapshot) -> list[Phase]
     for place, event in enumerate(spec.timeline):
         field = f"spec.timeline[{place}]"
         try:
-            for name in _happen(fleet, event, place, scenario):
-                failed = spec.failing(event)
-                found.append(Phase(name, event.at, fleet.snapshot, failed))
+            if event.at <= found[-1].at_ns:
+                raise ValueError(f"the roll before it goes on until {format_ns(found[-1].at_ns)}: begin after that")
+            for number, name in enumerate(_happen(fleet, event, place, scenario)):
+                at_ns = event.at + number * (event.roll.every if event.roll else 0)
+                found.append(Phase(name, at_ns, fleet.snapshot, spec.failing(event)))
         except ValueError as error:
             problems.append(Problem(file, 1, f"FlowScenario {scenario.name}", f"{field}.{event.what}", str(error)))
     if problems:

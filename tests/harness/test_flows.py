@@ -45,7 +45,7 @@ CHURN = [
     {"at": "5s", "failNode": "node-1"},
     {"at": "6s", "failover": "50%"},
     {"at": "7s", "roll": {"step": 5}},
-    {"at": "8s", "restore": True},
+    {"at": "1m", "restore": True},
 ]
 
 
@@ -247,7 +247,7 @@ def test_the_algorithms_of_the_manifests_themselves(tmp_path: Path) -> None:
         (
             {"timeline": [{"at": "2s", "remove": 1}, {"at": "1s", "add": 1}]},
             "spec.timeline[1].at",
-            "is before the event above it",
+            "is not after the event above it",
         ),
         ({"timeline": [{"at": "2s"}]}, "spec.timeline[0]", "needs exactly one of add and remove"),
         ({"timeline": [{"at": "2s", "restore": True, "service": "s1"}]}, "spec.timeline[0].service", "goes with add"),
@@ -264,6 +264,10 @@ def test_what_is_wrong_with_a_scenario_is_said(change: dict[str, Any], field: st
         (
             {"timeline": [{"at": "1s", "failNode": "node-77"}]},
             "spec.timeline[0].failNode: no endpoint is on node 'node-77'",
+        ),
+        (
+            {"timeline": [{"at": "1s", "roll": {"step": 5}}, {"at": "21s", "restore": True}]},
+            "spec.timeline[1].restore: the roll before it goes on until 21.0 s: begin after that",
         ),
         ({"timeline": [{"at": "1s", "failover": 5}]}, "spec.timeline[0].failover: 5 of 4 balancers can't fail"),
         ({"timeline": [{"at": "1s", "add": 1, "service": "x"}]}, "spec.timeline[0].add: there is no Service default/x"),
@@ -350,7 +354,7 @@ def test_an_id_that_is_given_to_another_endpoint_is_no_endpoint_that_stays(tmp_p
     fleet.add(("default", "s1"), 1)
     (gone,), (come,) = before.keys() - fleet.snapshot.backends.keys(), fleet.snapshot.backends.keys() - before.keys()
     assert fleet.snapshot.backends[come] == before[gone]
-    timeline = [{"at": "1s", "remove": 1}, {"at": "1s", "add": 1}]
+    timeline = [{"at": "1s", "remove": 1}, {"at": "2s", "add": 1}]
     result = result_of(written(tmp_path, algorithms=["anchor"], conntrack=20_000, timeline=timeline))
     fates = [{name: row[name] for name in ("kept", "disrupted")} for row in phases_of(result, "anchor")]
     assert fates[2] == {"kept": 20_000, "disrupted": 0}
