@@ -33,8 +33,9 @@ from kernels.layout import Flows
 from kernels.lb.consistent.tables import WITHOUT_WEIGHTS
 from kernels.warm import warm
 from plane import manifests, offline
-from plane.errors import Problem
-from plane.model import Object, Service, Snapshot, weight_of
+from plane.errors import ManifestError, Problem
+from plane.manifests import Loaded
+from plane.model import Service, Snapshot, weight_of
 
 SUMMARY_FILE = "summary.json"
 # A worker's turn: long enough that asking for the next costs nothing, short enough to see how it goes.
@@ -58,8 +59,7 @@ class Prepared:
 
     scenario: FlowScenario
     text: str
-    file: str
-    objects: list[Object]
+    manifests: Loaded
     phases: list[Phase]
     trace: Flows | None
 
@@ -77,16 +77,22 @@ def prepare(file: Path) -> Prepared:
         scenario = _with_flows(scenario, str(file), len(trace.proto))
     spec = scenario.spec
     if spec.services is not None:
-        objects = list(fleet.made_up(spec.services.count, spec.services.endpoints, spec.services.nodes))
-        snapshot = Snapshot().changed(objects)
-        objects = []  # they follow from the scenario
+        made = fleet.made_up(spec.services.count, spec.services.endpoints, spec.services.nodes)
+        snapshot, loaded = Snapshot().changed(made), Loaded((), ())
     else:
         paths = [str(file.parent / name) for name in spec.manifests]
-        objects = [manifest.object for manifest in manifests.load(paths).objects]
-        snapshot = offline.settled(objects, nodes=spec.nodes)
+        snapshot, loaded = offline.snapshot(paths, nodes=spec.nodes), _loaded(paths)
     found = timeline.phases(scenario, str(file), snapshot)
     _check_target(scenario, str(file), snapshot)
-    return Prepared(scenario, text, str(file), objects, found, trace)
+    return Prepared(scenario, text, loaded, found, trace)
+
+
+def _loaded(paths: Sequence[str]) -> Loaded:
+    """What ``offline.snapshot`` has read: manifests, or what a cluster gave out."""
+    try:
+        return manifests.load(paths)
+    except ManifestError:
+        return manifests.load(paths, lenient=True)
 
 
 def _with_flows(scenario: FlowScenario, file: str, count: int) -> FlowScenario:
@@ -127,7 +133,7 @@ def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: thr
         "workers_lost": str(getattr(carry, "lost", 0)),
         "peak_rss_bytes": str(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
         **provenance.of_machine(),
-        **provenance.of_input(prepared.text, prepared.objects),
+        **provenance.of_input(prepared.text, [manifest.object for manifest in prepared.manifests.objects]),
     }
     return _written(*tabulate(prepared.phases, measured, facts), out / scenario.name / facts["run"])
 
@@ -152,7 +158,8 @@ def shards_of(balancers: int, workers: int) -> list[Shard]:
 
 
 def warnings(prepared: Prepared) -> Iterator[str]:
-    """What the scenario asks for and does not get."""
+    """What the scenario and its manifests ask for and do not get."""
+    yield from map(str, prepared.manifests.warnings)
     rivals = {name: rival for name in prepared.algorithms if name != CONFIGURED and (rival := rival_of(name))}
     services = [Service.of(obj) for obj in prepared.phases[0].snapshot.all("Service")]
     weighed = any(weight_of(obj) > 1 for phase in prepared.phases for obj in phase.snapshot.all("EndpointSlice"))
@@ -169,6 +176,7 @@ def _measured(
     prepared: Prepared, algorithm: str, carry: Carry, stop: threading.Event, show: Callable[[str, int], None]
 ) -> Measured:
     spec, phases = prepared.scenario.spec, prepared.phases
+    show(f"making tables for {algorithm}", 0)
     tables, made = Maker(prepared.scenario, algorithm).make(phases)
     course = Course(
         tables=tuple(tables),
@@ -182,10 +190,9 @@ def _measured(
         idle_ns=spec.idle,
     )
     ready(course)  # before others do: processes that fill one cache at a time can spoil it for each other
-    balancers = -(-spec.flows // spec.of_balancer)
     found: list[Carried] = []
     loads = [np.zeros(len(each.fib.backends), np.int64) for each in tables]
-    for carried in carry(course, shards_of(balancers, spec.workers), stop):
+    for carried in carry(course, shards_of(spec.balancer_count, spec.workers), stop):
         for total, part in zip(loads, carried.loads, strict=True):
             total += part
         found.append(replace(carried, loads=[]))
@@ -199,7 +206,7 @@ def _facts(prepared: Prepared, measured: Sequence[Measured]) -> dict[str, str]:
     return {
         "name": json.dumps(prepared.scenario.name),
         "flows": str(spec.flows),
-        "balancers": str(-(-spec.flows // spec.of_balancer)),
+        "balancers": str(spec.balancer_count),
         "workers": str(spec.workers),
         "seed": str(spec.seed),
         "phases": json.dumps(described),

@@ -145,11 +145,12 @@ class FlowSpec(Part):
     @property
     def of_balancer(self) -> int:
         """How many flows each balancer has; the last one may have fewer."""
-        return -(-self.flows // self.balancer_count)
+        return -(-self.flows // (self.balancers or -(-self.flows // FLOWS_OF_BALANCER)))
 
     @property
     def balancer_count(self) -> int:
-        return self.balancers or -(-self.flows // FLOWS_OF_BALANCER)
+        """How many balancers that makes: as many as are asked for, or fewer where flows do not go round."""
+        return -(-self.flows // self.of_balancer)
 
     @property
     def tracked(self) -> int:

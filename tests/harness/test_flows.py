@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import ray
 import yaml
@@ -288,6 +289,24 @@ def test_weights_that_an_algorithm_does_not_know_are_warned_of(tmp_path: Path) -
     assert list(running.warnings(prepared)) == [
         "jump knows no weights: endpoints of any weight but 0 have equal shares"
     ]
+
+
+def test_flows_that_do_not_go_round_make_fewer_balancers(tmp_path: Path) -> None:
+    result = result_of(written(tmp_path, algorithms=["rr"], flows=10, balancers=7))
+    assert (result.summary["balancers"], result.summary["algorithms"][0]["flows"]) == (5, 10)
+
+
+def test_a_cluster_is_taken_as_it_stands(tmp_path: Path) -> None:
+    """What kubectl gave out, with addresses that no plane of ours would give."""
+    snapshot = Snapshot().changed(made_up(2, 3, 1))
+    objects = [{**obj, "status": {"loadBalancer": {}}} for obj in snapshot.all("Service")]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all([*objects, *snapshot.all("EndpointSlice")]))
+    document = yaml.safe_load(written(tmp_path).read_text())
+    document["spec"] = {"flows": 6_000, "manifests": ["all.yaml"], "target": {"service": "s2"}, "algorithms": ["rr"]}
+    (tmp_path / "flows.yaml").write_text(yaml.safe_dump(document))
+    _, counted = rows_of(result_of(tmp_path / "flows.yaml"))
+    assert counted.filter(pc.equal(counted["member"], 1))["flows"].to_pylist() == [2_000] * 3
+    assert counted["ip"].to_pylist() == [0x0A000001 + number for number in range(6)]
 
 
 def test_a_run_that_is_stopped_leaves_the_shards_that_were_finished(tmp_path: Path) -> None:
