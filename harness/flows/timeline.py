@@ -21,7 +21,7 @@ from kernels.lb.consistent.tables import Builder
 from kernels.lb.population import key_of
 from plane import fib as fibs
 from plane.errors import PlaneError, Problem
-from plane.model import ALGORITHM_ANNOTATIONS, Name, Object, Snapshot
+from plane.model import ALGORITHM_ANNOTATIONS, Name, Object, Snapshot, slices_by_service
 
 CONFIGURED = "configured"  # the algorithm of each Service is what it says itself
 
@@ -106,10 +106,10 @@ def _happen(fleet: Fleet, event: Event, place: int, scenario: FlowScenario) -> I
 
 
 def _happen_to_a_service(fleet: Fleet, event: Event, place: int, service: Name) -> Iterator[str]:
-    there, named = len(fleet.members(service)), "/".join(service)
+    there, named = sum(not member.is_leaving for member in fleet.members(service)), "/".join(service)
     least = max(event.remove or event.drain or (event.weigh.endpoints if event.weigh else 1), 1)
     if there < least:
-        raise ValueError(f"{named} has {there} endpoints at that time: {least} are needed")
+        raise ValueError(f"{named} has {there} endpoints at that time that do not terminate: {least} are needed")
     if event.add is not None:
         fleet.add(service, event.add)
         yield f"{event.add} more of {named}"
@@ -135,10 +135,11 @@ def _service_of(fleet: Fleet, event: Event, scenario: FlowScenario) -> Name:
     elif target is not None:
         name = target.namespace, target.service
     else:
-        with_endpoints = [name for name in services if fleet.members(name)] if len(services) < 100 else list(services)
-        if len(with_endpoints) != 1:
-            raise ValueError(f"there are {len(with_endpoints):,} Services with endpoints: say which by service: NAME")
-        name = with_endpoints[0]
+        sliced = slices_by_service(fleet.snapshot)
+        having = [name for name in services if name in sliced]
+        if len(having) != 1:
+            raise ValueError(f"there are {len(having):,} Services with endpoints: say which by service: NAME")
+        name = having[0]
     if name not in services:
         raise ValueError(f"there is no Service {'/'.join(name)}")
     return name

@@ -272,6 +272,14 @@ def test_what_is_wrong_with_a_scenario_is_said(change: dict[str, Any], field: st
         ),
         ({"timeline": [{"at": "1s", "failover": 5}]}, "spec.timeline[0].failover: 5 of 4 balancers can't fail"),
         ({"timeline": [{"at": "1s", "add": 1, "service": "x"}]}, "spec.timeline[0].add: there is no Service default/x"),
+        (
+            {"timeline": [{"at": "1s", "drain": 6}, {"at": "2s", "remove": 5}]},
+            "spec.timeline[1].remove: default/s1 has 4 endpoints at that time that do not terminate: 5 are needed",
+        ),
+        (
+            {"services": {"count": 2, "endpoints": 1}, "timeline": [{"at": "1s", "add": 1}]},
+            "spec.timeline[0].add: there are 2 Services with endpoints: say which by service: NAME",
+        ),
         ({"target": {"service": "x"}}, "spec.target.service: there is no Service default/x; there are: default/s1"),
         ({"target": {"service": "s1", "port": 81}}, "spec.target.port: Service default/s1 has no port 81"),
     ],
