@@ -34,8 +34,7 @@ from harness.drivers.stream import Task
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
-from harness.flows.steering import Carried, Course, Shard
-from harness.flows.steering import carry as carry_shard
+from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.progress import shown
 from harness.recorder import Recorded
@@ -117,21 +116,20 @@ async def _on_actors(prepared: flows.Prepared, surface: Surface, console: Consol
 
 @contextmanager
 def _stopping(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM have a run of flows end after the shards that are under way."""
+    """SIGINT and SIGTERM have a run of flows end after the shards that are under way, and the second time at once."""
+
+    def act(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    before = [signal.signal(number, act) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-class FlowWorker:
-    """A process that carries shards of flows."""
-
-    def carry(self, course: Course, shard: Shard) -> Carried:
-        return carry_shard(course, shard)
 
 
 class FlowActors:
@@ -182,7 +180,7 @@ class FlowActors:
 
 
 def _flow_actor() -> Any:
-    actor_class: Any = ray.remote(FlowWorker)
+    actor_class: Any = ray.remote(Worker)
     return actor_class.options(num_cpus=0, scheduling_strategy="SPREAD").remote()
 
 

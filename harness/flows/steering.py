@@ -116,6 +116,13 @@ def carry(course: Course, shard: Shard) -> Carried:
     return carried
 
 
+class Worker:
+    """What the runner makes an actor of: it is apart from it, so that such a process imports nothing of Ray's."""
+
+    def carry(self, course: Course, shard: Shard) -> Carried:
+        return carry(course, shard)
+
+
 def _carry_one(course: Course, balancer: int, row: int, batch: Batch, carried: Carried) -> None:
     first = balancer * course.share
     last = np.zeros(min(course.share, course.flows - first), np.uint32)  # the backend of each flow in the phase before
