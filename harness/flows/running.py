@@ -162,9 +162,9 @@ def warnings(prepared: Prepared) -> Iterator[str]:
     yield from map(str, prepared.manifests.warnings)
     rivals = {name: rival for name in prepared.algorithms if name != CONFIGURED and (rival := rival_of(name))}
     services = [Service.of(obj) for obj in prepared.phases[0].snapshot.all("Service")]
-    weighed = any(weight_of(obj) > 1 for phase in prepared.phases for obj in phase.snapshot.all("EndpointSlice"))
+    weights = {weight_of(obj) for phase in prepared.phases for obj in phase.snapshot.all("EndpointSlice")}
     for name, (algorithm, _) in rivals.items():
-        if weighed and algorithm in WITHOUT_WEIGHTS:
+        if len(weights - {0}) > 1 and algorithm in WITHOUT_WEIGHTS:
             yield f"{name} knows no weights: endpoints of any weight but 0 have equal shares"
         if any(service.affinity_s for service in services):
             yield f"{name} leaves session affinity out"
