@@ -352,9 +352,11 @@ def test_the_table_tells_what_moved(tmp_path: Path) -> None:
     shown = console()
     with shown.capture() as text:
         shown.print(tables(result.summary))
-    line = next(line for line in text.get().splitlines() if line.startswith("2 fewer of default/s1"))
-    assert "anchor" in line
-    assert "0.00 %" in line
+    lines = text.get().splitlines()
+    line = lines[lines.index(next(line for line in lines if line.startswith("2 fewer of default/s1"))) + 1]
+    assert line.split()[0] == "anchor"
+    assert line.split()[3:5] == ["0.00", "%"]
+    assert max(map(len, map(str.rstrip, lines))) <= 80
 
 
 def test_imbalance_is_by_weight_and_nearest_rank() -> None:
