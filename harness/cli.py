@@ -5,9 +5,9 @@ Exit codes: 0 every objective met, 1 one missed or the plane failed, 2 bad input
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -31,7 +31,7 @@ def bench() -> None:
 def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int | None, address: str | None) -> None:
     """Run the scenario file SCENARIO and print its report; rows and summary go to OUT/<scenario>/<run>/."""
     from harness import run as runner
-    from harness.tables import console, tables
+    from harness.tables import console
     from plane.errors import ManifestError, PlaneError
 
     surface = runner.Surface(out, instance, port_offset, address)
@@ -46,7 +46,7 @@ def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int 
     if output == "json":
         click.echo(json.dumps({**result.summary, "results": str(result.folder)}, indent=2))
     else:
-        console().print(tables(result.summary))
+        console().print(_tables(result.summary))
         click.echo(f"\nresults in {result.folder}")
     sys.exit(INTERRUPTED if result.summary["interrupted"] else int(not result.summary["met"]))
 
@@ -59,17 +59,20 @@ def report(run: Path, output: str) -> None:
     import pyarrow as pa
 
     from harness import records
+    from harness.flows import running
+    from harness.flows import summary as flows
     from harness.report import summarise
-    from harness.tables import console, tables
+    from harness.tables import console
 
     try:
-        summary = summarise(records.read(run))
+        of_flows = (run / running.FILE).exists()
+        summary = flows.summarise(*running.read(run)) if of_flows else summarise(records.read(run))
     except (OSError, ValueError, pa.ArrowException) as error:
         _fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
     else:
-        console().print(tables(summary))
+        console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
 
 
@@ -132,6 +135,13 @@ def peers(
         console().print(tables(compared.summary))
         click.echo(f"\nresults in {compared.folder}")
     sys.exit(INTERRUPTED if compared.summary["interrupted"] == "true" else int(compared.summary["errors"] > 0))
+
+
+def _tables(summary: Mapping[str, Any]) -> Any:
+    from harness import tables
+    from harness.flows import table as flows
+
+    return flows.tables(summary) if summary.get("kind") == "flows" else tables.tables(summary)
 
 
 def _one_of(option: str, names: Iterable[str], known: Iterable[str]) -> None:

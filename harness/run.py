@@ -1,9 +1,11 @@
 """A scenario from its file to its results: plane up, loads on, rows written. The only file of the harness with Ray.
 
-Law: each load has a process of its own, a Ray actor around the ordinary ``Stream``, and all begin at one agreed instant
-of the machine's monotonic clock; the actors are on the driver's machine, because the plane's addresses and that clock
-are. Ray carries orders and results, never a request. A run that is interrupted (SIGINT, SIGTERM) is a run: what was
-measured so far is written like any other.
+Law: in a scenario with loads each load has a process of its own, a Ray actor around the ordinary ``Stream``, and all
+begin at one agreed instant of the machine's monotonic clock; the actors are on the driver's machine, because the
+plane's addresses and that clock are. Ray carries orders and results, never a request. A scenario of flows needs no
+plane, and Ray only for more than one worker: then actors carry shards of flows, by tables that lie in the object store,
+and what an actor had under way when it was lost is carried by another. A run that is interrupted (SIGINT, SIGTERM) is a
+run: what was measured so far is written like any other.
 """
 
 import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
@@ -12,27 +14,32 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 import asyncio
 import json
 import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from harness import provenance, records, report, targets
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
+from harness.flows import running as flows
+from harness.flows.running import SUMMARY_FILE, Result
+from harness.flows.scenario import KIND as FLOWS
+from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.progress import shown
 from harness.recorder import Recorded
 from harness.records import LoadRows
-from harness.scenario import Load, Scenario, read
+from harness.scenario import Load, Scenario, kind_of, read, text_of
 from harness.targets import Resolved, Surroundings
 from harness.units import NS_PER_S, format_rate
 from harness.workload import id_key
@@ -45,9 +52,9 @@ from plane.up import checked, warn
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.2
+LOST_AT_MOST = 8  # workers of one run of flows
 # From the order to start to the first request: longer than it takes to tell every actor.
 LEAD_NS = NS_PER_S // 2
-SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -60,20 +67,14 @@ class Surface:
     ray_address: str | None = None
 
 
-@dataclass(frozen=True)
-class Result:
-    """A run that is over: the folder that holds its files, and its summary."""
-
-    folder: Path
-    summary: dict[str, Any]
-
-
 def run(file: Path, surface: Surface, console: Console) -> Result:
     """Runs the scenario in a file; what is said meanwhile goes to ``console``.
 
     Raises ScenarioError and ManifestError before anything has started, PlaneError, and KeyboardInterrupt where it was
     interrupted before the first request.
     """
+    if kind_of(text_of(file)) == FLOWS:
+        return _run_flows(file, surface, console)
     scenario, text = read(file)
     objects: list[Object] = []
     if scenario.spec.manifests:
@@ -92,6 +93,95 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
         return asyncio.run(_run(scenario, text, str(file), objects, surface, console))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
+    prepared = flows.prepare(file)
+    stop = threading.Event()
+    workers = prepared.scenario.spec.workers
+    with _stopping(stop):
+        if workers == 1:
+            return flows.run(prepared, surface.out, console, flows.here, stop)
+        return asyncio.run(_on_actors(prepared, surface, console, stop))
+
+
+async def _on_actors(prepared: flows.Prepared, surface: Surface, console: Console, stop: threading.Event) -> Result:
+    carrying = FlowActors(prepared.scenario.spec.workers)
+    async with connected(surface.ray_address):
+        try:
+            return await asyncio.to_thread(flows.run, prepared, surface.out, console, carrying, stop)
+        finally:
+            carrying.end()
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM have a run of flows end after the shards that are under way, and the second time at once."""
+
+    def act(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, act) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+class FlowActors:
+    """Carries shards by so many actors, each with one under way; ``lost`` counts those that had to be replaced."""
+
+    def __init__(self, workers: int):
+        self.lost = 0
+        self._workers = workers
+        self._idle: list[Any] = []
+        self._under_way: dict[Any, tuple[Any, Shard]] = {}
+
+    def __call__(self, course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
+        """As ``flows.here``. Raises PlaneError where actors are lost again and again."""
+        shared = ray.put(course)
+        waiting = list(reversed(shards))
+        self._idle += [_flow_actor() for _ in range(min(self._workers, len(shards)) - len(self._idle))]
+        while waiting or self._under_way:
+            while waiting and self._idle:
+                actor, shard = self._idle.pop(), waiting.pop()
+                self._under_way[actor.carry.remote(shared, shard)] = actor, shard
+            done, _ = ray.wait(list(self._under_way), timeout=POLL_S)
+            for reference in done:
+                actor, shard = self._under_way.pop(reference)
+                try:
+                    carried = ray.get(reference)
+                except RayActorError as error:
+                    self._replace(error)
+                    waiting.append(shard)
+                except RayError as error:
+                    raise PlaneError(
+                        f"balancers {shard.first} to {shard.last - 1} can't be carried: {error}"
+                    ) from error
+                else:
+                    self._idle.append(actor)
+                    yield carried
+            if stop.is_set():
+                waiting.clear()
+
+    def _replace(self, error: RayActorError) -> None:
+        self.lost += 1
+        if self.lost > LOST_AT_MOST:
+            raise PlaneError(f"{self.lost} workers were lost one after the other, the last because: {error}") from error
+        self._idle.append(_flow_actor())
+
+    def end(self) -> None:
+        for actor in [*self._idle, *(actor for actor, _ in self._under_way.values())]:
+            ray.kill(actor)
+
+
+def _flow_actor() -> Any:
+    actor_class: Any = ray.remote(Worker)
+    return actor_class.options(num_cpus=0, scheduling_strategy="SPREAD").remote()
 
 
 async def _run(

@@ -17,9 +17,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, InstanceOf
 
 from harness import units
-from plane import strict
+from plane import documents, strict
 from plane.errors import ManifestError, Problem
-from plane.strict import Contradiction, Part, at, read_by
+from plane.strict import Contradiction, Part, Whole, at, read_by
 
 # A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
 ROWS_AT_MOST = 50_000_000
@@ -239,13 +239,14 @@ class Scenario(Part):
 
 def read(path: Path) -> tuple[Scenario, str]:
     """The scenario in a file, and the file's text. Raises ScenarioError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"is not UTF-8: {error}"
-        raise ScenarioError([Problem(str(path), 0, "Scenario", "", f"cannot be read: {reason}")]) from None
-    scenario = parse(text, str(path))
-    named = f"Scenario {scenario.name}"
+    return read_as(Scenario, path)
+
+
+def read_as(schema: type[Whole], path: Path) -> tuple[Whole, str]:
+    """The same for any kind of scenario: one with a name, and manifests in its spec."""
+    text = text_of(path)
+    scenario: Any = parse_as(schema, text, str(path))
+    named = f"{schema.__name__} {scenario.name}"
     missing = [
         Problem(str(path), 1, named, f"spec.manifests[{place}]", f"there is no {path.parent / name}")
         for place, name in enumerate(scenario.spec.manifests)
@@ -256,9 +257,30 @@ def read(path: Path) -> tuple[Scenario, str]:
     return scenario, text
 
 
+def text_of(path: Path) -> str:
+    """The text of a scenario's file. Raises ScenarioError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"is not UTF-8: {error}"
+        raise ScenarioError([Problem(str(path), 0, "Scenario", "", f"cannot be read: {reason}")]) from None
+
+
+def kind_of(text: str) -> str:
+    """The ``kind`` of the first document of a text, empty where it has none."""
+    value = next((document.value for document in documents.parse(text)), None)
+    kind = at(value, "kind")
+    return kind if isinstance(kind, str) else ""
+
+
 def parse(text: str, file: str = "") -> Scenario:
     """The scenario that the text is; ``file`` is for messages. Raises ScenarioError with everything that is wrong."""
-    found = strict.parse(Scenario, text, file)
+    return parse_as(Scenario, text, file)
+
+
+def parse_as(schema: type[Whole], text: str, file: str = "") -> Whole:
+    """The same for any kind of scenario."""
+    found = strict.parse(schema, text, file)
     if isinstance(found, list):
         raise ScenarioError(found)
     return found

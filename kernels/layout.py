@@ -33,6 +33,15 @@ ALGORITHMS = ("random", "rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh",
 EWMA = len(ALGORITHMS)
 INGRESS_ALGORITHMS = (*ALGORITHMS, "ewma")
 
+# Other ways to pick consistently, which no pool of a Fib has: what the plane's own are compared with (lb.consistent).
+RING, JUMP, RENDEZVOUS, ANCHOR, SLOTS = range(5)
+RIVALS = ("ring", "jump", "rendezvous", "anchor", "maglev")  # the last with as many slots as one likes
+
+# What became of a flow from one Fib to the next. BEGUN: it has a backend and had none before. WITHOUT: it has none now.
+# Of those that had one: KEPT, or moved because its endpoint is gone (UNAVOIDABLE) or although it is not (DISRUPTED).
+BEGUN, KEPT, UNAVOIDABLE, DISRUPTED, WITHOUT = range(5)
+FATES_OF_FLOWS = ("begun", "kept", "unavoidable", "disrupted", "without")
+
 # State of a backend. Only a READY one is in pools. The flows of a DRAINING one, which terminates and still serves, go
 # on; of an UNREADY one TCP connections do, while UDP flows, which nobody ends, are picked again as kube-proxy has it.
 GONE = 0
@@ -95,6 +104,12 @@ BACKEND = np.dtype(
 RANGE = np.dtype([("first", "u4"), ("last", "u4"), ("node", "u2"), ("spare", "u2")], align=True)
 
 
+RUN = np.dtype([("first", "u4"), ("count", "u4")])  # rows first … first + count - 1 of some table
+
+# A bucket of AnchorHash: the A and K of its paper.
+BUCKET = np.dtype([("left", "u4"), ("successor", "u4")])
+
+
 class Fib(NamedTuple):
     """What is looked up to steer a flow: the compiled form of one Snapshot, read-only.
 
@@ -120,6 +135,38 @@ class Fib(NamedTuple):
     rings: np.ndarray
     sources: np.ndarray
     ranges: np.ndarray
+
+
+class Rival(NamedTuple):
+    """What picks in place of the algorithms of a Fib's pools, in a comparison; read-only.
+
+    algorithm  int, one of RIVALS
+    runs       RUN[P+1]: which rows of the tables below each pool of the Fib has; unused by jump and rendezvous
+    points     uint32[...], ring: places on the circle, ascending in each run
+    owners     uint32[...]: backend ids, of the points, of anchor's buckets (0: none) or of maglev's slots
+    buckets    BUCKET[...], anchor
+    """
+
+    algorithm: int
+    runs: np.ndarray
+    points: np.ndarray
+    owners: np.ndarray
+    buckets: np.ndarray
+
+
+class Population(NamedTuple):
+    """Flows that are made by number: whom they come from and where they go.
+
+    key        uint64, see ``population.key_of``
+    first      uint32, the first client address
+    clients    uint64, how many there are, below 2^32
+    frontends  uint32[...]: rows of ``Fib.frontends``, each as likely as the others; at least one
+    """
+
+    key: np.uint64
+    first: np.uint32
+    clients: np.uint64
+    frontends: np.ndarray
 
 
 class Flows(NamedTuple):
@@ -243,7 +290,6 @@ TARGET = np.dtype(
 # Text is a row of STRING, of which row 0 is empty; a list is a RUN of rows of STRING, of addresses one of NETWORK.
 
 STRING = np.dtype([("offset", "u4"), ("length", "u4")])  # in Routes.text
-RUN = np.dtype([("first", "u4"), ("count", "u4")])
 NETWORK = np.dtype([("ip", "u4"), ("mask", "u4")])  # an address is in it if ``address & mask == ip``
 
 POLICY = np.dtype(

@@ -52,6 +52,17 @@ def warm(progress: Callable[[str], None] | None = None) -> None:
         call()
 
 
+def once(name: str, call: Callable[[], object]) -> None:
+    """Calls what compiles something that is not in PARTS: alone the first time, as ``warm`` does. ``name`` names it."""
+    mark = cache.directory() / f"{MARK}-{name}"
+    if INTERPRETED or mark.exists():
+        call()
+        return
+    with _alone(cache.directory()):
+        call()
+        mark.touch()
+
+
 def _load_balancer() -> None:
     """One flow through everything in ``lb`` that Python calls."""
     one = np.ones(1, np.uint32)

@@ -68,6 +68,76 @@ def maglev(seeds: Sequence[int], weights: Sequence[int], size: int) -> list[int]
     return [i for i in ring if i is not None]
 
 
+def ketama(seeds: Sequence[int], weights: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(place on the circle, seed, index) of every point, in order: libketama's counts, SplitMix64's places."""
+    mean = sum(weights) / max(len(weights), 1)
+    points = []
+    for index, (seed, weight) in enumerate(zip(seeds, weights, strict=True)):
+        for number in range(1, max(int(160 * weight / mean), 1) + 1):
+            points.append((mix64((seed + number * GOLDEN) & WORD) >> 32, seed, index))
+    return sorted(points)
+
+
+def next_on_circle(places: Sequence[int], key: int) -> int:
+    """The row of the first place that is not before the key's, around the circle."""
+    return next((row for row, place in enumerate(places) if place >= key >> 32), 0)
+
+
+def jump(key: int, buckets: int) -> int:
+    """Figure 1 of the paper."""
+    chosen, jumped = -1, 0
+    while jumped < buckets:
+        chosen = jumped
+        key = (key * 2862933555777941757 + 1) & WORD
+        jumped = int((chosen + 1) * (float(1 << 31) / float((key >> 33) + 1)))
+    return chosen
+
+
+class Anchor:
+    """AnchorHash by its definition (algorithm 1 of the paper): of each bucket that left, which ones it left behind."""
+
+    def __init__(self, capacity: int, used: int):
+        self.used = list(range(capacity))
+        self.left: list[tuple[int, list[int]]] = []  # (bucket, those in use while it was), in the order of leaving
+        self.behind: dict[int, list[int]] = {}
+        for bucket in range(capacity - 1, used - 1, -1):
+            self.remove(bucket)
+        self.capacity = capacity
+
+    def remove(self, bucket: int) -> None:
+        self.left.append((bucket, list(self.used)))
+        self.used[self.used.index(bucket)] = self.used[-1]
+        self.used.pop()
+        self.behind[bucket] = list(self.used)
+
+    def add(self) -> int:
+        bucket, self.used = self.left.pop()
+        del self.behind[bucket]
+        return bucket
+
+    def bucket(self, key: int) -> int:
+        chosen = scale(key, self.capacity)
+        while chosen in self.behind:
+            behind = self.behind[chosen]
+            chosen = behind[scale(mix64((key + (chosen + 1) * GOLDEN) & WORD), len(behind))]
+        return chosen
+
+
+def made_flow(key: int, first: int, clients: int, frontends: Sequence[tuple[int, int, int]], number: int) -> Flow:
+    """Flow of a number; frontends are (address, port, protocol)."""
+    who, where = (mix64((key + counter * GOLDEN) & WORD) for counter in (2 * number, 2 * number + 1))
+    ip, port, proto = frontends[scale(where, len(frontends))]
+    return first + scale(who, clients), ip, 1024 + scale(who << 32 & WORD, 64512), port, proto
+
+
+def fate(was: int, now: int, stays: bool) -> list[str]:
+    """What is counted of a flow by ``population.follow``."""
+    if not was:
+        return ["begun"] if now else ["without"]
+    moved = "kept" if stays and was == now else "disrupted" if stays else "unavoidable"
+    return [moved] if now else [moved, "without"]
+
+
 def steer(ring: Sequence[int], flows: Iterable[Flow]) -> list[int]:
     return [ring[scale(flow_hash(flow), len(ring))] for flow in flows]
 

@@ -114,12 +114,9 @@ def decide(fib, steering, flow, now_ns):
     if row == 0:
         return NO_FRONTEND, row, _NONE
     key = flow_hash(src_ip, dst_ip, src_port, dst_port, proto)
-    expires_ns = now_ns + steering.idle_ns[0]
-    entries = steering.conntrack.entries
-    slot = conntrack.find(steering.conntrack, key, now_ns)
-    if slot >= 0 and is_there(fib.backends, entries[slot]["backend"], entries[slot]["endpoint"]):
-        entries[slot]["expires_ns"] = expires_ns
-        return TRACKED, row, entries[slot]["backend"]
+    backend = tracked(fib, steering, key, now_ns)
+    if backend != 0:
+        return TRACKED, row, backend
     outcome, pool = pool_for(fib, steering, row, src_ip)
     if outcome != NEW:
         return outcome, row, _NONE
@@ -127,13 +124,32 @@ def decide(fib, steering, flow, now_ns):
         backend = _pick_again(fib, steering, row, pool, src_ip, now_ns)
     else:
         backend = pick(fib, steering, pool, flow, key, now_ns)
+    outcome = given(fib, steering, pool, key, backend, now_ns)
+    return outcome, row, backend if outcome == NEW else _NONE
+
+
+@kernel
+def tracked(fib, steering, key, now_ns):
+    """The backend that a flow of hash ``key`` has and keeps, uint32; 0 for a flow that is new."""
+    entries = steering.conntrack.entries
+    slot = conntrack.find(steering.conntrack, key, now_ns)
+    if slot >= 0 and is_there(fib.backends, entries[slot]["backend"], entries[slot]["endpoint"]):
+        entries[slot]["expires_ns"] = now_ns + steering.idle_ns[0]
+        return entries[slot]["backend"]
+    return _NONE
+
+
+@kernel
+def given(fib, steering, pool, key, backend, now_ns):
+    """The outcome of a new flow of hash ``key`` that a pool has given ``backend``, which is counted and remembered."""
     if backend == 0 or backend >= fib.backends.size:
-        return fib.pools[pool]["otherwise"], row, _NONE
+        return fib.pools[pool]["otherwise"]
     if backend < steering.active.size:
         steering.active[backend] += 1
-    if entries.size > 0:
-        conntrack.insert(steering.conntrack, key, (expires_ns, backend, fingerprint(fib.backends[backend])), now_ns)
-    return NEW, row, backend
+    if steering.conntrack.entries.size > 0:
+        track = (now_ns + steering.idle_ns[0], backend, fingerprint(fib.backends[backend]))
+        conntrack.insert(steering.conntrack, key, track, now_ns)
+    return NEW
 
 
 @kernel

@@ -45,7 +45,7 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
 
     Raises ValueError for another size.
     """
-    if not _is_prime(size):
+    if not is_prime(size):
         raise ValueError(f"a Maglev table has a prime number of slots, such as one of {SIZES}, not {size}")
     # By seed, and of twins with one seed by weight: what is left to the order listed makes no difference.
     order = np.lexsort((weights, seeds))
@@ -61,7 +61,7 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
 
 
 @functools.cache
-def _is_prime(number: int) -> bool:
+def is_prime(number: int) -> bool:
     return 1 < number < 1 << 32 and all(number % factor for factor in range(2, math.isqrt(number) + 1))
 
 

@@ -1,0 +1,253 @@
+"""A scenario of flows from its file to its results.
+
+Law: whoever carries shards is given the course and the shards, and may carry them anywhere and in any order: what comes
+back is put in order of the balancers. Algorithms have their turn one after the other, so that the tables of only one
+are in memory. A run that is interrupted is a run: the shards that were finished are written.
+"""
+
+import json
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from harness import provenance, records
+from harness.flows import fleet, timeline
+from harness.flows.columns import read_flows
+from harness.flows.progress import shown
+from harness.flows.records import BACKENDS_FILE, FILE, Measured, tabulate
+from harness.flows.scenario import FLOWS_OF_BALANCER_AT_MOST, FlowScenario, rival_of
+from harness.flows.steering import Carried, Course, Shard, carry, ready
+from harness.flows.summary import summarise
+from harness.flows.timeline import CONFIGURED, Made, Maker, Phase
+from harness.scenario import ScenarioError, read_as
+from kernels.layout import Flows
+from kernels.lb.consistent.tables import WITHOUT_WEIGHTS
+from kernels.warm import warm
+from plane import manifests, offline
+from plane.errors import ManifestError, Problem
+from plane.manifests import Loaded
+from plane.model import Service, Snapshot, weight_of
+
+SUMMARY_FILE = "summary.json"
+# A worker's turn: long enough that asking for the next costs nothing, short enough to see how it goes.
+SHARDS_OF_WORKER = 16
+
+# Carries shards of a course, in any order; ends early, between two of them, once it is told to.
+Carry = Callable[[Course, Sequence[Shard], threading.Event], Iterator[Carried]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that is over: the folder that holds its files, and its summary."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before the first flow is made."""
+
+    scenario: FlowScenario
+    text: str
+    manifests: Loaded
+    phases: list[Phase]
+    trace: Flows | None
+
+    @property
+    def algorithms(self) -> list[str]:
+        return self.scenario.spec.algorithms or [CONFIGURED]
+
+
+def prepare(file: Path) -> Prepared:
+    """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError."""
+    scenario, text = read_as(FlowScenario, file)
+    trace = None
+    if scenario.spec.trace is not None:
+        trace = read_flows(file.parent / scenario.spec.trace)
+        scenario = _with_flows(scenario, str(file), len(trace.proto))
+    spec = scenario.spec
+    if spec.services is not None:
+        made = fleet.made_up(spec.services.count, spec.services.endpoints, spec.services.nodes)
+        snapshot, loaded = Snapshot().changed(made), Loaded((), ())
+    else:
+        paths = [str(file.parent / name) for name in spec.manifests]
+        snapshot, loaded = offline.snapshot(paths, nodes=spec.nodes), _loaded(paths)
+    found = timeline.phases(scenario, str(file), snapshot)
+    _check_target(scenario, str(file), snapshot)
+    return Prepared(scenario, text, loaded, found, trace)
+
+
+def _loaded(paths: Sequence[str]) -> Loaded:
+    """What ``offline.snapshot`` has read: manifests, or what a cluster gave out."""
+    try:
+        return manifests.load(paths)
+    except ManifestError:
+        return manifests.load(paths, lenient=True)
+
+
+def _with_flows(scenario: FlowScenario, file: str, count: int) -> FlowScenario:
+    """The scenario whose trace has so many flows. Raises ScenarioError."""
+    spec = scenario.spec
+    if not (spec.balancers or 1) <= count <= FLOWS_OF_BALANCER_AT_MOST * (spec.balancers or count):
+        reason = (
+            f"has {count:,} flows for {spec.balancers or 1:,} balancers; each has 1 to {FLOWS_OF_BALANCER_AT_MOST:,}"
+        )
+        raise ScenarioError([Problem(file, 1, f"FlowScenario {scenario.name}", "spec.trace", reason)])
+    return scenario.model_copy(update={"spec": spec.model_copy(update={"flows": count})})
+
+
+def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: threading.Event) -> Result:
+    """Carries all flows and writes what became of them; what is said meanwhile goes to ``console``.
+
+    Raises ManifestError, PlaneError, and KeyboardInterrupt where nothing was finished before it was to stop.
+    """
+    scenario = prepared.scenario
+    for warning in warnings(prepared):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True, style="yellow")
+    warm(lambda line: console.print(line, markup=False, soft_wrap=True))
+    started, begin = datetime.now(UTC), time.monotonic()
+    measured: list[Measured] = []
+    with shown(len(prepared.algorithms), scenario.spec.flows * len(prepared.phases), console) as show:
+        for algorithm in prepared.algorithms:
+            if not stop.is_set():
+                measured.append(_measured(prepared, algorithm, carry, stop, show))
+    measured = [each for each in measured if each.shards]
+    if not measured:
+        raise KeyboardInterrupt
+    facts = {
+        "run": provenance.run_id(started),
+        "started": started.isoformat(timespec="milliseconds"),
+        "interrupted": str(stop.is_set()).lower(),
+        "seconds": f"{time.monotonic() - begin:.3f}",
+        **_facts(prepared, measured),
+        "workers_lost": str(getattr(carry, "lost", 0)),
+        "peak_rss_bytes": str(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
+        **provenance.of_machine(),
+        **provenance.of_input(prepared.text, [manifest.object for manifest in prepared.manifests.objects]),
+    }
+    return _written(*tabulate(prepared.phases, measured, facts), out / scenario.name / facts["run"])
+
+
+def here(course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
+    """Carries shards in this process, one after the other."""
+    for shard in shards:
+        if stop.is_set():
+            return
+        yield carry(course, shard)
+
+
+def read(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """The tables of a run. Raises OSError and pa.ArrowInvalid."""
+    return records.read(folder / FILE), records.read(folder / BACKENDS_FILE)
+
+
+def shards_of(balancers: int, workers: int) -> list[Shard]:
+    """All balancers, cut into shards."""
+    size = max(1, balancers // (SHARDS_OF_WORKER * workers))
+    return [Shard(first, min(first + size, balancers)) for first in range(0, balancers, size)]
+
+
+def warnings(prepared: Prepared) -> Iterator[str]:
+    """What the scenario and its manifests ask for and do not get."""
+    yield from map(str, prepared.manifests.warnings)
+    rivals = {name: rival for name in prepared.algorithms if name != CONFIGURED and (rival := rival_of(name))}
+    services = [Service.of(obj) for obj in prepared.phases[0].snapshot.all("Service")]
+    weights = {weight_of(obj) for phase in prepared.phases for obj in phase.snapshot.all("EndpointSlice")}
+    for name, (algorithm, _) in rivals.items():
+        if len(weights - {0}) > 1 and algorithm in WITHOUT_WEIGHTS:
+            yield f"{name} knows no weights: endpoints of any weight but 0 have equal shares"
+        if any(service.affinity_s for service in services):
+            yield f"{name} leaves session affinity out"
+    if any(service.slow_start_s for service in services):
+        yield "slow start is left out: every endpoint has its whole share at once"
+
+
+def _measured(
+    prepared: Prepared, algorithm: str, carry: Carry, stop: threading.Event, show: Callable[[str, int], None]
+) -> Measured:
+    spec, phases = prepared.scenario.spec, prepared.phases
+    show(f"making tables for {algorithm}", 0)
+    tables, made = Maker(prepared.scenario, algorithm).make(phases)
+    course = Course(
+        tables=tuple(tables),
+        at_ns=tuple(phase.at_ns for phase in phases),
+        failed=tuple(phase.failed for phase in phases),
+        population=None if prepared.trace else timeline.population_of(spec, tables[0].fib, phases[0].snapshot),
+        trace=prepared.trace,
+        flows=spec.flows,
+        share=spec.of_balancer,
+        tracked=spec.tracked,
+        idle_ns=spec.idle,
+    )
+    ready(course)  # before others do: processes that fill one cache at a time can spoil it for each other
+    found: list[Carried] = []
+    loads = [np.zeros(len(each.fib.backends), np.int64) for each in tables]
+    for carried in carry(course, shards_of(spec.balancer_count, spec.workers), stop):
+        for total, part in zip(loads, carried.loads, strict=True):
+            total += part
+        found.append(replace(carried, loads=[]))
+        show(algorithm, int(carried.outcomes.sum()))
+    return Measured(algorithm, course, made, sorted(found, key=lambda each: each.shard), loads)
+
+
+def _facts(prepared: Prepared, measured: Sequence[Measured]) -> dict[str, str]:
+    spec = prepared.scenario.spec
+    described = {each.algorithm: [*map(_described, prepared.phases, each.made)] for each in measured}
+    return {
+        "name": json.dumps(prepared.scenario.name),
+        "flows": str(spec.flows),
+        "balancers": str(spec.balancer_count),
+        "workers": str(spec.workers),
+        "seed": str(spec.seed),
+        "phases": json.dumps(described),
+    }
+
+
+def _described(phase: Phase, made: Made) -> dict[str, Any]:
+    """A phase and its tables, for whoever reads the rows without the scenario at hand."""
+    return {
+        "event": phase.name,
+        "at_ns": phase.at_ns,
+        "compile_ns": made.compile_ns,
+        "build_ns": made.build_ns,
+        "slots": made.slots,
+        "slots_changed": made.slots_changed,
+    }
+
+
+def _check_target(scenario: FlowScenario, file: str, snapshot: Snapshot) -> None:
+    target = scenario.spec.target
+    named = f"FlowScenario {scenario.name}"
+    if target is not None:
+        obj = snapshot.rows("Service").get((target.namespace, target.service))
+        if obj is None:
+            names = ", ".join("/".join(name) for name in list(snapshot.rows("Service"))[:10])
+            reason = f"there is no Service {target.namespace}/{target.service}; there are: {names or 'none'}"
+            raise ScenarioError([Problem(file, 1, named, "spec.target.service", reason)])
+        ports = [
+            port["port"] for port in obj["spec"].get("ports") or () if port.get("protocol", "TCP") in ("TCP", "UDP")
+        ]
+        if target.port is not None and target.port not in ports:
+            reason = f"Service {target.namespace}/{target.service} has no port {target.port}; there are: {ports}"
+            raise ScenarioError([Problem(file, 1, named, "spec.target.port", reason)])
+    elif not any(obj["spec"].get("ports") for obj in snapshot.all("Service")):
+        raise ScenarioError([Problem(file, 1, named, "spec.manifests", "have no Service with a port to go to")])
+
+
+def _written(steering: pa.Table, backends: pa.Table, folder: Path) -> Result:
+    folder.mkdir(parents=True)
+    records.write(steering, folder / FILE)
+    records.write(backends, folder / BACKENDS_FILE)
+    summary = summarise(steering, backends)
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    return Result(folder, summary)

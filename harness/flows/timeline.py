@@ -1,0 +1,289 @@
+"""What a scenario's flows go through: its phases, and for one algorithm after the other the tables of each phase.
+
+Law: phases are the same for all algorithms, and so are their frontends. A phase begins at its time with all that has
+happened by then, and every flow sends once in it. Tables are compiled from nothing for each phase, and what that takes
+is measured; where an event changes no endpoint, the tables are those of the phase before.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.flows.fleet import Fleet
+from harness.flows.scenario import Event, FlowScenario, FlowSpec, Target, rival_of
+from harness.scenario import ScenarioError
+from harness.units import format_ns
+from kernels.layout import ALGORITHMS, GONE, INSIDE, OUTSIDE, RANDOM, READY, SLOTS, Fib, Population, Rival, freeze
+from kernels.lb.consistent.tables import Builder
+from kernels.lb.population import key_of
+from plane import fib as fibs
+from plane.errors import PlaneError, Problem
+from plane.model import ALGORITHM_ANNOTATIONS, Name, Object, Snapshot, slices_by_service
+
+CONFIGURED = "configured"  # the algorithm of each Service is what it says itself
+
+
+@dataclass(frozen=True)
+class Phase:
+    """``failed`` balancers, the first ones, have forgotten everything when it begins."""
+
+    name: str
+    at_ns: int
+    snapshot: Snapshot
+    failed: int = 0
+
+
+class Tables(NamedTuple):
+    """What flows are steered by in one phase.
+
+    rival    None: by the algorithms of the Fib's own pools
+    stays    uint8[...], read-only: by backend id of the phase before, 1 where its endpoint is still there
+    """
+
+    fib: Fib
+    rival: Rival | None
+    stays: np.ndarray
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of making the tables of one phase.
+
+    compile_ns     the Fib; 0 where it is that of the phase before, here and below
+    build_ns       the tables of an algorithm that is none of the plane's
+    slots          of rings that flows may be steered by, changed ones since the phase before; 0 without rings
+    members        ids of the backends that flows may be steered to
+    """
+
+    compile_ns: int
+    build_ns: int
+    slots: int
+    slots_changed: int
+    members: np.ndarray
+
+
+def phases(scenario: FlowScenario, file: str, snapshot: Snapshot) -> list[Phase]:
+    """The phases of a scenario that begins with this Snapshot. Raises ScenarioError."""
+    spec = scenario.spec
+    fleet = Fleet(snapshot, spec.seed)
+    found = [Phase("begin", 0, fleet.snapshot)]
+    problems: list[Problem] = []
+    for place, event in enumerate(spec.timeline):
+        field = f"spec.timeline[{place}]"
+        try:
+            if event.at <= found[-1].at_ns:
+                raise ValueError(f"the roll before it goes on until {format_ns(found[-1].at_ns)}: begin after that")
+            for number, name in enumerate(_happen(fleet, event, place, scenario)):
+                at_ns = event.at + number * (event.roll.every if event.roll else 0)
+                found.append(Phase(name, at_ns, fleet.snapshot, spec.failing(event)))
+        except ValueError as error:
+            problems.append(Problem(file, 1, f"FlowScenario {scenario.name}", f"{field}.{event.what}", str(error)))
+    if problems:
+        raise ScenarioError(problems)
+    return found
+
+
+def _happen(fleet: Fleet, event: Event, place: int, scenario: FlowScenario) -> Iterator[str]:
+    """Has an event happen; the name of each phase that begins with it. Raises ValueError where it can't."""
+    if event.what == "restore":
+        fleet.restore()
+        yield "restore"
+    elif event.fail_node is not None:
+        lost = fleet.fail_node(event.fail_node)
+        if not lost:
+            raise ValueError(f"no endpoint is on node {event.fail_node!r} at that time")
+        yield f"{event.fail_node} fails"
+    elif event.failover is not None:
+        count, balancers = scenario.spec.failing(event), scenario.spec.balancer_count
+        if not 0 < count <= balancers:
+            raise ValueError(f"{count:,} of {balancers:,} balancers can't fail: write 1 to {balancers:,}, or a share")
+        yield f"{count:,} of {balancers:,} balancers fail"
+    else:
+        yield from _happen_to_a_service(fleet, event, place, _service_of(fleet, event, scenario))
+
+
+def _happen_to_a_service(fleet: Fleet, event: Event, place: int, service: Name) -> Iterator[str]:
+    there, named = sum(not member.is_leaving for member in fleet.members(service)), "/".join(service)
+    least = max(event.remove or event.drain or (event.weigh.endpoints if event.weigh else 1), 1)
+    if there < least:
+        raise ValueError(f"{named} has {there} endpoints at that time that do not terminate: {least} are needed")
+    if event.add is not None:
+        fleet.add(service, event.add)
+        yield f"{event.add} more of {named}"
+    elif event.remove is not None:
+        fleet.remove(service, event.remove, place)
+        yield f"{event.remove} fewer of {named}"
+    elif event.drain is not None:
+        fleet.drain(service, event.drain, place)
+        yield f"{event.drain} of {named} drain"
+    elif event.weigh is not None:
+        fleet.weigh(service, event.weigh.endpoints, event.weigh.weight, place)
+        yield f"{event.weigh.endpoints} of {named} weigh {event.weigh.weight}"
+    elif event.roll is not None:
+        for step in fleet.roll(service, event.roll.step):
+            yield f"roll of {named}, {step}"
+
+
+def _service_of(fleet: Fleet, event: Event, scenario: FlowScenario) -> Name:
+    services = fleet.snapshot.rows("Service")
+    target = scenario.spec.target
+    if event.service is not None:
+        name = event.namespace, event.service
+    elif target is not None:
+        name = target.namespace, target.service
+    else:
+        sliced = slices_by_service(fleet.snapshot)
+        having = [name for name in services if name in sliced]
+        if len(having) != 1:
+            raise ValueError(f"there are {len(having):,} Services with endpoints: say which by service: NAME")
+        name = having[0]
+    if name not in services:
+        raise ValueError(f"there is no Service {'/'.join(name)}")
+    return name
+
+
+class Maker:
+    """Makes the tables of all phases for one algorithm."""
+
+    def __init__(self, scenario: FlowScenario, algorithm: str):
+        self._target = scenario.spec.target
+        self._algorithm = algorithm
+        rival = None if algorithm == CONFIGURED else rival_of(algorithm)
+        self._builder = None if rival is None else Builder(*rival)
+
+    def make(self, found: Sequence[Phase]) -> tuple[list[Tables], list[Made]]:
+        """Tables and what came of making them, one for each phase."""
+        tables: list[Tables] = []
+        made: list[Made] = []
+        for number, phase in enumerate(found):
+            if number and phase.snapshot is found[number - 1].snapshot:
+                tables.append(tables[-1]._replace(stays=_staying(tables[-1].fib, tables[-1].fib)))
+                made.append(Made(0, 0, made[-1].slots, 0, made[-1].members))
+                continue
+            begin = time.perf_counter_ns()
+            fib = self._compiled(phase.snapshot)
+            compiled = time.perf_counter_ns()
+            rival = None if self._builder is None else self._builder.build(fib)
+            built = time.perf_counter_ns() - compiled if self._builder else 0
+            before = tables[-1] if tables else Tables(fib, rival, _staying(fib, fib))
+            if not _same_frontends(before.fib, fib):
+                raise PlaneError(f"{phase.name}: the Services have other addresses than before")
+            tables.append(Tables(fib, rival, _staying(before.fib, fib)))
+            rows = frontends_of(fib, phase.snapshot, self._target)
+            slots, changed = _slots(before, tables[-1], rows)
+            made.append(Made(compiled - begin, built, slots, changed, _members(fib, rows)))
+        return tables, made
+
+    def _compiled(self, snapshot: Snapshot) -> Fib:
+        if self._algorithm == CONFIGURED:
+            return fibs.compile(snapshot)
+        default = RANDOM if self._builder else ALGORITHMS.index(self._algorithm)
+        return fibs.compile(_unannotated(snapshot), default)
+
+
+def population_of(spec: FlowSpec, fib: Fib, snapshot: Snapshot) -> Population:
+    """The flows that are made. Raises PlaneError where they have nowhere to go."""
+    first, clients = spec.clients
+    rows = frontends_of(fib, snapshot, spec.target)
+    if not rows.size:
+        raise PlaneError("no Service that is meant has an address and a TCP or UDP port that flows could go to")
+    return Population(key_of(spec.seed), np.uint32(first), np.uint64(clients), freeze(rows))
+
+
+def frontends_of(fib: Fib, snapshot: Snapshot, target: Target | None) -> np.ndarray:
+    """Rows of the frontends that flows go to, uint32[...]: all of them, or those of the target."""
+    rows = np.arange(1, len(fib.frontends), dtype=np.uint32)
+    if target is None:
+        return rows
+    name = f"{target.namespace}/{target.service}"
+    names = fibs.service_names(snapshot)
+    chosen = fib.frontends["service"][1:] == (names.index(name) if name in names else -1)
+    if target.port is not None:
+        chosen &= fib.frontends["port"][1:] == target.port
+    return rows[chosen]
+
+
+def _unannotated(snapshot: Snapshot) -> Snapshot:
+    """The same Services, none of which says by which algorithm."""
+
+    def stripped(obj: Object) -> Object:
+        metadata = obj["metadata"]
+        annotations = metadata.get("annotations") or {}
+        if not annotations.keys() & {*ALGORITHM_ANNOTATIONS}:
+            return obj
+        kept = {name: text for name, text in annotations.items() if name not in ALGORITHM_ANNOTATIONS}
+        return {**obj, "metadata": {**metadata, "annotations": kept}}
+
+    return snapshot.changed(map(stripped, snapshot.all("Service")))
+
+
+def _same_frontends(one: Fib, other: Fib) -> bool:
+    return all(np.array_equal(one.frontends[name], other.frontends[name]) for name in ("ip", "port", "proto"))
+
+
+def _same_endpoints(before: Fib, after: Fib) -> np.ndarray:
+    """bool[...] by backend id of ``before``: whether ``after`` has the same endpoint under it."""
+    both = min(len(before.backends), len(after.backends))
+    same = np.zeros(len(before.backends), bool)
+    one, other = before.backends[:both], after.backends[:both]
+    same[:both] = np.all([one[name] == other[name] for name in ("ip", "port", "proto")], axis=0)
+    same[:both] &= other["state"] != GONE
+    return same
+
+
+def _staying(before: Fib, after: Fib) -> np.ndarray:
+    return freeze(_same_endpoints(before, after).astype(np.uint8))
+
+
+def _pools(fib: Fib, rows: Iterable[int]) -> list[int]:
+    """The pools of these frontends, in order, each as often as it is used."""
+    nodes = fibs.highest_node(fib)
+    found: list[int] = []
+    for row in rows:
+        frontend = fib.frontends[row]
+        for side, flag in (("inside", INSIDE), ("outside", OUTSIDE)):
+            first = int(frontend[side])
+            found += range(first, first + 1 + (nodes if frontend["by_node"] & flag else 0))
+    return found
+
+
+def _members(fib: Fib, rows: np.ndarray) -> np.ndarray:
+    """Ids of the backends that the pools of these frontends have, ascending."""
+    if len(rows) == len(fib.frontends) - 1:
+        return np.flatnonzero(fib.backends["state"] == READY)
+    runs = ((int(fib.pools[pool]["first_member"]), int(fib.pools[pool]["members"])) for pool in set(_pools(fib, rows)))
+    return np.unique(np.concatenate([np.zeros(0, np.uint32), *(fib.members[first:][:count] for first, count in runs)]))
+
+
+def _slots(before: Tables, after: Tables, rows: np.ndarray) -> tuple[int, int]:
+    """Of the rings of these frontends: how many slots there are, and how many have another endpoint than before."""
+    if not _rings(after)[0]["count"].any():
+        return 0, 0
+    pairs = dict.fromkeys(zip(_pools(before.fib, rows), _pools(after.fib, rows), strict=True))
+    same = np.append(_same_endpoints(before.fib, after.fib), False)
+    slots = changed = 0
+    for one, other in pairs:
+        was, now = _ring(before, one), _ring(after, other)
+        slots += len(now)
+        if len(was) != len(now):
+            changed += len(now)
+        elif was is not now:
+            changed += int(np.count_nonzero((was != now) | ~same[np.minimum(was, len(same) - 1)]))
+    return slots, changed
+
+
+def _rings(tables: Tables) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Runs of slots by pool, ``first`` and ``count``, and what they are runs of."""
+    fib, rival = tables.fib, tables.rival
+    if rival is None:
+        return {"first": fib.pools["first_slot"], "count": fib.pools["slots"]}, fib.rings
+    counts = rival.runs["count"] if rival.algorithm == SLOTS else np.zeros_like(rival.runs["count"])
+    return {"first": rival.runs["first"], "count": counts}, rival.owners
+
+
+def _ring(tables: Tables, pool: int) -> np.ndarray:
+    runs, owners = _rings(tables)
+    return owners[int(runs["first"][pool]) :][: int(runs["count"][pool])]

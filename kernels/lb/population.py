@@ -1,0 +1,81 @@
+"""Flows by the billion: made by number, and what became of them from one Fib to the next.
+
+Law: flow number n follows from the seed and n alone (SplitMix64 as a counter-based generator: its state after n steps
+is the seed and n times its step), so any range of flows can be made anywhere, and is the same however it is cut.
+"""
+
+import numpy as np
+
+from kernels.jit import kernel
+from kernels.layout import BEGUN, DISRUPTED, KEPT, NEW, UNAVOIDABLE, WITHOUT
+from kernels.lb.hashing import GOLDEN, mix64, reduce
+
+FIRST_PORT = 1024
+PORTS = (1 << 16) - FIRST_PORT
+
+_1 = np.uint64(1)
+_32 = np.uint64(32)
+
+
+def key_of(seed: int) -> np.uint64:
+    """What flows follow from, of a seed below 2^63; seeds next to each other have nothing in common."""
+    return np.uint64(mix64(mix64(np.uint64(seed)) ^ GOLDEN))
+
+
+@kernel
+def generate(fib, population, first, flows):
+    """Flows number ``first`` and following into the columns of ``flows``, of any length."""
+    rows = population.frontends
+    word = population.key + (np.uint64(first) << _1) * GOLDEN
+    for i in range(flows.proto.size):
+        who, where = mix64(word), mix64(word + GOLDEN)
+        word += GOLDEN << _1
+        frontend = fib.frontends[rows[reduce(where, rows.size)]]
+        flows.src_ip[i] = population.first + np.uint32(reduce(who, population.clients))
+        flows.src_port[i] = FIRST_PORT + reduce(who << _32, PORTS)
+        flows.dst_ip[i] = frontend["ip"]
+        flows.dst_port[i] = frontend["port"]
+        flows.proto[i] = frontend["proto"]
+
+
+@kernel
+def count_off(stays, steering, last, verdicts, only_new):
+    """Has the connections of a batch end that its flows had at endpoints that are still there.
+
+    stays     uint8[...], read-only: by backend id, 1 where the endpoint that had it before is still there
+    steering  Steering, whose ``active`` goes down
+    last      uint32[n]: the backend of each flow before, 0 for none
+    only_new  bool: only of flows that ``verdicts`` say are new
+    """
+    for i in range(last.size):
+        was = last[i]
+        ends = not only_new or verdicts.outcome[i] == NEW
+        if ends and was < stays.size and stays[was] != 0 and was < steering.active.size:
+            steering.active[was] -= 1
+
+
+@kernel
+def follow(stays, verdicts, last, counts, loads):
+    """What became of each flow of a batch since it was last steered.
+
+    stays   as for ``count_off``
+    last    uint32[n]: the backend of each flow before, 0 for none; its backend now afterwards
+    counts  int64[len(FATES_OF_FLOWS)]: flows with each fate are added
+    loads   int64[...]: flows by backend id are added
+    """
+    for i in range(last.size):
+        was, now = last[i], verdicts.backend[i]
+        there = was < stays.size and stays[was] != 0
+        if now == 0:
+            counts[WITHOUT] += 1
+        elif now < loads.size:
+            loads[now] += 1
+        if was == 0:
+            counts[BEGUN] += now != 0
+        elif now == was and there:
+            counts[KEPT] += 1
+        elif there:
+            counts[DISRUPTED] += 1
+        else:
+            counts[UNAVOIDABLE] += 1
+        last[i] = now

@@ -1,0 +1,50 @@
+/* The same hash, lookup and table as kernels/lb, in plain C: what compiled Python is measured against.
+   A pass over the hash and one over the ring, as there, so that the compiler may use vector instructions for the first. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GOLDEN UINT64_C(0x9E3779B97F4A7C15)
+#define FREE UINT32_C(0xFFFFFFFF)
+
+static inline uint64_t mix64(uint64_t word) {
+    word = (word ^ (word >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    word = (word ^ (word >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return word ^ (word >> 31);
+}
+
+static inline uint64_t flow_hash(uint32_t src_ip, uint32_t dst_ip, uint16_t src_port, uint16_t dst_port, uint8_t proto) {
+    uint64_t addresses = (uint64_t)src_ip << 32 | dst_ip;
+    uint64_t rest = (uint64_t)src_port << 24 | (uint64_t)dst_port << 8 | proto;
+    uint64_t word = mix64(addresses ^ mix64(rest + GOLDEN));
+    return word | (word == 0);
+}
+
+void steer(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, const uint16_t *restrict src_port,
+           const uint16_t *restrict dst_port, const uint8_t *restrict proto, size_t flows,
+           const uint32_t *restrict ring, uint64_t slots, uint32_t *restrict out) {
+    for (size_t i = 0; i < flows; i++)
+        out[i] = (uint32_t)(flow_hash(src_ip[i], dst_ip[i], src_port[i], dst_port[i], proto[i]) >> 32);
+    for (size_t i = 0; i < flows; i++)
+        out[i] = ring[(uint64_t)out[i] * slots >> 32];
+}
+
+/* Endpoints of equal weight, in the order of their turns; at and skip are room for as many. */
+void populate(const uint64_t *restrict seeds, uint32_t endpoints, uint32_t *restrict ring, uint32_t slots,
+              uint32_t *restrict at, uint32_t *restrict skip) {
+    for (uint32_t i = 0; i < endpoints; i++) {
+        at[i] = (uint32_t)(mix64(seeds[i]) % slots);
+        skip[i] = (uint32_t)(mix64(seeds[i] + GOLDEN) % (slots - 1) + 1);
+    }
+    for (uint32_t slot = 0; slot < slots; slot++)
+        ring[slot] = FREE;
+    for (uint32_t turn = 0, i = 0; turn < slots; turn++, i = i + 1 == endpoints ? 0 : i + 1) {
+        uint32_t slot = at[i];
+        while (ring[slot] != FREE) {
+            slot += skip[i];
+            slot -= slot >= slots ? slots : 0;
+        }
+        ring[slot] = i;
+        at[i] = slot;
+    }
+}

@@ -1,0 +1,194 @@
+"""Steering at the sizes of flow mode: a thousand endpoints, a hundred thousand Services, ten million tracked flows.
+
+Beside the kernels stand NumPy, the same in C (gcc -O3 -march=native, compiled here), a copy of as many bytes, and
+uhashring, the ketama of Python. Each answer is compared before time is taken.
+"""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels.jit import INTERPRETED
+from kernels.layout import FRONTEND, MAGLEV, NEW, RIVALS, TCP, TRACKED, Fib, Flows, freeze
+from kernels.lb import hashing, maglev
+from kernels.lb.consistent import forward as consistent
+from kernels.lb.consistent.tables import Builder
+from kernels.lb.forward import create_steering, forward
+from kernels.lb.frontends import build_index
+from plane.addresses import int_to_ip
+from tests.batches import POD, VIP, one_service, random_flows, verdicts_for
+from tests.benchmarks.test_lb import measure, numpy_steer
+
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="compares machine code")
+
+FLOWS = 1 << 20
+FEW_FLOWS = 2_000
+ENDPOINTS, SLOTS = 1_000, 65_537  # of the Maglev paper
+SERVICES = 100_000
+CONNTRACKS = [1_000_000, 10_000_000]
+SOURCE = Path(__file__).parent / "steering.c"
+
+
+@pytest.fixture(scope="module")
+def flows() -> Flows:
+    return random_flows(FLOWS)
+
+
+@pytest.fixture(scope="module")
+def fib() -> Fib:
+    return one_service(MAGLEV, ENDPOINTS, slots=SLOTS)
+
+
+@pytest.fixture(scope="module")
+def many(fib: Fib) -> Fib:
+    """A hundred thousand frontends with the same endpoints."""
+    rows = np.zeros(SERVICES + 1, FRONTEND)
+    rows["ip"][1:] = VIP + np.arange(SERVICES)
+    rows["port"][1:], rows["proto"][1:] = 80, TCP
+    rows["inside"][1:] = rows["outside"][1:] = fib.frontends[1]["inside"]
+    return fib._replace(frontends=freeze(rows), frontend_index=build_index(rows))
+
+
+@pytest.fixture(scope="module")
+def seeds(fib: Fib) -> np.ndarray:
+    found = np.empty(len(fib.backends), np.uint64)
+    hashing.endpoint_seeds(fib.backends, found)
+    return np.sort(found[1:])
+
+
+@pytest.fixture(scope="module")
+def c(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The functions of steering.c."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("gcc is not there: the comparison with C needs it")
+    library = tmp_path_factory.mktemp("c") / "steering.so"
+    subprocess.run([gcc, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(SOURCE)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+class TestHashAndSelect:
+    pytestmark = pytest.mark.benchmark(group="flows: hash and Maglev, 1,000 endpoints, 65,537 slots")
+
+    def test_kernel(self, benchmark: Any, flows: Flows, fib: Fib) -> None:
+        out = np.zeros(FLOWS, np.uint32)
+        maglev.steer(fib.rings, flows, out)
+        assert np.array_equal(out, numpy_steer(fib.rings, flows))
+        measure(benchmark, lambda: maglev.steer(fib.rings, flows, out), FLOWS)
+
+    def test_c(self, benchmark: Any, flows: Flows, fib: Fib, c: ctypes.CDLL) -> None:
+        out = np.zeros(FLOWS, np.uint32)
+        slots = ctypes.c_uint64(len(fib.rings))
+        given = (*map(pointer, flows), ctypes.c_size_t(FLOWS), pointer(fib.rings), slots, pointer(out))
+        c.steer(*given)
+        assert np.array_equal(out, numpy_steer(fib.rings, flows))
+        measure(benchmark, lambda: c.steer(*given), FLOWS)
+
+    def test_numpy(self, benchmark: Any, flows: Flows, fib: Fib) -> None:
+        measure(benchmark, lambda: numpy_steer(fib.rings, flows), FLOWS)
+
+    def test_copy(self, benchmark: Any, flows: Flows) -> None:
+        """What memory allows: the columns of the flows copied, and nothing else."""
+        out = Flows(*(np.empty_like(column) for column in flows))
+
+        def work() -> None:
+            for source, target in zip(flows, out, strict=True):
+                np.copyto(target, source)
+
+        measure(benchmark, work, FLOWS)
+
+
+class TestRivals:
+    """The algorithms that maglev is compared with, as ``forward`` has them, and uhashring, key by key."""
+
+    pytestmark = pytest.mark.benchmark(group="flows: forward by other algorithms, 1,000 endpoints")
+
+    @pytest.mark.parametrize("algorithm", range(len(RIVALS)), ids=RIVALS)
+    def test_kernel(self, benchmark: Any, flows: Flows, fib: Fib, algorithm: int) -> None:
+        count = FEW_FLOWS if RIVALS[algorithm] == "rendezvous" else FLOWS
+        some = Flows(*(column[:count] for column in flows))
+        rival, steering, verdicts = Builder(algorithm, SLOTS).build(fib), create_steering(fib, 0), verdicts_for(count)
+        consistent.forward(fib, rival, steering, some, 0, verdicts)
+        assert (verdicts.outcome == NEW).all()
+        assert verdicts.backend.min() >= 1
+        measure(benchmark, lambda: consistent.forward(fib, rival, steering, some, 0, verdicts), count)
+
+    def test_uhashring(self, benchmark: Any, flows: Flows) -> None:
+        uhashring = pytest.importorskip("uhashring")
+        ring = uhashring.HashRing([int_to_ip(POD + number) for number in range(ENDPOINTS)], hash_fn="ketama")
+        keys = [f"{flows.src_ip[number]}:{flows.src_port[number]}" for number in range(FEW_FLOWS)]
+
+        def work() -> list[str]:
+            return [ring.get_node(key) for key in keys]
+
+        assert len(set(work())) > ENDPOINTS // 2
+        measure(benchmark, work, FEW_FLOWS)
+
+
+class TestManyServices:
+    """Frontend, pool, hash, ring and counters, with flows to each of 100,000 Services."""
+
+    pytestmark = pytest.mark.benchmark(group="flows: forward over 100,000 Services, not tracked")
+
+    def test_kernel(self, benchmark: Any, flows: Flows, many: Fib) -> None:
+        draw = np.random.default_rng(1)
+        spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
+        steering, verdicts = create_steering(many, 0), verdicts_for(FLOWS)
+        forward(many, steering, spread, 0, verdicts)
+        assert np.array_equal(verdicts.frontend, spread.dst_ip - VIP + 1)
+        assert np.array_equal(verdicts.backend, numpy_steer(many.rings, spread))
+        measure(benchmark, lambda: forward(many, steering, spread, 0, verdicts), FLOWS)
+
+    def test_numpy(self, benchmark: Any, flows: Flows, many: Fib) -> None:
+        draw = np.random.default_rng(1)
+        spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
+        known = many.frontends["ip"][1:]
+
+        def work() -> np.ndarray:
+            place = np.searchsorted(known, spread.dst_ip)
+            found = known[np.minimum(place, len(known) - 1)] == spread.dst_ip
+            return np.bincount(np.where(found, numpy_steer(many.rings, spread), 0))
+
+        assert work().sum() == FLOWS
+        measure(benchmark, work, FLOWS)
+
+
+class TestTracked:
+    """All of ``forward`` where so many flows are tracked, and each of them comes again."""
+
+    @pytest.mark.parametrize("count", CONNTRACKS)
+    def test_kernel(self, benchmark: Any, fib: Fib, count: int) -> None:
+        if benchmark.disabled:
+            pytest.skip("so many flows only where time is measured")
+        benchmark.group = f"flows: forward, {count:,} tracked"
+        known, steering, verdicts = random_flows(count), create_steering(fib, count), verdicts_for(count)
+        forward(fib, steering, known, 0, verdicts)
+        forward(fib, steering, known, 1, verdicts)
+        assert steering.outcomes[TRACKED] >= count
+        benchmark.extra_info["bytes_a_flow"] = round(steering.conntrack.entries.nbytes / count, 1)
+        measure(benchmark, lambda: forward(fib, steering, known, 2, verdicts), count)
+
+
+class TestMaglevBuild:
+    pytestmark = pytest.mark.benchmark(group="flows: Maglev table of 65,537 slots for 1,000 endpoints")
+
+    def test_kernel(self, benchmark: Any, seeds: np.ndarray) -> None:
+        weights = np.ones(ENDPOINTS, np.uint16)
+        benchmark(maglev.build, seeds, weights, SLOTS)
+
+    def test_c(self, benchmark: Any, seeds: np.ndarray, c: ctypes.CDLL) -> None:
+        ring = np.empty(SLOTS, np.uint32)
+        room = np.empty(ENDPOINTS, np.uint32), np.empty(ENDPOINTS, np.uint32)
+        given = (pointer(seeds), ctypes.c_uint32(ENDPOINTS), pointer(ring), ctypes.c_uint32(SLOTS), *map(pointer, room))
+        c.populate(*given)
+        assert np.array_equal(ring, maglev.build(seeds, np.ones(ENDPOINTS, np.uint16), SLOTS))
+        benchmark(lambda: c.populate(*given))

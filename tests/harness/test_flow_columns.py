@@ -1,0 +1,116 @@
+"""Flows and conntrack as Arrow files: what was written comes back, and what is wrong is named by column and row."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import records
+from harness.flows.columns import read_conntrack, read_flows, write_conntrack, write_flows
+from harness.scenario import ScenarioError
+from kernels.lb import conntrack as tracking
+from tests.batches import random_flows
+
+GOOD: dict[str, list[Any]] = {
+    "src_ip": [1, 0xFFFFFFFF],
+    "dst_ip": ["127.96.1.1", "10.0.0.1"],
+    "src_port": [1024.0, 65535.0],
+    "dst_port": [80, 443],
+    "proto": [6, 17],
+}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        read_flows(path)
+    return str(caught.value)
+
+
+def test_flows_come_back_as_they_were(tmp_path: Path) -> None:
+    flows = random_flows(1000)
+    write_flows(flows, tmp_path / "flows.arrow")
+    again = read_flows(tmp_path / "flows.arrow")
+    assert all(one.dtype == other.dtype and np.array_equal(one, other) for one, other in zip(flows, again, strict=True))
+
+
+def test_text_and_floats_are_taken_where_they_mean_whole_numbers(tmp_path: Path) -> None:
+    records.write(pa.table(GOOD), tmp_path / "flows.arrow")
+    found = read_flows(tmp_path / "flows.arrow")
+    assert found.src_port.tolist() == [1024, 65535]
+    assert found.dst_ip.tolist() == [0x7F600101, 0x0A000001]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"src_port": [1.0, float("nan")]},
+            "column src_port: row 1: is nan; this column has whole numbers from 0 to 65535",
+        ),
+        ({"src_port": [0.5, 1.0]}, "column src_port: row 0: is 0.5"),
+        ({"dst_port": [80, 65536]}, "column dst_port: row 1: is 65536"),
+        ({"dst_port": [-1, 80]}, "column dst_port: row 0: is -1"),
+        ({"src_ip": [1.0, 4294967296.0]}, "column src_ip: row 1: is 4294967296.0"),
+        ({"src_ip": [1.0, float("inf")]}, "column src_ip: row 1: is inf"),
+        ({"dst_ip": ["127.96.1.1", "127.96.1"]}, "column dst_ip: row 1: is '127.96.1', no IPv4 address"),
+        ({"proto": [6, None]}, "column proto: row 1: is null"),
+        ({"proto": ["TCP", "UDP"]}, "column proto: row 0: is text; this column has whole numbers from 0 to 255"),
+        ({"proto": [True, False]}, "column proto: row 0: is a bool"),
+    ],
+)
+def test_a_wrong_value_is_named_by_column_and_row(tmp_path: Path, change: dict[str, list[Any]], words: str) -> None:
+    records.write(pa.table({**GOOD, **change}), tmp_path / "flows.arrow")
+    assert words in refused(tmp_path / "flows.arrow")
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    records.write(pa.table({"src_ip": [1], "proto": [6]}), tmp_path / "flows.arrow")
+    words = "has no column dst_ip, src_port, dst_port; there are: src_ip, proto"
+    assert words in refused(tmp_path / "flows.arrow")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "flows.arrow"
+    write_flows(random_flows(1000), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    assert "can't be read as an Arrow IPC file" in refused(path)
+    assert "can't be read" in refused(tmp_path / "nothing.arrow")
+
+
+@settings(max_examples=20)
+@given(
+    st.dictionaries(st.integers(1, (1 << 64) - 1), st.tuples(st.integers(1, 1 << 62), st.integers(0, 9)), max_size=50)
+)
+def test_a_conntrack_comes_back_with_every_flow(tmp_path_factory: pytest.TempPathFactory, rows: dict[int, Any]) -> None:
+    path = tmp_path_factory.getbasetemp() / f"{threading.get_ident()}.arrow"
+    table = tracking.create(64)
+    for key, (expires_ns, backend) in rows.items():
+        assert tracking.insert(table, np.uint64(key), (expires_ns, backend, 7), 0)
+    write_conntrack(table, path)
+    again = read_conntrack(path, 128)
+    assert again.counts[tracking.HELD] == len(rows)
+    for key, (expires_ns, backend) in rows.items():
+        slot = tracking.find(again, np.uint64(key), expires_ns - 1)
+        assert again.entries[slot].item() == (key, expires_ns, backend, 7)
+        assert tracking.find(again, np.uint64(key), expires_ns) < 0
+
+
+def test_a_conntrack_that_is_wrong_or_too_large_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "conntrack.arrow"
+    rest = {"expires_ns": [5, 6], "backend": [1, 1], "endpoint": [1, 1]}
+    for keys, capacity, words in (
+        ([3, 0], 8, "column key: row 1: is 0, which no flow has"),
+        ([3, 3], 8, "column key: row 1: is there already"),
+        ([3, 4], 1, "column key: row 1: has no room in a table for 1 flows"),
+        ([3, 4], 0, "column key: row 0: has no room in a table for 0 flows"),
+    ):
+        records.write(pa.table({"key": pa.array(keys, pa.uint64()), **rest}), path)
+        with pytest.raises(ScenarioError, match=words):
+            read_conntrack(path, capacity)

@@ -1,0 +1,444 @@
+"""Flows through a scenario's phases: what is counted, that it is the same however carried, and what is refused."""
+
+import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
+
+# isort: split
+import asyncio
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import ray
+import yaml
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.cli import bench
+from harness.flows import running, steering
+from harness.flows.columns import write_flows
+from harness.flows.fleet import Fleet, made_up
+from harness.flows.running import here, prepare, shards_of
+from harness.flows.scenario import FlowScenario
+from harness.flows.steering import Course, Shard, carry
+from harness.flows.summary import imbalance
+from harness.flows.table import tables
+from harness.flows.timeline import Maker, population_of
+from harness.run import FlowActors
+from harness.scenario import ScenarioError, parse_as
+from harness.tables import console
+from kernels.lb.population import generate
+from plane.cluster import connected
+from plane.model import Snapshot
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SPEC: dict[str, Any] = {"flows": 20_000, "services": {"count": 1, "endpoints": 10}, "conntrack": 0, "balancers": 4}
+CHURN = [
+    {"at": "1s", "remove": 2},
+    {"at": "2s", "add": 3},
+    {"at": "3s", "drain": 1},
+    {"at": "4s", "weigh": {"endpoints": 4, "weight": 3}},
+    {"at": "5s", "failNode": "node-1"},
+    {"at": "6s", "failover": "50%"},
+    {"at": "7s", "roll": {"step": 5}},
+    {"at": "1m", "restore": True},
+]
+
+
+def written(tmp_path: Path, **spec: Any) -> Path:
+    document = {
+        "apiVersion": "trafficplane.dev/v1alpha1",
+        "kind": "FlowScenario",
+        "metadata": {"name": "made"},
+        "spec": {**SPEC, **spec},
+    }
+    file = tmp_path / "flows.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def result_of(file: Path, carry_by: running.Carry = here) -> running.Result:
+    return running.run(prepare(file), file.parent / "out", console(), carry_by, threading.Event())
+
+
+def rows_of(result: running.Result) -> list[pa.Table]:
+    """The tables of a run without their metadata, and without the columns that tell how long things took."""
+    return [
+        table.replace_schema_metadata().select([name for name in table.schema.names if not name.endswith("_ns")])
+        for table in running.read(result.folder)
+    ]
+
+
+def phases_of(result: running.Result, algorithm: str = "maglev") -> list[dict[str, Any]]:
+    return next(row["phases"] for row in result.summary["algorithms"] if row["algorithm"] == algorithm)
+
+
+def problems(**spec: Any) -> dict[str, str]:
+    text = yaml.safe_dump(
+        {
+            "apiVersion": "trafficplane.dev/v1alpha1",
+            "kind": "FlowScenario",
+            "metadata": {"name": "made"},
+            "spec": {**SPEC, **spec},
+        }
+    )
+    with pytest.raises(ScenarioError) as caught:
+        parse_as(FlowScenario, text, "flows.yaml")
+    return {problem.field: problem.reason for problem in caught.value.problems}
+
+
+def test_a_removal_disrupts_nobody_else_by_anchor_and_few_by_maglev(tmp_path: Path) -> None:
+    timeline = [{"at": "1s", "remove": 2}, {"at": "2s", "restore": True}]
+    result = result_of(written(tmp_path, algorithms=["anchor", "maglev", "random"], timeline=timeline))
+    anchor, maglev = phases_of(result, "anchor"), phases_of(result, "maglev")
+    assert [row["event"] for row in anchor] == ["begin", "2 fewer of default/s1", "restore"]
+    assert anchor[0]["begun"] == anchor[0]["new"] == 20_000
+    assert anchor[1]["disrupted"] == 0 < anchor[1]["unavoidable"]
+    assert abs(anchor[1]["moved_share"] - 0.2) < 0.02
+    assert 0 < maglev[1]["disrupted_share"] < 0.02
+    assert maglev[1]["backends"] == 8
+    assert maglev[1]["slots"] == 16381 > maglev[1]["slots_changed"] > 0.2 * 16381
+    assert (anchor[1]["slots"], anchor[1]["build_ns"] > 0, maglev[1]["build_ns"]) == (0, True, 0)
+    assert phases_of(result, "random")[1]["disrupted_share"] > 0.6
+    assert [row["min_over_mean"] > 0.9 > 0 for row in (maglev[0]["imbalance"], maglev[2]["imbalance"])] == [True, True]
+
+
+def test_conntrack_keeps_all_that_can_be_kept_until_a_balancer_fails(tmp_path: Path) -> None:
+    timeline = [
+        {"at": "1s", "remove": 2},
+        {"at": "2s", "add": 2},
+        {"at": "3s", "drain": 1},
+        {"at": "4s", "failover": 1},
+        {"at": "3h", "restore": True},
+    ]
+    result = result_of(written(tmp_path, algorithms=["rr"], conntrack=5_000, timeline=timeline))
+    begin, fewer, more, draining, failed, later = phases_of(result, "rr")
+    assert begin["held"] == 20_000
+    assert (fewer["disrupted"], fewer["kept"]) == (0, fewer["tracked"])
+    assert fewer["unavoidable"] == fewer["new"] > 0
+    assert (more["tracked"], draining["tracked"]) == (20_000, 20_000)
+    assert more["imbalance"]["min_over_mean"] == 0
+    assert draining["backends"] == 9
+    assert failed["new"] == 5_000
+    assert 0.6 * 5_000 < failed["disrupted"] + failed["unavoidable"] < 5_000
+    assert later["tracked"] == 0, "idle for longer than they are remembered"
+
+
+def test_a_balancer_without_room_says_so(tmp_path: Path) -> None:
+    (begin,) = phases_of(result_of(written(tmp_path, algorithms=["maglev"], conntrack=1_000)))
+    assert begin["held"] + begin["refused"] == begin["new"] == 20_000
+    assert begin["refused"] > 0
+
+
+@pytest.mark.parametrize("algorithm", ["rr", "p2c", "random", "maglev", "anchor"])
+def test_balancers_come_to_the_same_however_they_are_carried(tmp_path: Path, algorithm: str) -> None:
+    """Shard by shard, one by one from the last to the first, and all in one go."""
+
+    def backwards(course: Course, shards: Any, stop: threading.Event) -> Any:
+        singles = [Shard(each, each + 1) for shard in shards for each in range(*shard)]
+        yield from (carry(course, shard) for shard in reversed(singles))
+
+    def at_once(course: Course, shards: Any, stop: threading.Event) -> Any:
+        yield carry(course, Shard(shards[0].first, shards[-1].last))
+
+    file = written(tmp_path, algorithms=[algorithm], conntrack=3_000, timeline=CHURN, balancers=7)
+    first = rows_of(result_of(file))
+    for carried_by in (backwards, at_once):
+        again = rows_of(result_of(file, carried_by))
+        assert [one.equals(other) for one, other in zip(first, again, strict=True)] == [True, True]
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 3_000), st.integers(1, 300))
+def test_shards_are_all_balancers_once(balancers: int, workers: int) -> None:
+    shards = shards_of(balancers, workers)
+    assert [each for shard in shards for each in range(*shard)] == list(range(balancers))
+
+
+def test_stateless_algorithms_do_not_see_how_many_balancers_there_are(tmp_path: Path) -> None:
+    timeline = [{"at": "1s", "remove": 2}]
+    one, other = (
+        rows_of(result_of(written(tmp_path, algorithms=["maglev"], balancers=count, timeline=timeline)))
+        for count in (1, 13)
+    )
+    assert one[1].equals(other[1])
+
+
+def test_every_event_leaves_flows_where_they_may_go(tmp_path: Path) -> None:
+    """Of the flows of each phase all have a backend, and none is at one that new flows may not go to."""
+    file = written(tmp_path, algorithms=["maglev", "lc", "ring", "jump"], timeline=CHURN)
+    prepared = prepare(file)
+    steered, counted = rows_of(result_of(file))
+    assert len(steered) == 4 * len(prepared.phases) * 4
+    of_flows = counted.group_by(["algorithm", "phase", "member"]).aggregate([("flows", "sum")]).to_pylist()
+    assert {row["flows_sum"] for row in of_flows if row["member"]} == {20_000}
+    assert {row["flows_sum"] for row in of_flows if not row["member"]} == {0}
+    names = [phase.name for phase in prepared.phases]
+    assert names[1:6] == [
+        "2 fewer of default/s1",
+        "3 more of default/s1",
+        "1 of default/s1 drain",
+        "4 of default/s1 weigh 3",
+        "node-1 fails",
+    ]
+    assert names[6:] == [
+        "2 of 4 balancers fail",
+        *(f"roll of default/s1, {step}" for step in ("1 of 2", "2 of 2", "done")),
+        "restore",
+    ]
+
+
+def test_least_connections_are_even_and_weights_are_shares(tmp_path: Path) -> None:
+    timeline = [{"at": "1s", "weigh": {"endpoints": 4, "weight": 3}}]
+    result = result_of(written(tmp_path, algorithms=["wlc", "maglev"], timeline=timeline, balancers=1))
+    for algorithm, within in (("wlc", 0.01), ("maglev", 0.1)):
+        for phase in phases_of(result, algorithm):
+            assert phase["imbalance"]["max_over_mean"] - 1 < within
+
+
+def test_the_algorithms_of_the_manifests_themselves(tmp_path: Path) -> None:
+    manifests = tmp_path / "manifests.yaml"
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "default", "annotations": {"trafficplane.dev/lb-algorithm": "maglev"}},
+        "spec": {"ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]},
+    }
+    ports = [{"name": "http", "port": 8080}, {"name": "dns", "port": 53, "protocol": "UDP"}]
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [f"127.244.1.{number}"]} for number in (2, 3, 4)],
+        "ports": ports,
+    }
+    manifests.write_text(yaml.safe_dump_all([service, endpoints]))
+    spec = {"flows": 9_000, "manifests": ["manifests.yaml"], "conntrack": 0, "target": {"service": "web"}}
+    file = written(tmp_path)
+    document = yaml.safe_load(file.read_text())
+    document["spec"] = {**spec, "timeline": [{"at": "1s", "remove": 1}]}
+    file.write_text(yaml.safe_dump(document))
+    (row,) = result_of(file).summary["algorithms"]
+    assert row["algorithm"] == "configured"
+    assert row["phases"][0]["slots"] == 2 * 16381
+    assert row["phases"][1]["disrupted_share"] < 0.02
+    _, counted = rows_of(result_of(file))
+    assert set(counted["proto"].to_pylist()) == {6, 17}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "reason"),
+    [
+        ({"algorithms": ["magelv"]}, "spec.algorithms[0]", "'magelv' is no algorithm: choose from random, rr"),
+        ({"algorithms": ["maglev/1000"]}, "spec.algorithms[0]", "slots are a prime number, as in maglev/65537"),
+        ({"algorithms": ["rr", "rr"]}, "spec.algorithms[1]", "'rr' is there already"),
+        ({"flows": 10**9, "balancers": 2}, "spec.balancers", "write 60 or more"),
+        ({"balancers": 20_001}, "spec.balancers", "are 20,001, more than there are flows"),
+        ({"clients": "10.0.0.0/33"}, "spec.clients", "write one as 100.64.0.0/10"),
+        ({"clients": "0.0.0.0/0"}, "spec.clients", "that is everybody"),
+        ({"manifests": ["a.yaml"]}, "spec", "needs exactly one of manifests and services"),
+        ({"nodes": 3}, "spec.nodes", "goes with manifests"),
+        ({"services": {"count": 10**6, "endpoints": 11}}, "spec.services.endpoints", "11,000,000 endpoints in all"),
+        (
+            {"timeline": [{"at": "2s", "remove": 1}, {"at": "1s", "add": 1}]},
+            "spec.timeline[1].at",
+            "is not after the event above it",
+        ),
+        ({"timeline": [{"at": "2s"}]}, "spec.timeline[0]", "needs exactly one of add and remove"),
+        ({"timeline": [{"at": "2s", "restore": True, "service": "s1"}]}, "spec.timeline[0].service", "goes with add"),
+    ],
+)
+def test_what_is_wrong_with_a_scenario_is_said(change: dict[str, Any], field: str, reason: str) -> None:
+    assert reason in problems(**change)[field]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"timeline": [{"at": "1s", "remove": 11}]}, "spec.timeline[0].remove: default/s1 has 10 endpoints"),
+        (
+            {"timeline": [{"at": "1s", "failNode": "node-77"}]},
+            "spec.timeline[0].failNode: no endpoint is on node 'node-77'",
+        ),
+        (
+            {"timeline": [{"at": "1s", "roll": {"step": 5}}, {"at": "21s", "restore": True}]},
+            "spec.timeline[1].restore: the roll before it goes on until 21.0 s: begin after that",
+        ),
+        ({"timeline": [{"at": "1s", "failover": 5}]}, "spec.timeline[0].failover: 5 of 4 balancers can't fail"),
+        ({"timeline": [{"at": "1s", "add": 1, "service": "x"}]}, "spec.timeline[0].add: there is no Service default/x"),
+        (
+            {"timeline": [{"at": "1s", "drain": 6}, {"at": "2s", "remove": 5}]},
+            "spec.timeline[1].remove: default/s1 has 4 endpoints at that time that do not terminate: 5 are needed",
+        ),
+        (
+            {"services": {"count": 2, "endpoints": 1}, "timeline": [{"at": "1s", "add": 1}]},
+            "spec.timeline[0].add: there are 2 Services with endpoints: say which by service: NAME",
+        ),
+        ({"target": {"service": "x"}}, "spec.target.service: there is no Service default/x; there are: default/s1"),
+        ({"target": {"service": "s1", "port": 81}}, "spec.target.port: Service default/s1 has no port 81"),
+    ],
+)
+def test_what_can_not_happen_is_said_before_anything_runs(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    file = written(tmp_path, **change)
+    found = CliRunner().invoke(bench, ["run", str(file), "--out", str(tmp_path / "out")])
+    assert found.exit_code == 2
+    assert words in found.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_an_algorithm_does_not_know_are_warned_of(tmp_path: Path) -> None:
+    prepared = prepare(written(tmp_path, algorithms=["jump", "maglev"], timeline=[CHURN[3]]))
+    assert list(running.warnings(prepared)) == [
+        "jump knows no weights: endpoints of any weight but 0 have equal shares"
+    ]
+
+
+def test_flows_that_do_not_go_round_make_fewer_balancers(tmp_path: Path) -> None:
+    result = result_of(written(tmp_path, algorithms=["rr"], flows=10, balancers=7))
+    assert (result.summary["balancers"], result.summary["algorithms"][0]["flows"]) == (5, 10)
+
+
+def test_a_cluster_is_taken_as_it_stands(tmp_path: Path) -> None:
+    """What kubectl gave out, with addresses that no plane of ours would give."""
+    snapshot = Snapshot().changed(made_up(2, 3, 1))
+    objects = [{**obj, "status": {"loadBalancer": {}}} for obj in snapshot.all("Service")]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all([*objects, *snapshot.all("EndpointSlice")]))
+    document = yaml.safe_load(written(tmp_path).read_text())
+    document["spec"] = {"flows": 6_000, "manifests": ["all.yaml"], "target": {"service": "s2"}, "algorithms": ["rr"]}
+    (tmp_path / "flows.yaml").write_text(yaml.safe_dump(document))
+    _, counted = rows_of(result_of(tmp_path / "flows.yaml"))
+    assert counted.filter(pc.equal(counted["member"], 1))["flows"].to_pylist() == [2_000] * 3
+    assert counted["ip"].to_pylist() == [0x0A000001 + number for number in range(6)]
+
+
+def test_a_run_that_is_stopped_leaves_the_shards_that_were_finished(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def two(course: Course, shards: Any, stop: threading.Event) -> Any:
+        for carried in here(course, shards, stop):
+            yield carried
+            if carried.shard.last == 2:
+                stop.set()
+
+    file = written(tmp_path, algorithms=["rr", "maglev"])
+    result = running.run(prepare(file), tmp_path / "out", console(), two, stop)
+    assert result.summary["interrupted"]
+    assert [(row["algorithm"], row["flows"]) for row in result.summary["algorithms"]] == [("rr", 10_000)]
+    with pytest.raises(KeyboardInterrupt):
+        running.run(prepare(file), tmp_path / "out", console(), here, stop)
+
+
+def test_the_command_prints_json_and_the_report_can_be_made_again(tmp_path: Path) -> None:
+    file = written(tmp_path, algorithms=["maglev"], timeline=CHURN[:1])
+    ran = CliRunner().invoke(bench, ["run", str(file), "--out", str(tmp_path / "out"), "-o", "json"])
+    assert ran.exit_code == 0, ran.output
+    summary = json.loads(ran.stdout)
+    again = CliRunner().invoke(bench, ["report", summary.pop("results"), "-o", "json"])
+    assert json.loads(again.stdout) == summary
+    stages = summary["algorithms"][0]["stages"]
+    assert stages.keys() == {"generate", "steer", "follow", "all"}
+    assert stages["all"]["flows"] == 2 * summary["flows"] == 40_000
+    assert stages["steer"]["flows_per_s"] == pytest.approx(40_000 / stages["steer"]["seconds"])
+
+
+def test_the_table_tells_what_moved(tmp_path: Path) -> None:
+    result = result_of(written(tmp_path, algorithms=["anchor"], timeline=CHURN[:1]))
+    shown = console()
+    with shown.capture() as text:
+        shown.print(tables(result.summary))
+    lines = text.get().splitlines()
+    line = lines[lines.index(next(line for line in lines if line.startswith("2 fewer of default/s1"))) + 1]
+    assert line.split()[0] == "anchor"
+    assert line.split()[3:5] == ["0.00", "%"]
+    assert max(map(len, map(str.rstrip, lines))) <= 80
+
+
+def test_imbalance_is_by_weight_and_nearest_rank() -> None:
+    flows, weights = np.array([100] * 98 + [300, 210]), np.array([1] * 98 + [2, 2])
+    found = imbalance(flows, weights)
+    mean = flows.sum() / weights.sum()
+    assert found == pytest.approx(
+        {
+            "p50_over_mean": 100 / mean,
+            "p99_over_mean": 105 / mean,
+            "max_over_mean": 150 / mean,
+            "min_over_mean": 100 / mean,
+        }
+    )
+    assert imbalance(np.zeros(3), np.ones(3)) is None
+    assert imbalance(np.zeros(0), np.ones(0)) is None
+
+
+def test_an_id_that_is_given_to_another_endpoint_is_no_endpoint_that_stays(tmp_path: Path) -> None:
+    """One of ten goes while another comes: the id is reused, and whoever had it has moved, unavoidably."""
+    fleet = Fleet(Snapshot().changed(made_up(1, 10, 2)), 0)
+    before = dict(fleet.snapshot.backends)
+    fleet.remove(("default", "s1"), 1, 0)
+    fleet.add(("default", "s1"), 1)
+    (gone,), (come,) = before.keys() - fleet.snapshot.backends.keys(), fleet.snapshot.backends.keys() - before.keys()
+    assert fleet.snapshot.backends[come] == before[gone]
+    timeline = [{"at": "1s", "remove": 1}, {"at": "2s", "add": 1}]
+    result = result_of(written(tmp_path, algorithms=["anchor"], conntrack=20_000, timeline=timeline))
+    fates = [{name: row[name] for name in ("kept", "disrupted")} for row in phases_of(result, "anchor")]
+    assert fates[2] == {"kept": 20_000, "disrupted": 0}
+
+
+def test_rows_of_scenarios_in_the_repository_are_read() -> None:
+    for name in ("flows-algorithms", "flows-maglev-disruption", "flows-node-dies"):
+        assert len(prepare(CONFIGS / f"{name}.yaml").phases) > 3
+
+
+def test_a_trace_is_steered_as_it_is(tmp_path: Path) -> None:
+    """Made flows, written and read again, come to what they come to when they are made."""
+    made = written(tmp_path, algorithms=["maglev"], timeline=CHURN[:2], conntrack=9_000)
+    first = rows_of(result_of(made))
+    prepared = prepare(made)
+    fib = Maker(prepared.scenario, "maglev").make(prepared.phases)[0][0].fib
+    flows = steering.Batch(20_000).flows
+    generate(fib, population_of(prepared.scenario.spec, fib, prepared.phases[0].snapshot), 0, flows)
+    write_flows(flows, tmp_path / "trace.arrow")
+    document = yaml.safe_load(made.read_text())
+    del document["spec"]["flows"]
+    document["spec"]["trace"] = "trace.arrow"
+    made.write_text(yaml.safe_dump(document))
+    assert [one.equals(other) for one, other in zip(first, rows_of(result_of(made)), strict=True)] == [True, True]
+
+
+def test_a_trace_without_flows_is_refused(tmp_path: Path) -> None:
+    write_flows(steering.Batch(0).flows, tmp_path / "trace.arrow")
+    file = written(tmp_path)
+    document = yaml.safe_load(file.read_text())
+    del document["spec"]["flows"]
+    document["spec"]["trace"] = "trace.arrow"
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(ScenarioError, match=r"spec\.trace: has 0 flows for 4 balancers"):
+        prepare(file)
+
+
+@pytest.mark.ray
+async def test_a_worker_that_is_lost_is_replaced_and_the_result_is_the_same(tmp_path: Path) -> None:
+    """Two actors, which die with shards under way: rows and loads are those of one process."""
+    file = written(tmp_path, algorithms=["p2c", "anchor"], conntrack=1_000, timeline=CHURN, balancers=40)
+    alone = rows_of(result_of(file))
+    carrying = FlowActors(2)
+
+    def killing(course: Course, shards: Any, stop: threading.Event) -> Any:
+        for number, carried in enumerate(carrying(course, shards, stop)):
+            yield carried
+            if number == 3:
+                for actor, _ in list(carrying._under_way.values()):
+                    ray.kill(actor)
+
+    async with connected():
+        try:
+            together = rows_of(await asyncio.to_thread(result_of, file, killing))
+        finally:
+            carrying.end()
+    assert carrying.lost > 0
+    assert [one.equals(other) for one, other in zip(alone, together, strict=True)] == [True, True]
