@@ -21,7 +21,8 @@ from kernels.lb.consistent.tables import Builder
 from kernels.lb.population import key_of
 from plane import fib as fibs
 from plane.errors import PlaneError, Problem
-from plane.model import ALGORITHM_ANNOTATIONS, Name, Object, Snapshot, slices_by_service
+from plane.frontends import PROTOCOLS, frontends_of_service, ipv4, nodes_of
+from plane.model import ALGORITHM_ANNOTATIONS, Name, Object, Service, Snapshot, slices_by_service
 
 CONFIGURED = "configured"  # the algorithm of each Service is what it says itself
 
@@ -195,15 +196,19 @@ def population_of(spec: FlowSpec, fib: Fib, snapshot: Snapshot) -> Population:
 
 def frontends_of(fib: Fib, snapshot: Snapshot, target: Target | None) -> np.ndarray:
     """Rows of the frontends that flows go to, uint32[...]: all of them, or those of the target."""
-    rows = np.arange(1, len(fib.frontends), dtype=np.uint32)
+    rows = np.flatnonzero(fib.frontends["proto"]).astype(np.uint32)
     if target is None:
         return rows
-    name = f"{target.namespace}/{target.service}"
-    names = fibs.service_names(snapshot)
-    chosen = fib.frontends["service"][1:] == (names.index(name) if name in names else -1)
-    if target.port is not None:
-        chosen &= fib.frontends["port"][1:] == target.port
-    return rows[chosen]
+    obj = snapshot.get("Service", target.namespace, target.service)
+    meant = frontends_of_service(0, Service.of(obj), (), nodes_of(snapshot)) if obj else ()
+    addresses = {
+        (ipv4(each.ip), each.port, PROTOCOLS[each.service_port.protocol])
+        for each in meant
+        if target.port in (None, each.port)
+    }
+    table = fib.frontends[rows]
+    there = zip(*(table[name].tolist() for name in ("ip", "port", "proto")), strict=True)
+    return rows[[address in addresses for address in there]]
 
 
 def _unannotated(snapshot: Snapshot) -> Snapshot:
@@ -240,7 +245,7 @@ def _staying(before: Fib, after: Fib) -> np.ndarray:
 
 def _pools(fib: Fib, rows: Iterable[int]) -> list[int]:
     """The pools of these frontends, in order, each as often as it is used."""
-    nodes = fibs.highest_node(fib)
+    nodes = fibs.highest_node(fib.frontends, fib.sources)
     found: list[int] = []
     for row in rows:
         frontend = fib.frontends[row]
@@ -252,7 +257,7 @@ def _pools(fib: Fib, rows: Iterable[int]) -> list[int]:
 
 def _members(fib: Fib, rows: np.ndarray) -> np.ndarray:
     """Ids of the backends that the pools of these frontends have, ascending."""
-    if len(rows) == len(fib.frontends) - 1:
+    if len(rows) == np.count_nonzero(fib.frontends["proto"]):
         return np.flatnonzero(fib.backends["state"] == READY)
     runs = ((int(fib.pools[pool]["first_member"]), int(fib.pools[pool]["members"])) for pool in set(_pools(fib, rows)))
     return np.unique(np.concatenate([np.zeros(0, np.uint32), *(fib.members[first:][:count] for first, count in runs)]))
