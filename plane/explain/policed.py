@@ -121,7 +121,7 @@ def _chosen(table: Routes, match: Match, request: Request, policies: Policies) -
     """(target, origin, why): where chance decides, the canary has it only if nothing is left to chance."""
     row, canary = table.policies.canaries[match.canary], table.canary(match.canary)
     own, other = (str(table.services[table.targets[each]["service"]]) for each in (match.target, row["target"]))
-    choice = choose(canary, request, policies, (own, other))
+    choice = choose(canary, request, policies, (own, other), is_served=table.is_served(int(row["target"])))
     taken = canary.weight >= canary.total if choice.weighed else choice.canary
     if choice.weighed and 0 < canary.weight < canary.total:
         why = f"canary: of such requests {canary.weight} out of {canary.total} go to {other}, the others as said here"
