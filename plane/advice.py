@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from kernels.layout import ALGORITHMS, DH, RANDOM
 from plane import dialects
 from plane.annotationadvice import remarks
+from plane.certificates import is_for, names_of, trouble_with_pair
 from plane.controllers.addressing import is_balanced
 from plane.dns.names import followed, loops
 from plane.frontends import algorithm_of, slow_start_of
@@ -298,11 +299,26 @@ def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
     spec = Place("", obj).at("spec")
     for place in (*_found(spec, "defaultBackend"), *_found(spec, "rules[*].http.paths[*].backend")):
         yield from _backend(obj, place.at("service"), snapshot)
-    for secret in _found(spec, "tls[*].secretName"):
-        trouble = _certificate_trouble(snapshot.get("Secret", obj["metadata"]["namespace"], secret.value))
-        if trouble:
-            what = f'Secret "{secret.value}" {trouble}; HTTPS for these hosts gets the default certificate'
-            yield _said(obj, secret.path, what)
+    named = [rule["host"] for rule in obj["spec"].get("rules") or () if rule.get("host")]
+    for row in spec.at("tls").rows():
+        if row.at("secretName").value:
+            secret = snapshot.get("Secret", obj["metadata"]["namespace"], row.at("secretName").text())
+            yield from _certificate(obj, row.at("secretName"), secret, row.value.get("hosts") or named)
+
+
+def _certificate(obj: Object, place: Place, secret: Object | None, hosts: list[str]) -> Iterator[str]:
+    """What keeps the hosts of a row of spec.tls from the certificate of its Secret."""
+    trouble = _certificate_trouble(secret)
+    if trouble or secret is None:
+        what = f'Secret "{place.value}" {trouble}; HTTPS for these hosts gets the default certificate'
+        yield _said(obj, place.path, what)
+        return
+    chain = base64.b64decode(secret["data"]["tls.crt"])
+    others = [host for host in dict.fromkeys(map(str.lower, hosts)) if not is_for(chain, host)]
+    if others:
+        names = ", ".join(names_of(chain)) or "no DNS name"
+        what = f'Secret "{place.value}" has a certificate for {names}, not for {", ".join(others)}'
+        yield _said(obj, place.path, f"{what}; HTTPS there gets the default certificate")
 
 
 def _backend(obj: Object, backend: Place, snapshot: Snapshot) -> Iterator[str]:
@@ -342,7 +358,7 @@ def _certificate_trouble(secret: Object | None) -> str:
             return f"has a {key} that is no base64"
     if b"ENCRYPTED" in base64.b64decode(secret["data"]["tls.key"]):
         return "has a tls.key with a passphrase; store it without one"
-    return ""
+    return trouble_with_pair(*(base64.b64decode(secret["data"][key]) for key in ("tls.crt", "tls.key")))
 
 
 def _conflicts(snapshot: Snapshot) -> Iterator[str]:

@@ -30,6 +30,7 @@ from kernels.lb import select
 from plane import routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
+from plane.certificates import is_for, trouble_with_pair
 from plane.conduct import Request, Upstream, met
 from plane.dns.names import followed
 from plane.errors import ManifestError, Problem
@@ -335,10 +336,16 @@ def _spec(snapshot: Snapshot, origin: Origin) -> Object:
 
 
 def _certificate(table: Routes, host: str) -> str:
-    hosts = {row.host for row in table.certificates}
-    found = next((name for name in names_for(host) if name in hosts), None)
-    what = f'that of spec.tls for "{found}"' if found else "the default one: no spec.tls has one for this host"
-    return f"HTTPS: the certificate is {what}"
+    by_host = {row.host: row for row in table.certificates}
+    found = next((by_host[name] for name in names_for(host) if name in by_host), None)
+    if found is None:
+        return "HTTPS: the certificate is the default one: no spec.tls has one for this host"
+    trouble = trouble_with_pair(found.chain, found.key)
+    if not trouble and not is_for(found.chain, found.host):
+        trouble = "has a certificate that does not name it"
+    if trouble:
+        return f'HTTPS: the certificate is the default one: the Secret of spec.tls for "{found.host}" {trouble}'
+    return f'HTTPS: the certificate is that of spec.tls for "{found.host}"'
 
 
 def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, endpoints: Sequence[Endpoint]) -> str:

@@ -1,9 +1,11 @@
 """Warnings: what will not do what its author may expect is named, and the quickstart is quiet."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from kernels.layout import MAGLEV
@@ -719,6 +721,30 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
 )
 def test_warnings(objects: tuple[Object, ...], expected: list[str]) -> None:
     assert advise(snapshot(*objects)) == expected
+
+
+def test_certificates_that_are_not_shown_are_warned_of() -> None:
+    authority = trustme.CA()
+    one, other = authority.issue_cert("a.com", "*.b.com"), authority.issue_cert("a.com")
+
+    def warned(chain: bytes, key: bytes, *hosts: str) -> list[str]:
+        data = {name: base64.b64encode(text).decode() for name, text in (("tls.crt", chain), ("tls.key", key))}
+        stored = named("Secret", "cert", "v1", type="kubernetes.io/tls", data=data)
+        return advise(snapshot(service(), pod(), stored, ingress(tls=[{"hosts": list(hosts), "secretName": "cert"}])))
+
+    chain, key = one.cert_chain_pems[0].bytes(), one.private_key_pem.bytes()
+    where = 'Ingress default/web: spec.tls[0].secretName: Secret "cert"'
+    hosts = "HTTPS for these hosts gets the default certificate"
+    assert warned(chain, key, "a.com", "x.b.com", "*.b.com") == []
+    assert warned(chain, other.private_key_pem.bytes(), "a.com") == [
+        f"{where} has a tls.crt and a tls.key that do not belong together; {hosts}"
+    ]
+    (line,) = warned(chain[:80] + b"\n-----END CERTIFICATE-----\n", key, "a.com")
+    assert line.startswith(f"{where} has a tls.crt or a tls.key that OpenSSL cannot use")
+    assert line.endswith(hosts)
+    assert warned(chain, key, "a.com", "b.com", "c.d.b.com") == [
+        f"{where} has a certificate for a.com, *.b.com, not for b.com, c.d.b.com; HTTPS there gets the default certificate"
+    ]
 
 
 def test_slow_start_beside_a_hash_of_the_whole_plane_is_warned_of() -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+import trustme
 
 from kernels.layout import ALGORITHMS
 from plane import affinity
@@ -221,12 +222,20 @@ def test_404_says_so_first() -> None:
 
 def test_https_says_which_certificate() -> None:
     tls = [{"hosts": ["*.foo.com"], "secretName": "cert"}]
-    snapshot = snapshot_of(*BASE, secret("cert", b"chain", b"key"), ingress("a", rule("", prefix("/", "web")), tls=tls))
-    assert (
-        explain(snapshot, "https://a.foo.com/").reasons[0]
-        == 'HTTPS: the certificate is that of spec.tls for "*.foo.com"'
-    )
-    assert "the default one" in explain(snapshot, "https://foo.com/").reasons[0]
+    authority = trustme.CA()
+    own, other = authority.issue_cert("*.foo.com"), authority.issue_cert("a.bar.com")
+
+    def says(chain: trustme.LeafCert, key: trustme.LeafCert, url: str) -> str:
+        stored = secret("cert", chain.cert_chain_pems[0].bytes(), key.private_key_pem.bytes())
+        snapshot = snapshot_of(*BASE, stored, ingress("a", rule("", prefix("/", "web")), tls=tls))
+        return explain(snapshot, url).reasons[0]
+
+    assert says(own, own, "https://a.foo.com/") == 'HTTPS: the certificate is that of spec.tls for "*.foo.com"'
+    assert "the default one: no spec.tls" in says(own, own, "https://foo.com/")
+    default = 'HTTPS: the certificate is the default one: the Secret of spec.tls for "*.foo.com"'
+    mixed = f"{default} has a tls.crt and a tls.key that do not belong together"
+    assert says(own, other, "https://a.foo.com/") == mixed
+    assert says(other, other, "https://a.foo.com/") == f"{default} has a certificate that does not name it"
 
 
 def test_a_host_header_counts_before_the_url() -> None:
