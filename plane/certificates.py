@@ -1,7 +1,7 @@
 """Certificates with their keys, as Secrets have them: whether a server can show one, and to whom. Pure.
 
-Law: who serves HTTPS, who explains it and who warns ask here, so that a certificate which is not shown is named as such.
-What can be used with a key is what OpenSSL takes; which names it has is read as ingress-nginx does (its ``verifyHostname``).
+Law: who serves HTTPS, who explains it and who warns ask here, so that a certificate that is not shown is named as such.
+What can be used with a key is what OpenSSL takes; its names are read as ingress-nginx reads them (``verifyHostname``).
 """
 
 import contextlib

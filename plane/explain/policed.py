@@ -4,9 +4,9 @@ Law: what is said comes from ``plane.conduct``, which also acts on it. What take
 and the rest of the answer is then the case that is not limited and not of the canary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
-from urllib.parse import urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from plane.affinity import backend_key, endpoint_of, held
 from plane.conduct import Answer, Conduct, Fields, Request, Rule, Upstream, choose
@@ -37,12 +37,15 @@ class Policed(NamedTuple):
     asked: str = ""
 
 
-def policed(table: Routes, match: Match, request: Request) -> Policed:
+def policed(table: Routes, match: Match, request: Request, unanswered: Callable[[SplitResult], str]) -> Policed:
+    """``unanswered`` says why whom a URL asks cannot answer, empty where it may."""
     conduct = Conduct(table.policy(match.policy))
     answer = conduct.answer(request)
     asked = ""
     if answer is None:
         answer, asked = _entered(conduct, request)
+        if asked and (why_not := unanswered(urlsplit(asked))):
+            answer, asked = Answer(500, f"auth-url: {asked} is asked and cannot answer: {why_not}"), ""
     why: tuple[str, ...] = ()
     target, origin = match.target, match.origin
     if answer is None and conduct.policies.fallback:

@@ -4,6 +4,7 @@ Law: the answer comes from what would carry the request, the compiled Routes or 
 that pick from them; this file only puts it in words.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -32,7 +33,7 @@ from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
 from plane.certificates import is_for, trouble_with_pair
 from plane.conduct import Request, Upstream, met
-from plane.dns.names import followed
+from plane.dns.names import followed, loops, service_key
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
 from plane.explain.policed import excused, policed, sticky
@@ -221,7 +222,7 @@ def _by_rule(
 ) -> Explanation:
     """By its rule and that rule's policies, whatever a default backend makes of it."""
     path = parts.path or "/"
-    found = policed(table, match, seen)
+    found = policed(table, match, seen, functools.partial(_unanswered, snapshot))
     winner = table.origins[found.origin]
     reasons = list(Reasons(snapshot, table, seen, normalised(path), winner).lines())
     if parts.scheme == "https":
@@ -346,6 +347,35 @@ def _certificate(table: Routes, host: str) -> str:
     if trouble:
         return f'HTTPS: the certificate is the default one: the Secret of spec.tls for "{found.host}" {trouble}'
     return f'HTTPS: the certificate is that of spec.tls for "{found.host}"'
+
+
+def _unanswered(snapshot: Snapshot, url: SplitResult) -> str:
+    """Why nobody answers a URL, as far as a Snapshot tells: it is that of a Service, which leads nowhere."""
+    host = url.hostname or ""
+    try:
+        number = url.port or _default_port(url)
+    except ValueError:
+        return f"{url.netloc} is no host"
+    service = _service_of(snapshot, host)
+    if service is None:
+        name, _, rest = host.partition(".")
+        in_cluster = service_key(host.removesuffix(".cluster.local") + ".cluster.local")
+        return f'there is no Service "{name}" in namespace {rest.partition(".")[0]}' if in_cluster else ""
+    if service.type == "ExternalName":
+        end = followed(snapshot, service)[1]
+        if end is None:
+            loop = f"Service {service.full_name} is an ExternalName that leads back to itself"
+            return loop if loops(snapshot, service) else ""
+        service = end
+    slices = slices_by_service(snapshot).get((service.namespace, service.name), ())
+    by_port = service_endpoints(service, slices)
+    if not service.cluster_ip:  # its name is that of its endpoints, whatever ports they have
+        endpoints = [row for rows in by_port.values() for row in rows]
+        return "" if routes.usable(endpoints) else _nobody(service.full_name, endpoints)
+    port = next((row for row in service.ports if row.port == number and row.protocol == "TCP"), None)
+    if port is None:
+        return _why_nobody(Port(service.full_name, number), service, None, ())
+    return "" if routes.usable(by_port[port.name]) else _nobody(service.full_name, by_port[port.name])
 
 
 def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, endpoints: Sequence[Endpoint]) -> str:

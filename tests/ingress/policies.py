@@ -676,6 +676,18 @@ ACCESS = [
         to("web"),
     ),
     Row(
+        "auth-url: a Service that is not there lets nobody in",
+        [with_(WEB, auth_url="http://ghost.default.svc.cluster.local/check")],
+        "http://example.com/x",
+        Want(500),
+    ),
+    Row(
+        "auth-url: a Service without a ready endpoint lets nobody in",
+        [with_(WEB, auth_url="http://starting.default.svc.cluster.local/check")],
+        "http://example.com/x",
+        Want(500),
+    ),
+    Row(
         "auth-response-headers are not the client's to say",
         [with_(WEB, auth_url=ASKED, auth_response_headers="X-User, X-Groups")],
         "http://example.com/",

@@ -238,6 +238,41 @@ def test_https_says_which_certificate() -> None:
     assert says(other, other, "https://a.foo.com/") == f"{default} has a certificate that does not name it"
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://auth.default.svc.cluster.local/check", ""),
+        ("http://10.96.0.9/check", ""),
+        ("http://auth.example/check", ""),
+        ("http://away.default.svc/check", ""),
+        ("http://auth.default.svc.cluster.local:81/check", "Service default/auth has no TCP port 81; it has 80"),
+        ("http://ghost.shop.svc/check", 'there is no Service "ghost" in namespace shop'),
+        ("http://empty.default.svc/check", "Service default/empty has no endpoints: its selector selects no pod"),
+        ("http://loop.default.svc/check", "Service default/loop is an ExternalName that leads back to itself"),
+        ("http://to-empty.default.svc/check", "Service default/empty has no endpoints: its selector selects no pod"),
+    ],
+)
+def test_whom_auth_url_asks_is_looked_for(url: str, why: str) -> None:
+    names = {
+        "away": "sso.example",
+        "loop": "loop.default.svc.cluster.local",
+        "to-empty": "empty.default.svc.cluster.local",
+    }
+    objects = [
+        *BASE,
+        service("auth", cluster_ip="10.96.0.9"),
+        slice_of("auth", endpoint("127.244.1.9")),
+        *(service(name, type="ExternalName", externalName=to) for name, to in names.items()),
+        with_(prefix("/", "web"), auth_url=url),
+    ]
+    found = explain(snapshot_of(*objects), "http://example.com/")
+    if why:
+        assert (found.status, found.decided_by) == (500, None)
+        assert found.reasons[0].startswith(f"auth-url: {url} is asked and cannot answer: {why}")
+    else:
+        assert (found.status, found.decided_by) == (200, url)
+
+
 def test_a_host_header_counts_before_the_url() -> None:
     found = explain(web(*PODS), "http://127.200.0.1:8080/", headers=[("Host", "example.com")])
     assert found.ingress == "default/web"
