@@ -743,12 +743,13 @@ def test_certificates_that_are_not_shown_are_warned_of() -> None:
     assert line.startswith(f"{where} has a tls.crt or a tls.key that OpenSSL cannot use")
     assert line.endswith(hosts)
     assert warned(chain, key, "a.com", "b.com", "c.d.b.com") == [
-        f"{where} has a certificate for a.com, *.b.com, not for b.com, c.d.b.com; HTTPS there gets the default certificate"
+        f"{where} has a certificate for a.com, *.b.com, not for b.com, c.d.b.com; "
+        "HTTPS there gets the default certificate"
     ]
 
 
 def test_slow_start_beside_a_hash_of_the_whole_plane_is_warned_of() -> None:
     web = service(annotations={"trafficplane.dev/slow-start": "30s"})
     assert advise(snapshot(web, pod())) == []
-    (line,) = advise(snapshot(web, pod()), MAGLEV)
+    (line,) = advise(snapshot(web, pod()), algorithm=MAGLEV)
     assert line.endswith("has no effect beside maglev, which hashes; leave one out")
