@@ -502,6 +502,41 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="two canaries",
         ),
         pytest.param(
+            (
+                service(),
+                service("new"),
+                pod(),
+                ingress(),
+                ingress(
+                    path("new"),
+                    name="a",
+                    metadata={
+                        "annotations": {
+                            f"{NGINX}canary": "true",
+                            f"{NGINX}canary-weight": "1",
+                            f"{NGINX}load-balance": "ewma",
+                            f"{NGINX}auth-type": "basic",
+                            f"{NGINX}auth-secret": "ghost",
+                            f"{NGINX}auth-tls-secret": "a/b",
+                            f"{NGINX}allowlist-source-range": "10.0.0.0/8",
+                            f"{NGINX}rewrite-target": "/$1",
+                            f"{NGINX}ssl-redirect": "false",
+                        }
+                    },
+                ),
+            ),
+            [
+                *(
+                    f"Ingress default/a: metadata.annotations[{NGINX}{name}]: keeps nobody out of a canary: "
+                    "who is let in is said by the Ingress of its rule; write it there"
+                    for name in ("allowlist-source-range", "auth-secret", "auth-tls-secret", "auth-type")
+                ),
+                "Ingress default/a: metadata.annotations: not acted on, for the Ingress is a canary, whose requests "
+                f"have what the Ingress of its rule says: {NGINX}rewrite-target, {NGINX}ssl-redirect",
+            ],
+            id="annotations of a canary that do nothing",
+        ),
+        pytest.param(
             (service(), pod(), canary("a", "/x", "web"), canary("b", "/", "web"), ingress()),
             [
                 "Ingress default/a: spec.rules[0].http.paths[0]: a canary of no rule takes nothing; "
