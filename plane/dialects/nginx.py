@@ -252,7 +252,16 @@ NEEDED = (
 # Annotations that act on a canary; of the others those of the rule's own Ingress hold.
 ON_CANARY = ("load-balance", "affinity-canary-behavior", *(name for name in ACTED_ON if name.startswith("canary")))
 # Those that keep somebody out, without which more are let in than their author means.
-KEEPING_OUT = ("auth-", "satisfy", "allowlist-", "whitelist-", "denylist-", "limit-rps", "limit-rpm", "limit-connections")
+KEEPING_OUT = (
+    "auth-",
+    "satisfy",
+    "allowlist-",
+    "whitelist-",
+    "denylist-",
+    "limit-rps",
+    "limit-rpm",
+    "limit-connections",
+)
 
 Said = Mapping[str, Any]  # values of ACTED_ON that are fit, and GUARD and UNFIT, by name without prefix
 GUARD = "guard"  # no annotation, but which of GUARDS there is

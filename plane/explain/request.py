@@ -32,11 +32,12 @@ from plane import routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
 from plane.certificates import is_for, trouble_with_pair
-from plane.conduct import Request, Upstream, met
+from plane.conduct import UPGRADE_REQUIRED, Request, Upstream, met
 from plane.dns.names import followed, loops, service_key
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
 from plane.explain.policed import excused, policed, sticky
+from plane.explain.redirects import redirected_by
 from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
 from plane.reasons import Reasons
@@ -45,6 +46,7 @@ from plane.router import Match, Router, names_for
 from plane.routes import External, Origin, Port, Routes
 
 FORWARDED = 200
+ELSEWHERE = (301, 302, 307, 308, UPGRADE_REQUIRED)  # what HTTPS is asked for with
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,11 @@ def _by_rule(
     if found.answer is not None:
         fields = {**dict(found.answer.fields), **dict(found.fields)}
         redirect = found.answer.location or None
+        policies = table.policy(match.policy)
+        by_https = policies.https and seen.scheme == "http" and found.answer.status in ELSEWHERE
+        if by_https or (redirect and policies.redirect):
+            reasons[0] = redirected_by(snapshot, winner, policies, seen)
+            known = replace(known, reasons=tuple(reasons))
         known = replace(known, status=found.answer.status, redirect=redirect, response_headers=fields)
         return replace(known, ingress=f"{winner.namespace}/{winner.ingress}", rule=_place_of(snapshot, winner))
     if not found.target:

@@ -367,6 +367,40 @@ def annotated(*paths: dict, name: str = "web", created: str = "2026-01-01T00:00:
     return ingress(name, rule("example.com", *paths), annotations=said, created=created)
 
 
+@pytest.mark.parametrize(
+    ("annotations", "url", "by"),
+    [
+        ({"permanent_redirect": "https://new.org"}, "http://example.com/", "permanent-redirect of default/web"),
+        ({"temporal_redirect": "https://new.org"}, "http://example.com/", "temporal-redirect of default/web"),
+        ({"app_root": "/app"}, "http://example.com/", "app-root of default/web"),
+        ({"from_to_www_redirect": "true"}, "http://www.example.com/", "from-to-www-redirect of default/web"),
+        ({"force_ssl_redirect": "true"}, "http://example.com/", "force-ssl-redirect of default/web"),
+    ],
+)
+def test_a_redirect_names_the_annotation_that_made_it(annotations: dict[str, str], url: str, by: str) -> None:
+    found = explain(snapshot_of(*BASE, annotated(prefix("/", "web"), **annotations)), url)
+    assert found.redirect
+    assert found.reasons[0] == f"redirect: by nginx.ingress.kubernetes.io/{by}"
+
+
+def test_a_redirect_to_https_names_the_ingress_with_tls() -> None:
+    other = ingress("other", rule("example.com", prefix("/other", "web")), tls=[{"hosts": ["example.com"]}])
+    found = explain(snapshot_of(*BASE, annotated(prefix("/", "web")), other), "http://example.com/")
+    assert found.redirect == "https://example.com"
+    assert found.reasons[0].startswith("redirect: by spec.tls of default/other; ")
+
+
+def test_kongs_redirect_names_its_annotation() -> None:
+    for said, status in (({}, 426), ({"konghq.com/https-redirect-status-code": "301"}, 301)):
+        made = ingress(
+            "web", rule("example.com", prefix("/", "web")), annotations={"konghq.com/protocols": "https", **said}
+        )
+        made["spec"]["ingressClassName"] = "kong"
+        found = explain(snapshot_of(*BASE, made), "http://example.com/")
+        assert found.status == status
+        assert found.reasons[0] == "redirect: by konghq.com/protocols of default/web, which is https alone"
+
+
 def test_text_of_a_redirect() -> None:
     objects = [*BASE, annotated(prefix("/", "web"), permanent_redirect="https://new.org$request_uri")]
     assert explain(snapshot_of(*objects), "http://example.com/x").render() == (
@@ -375,7 +409,7 @@ def test_text_of_a_redirect() -> None:
         "redirect  https://new.org/x\n"
         "ingress   default/web\n"
         "rule      field spec.rules[0].http.paths[0]  host example.com  pathType Prefix  path /\n"
-        "because   see https://new.org/x\n"
+        "because   redirect: by nginx.ingress.kubernetes.io/permanent-redirect of default/web\n"
         "          default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request\n"
     )
 
