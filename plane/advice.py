@@ -6,7 +6,7 @@ when the plane acts on the field. A warning is one line: object, field, what hap
 
 import base64
 import binascii
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from kernels.layout import ALGORITHMS, DH, RANDOM
 from plane import dialects
 from plane.annotationadvice import remarks
+from plane.certificates import is_for, names_of, trouble_with_pair
 from plane.controllers.addressing import is_balanced
 from plane.dns.names import followed, loops
 from plane.frontends import algorithm_of, slow_start_of
@@ -22,6 +23,7 @@ from plane.matching import slot_of
 from plane.model import (
     SERVICE_LABEL,
     SLOW_START_ANNOTATION,
+    Key,
     Name,
     Object,
     Service,
@@ -78,31 +80,36 @@ POD_FIELDS = (
 RESOLVER_OPTIONS = ("ndots", "timeout", "attempts")  # of dnsConfig, that pods' resolvers act on
 
 
-def advise(snapshot: Snapshot, algorithm: int = RANDOM) -> list[str]:
-    """All warnings about the objects of a Snapshot, in order of kind and name.
+def advise(snapshot: Snapshot, about: Collection[Key] | None = None, *, algorithm: int = RANDOM) -> list[str]:
+    """All warnings about the objects of a Snapshot, or about some of them, in order of kind and name.
 
     Objects that a controller made are left out: their owner is warned about. ``algorithm`` is that of Services which
     name none.
     """
-    return list(_warnings(snapshot, algorithm))
+    return list(_warnings(snapshot, about, algorithm))
 
 
-def _warnings(snapshot: Snapshot, algorithm: int) -> Iterator[str]:
-    templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
-    controllers = dialects.controllers_of_services(snapshot)
-    for obj in snapshot.all("Service"):
-        yield from _service(obj, snapshot, templates, with_slices, controllers)
-        yield from _slow_start(obj, algorithm)
-    yield from _slices(snapshot)
+def _warnings(snapshot: Snapshot, about: Collection[Key] | None, algorithm: int) -> Iterator[str]:
+    def among(objects: Iterable[Object]) -> list[Object]:
+        return [obj for obj in objects if about is None or key_of(obj) in about]
+
+    if services := among(snapshot.all("Service")):
+        templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
+        controllers = dialects.controllers_of_services(snapshot)
+        for obj in services:
+            yield from _service(obj, snapshot, templates, with_slices, controllers)
+            yield from _slow_start(obj, algorithm)
+    yield from _slices(among(snapshot.all("EndpointSlice")), snapshot)
     for kind in ("Deployment", "ReplicaSet", "Pod"):
-        for obj in _roots(snapshot, kind):
+        for obj in among(_roots(snapshot, kind)):
             yield from _pods(obj)
-    for obj in snapshot.all("IngressClass"):
+    for obj in among(snapshot.all("IngressClass")):
         if obj["spec"].get("parameters"):
             yield _said(obj, "spec.parameters", "not acted on: no class has parameters here, only the plane has")
-    for obj in snapshot.all("Ingress"):
-        yield from _ingress(obj, snapshot)
-    yield from _conflicts(snapshot)
+    if ingresses := among(snapshot.all("Ingress")):
+        for obj in ingresses:
+            yield from _ingress(obj, snapshot)
+        yield from _conflicts(ingresses, snapshot)
 
 
 def _said(obj: Object, field: str, what: str) -> str:
@@ -227,8 +234,8 @@ def _unmatched(service: Service, templates: _Templates) -> str:
     return f"no pod in namespace {service.namespace} has {wanted}: it has no endpoint{hint}"
 
 
-def _slices(snapshot: Snapshot) -> Iterator[str]:
-    for obj in snapshot.all("EndpointSlice"):
+def _slices(slices: Iterable[Object], snapshot: Snapshot) -> Iterator[str]:
+    for obj in slices:
         metadata = obj["metadata"]
         namespace, name = metadata.get("namespace", "default"), (metadata.get("labels") or {}).get(SERVICE_LABEL)
         field = f"metadata.labels[{SERVICE_LABEL}]"
@@ -298,11 +305,26 @@ def _ingress(obj: Object, snapshot: Snapshot) -> Iterator[str]:
     spec = Place("", obj).at("spec")
     for place in (*_found(spec, "defaultBackend"), *_found(spec, "rules[*].http.paths[*].backend")):
         yield from _backend(obj, place.at("service"), snapshot)
-    for secret in _found(spec, "tls[*].secretName"):
-        trouble = _certificate_trouble(snapshot.get("Secret", obj["metadata"]["namespace"], secret.value))
-        if trouble:
-            what = f'Secret "{secret.value}" {trouble}; HTTPS for these hosts gets the default certificate'
-            yield _said(obj, secret.path, what)
+    named = [rule["host"] for rule in obj["spec"].get("rules") or () if rule.get("host")]
+    for row in spec.at("tls").rows():
+        if row.at("secretName").value:
+            secret = snapshot.get("Secret", obj["metadata"]["namespace"], row.at("secretName").text())
+            yield from _certificate(obj, row.at("secretName"), secret, row.value.get("hosts") or named)
+
+
+def _certificate(obj: Object, place: Place, secret: Object | None, hosts: list[str]) -> Iterator[str]:
+    """What keeps the hosts of a row of spec.tls from the certificate of its Secret."""
+    trouble = _certificate_trouble(secret)
+    if trouble or secret is None:
+        what = f'Secret "{place.value}" {trouble}; HTTPS for these hosts gets the default certificate'
+        yield _said(obj, place.path, what)
+        return
+    chain = base64.b64decode(secret["data"]["tls.crt"])
+    others = [host for host in dict.fromkeys(map(str.lower, hosts)) if not is_for(chain, host)]
+    if others:
+        names = ", ".join(names_of(chain)) or "no DNS name"
+        what = f'Secret "{place.value}" has a certificate for {names}, not for {", ".join(others)}'
+        yield _said(obj, place.path, f"{what}; HTTPS there gets the default certificate")
 
 
 def _backend(obj: Object, backend: Place, snapshot: Snapshot) -> Iterator[str]:
@@ -342,12 +364,13 @@ def _certificate_trouble(secret: Object | None) -> str:
             return f"has a {key} that is no base64"
     if b"ENCRYPTED" in base64.b64decode(secret["data"]["tls.key"]):
         return "has a tls.key with a passphrase; store it without one"
-    return ""
+    return trouble_with_pair(*(base64.b64decode(secret["data"][key]) for key in ("tls.crt", "tls.key")))
 
 
-def _conflicts(snapshot: Snapshot) -> Iterator[str]:
-    """Rules for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
+def _conflicts(ingresses: Iterable[Object], snapshot: Snapshot) -> Iterator[str]:
+    """Rules of some for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
     taken: dict[tuple[Any, ...], str] = {}
+    keys = set(map(key_of, ingresses))
     for obj in served(snapshot):
         asked = dialects.asked(obj, snapshot)
         if asked.canary:
@@ -355,6 +378,8 @@ def _conflicts(snapshot: Snapshot) -> Iterator[str]:
         for slot, place in _slots(obj, asked):
             if slot not in taken:
                 taken[slot] = f"{key_of(obj)} {place.path}"
+                continue
+            if key_of(obj) not in keys:
                 continue
             what = "the default backend"
             if slot:

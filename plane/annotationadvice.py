@@ -4,7 +4,7 @@ Law: an annotation that does nothing is named, and so is one that does something
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from plane import dialects
@@ -24,7 +24,10 @@ Said = tuple[str, str]  # (field, what)
 def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     """(field, what) for all that is to say."""
     annotations = ingress["metadata"].get("annotations") or {}
+    asked = dialects.asked(ingress, snapshot)
     found = sorted(dialects.not_acted_on(ingress, snapshot), key=lambda row: (row.what != dialects.NOT_YET, row))
+    if asked.canary:  # also those that would let nobody in do nothing there
+        found = [row for row in found if row.annotation not in _idle_guards(annotations)]
     for what, rows in groupby(found, key=lambda row: row.what):
         if what == dialects.NOT_YET:
             yield "metadata.annotations", f"{what}: {', '.join(row.annotation for row in rows)}"
@@ -32,7 +35,10 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
             yield from ((_field(row.annotation), row.what) for row in rows)
     for row in dialects.unfit(annotations):
         yield _field(row.annotation), f"left out: {row.reason}"
-    asked = dialects.asked(ingress, snapshot)
+    if asked.canary:
+        yield from _idle_on_canary(annotations)
+        yield from _canary(ingress, snapshot)
+        return
     yield from dialects.expressions(ingress, asked)
     if not asked.when.http and not asked.when.https:
         what = "leaves no request: rules with router.tls are for HTTPS, which never comes by web; add websecure"
@@ -43,9 +49,7 @@ def remarks(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:
     yield from _fields(asked, snapshot)
     yield from _default_backend(asked, snapshot)
     yield from _ranges(asked)
-    if asked.canary:
-        yield from _canary(ingress, snapshot)
-    elif asked.aliases:
+    if asked.aliases:
         yield from _aliases(asked, snapshot)
 
 
@@ -145,6 +149,25 @@ def _ranges(asked: Asked) -> Iterator[Said]:
     if NOBODY in policies.sources_denied:
         what = "a range of IPv6 denies every client of IPv6: only IPv4 addresses are compared with ranges"
         yield _field(f"{nginx.PREFIX}denylist-source-range"), what
+
+
+def _idle_guards(annotations: Mapping[str, str]) -> list[str]:
+    """Annotations of a canary that would keep somebody out, if they acted there."""
+    return sorted(name for name in annotations if name.startswith(tuple(map(nginx.PREFIX.__add__, nginx.KEEPING_OUT))))
+
+
+def _idle_on_canary(annotations: Mapping[str, str]) -> Iterator[Said]:
+    """Annotations that do nothing, for those of the rule's own Ingress hold for its canary's requests too."""
+    guards = _idle_guards(annotations)
+    for name in guards:
+        yield (
+            _field(name),
+            "keeps nobody out of a canary: who is let in is said by the Ingress of its rule; write it there",
+        )
+    acting = {nginx.PREFIX + name for name in nginx.ACTED_ON if name not in nginx.ON_CANARY}
+    if idle := sorted(acting & annotations.keys() - set(guards)):
+        what = "not acted on, for the Ingress is a canary, whose requests have what the Ingress of its rule says"
+        yield "metadata.annotations", f"{what}: {', '.join(idle)}"
 
 
 def _canary(ingress: Object, snapshot: Snapshot) -> Iterator[Said]:

@@ -363,8 +363,16 @@ class Choice(NamedTuple):
     weighed: bool = False
 
 
-def choose(canary: Canary, request: Request, policies: Policies, services: tuple[str, str]) -> Choice:
-    """Which of the two ``services``, the rule's own and the canary's, a request goes to: in ingress-nginx's order."""
+def choose(
+    canary: Canary, request: Request, policies: Policies, services: tuple[str, str], *, is_served: bool
+) -> Choice:
+    """Which of the two ``services``, the rule's own and the canary's, a request goes to: in ingress-nginx's order.
+
+    ``is_served``: the canary has an endpoint; without one it takes nothing, as in ingress-nginx
+    (``route_to_alternative_balancer`` of its balancer.lua).
+    """
+    if not is_served:
+        return Choice(False, f"{services[1]} has no endpoint, so the canary takes nothing")
     if policies.cookie and not canary.forgetful:
         _, sticks_to = held(request.value("cookie"), policies.cookie)
         if sticks_to and sticks_to in map(backend_key, services):

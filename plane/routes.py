@@ -165,6 +165,10 @@ class Routes:
         path = self.paths[row]
         return self.string(int(path["text"]), int(path["text_length"])) + "/" * int(path["slash"])
 
+    def is_served(self, target: int) -> bool:
+        """Whether there is somebody whom the requests of a target go to."""
+        return target in self.externals or bool(self.targets[target]["endpoints"])
+
     def policy(self, row: int) -> Policies:
         return self.policies.policy(row, self.text)
 

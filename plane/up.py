@@ -94,7 +94,7 @@ def checked(loaded: Loaded, instance: int, algorithm: int = RANDOM) -> Loaded:
     with locate(kept):
         store = Store(AddressPlan(instance))
         store.apply([manifest.object for manifest in kept])
-    return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot, algorithm)))
+    return Loaded(kept, (*loaded.warnings, *left, *advise(store.snapshot, algorithm=algorithm)))
 
 
 def refuse_second(path: Path) -> None:

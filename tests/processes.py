@@ -279,7 +279,7 @@ class ApiServer(Loop):
             return []
 
         async def start() -> None:
-            api = Api(Store(AddressPlan()), token="token", wait=nothing, advise=lambda _: [], connections=nothing)
+            api = Api(Store(AddressPlan()), token="token", wait=nothing, advise=lambda *_: [], connections=nothing)
             await api.start(address, port)
 
         self.call(start())

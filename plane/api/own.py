@@ -6,7 +6,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from plane.api.discovery import OWN_GROUP_VERSION, READ_ONLY
@@ -23,7 +23,10 @@ DEFAULT_WAIT_S = 30.0
 MAX_WAIT_S = 3600.0
 
 
-def apply(store: Store, body: Any, query: Mapping[str, str], advise: Callable[[Snapshot], list[str]]) -> Object:
+Advise = Callable[[Snapshot, Collection[Key]], list[str]]  # warnings about some objects
+
+
+def apply(store: Store, body: Any, query: Mapping[str, str], advise: Advise) -> Object:
     """What became of each object, warnings, and the generation to wait for. Raises RequestError and ManifestError."""
     dry_run = query.get("dryRun", "") not in ("", "false")
     given, warnings = _objects(body)
@@ -38,7 +41,7 @@ def apply(store: Store, body: Any, query: Mapping[str, str], advise: Callable[[S
             for verb, obj in results
             for key in [key_of(obj)]
         ],
-        "warnings": [*warnings, *advise(after)],
+        "warnings": [*warnings, *advise(after, {key_of(obj) for _, obj in results})],
     }
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import trustme
 from aiohttp import web
 
-from plane.api import discovery, own, resources, status, watching
+from plane.api import discovery, own, resources, status, warning, watching
 from plane.api.paths import target_of
 from plane.api.resources import Request
 from plane.api.status import RequestError
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError
-from plane.model import Key, Object, Snapshot
+from plane.model import Key, Object, key_of
 from plane.store import Store
 
 MAX_BODY_BYTES = 3 * 2**20  # as much as an API server takes
@@ -30,13 +30,14 @@ CHUNK_BYTES = 2**16
 MAX_WATCH_S = 1800.0
 SHUTDOWN_S = 1.0
 HEALTH = ("/healthz", "/livez", "/readyz")
+ADVISED = ("POST", "PUT", "PATCH")  # whoever asks for these is told the warnings about what came of it
 PATCH_TYPES = (resources.MERGE_PATCH, resources.STRATEGIC_PATCH)
 
 
 class Api:
     """Serves a Store; ``url`` and ``ca_pem`` are what a kubeconfig file needs, once started.
 
-    ``wait(generation)`` returns once that generation is acknowledged everywhere, ``advise(snapshot)`` gives warnings,
+    ``wait(generation)`` returns once that generation is acknowledged everywhere, ``advise`` gives warnings,
     ``connections()`` those that are open.
     """
 
@@ -46,7 +47,7 @@ class Api:
         *,
         token: str,
         wait: Callable[[int], Awaitable[None]],
-        advise: Callable[[Snapshot], list[str]],
+        advise: own.Advise,
         connections: Callable[[], Awaitable[list[Object]]],
     ):
         self.url = ""
@@ -112,7 +113,11 @@ class Api:
             )
             if watching.is_watch(asked):
                 return await self._watch(request, asked)
-            return _json(*resources.answer(self._store, asked))
+            code, document = resources.answer(self._store, asked)
+            response = _json(code, document)
+            if request.method in ADVISED and not target.subresource:
+                response.headers.extend(warning.fields(self._advise(self._store.snapshot, {key_of(document)})))
+            return response
         except Exception as error:
             return _failed(error, resources.subject(target, body) if target else None)
 

@@ -113,6 +113,8 @@ def explain(
     From manifests alone, or from what `kubectl get svc,endpointslices,nodes,pods,ingress -A -o yaml` prints: no plane,
     no cluster.
     """
+    if everything and url and paths and "://" not in url:  # what a shell put behind -f in place of *.yaml
+        url, more_paths = None, (url, *more_paths)
     files, sent = manifest_paths(paths, more_paths), _headers(headers)
     if everything == bool(url):
         raise click.UsageError("explain what? write one URL, or --all")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from plane.controllers.endpointslices import is_finished, is_ready
 from plane.controllers.lifecycle import Pass, digest_uid, removed
@@ -161,18 +162,56 @@ def statuses(snapshot: Snapshot, given: Pass) -> Snapshot:
         updated = [row for row in rows if _template_hash(row) == template_hash(deployment)]
         ready = sum(row["status"]["readyReplicas"] for row in rows)
         wanted = deployment["spec"].get("replicas", 1)
-        status = {
+        counts = {
             "replicas": sum(row["status"]["replicas"] for row in rows),
             "updatedReplicas": sum(row["status"]["replicas"] for row in updated),
             "readyReplicas": ready,
             "availableReplicas": ready,
             "unavailableReplicas": max(0, wanted - ready),
         }
-        put.append(_with_status(deployment, status))
+        name = updated[0]["metadata"]["name"] if updated else ""
+        put.append(_with_status(deployment, counts, conditions=_conditions(deployment, counts, name, given.now)))
         if put[-1] is not deployment:
             still.append(deployment)
     index.done(statuses, still)
     return snapshot.changed(put)
+
+
+def _conditions(deployment: Object, counts: dict[str, int], current: str, now: str) -> list[Object]:
+    """Available and Progressing, as the Deployment controller has them; ``current`` is the newest ReplicaSet's name.
+
+    *Differs*: nothing fails by ``progressDeadlineSeconds``, for that takes a clock.
+    https://github.com/kubernetes/kubernetes/blob/master/pkg/controller/deployment/progress.go, ``syncRolloutStatus``
+    """
+    before = {row["type"]: row for row in (deployment.get("status") or {}).get("conditions") or ()}
+    wanted = deployment["spec"].get("replicas", 1)
+    rolling = (deployment["spec"].get("strategy") or {}).get("type") != "Recreate"
+    spare = min(rolling_bounds(deployment)[1], wanted) if rolling else 0
+    enough = counts["availableReplicas"] >= wanted - spare
+    available = (
+        ("MinimumReplicasAvailable", "Deployment has minimum availability.")
+        if enough
+        else ("MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+    )
+    done = "NewReplicaSetAvailable", f'ReplicaSet "{current}" has successfully progressed.'
+    # What has come to its end once stays so while it is only scaled.
+    was = before.get("Progressing", {})
+    at_end = counts["updatedReplicas"] == counts["replicas"] and (was.get("reason"), was.get("message")) == done
+    all_there = all(counts[name] == wanted for name in ("replicas", "updatedReplicas", "availableReplicas"))
+    progressing = done if at_end or all_there else ("ReplicaSetUpdated", f'ReplicaSet "{current}" is progressing.')
+    return [
+        _condition(before.get("Available", {}), "Available", enough, available, now),
+        _condition(was, "Progressing", True, progressing, now),
+    ]
+
+
+def _condition(before: Object, kind: str, met: bool, why: tuple[str, str], now: str) -> Object:
+    """A condition, whose times move only where it does: ``lastTransitionTime`` with its status."""
+    said = {"type": kind, "status": "True" if met else "False", "reason": why[0], "message": why[1]}
+    if said.items() <= before.items():
+        return before
+    since = before.get("lastTransitionTime", now) if before.get("status") == said["status"] else now
+    return {**said, "lastUpdateTime": now, "lastTransitionTime": since}
 
 
 def _replicas(owned: list[Object]) -> dict[str, int]:
@@ -345,7 +384,8 @@ def _new_pod(snapshot: Snapshot, replica_set: Object, index: int, now: str) -> O
     }
 
 
-def _with_status(obj: Object, counts: dict[str, int]) -> Object:
-    status = {name: count for name, count in counts.items() if count or name == "replicas" or name == "readyReplicas"}
+def _with_status(obj: Object, counts: dict[str, int], **more: Any) -> Object:
+    kept = {name: count for name, count in counts.items() if count or name == "replicas" or name == "readyReplicas"}
+    status = {**kept, **more}
     status["observedGeneration"] = (obj.get("status") or {}).get("observedGeneration", 0)  # the store's to move
     return obj if obj.get("status") == status else {**obj, "status": status}

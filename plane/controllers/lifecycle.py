@@ -15,6 +15,7 @@ from plane.rows import Followed
 
 DEFAULT_GRACE_S = 30
 NAMESPACES = ("default", "kube-system")
+ACTIVE: Object = {"phase": "Active"}
 
 
 Indexes = dict[type, Any]  # by their class
@@ -74,11 +75,12 @@ def digest_uid(*parts: object) -> str:
 
 
 class Namespaces:
-    """Which namespaces there are, which are on their way out, and which are named by objects."""
+    """Which namespaces there are, which have no phase yet or are on their way out, and which are named by objects."""
 
     def __init__(self) -> None:
         self._followed: dict[str, Followed[Name, Object]] = defaultdict(Followed)
         self.there: set[str] = set()
+        self.fresh: set[str] = set()
         self.ending: set[str] = set()
         self.named: Counter[str] = Counter()
 
@@ -87,13 +89,15 @@ class Namespaces:
             for (namespace, name), old, new in self._followed[kind].news(snapshot.rows(kind)):
                 if kind == "Namespace":
                     note(self.there, name, holds=new is not None)
+                    note(self.fresh, name, holds=new is not None and not (new.get("status") or {}).get("phase"))
                     note(self.ending, name, holds=new is not None and "deletionTimestamp" in new["metadata"])
                 if namespace:
                     count(self.named, namespace, (new is not None) - (old is not None))
 
 
 def namespaces(snapshot: Snapshot, given: Pass) -> Snapshot:
-    """Every namespace that an object names exists; objects of one that is being deleted go, and then it goes."""
+    """Every namespace that an object names exists, each with a phase; objects of one that is being deleted go, and then
+    it goes."""
     index = given.index(Namespaces)
     index.follow(snapshot)
     missing = [
@@ -106,11 +110,12 @@ def namespaces(snapshot: Snapshot, given: Pass) -> Snapshot:
                 "creationTimestamp": given.now,
             },
             "spec": {"finalizers": ["kubernetes"]},
-            "status": {"phase": "Active"},
+            "status": ACTIVE,
         }
         for name in sorted({*NAMESPACES, *index.named} - index.there)
     ]
-    snapshot = snapshot.changed(missing)
+    rows = snapshot.rows("Namespace")
+    snapshot = snapshot.changed([*missing, *({**rows["", name], "status": ACTIVE} for name in sorted(index.fresh))])
     for name in sorted(index.ending):
         snapshot = removed(snapshot, _inside(snapshot, name), given.now)
         if not any(_inside(snapshot, name)):

@@ -249,6 +249,20 @@ NEEDED = (
     *((name, "enable-cors", '"true"') for name in ACTED_ON if name.startswith("cors-")),
 )
 
+# Annotations that act on a canary; of the others those of the rule's own Ingress hold.
+ON_CANARY = ("load-balance", "affinity-canary-behavior", *(name for name in ACTED_ON if name.startswith("canary")))
+# Those that keep somebody out, without which more are let in than their author means.
+KEEPING_OUT = (
+    "auth-",
+    "satisfy",
+    "allowlist-",
+    "whitelist-",
+    "denylist-",
+    "limit-rps",
+    "limit-rpm",
+    "limit-connections",
+)
+
 Said = Mapping[str, Any]  # values of ACTED_ON that are fit, and GUARD and UNFIT, by name without prefix
 GUARD = "guard"  # no annotation, but which of GUARDS there is
 UNFIT = "unfit"  # nor is this: which of EXTERNAL cannot be honoured, without which nobody is to be let in
@@ -275,6 +289,10 @@ def read(annotations: Mapping[str, str]) -> tuple[Said, list[Unfit]]:
                 unfit.append(Unfit(full_name, f"{shown}; {error}"))
                 if name in EXTERNAL:
                     said[UNFIT] = name
+    total = _total(said)
+    if said.get("canary-weight", 0) > total:
+        what = f'"{said.pop("canary-weight")}" is more than the total, {total}; write a number from 0 to {total}'
+        unfit.append(Unfit(f"{PREFIX}canary-weight", f"{what}, or a larger {PREFIX}canary-weight-total"))
     unfit += _useless(said, annotations)
     if guard := guarded_by(annotations):
         said[GUARD] = guard
@@ -336,6 +354,11 @@ def _named(text: str, namespace: str) -> tuple[str, str]:
     return (where, name) if slash else (namespace, name)
 
 
+def _total(said: Said) -> int:
+    """What the weight of a canary is out of."""
+    return max(100, said.get("canary-weight-total", 100))
+
+
 def _canary(said: Said) -> Canary:
     value = said.get("canary-by-header-value", "")
     return Canary(
@@ -344,7 +367,7 @@ def _canary(said: Said) -> Canary:
         header_pattern="" if value else said.get("canary-by-header-pattern", ""),
         cookie=said.get("canary-by-cookie", ""),
         weight=said.get("canary-weight", 0),
-        total=max(100, said.get("canary-weight-total", 100)),
+        total=_total(said),
         forgetful=int(said.get("affinity-canary-behavior") == "legacy"),
     )
 

@@ -4,9 +4,9 @@ Law: what is said comes from ``plane.conduct``, which also acts on it. What take
 and the rest of the answer is then the case that is not limited and not of the canary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
-from urllib.parse import urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from plane.affinity import backend_key, endpoint_of, held
 from plane.conduct import Answer, Conduct, Fields, Request, Rule, Upstream, choose
@@ -37,12 +37,15 @@ class Policed(NamedTuple):
     asked: str = ""
 
 
-def policed(table: Routes, match: Match, request: Request) -> Policed:
+def policed(table: Routes, match: Match, request: Request, unanswered: Callable[[SplitResult], str]) -> Policed:
+    """``unanswered`` says why whom a URL asks cannot answer, empty where it may."""
     conduct = Conduct(table.policy(match.policy))
     answer = conduct.answer(request)
     asked = ""
     if answer is None:
         answer, asked = _entered(conduct, request)
+        if asked and (why_not := unanswered(urlsplit(asked))):
+            answer, asked = Answer(500, f"auth-url: {asked} is asked and cannot answer: {why_not}"), ""
     why: tuple[str, ...] = ()
     target, origin = match.target, match.origin
     if answer is None and conduct.policies.fallback:
@@ -121,7 +124,7 @@ def _chosen(table: Routes, match: Match, request: Request, policies: Policies) -
     """(target, origin, why): where chance decides, the canary has it only if nothing is left to chance."""
     row, canary = table.policies.canaries[match.canary], table.canary(match.canary)
     own, other = (str(table.services[table.targets[each]["service"]]) for each in (match.target, row["target"]))
-    choice = choose(canary, request, policies, (own, other))
+    choice = choose(canary, request, policies, (own, other), is_served=table.is_served(int(row["target"])))
     taken = canary.weight >= canary.total if choice.weighed else choice.canary
     if choice.weighed and 0 < canary.weight < canary.total:
         why = f"canary: of such requests {canary.weight} out of {canary.total} go to {other}, the others as said here"

@@ -4,6 +4,7 @@ Law: the answer comes from what would carry the request, the compiled Routes or 
 that pick from them; this file only puts it in words.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -30,11 +31,13 @@ from kernels.lb import select
 from plane import routes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
-from plane.conduct import Request, Upstream, met
-from plane.dns.names import followed
+from plane.certificates import is_for, trouble_with_pair
+from plane.conduct import UPGRADE_REQUIRED, Request, Upstream, met
+from plane.dns.names import followed, loops, service_key
 from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
 from plane.explain.policed import excused, policed, sticky
+from plane.explain.redirects import redirected_by
 from plane.frontends import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
 from plane.reasons import Reasons
@@ -43,6 +46,7 @@ from plane.router import Match, Router, names_for
 from plane.routes import External, Origin, Port, Routes
 
 FORWARDED = 200
+ELSEWHERE = (301, 302, 307, 308, UPGRADE_REQUIRED)  # what HTTPS is asked for with
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,7 @@ def _by_rule(
 ) -> Explanation:
     """By its rule and that rule's policies, whatever a default backend makes of it."""
     path = parts.path or "/"
-    found = policed(table, match, seen)
+    found = policed(table, match, seen, functools.partial(_unanswered, snapshot))
     winner = table.origins[found.origin]
     reasons = list(Reasons(snapshot, table, seen, normalised(path), winner).lines())
     if parts.scheme == "https":
@@ -231,6 +235,11 @@ def _by_rule(
     if found.answer is not None:
         fields = {**dict(found.answer.fields), **dict(found.fields)}
         redirect = found.answer.location or None
+        policies = table.policy(match.policy)
+        by_https = policies.https and seen.scheme == "http" and found.answer.status in ELSEWHERE
+        if by_https or (redirect and policies.redirect):
+            reasons[0] = redirected_by(snapshot, winner, policies, seen)
+            known = replace(known, reasons=tuple(reasons))
         known = replace(known, status=found.answer.status, redirect=redirect, response_headers=fields)
         return replace(known, ingress=f"{winner.namespace}/{winner.ingress}", rule=_place_of(snapshot, winner))
     if not found.target:
@@ -335,10 +344,45 @@ def _spec(snapshot: Snapshot, origin: Origin) -> Object:
 
 
 def _certificate(table: Routes, host: str) -> str:
-    hosts = {row.host for row in table.certificates}
-    found = next((name for name in names_for(host) if name in hosts), None)
-    what = f'that of spec.tls for "{found}"' if found else "the default one: no spec.tls has one for this host"
-    return f"HTTPS: the certificate is {what}"
+    by_host = {row.host: row for row in table.certificates}
+    found = next((by_host[name] for name in names_for(host) if name in by_host), None)
+    if found is None:
+        return "HTTPS: the certificate is the default one: no spec.tls has one for this host"
+    trouble = trouble_with_pair(found.chain, found.key)
+    if not trouble and not is_for(found.chain, found.host):
+        trouble = "has a certificate that does not name it"
+    if trouble:
+        return f'HTTPS: the certificate is the default one: the Secret of spec.tls for "{found.host}" {trouble}'
+    return f'HTTPS: the certificate is that of spec.tls for "{found.host}"'
+
+
+def _unanswered(snapshot: Snapshot, url: SplitResult) -> str:
+    """Why nobody answers a URL, as far as a Snapshot tells: it is that of a Service, which leads nowhere."""
+    host = url.hostname or ""
+    try:
+        number = url.port or _default_port(url)
+    except ValueError:
+        return f"{url.netloc} is no host"
+    service = _service_of(snapshot, host)
+    if service is None:
+        name, _, rest = host.partition(".")
+        in_cluster = service_key(host.removesuffix(".cluster.local") + ".cluster.local")
+        return f'there is no Service "{name}" in namespace {rest.partition(".")[0]}' if in_cluster else ""
+    if service.type == "ExternalName":
+        end = followed(snapshot, service)[1]
+        if end is None:
+            loop = f"Service {service.full_name} is an ExternalName that leads back to itself"
+            return loop if loops(snapshot, service) else ""
+        service = end
+    slices = slices_by_service(snapshot).get((service.namespace, service.name), ())
+    by_port = service_endpoints(service, slices)
+    if not service.cluster_ip:  # its name is that of its endpoints, whatever ports they have
+        endpoints = [row for rows in by_port.values() for row in rows]
+        return "" if routes.usable(endpoints) else _nobody(service.full_name, endpoints)
+    port = next((row for row in service.ports if row.port == number and row.protocol == "TCP"), None)
+    if port is None:
+        return _why_nobody(Port(service.full_name, number), service, None, ())
+    return "" if routes.usable(by_port[port.name]) else _nobody(service.full_name, by_port[port.name])
 
 
 def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, endpoints: Sequence[Endpoint]) -> str:

@@ -84,7 +84,8 @@ class Policed:
             return match.target, match.origin
         alternative = self._table.canaries[match.canary]
         own, other = (str(self._table.targets[row].service) for row in (match.target, alternative.target))
-        if choose(alternative.canary, self._seen, self.rules.policies, (own, other)).canary:
+        policies, is_served = self.rules.policies, alternative.is_served
+        if choose(alternative.canary, self._seen, policies, (own, other), is_served=is_served).canary:
             return alternative.target, alternative.origin
         return match.target, match.origin
 

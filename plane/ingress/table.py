@@ -151,11 +151,12 @@ class Rules(Conduct):
 
 
 class Alternative(NamedTuple):
-    """A canary, and the rows of the target and the origin that it leads to."""
+    """A canary, the rows of the target and the origin that it leads to, and whether there is an endpoint."""
 
     canary: Canary
     target: int
     origin: int
+    is_served: bool
 
 
 class NamedTarget(Target):
@@ -216,7 +217,9 @@ class Table:
         asked = [routes.policy(row) for row in range(len(routes.policies.policies))]
         self.rules: list[Rules] = [known.get(policies) or Rules(policies) for policies in asked]
         self.canaries = [
-            Alternative(routes.canary(row), int(found["target"]), int(found["origin"]))
+            Alternative(
+                routes.canary(row), int(found["target"]), int(found["origin"]), routes.is_served(int(found["target"]))
+            )
             for row, found in enumerate(routes.policies.canaries)
         ]
         self.whens = [routes.when(row) for row in range(len(routes.policies.whens))]

@@ -9,7 +9,7 @@ cannot be used says so to each request.
 import ssl
 from dataclasses import dataclass
 
-from plane.ingress.tls import load_pair
+from plane.certificates import load_pair
 from plane.policies import Policies
 
 _VERSIONS = {

@@ -514,7 +514,8 @@ def test_what_cannot_be_honoured_is_refused_and_in_a_dump_lets_nobody_in(said: d
 
 def test_explain_and_check_say_who_decides_and_ask_nobody() -> None:
     url = "http://auth.default.svc/$host?x=$request_uri"
-    found = explain(guarded(("127.244.1.2", 8080), url), "http://example.com/y")
+    auth = service("auth"), *slices("auth", [("127.244.1.3", 8080)])
+    found = explain(guarded(("127.244.1.2", 8080), url, *auth), "http://example.com/y")
     assert found.status == 200
     assert found.decided_by == "http://auth.default.svc/example.com?x=/y"
     assert "if        http://auth.default.svc/example.com?x=/y lets it in\n" in found.render()

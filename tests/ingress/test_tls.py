@@ -9,7 +9,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from plane.ingress.tls import DEFAULT_NAME
+from plane.ingress.tls import DEFAULT_NAME, DEFAULT_TITLE
 from plane.model import Object, Snapshot
 from tests.ingress.http2wire import careless, http2
 from tests.ingress.manifests import ingress, prefix, rule, secret, service, slices, snapshot_of, web
@@ -67,8 +67,8 @@ async def test_sni_chooses_the_certificate_and_host_the_route(vip: str, pods: li
 
 @pytest.mark.parametrize(
     "name",
-    ["c.foo.com", "locked.com", "x.org", "a.b.d.com", None],
-    ids=["broken", "a key with a passphrase", "unknown", "deeper", "no SNI"],
+    ["c.foo.com", "locked.com", "x.org", "a.b.d.com", "e.com", None],
+    ids=["broken", "a key with a passphrase", "unknown", "deeper", "of another name", "no SNI"],
 )
 async def test_the_default_certificate_is_shown_where_there_is_no_other(
     vip: str, pods: list[Address], name: str | None
@@ -82,11 +82,13 @@ async def test_the_default_certificate_is_shown_where_there_is_no_other(
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     closed = key.private_bytes(*form, serialization.BestAvailableEncryption(b"secret"))
     locked["data"]["tls.key"] = base64.b64encode(closed).decode()
-    tls = {"mixed": ["c.foo.com"], "missing": ["m.com"], "good": ["*.d.com"], "locked": ["locked.com"]}
+    tls = {"mixed": ["c.foo.com"], "missing": ["m.com"], "good": ["*.d.com", "e.com"], "locked": ["locked.com"]}
     async with Endpoint(pods[0]), running(vip, snapshot(pods[0], mixed, good, locked, tls=tls)) as here:
         certificate = await shown(here, name)
         assert certificate is not None
         assert DEFAULT_NAME.encode() in certificate
+        assert DEFAULT_TITLE.encode() in certificate
+        assert b"trustme" not in certificate
         assert await shown(here, "m.com") == certificate
 
 

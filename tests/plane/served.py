@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from plane import kubeconfig
 from plane.addresses import AddressPlan
+from plane.advice import advise
 from plane.api import Api
 from plane.client import Client
 from plane.model import Key, Object
@@ -53,7 +54,7 @@ class Served:
             self.store,
             token=self.token,
             wait=self._wait,
-            advise=lambda snapshot: ["advice"],
+            advise=advise,
             connections=self._connections,
         )
         await self.api.start()

@@ -1,9 +1,11 @@
 """Warnings: what will not do what its author may expect is named, and the quickstart is quiet."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from kernels.layout import MAGLEV
@@ -500,6 +502,41 @@ def test_pods_of_a_deployment_are_warned_about_once_by_their_deployment() -> Non
             id="two canaries",
         ),
         pytest.param(
+            (
+                service(),
+                service("new"),
+                pod(),
+                ingress(),
+                ingress(
+                    path("new"),
+                    name="a",
+                    metadata={
+                        "annotations": {
+                            f"{NGINX}canary": "true",
+                            f"{NGINX}canary-weight": "1",
+                            f"{NGINX}load-balance": "ewma",
+                            f"{NGINX}auth-type": "basic",
+                            f"{NGINX}auth-secret": "ghost",
+                            f"{NGINX}auth-tls-secret": "a/b",
+                            f"{NGINX}allowlist-source-range": "10.0.0.0/8",
+                            f"{NGINX}rewrite-target": "/$1",
+                            f"{NGINX}ssl-redirect": "false",
+                        }
+                    },
+                ),
+            ),
+            [
+                *(
+                    f"Ingress default/a: metadata.annotations[{NGINX}{name}]: keeps nobody out of a canary: "
+                    "who is let in is said by the Ingress of its rule; write it there"
+                    for name in ("allowlist-source-range", "auth-secret", "auth-tls-secret", "auth-type")
+                ),
+                "Ingress default/a: metadata.annotations: not acted on, for the Ingress is a canary, whose requests "
+                f"have what the Ingress of its rule says: {NGINX}rewrite-target, {NGINX}ssl-redirect",
+            ],
+            id="annotations of a canary that do nothing",
+        ),
+        pytest.param(
             (service(), pod(), canary("a", "/x", "web"), canary("b", "/", "web"), ingress()),
             [
                 "Ingress default/a: spec.rules[0].http.paths[0]: a canary of no rule takes nothing; "
@@ -721,8 +758,33 @@ def test_warnings(objects: tuple[Object, ...], expected: list[str]) -> None:
     assert advise(snapshot(*objects)) == expected
 
 
+def test_certificates_that_are_not_shown_are_warned_of() -> None:
+    authority = trustme.CA()
+    one, other = authority.issue_cert("a.com", "*.b.com"), authority.issue_cert("a.com")
+
+    def warned(chain: bytes, key: bytes, *hosts: str) -> list[str]:
+        data = {name: base64.b64encode(text).decode() for name, text in (("tls.crt", chain), ("tls.key", key))}
+        stored = named("Secret", "cert", "v1", type="kubernetes.io/tls", data=data)
+        return advise(snapshot(service(), pod(), stored, ingress(tls=[{"hosts": list(hosts), "secretName": "cert"}])))
+
+    chain, key = one.cert_chain_pems[0].bytes(), one.private_key_pem.bytes()
+    where = 'Ingress default/web: spec.tls[0].secretName: Secret "cert"'
+    hosts = "HTTPS for these hosts gets the default certificate"
+    assert warned(chain, key, "a.com", "x.b.com", "*.b.com") == []
+    assert warned(chain, other.private_key_pem.bytes(), "a.com") == [
+        f"{where} has a tls.crt and a tls.key that do not belong together; {hosts}"
+    ]
+    (line,) = warned(chain[:80] + b"\n-----END CERTIFICATE-----\n", key, "a.com")
+    assert line.startswith(f"{where} has a tls.crt or a tls.key that OpenSSL cannot use")
+    assert line.endswith(hosts)
+    assert warned(chain, key, "a.com", "b.com", "c.d.b.com") == [
+        f"{where} has a certificate for a.com, *.b.com, not for b.com, c.d.b.com; "
+        "HTTPS there gets the default certificate"
+    ]
+
+
 def test_slow_start_beside_a_hash_of_the_whole_plane_is_warned_of() -> None:
     web = service(annotations={"trafficplane.dev/slow-start": "30s"})
     assert advise(snapshot(web, pod())) == []
-    (line,) = advise(snapshot(web, pod()), MAGLEV)
+    (line,) = advise(snapshot(web, pod()), algorithm=MAGLEV)
     assert line.endswith("has no effect beside maglev, which hashes; leave one out")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from plane.addresses import AddressPlan
-from plane.api import selectors, tables
+from plane.api import selectors, tables, warning
 from plane.api.paths import target_of
 from plane.api.strategic import PatchError, strategic_merge
 from plane.client import StatusError
@@ -597,13 +597,14 @@ def listing(*objects) -> dict:
 
 
 def test_apply_says_what_became_of_each_object_and_adds_advice(api):
-    answer = api.request("POST", APPLY, listing(service(), deployment()))
+    api.request("POST", SERVICES, service("lonely"))  # warned about when it was made, and not here
+    answer = api.request("POST", APPLY, listing(service(), deployment(paused=True)))
     assert answer.code == 200
     assert answer.body["items"] == [
         {"verb": "created", "kind": "Service", "namespace": "default", "name": "web"},
         {"verb": "created", "kind": "Deployment", "namespace": "default", "name": "web"},
     ]
-    assert answer.body["warnings"] == ["advice"]
+    assert answer.body["warnings"] == ["Deployment default/web: not acted on: spec.paused"]
     assert answer.body["generation"] == api.call(lambda store: store.snapshot.generation)
 
 
@@ -721,6 +722,47 @@ def test_kubectl_creates_gets_replaces_and_deletes(kubectl):
     assert "81/TCP" in kubectl("get", "svc", "web")
     assert 'service "web" deleted' in kubectl("delete", "svc", "web")
     assert '(NotFound): services "web" not found' in kubectl("get", "svc", "web", code=1)
+
+
+def test_whoever_writes_an_object_is_warned_of_it_and_of_no_other(api):
+    lonely = "Service default/{0}: spec.selector: no pod in namespace default has app={0}: it has no endpoint"
+
+    def warned(method: str, path: str, body: object = None, **more: str) -> list[str] | None:
+        answer = api.request(method, path, body, **more)
+        assert answer.code < 300, answer.body
+        return answer.headers.get_all("Warning")
+
+    for name in ("one", "two"):
+        assert warned("POST", SERVICES, service(name)) == [f'299 - "{lonely.format(name)}"']
+    assert warned("GET", f"{SERVICES}/one") is None
+    assert warned("PUT", f"{SERVICES}/one", service("one")) == [f'299 - "{lonely.format("one")}"']
+    assert warned("PATCH", f"{SERVICES}/one", {"spec": {"selector": None}}, content_type=MERGE) == [
+        '299 - "Service default/one: no spec.selector and no EndpointSlice with label kubernetes.io/service-name: '
+        'it has no endpoint"'
+    ]
+    assert warned("DELETE", f"{SERVICES}/two") is None
+    assert warned("POST", DEPLOYMENTS, deployment()) is None
+    assert warned("PATCH", f"{DEPLOYMENTS}/web/scale", {"spec": {"replicas": 1}}, content_type=MERGE) is None
+
+
+def test_a_warning_is_one_field_that_clients_can_read():
+    def values(*lines: str) -> list[str]:
+        return [value for _, value in warning.fields(lines)]
+
+    assert values('a "b"\\c\r\nd: e → f\udcff', "x", "x") == ['299 - "a \\"b\\"\\\\c  d: e → f "', '299 - "x"']
+    assert values("a" * 4096) == [f'299 - "{"a" * 4096}"']
+    many = values(*(f"{number:04}{'a' * 1000}" for number in range(100)))
+    assert many == [f'299 - "{number:04}{"a" * 252}"' for number in range(16)]
+
+
+def test_kubectl_prints_warnings(kubectl):
+    said = kubectl("apply", "--validate=false", "-f", "-", stdin=MANIFEST.replace("image: ", "stdin: true, image: "))
+    assert "Warning: Service default/web: spec.selector: no pod in namespace default has app=web" in said
+    changed = MANIFEST.replace("nginx:1", "redis:7")
+    said = kubectl("apply", "--validate=false", "-f", "-", stdin=changed)
+    image = "Deployment default/web: spec.template.spec.containers[0].image: the plane does not run redis:7"
+    assert f"Warning: {image}" in said
+    assert said.count("Warning: ") == 1
 
 
 def test_kubectl_applies_and_patches_what_changed(kubectl, api):

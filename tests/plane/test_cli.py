@@ -74,11 +74,17 @@ def said(done: "subprocess.CompletedProcess[str]") -> tuple[int, str, str]:
 
 
 def test_apply_says_what_became_of_each_object_and_passes_warnings_on(api, tmp_path):
-    path = manifest(tmp_path, service(), deployment(), ingress())
+    path = manifest(tmp_path, service(), deployment(paused=True), ingress())
     assert said(api.plane("apply", "-f", path)) == (
         0,
         "service/web created\ndeployment.apps/web created\ningress.networking.k8s.io/web created\n",
-        "Warning: advice\n",
+        "Warning: Deployment default/web: not acted on: spec.paused\n",
+    )
+    path = manifest(tmp_path, service(), ingress())
+    assert said(api.plane("apply", "-f", path)) == (
+        0,
+        "service/web unchanged\ningress.networking.k8s.io/web unchanged\n",
+        "",
     )
     path = manifest(tmp_path, service(), deployment(replicas=3))
     assert api.plane("apply", "-f", path).stdout == "service/web unchanged\ndeployment.apps/web configured\n"

@@ -358,3 +358,98 @@ def test_a_deleted_namespace_takes_everything_in_it_and_then_goes():
     assert not ours(snapshot, "Service")
     assert all(map(terminating, snapshot.all("Pod")))
     assert snapshot.get("Namespace", "", "default") is not None
+
+
+def conditions(snapshot: Snapshot) -> dict[str, tuple[str, str, str]]:
+    """Status, reason and message of each condition of the Deployment web."""
+    rows = snapshot.objects["Deployment"]["default", "web"]["status"]["conditions"]
+    return {row["type"]: (row["status"], row["reason"], row["message"]) for row in rows}
+
+
+ENOUGH = ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+TOO_FEW = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+
+
+def newest(snapshot: Snapshot, image: str) -> str:
+    (row,) = (
+        row
+        for row in ours(snapshot, "ReplicaSet")
+        if row["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    )
+    return row["metadata"]["name"]
+
+
+def test_a_deployment_is_available_and_progresses_as_the_deployment_controller_says():
+    snapshot = cluster(deployment(replicas=3))
+    first = newest(snapshot, "v1")
+    moving = ("True", "ReplicaSetUpdated", f'ReplicaSet "{first}" is progressing.')
+    done = ("True", "NewReplicaSetAvailable", f'ReplicaSet "{first}" has successfully progressed.')
+    assert conditions(snapshot) == {"Available": TOO_FEW, "Progressing": moving}
+    snapshot = with_ready(snapshot)
+    assert conditions(snapshot) == {"Available": ENOUGH, "Progressing": done}
+    # Scaled up it has too few, but its rollout is over.
+    assert conditions(again(snapshot.changed([deployment(replicas=9) | {"status": web_status(snapshot)}]))) == {
+        "Available": TOO_FEW,
+        "Progressing": done,
+    }
+    # A new template is a rollout, during which enough stay.
+    rolled = again(snapshot.changed([deployment(replicas=3, image="v2") | {"status": web_status(snapshot)}]))
+    second = newest(rolled, "v2")
+    moving = ("True", "ReplicaSetUpdated", f'ReplicaSet "{second}" is progressing.')
+    assert conditions(rolled) == {"Available": ENOUGH, "Progressing": moving}
+    for _ in range(6):
+        rolled = gone(with_ready(rolled))
+    assert conditions(rolled)["Progressing"] == (
+        "True",
+        "NewReplicaSetAvailable",
+        f'ReplicaSet "{second}" has successfully progressed.',
+    )
+
+
+def web_status(snapshot: Snapshot) -> Object:
+    return snapshot.objects["Deployment"]["default", "web"]["status"]
+
+
+def test_one_of_three_may_be_missing_unless_the_strategy_is_to_recreate():
+    for spec, expected in (
+        ({"strategy": {"rollingUpdate": {"maxUnavailable": 1}}}, ENOUGH),
+        ({"strategy": {"rollingUpdate": {"maxUnavailable": 0}}}, TOO_FEW),
+        ({"strategy": {"type": "Recreate"}}, TOO_FEW),
+    ):
+        snapshot = with_ready(cluster(deployment(replicas=3, **spec)))
+        assert conditions(snapshot)["Available"] == ENOUGH
+        pod = live(snapshot, "v1")[0]
+        rows = [{"type": "Ready", "status": "False"}]
+        snapshot = again(snapshot.changed([{**pod, "status": {**pod["status"], "conditions": rows}}]))
+        assert conditions(snapshot)["Available"] == expected
+
+
+def test_a_condition_keeps_the_time_of_its_last_transition():
+    def later(snapshot: Snapshot, now: str) -> tuple[Snapshot, dict[str, tuple[str, str]]]:
+        snapshot = reconcile(Snapshot(snapshot.generation + 1, snapshot.objects, snapshot.backends), PLAN, now)
+        rows = web_status(snapshot)["conditions"]
+        return snapshot, {row["type"]: (row["lastTransitionTime"], row["lastUpdateTime"]) for row in rows}
+
+    def ready(snapshot: Snapshot) -> Snapshot:
+        rows = [{"type": "Ready", "status": "True"}]
+        pods = [{**pod, "status": {**pod["status"], "conditions": rows}} for pod in live(snapshot, "v1")]
+        return snapshot.changed(pods)
+
+    snapshot = cluster(deployment(replicas=2))
+    before = web_status(snapshot)
+    snapshot, times = later(snapshot, "2026-01-01T00:00:05Z")
+    assert times == {"Available": (NOW, NOW), "Progressing": (NOW, NOW)}
+    assert web_status(snapshot) is before
+    then = "2026-01-01T00:00:10Z"
+    snapshot, times = later(ready(snapshot), then)
+    assert times == {"Available": (then, then), "Progressing": (NOW, then)}
+    assert later(snapshot, "2026-01-01T00:00:15Z")[1] == times
+
+
+def test_a_namespace_that_somebody_made_is_active():
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "uid": "n"}}
+    snapshot = cluster(made, nodes=1)
+    phases = {row["metadata"]["name"]: row["status"]["phase"] for row in snapshot.all("Namespace")}
+    assert phases == {"default": "Active", "kube-system": "Active", "shop": "Active"}
+    ending = {**made, "metadata": {**made["metadata"], "deletionTimestamp": NOW}, "status": {"phase": "Terminating"}}
+    assert reconcile(snapshot.changed([ending]), PLAN, NOW).get("Namespace", "", "shop") is None

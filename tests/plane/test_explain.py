@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+import trustme
 
 from kernels.layout import ALGORITHMS
 from plane import affinity
@@ -221,12 +222,55 @@ def test_404_says_so_first() -> None:
 
 def test_https_says_which_certificate() -> None:
     tls = [{"hosts": ["*.foo.com"], "secretName": "cert"}]
-    snapshot = snapshot_of(*BASE, secret("cert", b"chain", b"key"), ingress("a", rule("", prefix("/", "web")), tls=tls))
-    assert (
-        explain(snapshot, "https://a.foo.com/").reasons[0]
-        == 'HTTPS: the certificate is that of spec.tls for "*.foo.com"'
-    )
-    assert "the default one" in explain(snapshot, "https://foo.com/").reasons[0]
+    authority = trustme.CA()
+    own, other = authority.issue_cert("*.foo.com"), authority.issue_cert("a.bar.com")
+
+    def says(chain: trustme.LeafCert, key: trustme.LeafCert, url: str) -> str:
+        stored = secret("cert", chain.cert_chain_pems[0].bytes(), key.private_key_pem.bytes())
+        snapshot = snapshot_of(*BASE, stored, ingress("a", rule("", prefix("/", "web")), tls=tls))
+        return explain(snapshot, url).reasons[0]
+
+    assert says(own, own, "https://a.foo.com/") == 'HTTPS: the certificate is that of spec.tls for "*.foo.com"'
+    assert "the default one: no spec.tls" in says(own, own, "https://foo.com/")
+    default = 'HTTPS: the certificate is the default one: the Secret of spec.tls for "*.foo.com"'
+    mixed = f"{default} has a tls.crt and a tls.key that do not belong together"
+    assert says(own, other, "https://a.foo.com/") == mixed
+    assert says(other, other, "https://a.foo.com/") == f"{default} has a certificate that does not name it"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://auth.default.svc.cluster.local/check", ""),
+        ("http://10.96.0.9/check", ""),
+        ("http://auth.example/check", ""),
+        ("http://away.default.svc/check", ""),
+        ("http://auth.default.svc.cluster.local:81/check", "Service default/auth has no TCP port 81; it has 80"),
+        ("http://ghost.shop.svc/check", 'there is no Service "ghost" in namespace shop'),
+        ("http://empty.default.svc/check", "Service default/empty has no endpoints: its selector selects no pod"),
+        ("http://loop.default.svc/check", "Service default/loop is an ExternalName that leads back to itself"),
+        ("http://to-empty.default.svc/check", "Service default/empty has no endpoints: its selector selects no pod"),
+    ],
+)
+def test_whom_auth_url_asks_is_looked_for(url: str, why: str) -> None:
+    names = {
+        "away": "sso.example",
+        "loop": "loop.default.svc.cluster.local",
+        "to-empty": "empty.default.svc.cluster.local",
+    }
+    objects = [
+        *BASE,
+        service("auth", cluster_ip="10.96.0.9"),
+        slice_of("auth", endpoint("127.244.1.9")),
+        *(service(name, type="ExternalName", externalName=to) for name, to in names.items()),
+        with_(prefix("/", "web"), auth_url=url),
+    ]
+    found = explain(snapshot_of(*objects), "http://example.com/")
+    if why:
+        assert (found.status, found.decided_by) == (500, None)
+        assert found.reasons[0].startswith(f"auth-url: {url} is asked and cannot answer: {why}")
+    else:
+        assert (found.status, found.decided_by) == (200, url)
 
 
 def test_a_host_header_counts_before_the_url() -> None:
@@ -323,6 +367,40 @@ def annotated(*paths: dict, name: str = "web", created: str = "2026-01-01T00:00:
     return ingress(name, rule("example.com", *paths), annotations=said, created=created)
 
 
+@pytest.mark.parametrize(
+    ("annotations", "url", "by"),
+    [
+        ({"permanent_redirect": "https://new.org"}, "http://example.com/", "permanent-redirect of default/web"),
+        ({"temporal_redirect": "https://new.org"}, "http://example.com/", "temporal-redirect of default/web"),
+        ({"app_root": "/app"}, "http://example.com/", "app-root of default/web"),
+        ({"from_to_www_redirect": "true"}, "http://www.example.com/", "from-to-www-redirect of default/web"),
+        ({"force_ssl_redirect": "true"}, "http://example.com/", "force-ssl-redirect of default/web"),
+    ],
+)
+def test_a_redirect_names_the_annotation_that_made_it(annotations: dict[str, str], url: str, by: str) -> None:
+    found = explain(snapshot_of(*BASE, annotated(prefix("/", "web"), **annotations)), url)
+    assert found.redirect
+    assert found.reasons[0] == f"redirect: by nginx.ingress.kubernetes.io/{by}"
+
+
+def test_a_redirect_to_https_names_the_ingress_with_tls() -> None:
+    other = ingress("other", rule("example.com", prefix("/other", "web")), tls=[{"hosts": ["example.com"]}])
+    found = explain(snapshot_of(*BASE, annotated(prefix("/", "web")), other), "http://example.com/")
+    assert found.redirect == "https://example.com"
+    assert found.reasons[0].startswith("redirect: by spec.tls of default/other; ")
+
+
+def test_kongs_redirect_names_its_annotation() -> None:
+    for said, status in (({}, 426), ({"konghq.com/https-redirect-status-code": "301"}, 301)):
+        made = ingress(
+            "web", rule("example.com", prefix("/", "web")), annotations={"konghq.com/protocols": "https", **said}
+        )
+        made["spec"]["ingressClassName"] = "kong"
+        found = explain(snapshot_of(*BASE, made), "http://example.com/")
+        assert found.status == status
+        assert found.reasons[0] == "redirect: by konghq.com/protocols of default/web, which is https alone"
+
+
 def test_text_of_a_redirect() -> None:
     objects = [*BASE, annotated(prefix("/", "web"), permanent_redirect="https://new.org$request_uri")]
     assert explain(snapshot_of(*objects), "http://example.com/x").render() == (
@@ -331,7 +409,7 @@ def test_text_of_a_redirect() -> None:
         "redirect  https://new.org/x\n"
         "ingress   default/web\n"
         "rule      field spec.rules[0].http.paths[0]  host example.com  pathType Prefix  path /\n"
-        "because   see https://new.org/x\n"
+        "because   redirect: by nginx.ingress.kubernetes.io/permanent-redirect of default/web\n"
         "          default/web spec.rules[0].http.paths[0]: example.com Prefix /: this rule takes the request\n"
     )
 

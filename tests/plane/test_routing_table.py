@@ -109,6 +109,14 @@ def test_a_url_or_all() -> None:
         assert "explain what? write one URL, or --all" in str(found.exception)
 
 
+def test_paths_behind_f_count_with_all_too(tmp_path: Path) -> None:
+    more = tmp_path / "more.yaml"
+    more.write_text(json.dumps(with_(prefix("/", "web"), host="more.example", name="more")))
+    for arguments in (["--all", "-f", MANIFESTS, str(more)], ["-f", MANIFESTS, str(more), "--all"]):
+        found = CliRunner().invoke(plane, ["explain", *arguments], standalone_mode=False)
+        assert [line.split()[0] for line in found.stdout.splitlines()] == ["HOST", "example.com", "more.example"]
+
+
 def test_policies_canaries_and_expressions_stand_in_the_table() -> None:
     snapshot = snapshot_of(
         *BASE,

@@ -1147,6 +1147,7 @@ NGINX, TRAEFIK = "nginx.ingress.kubernetes.io/", "traefik.ingress.kubernetes.io/
         ("rewrite-target", "/$1\r\nX: y", "write a path of letters, digits"),
         ("upstream-vhost", "a\r\nX: y", "write a host"),
         ("canary-weight", "10%", 'write a whole number from 0 upwards, as in "1"'),
+        ("canary-weight", "101", '"101" is more than the total, 100; write a number from 0 to 100'),
         ("canary-by-header", "X Canary", "write the name of a header or cookie"),
         ("canary-by-header-pattern", "(?!x)", "which has no lookaround and no backreferences"),
         ("whitelist-source-range", "10.0.0.0/33", 'as in "10.0.0.0/8,192.0.2.7"'),
