@@ -40,7 +40,7 @@ def trouble_with_pair(chain: bytes, key: bytes) -> str:
 
 @functools.lru_cache(4096)
 def names_of(chain: bytes) -> tuple[str, ...]:
-    """The DNS names of the first certificate of a chain, lower case, its Common Name first; none where it has none."""
+    """The DNS names of a chain's first certificate, lower case, its Common Name first; none where it cannot be read."""
     try:
         certificate = x509.load_pem_x509_certificate(chain)
         subject = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -48,7 +48,7 @@ def names_of(chain: bytes) -> tuple[str, ...]:
         others = found.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         others = []
-    except ValueError:
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return ()
     return tuple(dict.fromkeys(str(name).lower() for name in (*(row.value for row in subject), *others)))
 

@@ -114,7 +114,7 @@ def explain(
     no cluster.
     """
     if everything and url and paths and "://" not in url:  # what a shell put behind -f in place of *.yaml
-        url, more_paths = None, (url, *more_paths)
+        more_paths, url = (url, *more_paths), None
     files, sent = manifest_paths(paths, more_paths), _headers(headers)
     if everything == bool(url):
         raise click.UsageError("explain what? write one URL, or --all")
