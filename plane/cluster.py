@@ -266,7 +266,8 @@ async def running(
             cluster = Cluster(
                 plan, progress, IngressOptions(recording, edge, access_log), algorithm=algorithm, zones=zones
             )
-            progress(f"starting {nodes} nodes and {ingresses} ingress{'es' if ingresses > 1 else ''}")
+            some = f"{nodes} node{'s' if nodes > 1 else ''} and {ingresses} ingress{'es' if ingresses > 1 else ''}"
+            progress(f"starting {some}")
             try:
                 await cluster.start(nodes=nodes, ingresses=ingresses)
                 yield cluster

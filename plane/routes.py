@@ -366,6 +366,8 @@ class _Table:
             for rule in ingress["spec"].get("rules") or ():
                 for name in hosts_of(rule, asked):
                     self._note_host(ingress, asked, name, _paths_of(rule))
+            if asked.manner and ingress["spec"].get("defaultBackend"):
+                self._note_host(ingress, asked, "", [])
         for ingress, asked in routed:
             self._add_rules(ingress, asked)
         for ingress, asked in rows:
