@@ -184,7 +184,8 @@ class Proxy:
         same = all(np.array_equal(was[name], now[name]) for name in listeners.COLUMNS)
         if same and self._listens_everywhere:
             return _Listening({}, (), (), everywhere=True)
-        table, have = self._replica.table("frontends", change.patch), self._listeners.keys()
+        table, index = (self._replica.table(name, change.patch) for name in ("frontends", "frontend_index"))
+        table, have = table[np.sort(index[index > 0])], self._listeners.keys()  # without those that another takes
         wanted = listeners.wanted(table, self._node, self._plan, have, share_udp=self._refuser is not None)
         sockets, listening, problems = listeners.opened(wanted, have, self._plan, max(change.highest_node, 1))
         everywhere = listening >= {*wanted.own, *wanted.shared}

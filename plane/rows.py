@@ -135,8 +135,9 @@ def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterable[News[K, V]]:
         return ()
     if not isinstance(old, Rows) or not isinstance(new, Rows):
         return _differences(old, new)
-    if new._news is not None and new._news[0]() is old:
-        return new._news[1]
+    news = new._news  # once, since another thread may put its own there
+    if news is not None and news[0]() is old:
+        return news[1]
     found = list(_differences(*_unshared(old._chunks, new._chunks)))
     if len(found) <= CHUNK:
         new._news = weakref.ref(old), found

@@ -46,11 +46,11 @@ def composed(patches: Sequence[Patch]) -> Patch:
 
 
 def between(one: Fib, other: Fib) -> Patch:
-    """The patch from one Fib to another."""
+    """The patch from one Fib to another; where any frontend differs it has all, for a new one may share old pools."""
     runs: dict[str, list[Run]] = {}
     for name in TABLES:
         if found := _differing(getattr(one, name), getattr(other, name)):
-            runs[name] = [found]
+            runs[name] = [(0, other.frontends)] if name == "frontends" else [found]
     return Patch(int(one.generation), int(other.generation), tuple(map(len, other[1:])), runs)
 
 

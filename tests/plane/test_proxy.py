@@ -23,7 +23,7 @@ from kernels.net.pipes import PIPE_BYTES
 from kernels.net.relay import PIPES
 from plane.addresses import AddressPlan, int_to_ip, ip_to_int, unprivileged_port_start
 from plane.errors import PlaneError
-from plane.fib import equal
+from plane.fib import compile, equal
 from plane.proxy import Proxy
 from tests.loopback import (
     PATIENCE_S,
@@ -39,6 +39,7 @@ from tests.loopback import (
     reset,
     saying,
 )
+from tests.plane.test_fib import HTTP, endpoint, service, slice_of, snapshot_of
 
 pytestmark = pytest.mark.syscalls
 
@@ -962,3 +963,38 @@ def test_warming_up_compiles_all_that_is_called_live(proxy: Proxy, plan: Address
         proxy.stop(0)
     for entry in (kernel.breath, kernel.attend, kernel.watch, kernel.end_all):
         assert len(entry.signatures) == 1, entry
+
+
+def test_where_two_services_claim_an_address_only_the_one_that_is_reached_has_a_listener(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    def objects(*endpoints_of: str) -> list[dict[str, object]]:
+        made = [
+            service(name, str(plan.cluster_ips[300 + number]), (HTTP,), externalIPs=[vip[0]])
+            for number, name in enumerate(("a", "b"))
+        ]
+        return [*made, *(slice_of(name, endpoint(pod_address(plan, 1)[0])) for name in endpoints_of)]
+
+    external = vip[0], 80
+    with Pod(pod_address(plan, 1), saying(b"?")):
+        proxy.install(compile(snapshot_of(*objects("b"))))
+        with pytest.raises(ConnectionRefusedError):  # "a" has it, and no endpoint
+            dial(external)
+        proxy.install(compile(snapshot_of(*objects("a", "b"), generation=2)))
+        with dial(external) as client:
+            client.sendall(b"?")
+            assert client.recv(1) == b"?"
+
+
+def test_turns_go_on_where_a_service_comes_to_be_reached_at_one_more_address(
+    proxy: Proxy, plan: AddressPlan, vip: Address
+) -> None:
+    more = [str(plan.cluster_ips[310 + number]) for number in range(4)]
+    with Pod(pod_address(plan, 1), saying(b"1")) as one, Pod(pod_address(plan, 2), saying(b"2")) as two:
+        answers = []
+        for count in range(4):
+            made = service("web", vip[0], (HTTP,), "rr", externalIPs=more[:count])
+            rows = slice_of("web", endpoint(one.address[0]), endpoint(two.address[0]))
+            proxy.install(compile(snapshot_of(made, rows, generation=1 + count)))
+            answers.append(ask((vip[0], 80)))
+        assert answers == [b"1", b"2"] * 2
