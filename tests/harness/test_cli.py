@@ -1,5 +1,8 @@
 """``plane bench run`` on bad input: everything is said, nothing is started, the exit code is 2."""
 
+import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
+
+# isort: split
 from pathlib import Path
 
 import pytest
