@@ -1,8 +1,9 @@
 """Rows: a sorted mapping that is a value, so large that a change must not cost a copy of it.
 
-Law: Rows never change. Their pairs lie in chunks by order of the keys, and a changed copy shares with the one it was
-made of all chunks but those that it changed. So ``differences`` of two versions of the same rows looks at what differs
-and at no more, whichever of the two is the older, and whatever lies between them.
+Law: Rows never change. Their pairs lie in the leaves of a tree by order of the keys, and a changed copy shares with the
+one it was made of the whole tree but for the ways down to what it changed. So making it costs what is changed, and
+``differences`` of two versions of the same rows looks at what differs and at no more, whichever of the two is the
+older, and whatever lies between them.
 """
 
 import operator
@@ -10,40 +11,54 @@ import weakref
 from bisect import bisect_right
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from itertools import chain, dropwhile
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 K = TypeVar("K", bound=Any)
 V = TypeVar("V")
 
 News = tuple[K, V | None, V | None]  # key, value before, value now
 
-CHUNK = 128  # pairs; up to twice as many before it is split
+LEAF = 128  # pairs; up to twice as many before it is split
+BRANCH = 32  # parts; likewise
 _ABSENT: Any = object()
 _key = operator.itemgetter(0)
 
 
-def _first(chunk: dict[K, V]) -> K:
-    return next(iter(chunk))
+class _Branch(NamedTuple):
+    """Parts of one height, none of them empty, and the first key of each; in order."""
+
+    firsts: list[Any]
+    parts: list[Any]
+
+    def place(self, key: Any) -> int:
+        """Index of the part that has the key, if any has."""
+        return max(bisect_right(self.firsts, key) - 1, 0)
+
+
+_Leaf = dict[Any, Any]
+_Part = _Leaf | _Branch  # never changed once it is made
 
 
 class Rows(Mapping[K, V], Generic[K, V]):
     """Pairs in order of their keys. ``changed`` makes the next version."""
 
-    __slots__ = ("__weakref__", "_chunks", "_firsts", "_length", "_news")
+    __slots__ = ("__weakref__", "_height", "_length", "_news", "_root")
 
     def __init__(self, pairs: Mapping[K, V] | Iterable[tuple[K, V]] = ()):
+        pairs = dict(sorted(dict(pairs).items(), key=_key))
+        self._root, self._height = _tree(_leaves(pairs), 0)
+        self._length = len(pairs)
         self._news: tuple[weakref.ref[Rows[K, V]], list[News[K, V]]] | None = None  # see ``differences``
-        self._chunks = _split(dict(sorted(dict(pairs).items(), key=_key)))
-        self._firsts = list(map(_first, self._chunks))
-        self._length = sum(map(len, self._chunks))
 
     def __getitem__(self, key: K) -> V:
-        if not self._chunks:
-            raise KeyError(key)
-        return self._chunks[self._place(key)][key]
+        part = self._root
+        while isinstance(part, _Branch):
+            part = part.parts[part.place(key)]
+        found: V = part[key]
+        return found
 
     def __iter__(self) -> Iterator[K]:
-        return chain.from_iterable(self._chunks)
+        return chain.from_iterable(_leaves_of(self._root))
 
     def __len__(self) -> int:
         return self._length
@@ -62,42 +77,30 @@ class Rows(Mapping[K, V], Generic[K, V]):
     def __repr__(self) -> str:
         return f"Rows({dict(self)!r})"
 
-    def _place(self, key: K) -> int:
-        """Index of the chunk that has the key, if any has."""
-        return max(bisect_right(self._firsts, key) - 1, 0)
-
     def since(self, key: K) -> Iterator[tuple[K, V]]:
         """The pairs from this key on."""
-        pairs = chain.from_iterable(chunk.items() for chunk in self._chunks[self._place(key) :])
-        return dropwhile(lambda pair: pair[0] < key, pairs)
+        part, later = self._root, []
+        while isinstance(part, _Branch):
+            place = part.place(key)
+            later.append(part.parts[place + 1 :])
+            part = part.parts[place]
+        rest = (leaf for parts in reversed(later) for each in parts for leaf in _leaves_of(each))
+        return chain(dropwhile(lambda pair: pair[0] < key, part.items()), chain.from_iterable(map(dict.items, rest)))
 
     def changed(self, put: Mapping[K, V], drop: Iterable[K] = ()) -> "Rows[K, V]":
         """These rows with others put in their place or added, and some left out; the same object if nothing differs."""
-        edits: dict[int, dict[K, V]] = {}
+        edits: dict[K, V] = {}
+        length = self._length
         for key, value in {**put, **dict.fromkeys(drop, _ABSENT)}.items():
-            place = self._place(key)
-            if (self._chunks[place].get(key, _ABSENT) if self._chunks else _ABSENT) is not value:
-                edits.setdefault(place, {})[key] = value
+            before = self.get(key, _ABSENT)
+            if before is not value:
+                edits[key] = value
+                length += (value is not _ABSENT) - (before is not _ABSENT)
         if not edits:
             return self
         rows: Rows[K, V] = Rows()
-        kept = 0
-        for place in sorted(edits):
-            before = self._chunks[place] if self._chunks else {}
-            rows._chunks += self._chunks[kept:place]
-            rows._firsts += self._firsts[kept:place]
-            edited = _edited(before, edits[place])
-            rows._length += len(edited) - len(before)
-            if rows._chunks and len(rows._chunks[-1]) + len(edited) <= CHUNK:
-                rows._firsts.pop()
-                edited = {**rows._chunks.pop(), **edited}
-            parts = _split(edited)
-            rows._chunks += parts
-            rows._firsts += map(_first, parts)
-            kept = place + 1
-        rows._chunks += self._chunks[kept:]
-        rows._firsts += self._firsts[kept:]
-        rows._length += self._length
+        rows._root, rows._height = _tree(_changed(self._root, edits), self._height)
+        rows._length = length
         return rows
 
 
@@ -118,12 +121,12 @@ class _Items(ItemsView[K, V]):
     """Mapping's own would look every key up."""
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
-        return chain.from_iterable(map(dict.items, self._mapping._chunks))  # type: ignore[attr-defined]
+        return chain.from_iterable(map(dict.items, _leaves_of(self._mapping._root)))  # type: ignore[attr-defined]
 
 
 class _Values(ValuesView[V]):
     def __iter__(self) -> Iterator[V]:
-        return chain.from_iterable(map(dict.values, self._mapping._chunks))  # type: ignore[attr-defined]
+        return chain.from_iterable(map(dict.values, _leaves_of(self._mapping._root)))  # type: ignore[attr-defined]
 
 
 def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterable[News[K, V]]:
@@ -138,8 +141,8 @@ def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterable[News[K, V]]:
     news = new._news  # once, since another thread may put its own there
     if news is not None and news[0]() is old:
         return news[1]
-    found = list(_differences(*_unshared(old._chunks, new._chunks)))
-    if len(found) <= CHUNK:
+    found = list(_differences(*_unshared(old, new)))
+    if len(found) <= LEAF:
         new._news = weakref.ref(old), found
     return found
 
@@ -151,37 +154,116 @@ def _differences(before: Mapping[K, V], now: Mapping[K, V]) -> Iterator[News[K, 
         yield from ((key, was, None) for key, was in before.items() if key not in now)
 
 
-def _unshared(old: list[dict[K, V]], new: list[dict[K, V]]) -> tuple[dict[K, V], dict[K, V]]:
-    """The pairs of the chunks that only one of the two has."""
+def _unshared(old: Rows[K, V], new: Rows[K, V]) -> tuple[dict[K, V], dict[K, V]]:
+    """The pairs of the leaves that only one of the two has."""
+    before, now = [old._root], [new._root]
+    both = min(old._height, new._height)
+    for height in range(max(old._height, new._height), 0, -1):
+        if height <= both:
+            before, now = _apart(before, now)
+        before = _below(before) if height <= old._height else before
+        now = _below(now) if height <= new._height else now
+    before, now = _apart(before, now)
+    return _joined(before), _joined(now)
+
+
+def _below(parts: Iterable[Any]) -> list[_Part]:
+    return list(chain.from_iterable(branch.parts for branch in parts))
+
+
+def _apart(old: list[_Part], new: list[_Part]) -> tuple[list[_Part], list[_Part]]:
+    """Parts of one height without those that both have."""
     head = _common(old, new)
     old, new = old[head:], new[head:]
     tail = _common(old[::-1], new[::-1])
     old, new = old[: len(old) - tail], new[: len(new) - tail]
-    shared = {id(chunk) for chunk in old} & {id(chunk) for chunk in new}
-    before, now = ([chunk for chunk in chunks if id(chunk) not in shared] for chunks in (old, new))
-    return _joined(before), _joined(now)
+    shared = {id(part) for part in old} & {id(part) for part in new}
+    return [part for part in old if id(part) not in shared], [part for part in new if id(part) not in shared]
 
 
-def _joined(chunks: list[dict[K, V]]) -> dict[K, V]:
-    return chunks[0] if len(chunks) == 1 else dict(chain.from_iterable(map(dict.items, chunks)))
-
-
-def _common(old: list[dict[K, V]], new: list[dict[K, V]]) -> int:
-    """How many chunks at the front are the same objects."""
+def _common(old: list[_Part], new: list[_Part]) -> int:
+    """How many parts at the front are the same objects."""
     alike = [*map(operator.is_, old, new), False]
     return alike.index(False)
 
 
-def _edited(chunk: dict[K, V], edits: dict[K, V]) -> dict[K, V]:
-    pairs = {**chunk, **edits}
+def _joined(leaves: list[Any]) -> _Leaf:
+    return leaves[0] if len(leaves) == 1 else dict(chain.from_iterable(map(dict.items, leaves)))
+
+
+def _leaves_of(part: _Part) -> Iterator[_Leaf]:
+    if isinstance(part, _Branch):
+        for each in part.parts:
+            yield from _leaves_of(each)
+    else:
+        yield part
+
+
+def _changed(part: _Part, edits: _Leaf) -> list[_Part]:
+    """What edits make of a part: parts of the same height, of which neighbours that have become small are one."""
+    if not isinstance(part, _Branch):
+        return _leaves(_edited(part, edits))
+    by_place: dict[int, _Leaf] = {}
+    for key, value in edits.items():
+        by_place.setdefault(part.place(key), {})[key] = value
+    parts: list[_Part] = []
+    kept = 0
+    for place in sorted(by_place):
+        parts += part.parts[kept:place]
+        for each in _changed(part.parts[place], by_place[place]):
+            if parts and _fit(parts[-1], each):
+                each = _merged(parts.pop(), each)
+            parts.append(each)
+        kept = place + 1
+    return _branches(parts + part.parts[kept:])
+
+
+def _edited(leaf: _Leaf, edits: _Leaf) -> _Leaf:
+    pairs = {**leaf, **edits}
     for key in [key for key, value in edits.items() if value is _ABSENT]:
         del pairs[key]
-    return dict(sorted(pairs.items(), key=_key)) if edits.keys() - chunk.keys() else pairs
+    return dict(sorted(pairs.items(), key=_key)) if edits.keys() - leaf.keys() else pairs
 
 
-def _split(pairs: dict[K, V]) -> list[dict[K, V]]:
-    """The pairs in chunks; none for no pairs."""
-    if len(pairs) <= 2 * CHUNK:
+def _fit(one: _Part, other: _Part) -> bool:
+    """Whether two parts are small enough to be one."""
+    if isinstance(one, _Branch) and isinstance(other, _Branch):
+        return len(one.parts) + len(other.parts) <= BRANCH
+    return len(one) + len(other) <= LEAF
+
+
+def _merged(one: Any, other: Any) -> _Part:
+    if isinstance(one, _Branch):
+        return _Branch(one.firsts + other.firsts, one.parts + other.parts)
+    return {**one, **other}
+
+
+def _leaves(pairs: _Leaf) -> list[_Part]:
+    """The pairs in leaves; none for no pairs."""
+    if len(pairs) <= 2 * LEAF:
         return [pairs] if pairs else []
     rows = list(pairs.items())
-    return [dict(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
+    return [dict(rows[first : first + LEAF]) for first in range(0, len(rows), LEAF)]
+
+
+def _branches(parts: list[_Part]) -> list[_Part]:
+    """Parts of one height in branches; none for no parts."""
+    step = BRANCH if len(parts) > 2 * BRANCH else max(len(parts), 1)
+    several = (parts[first : first + step] for first in range(0, len(parts), step))
+    return [_Branch(list(map(_first, each)), each) for each in several]
+
+
+def _first(part: _Part) -> Any:
+    return part.firsts[0] if isinstance(part, _Branch) else next(iter(part))
+
+
+def _tree(parts: list[_Part], height: int) -> tuple[_Part, int]:
+    """The root over parts of one height, and its own."""
+    while len(parts) > 1:
+        parts, height = _branches(parts), height + 1
+    if not parts:
+        return {}, 0
+    root = parts[0]
+    while isinstance(root, _Branch) and len(root.parts) == 1:
+        root, height = root.parts[0], height - 1
+    return root, height

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from kernels.layout import BACKEND, INSIDE, OUTSIDE, Fib
 from kernels.lb.patches import Replica, between, patched
 from plane import fib, healthchecks, routes
+from plane import rows as rows_module
 from plane.addresses import AddressPlan
 from plane.compiler import Compiler
 from plane.controllers import Reconciler, reconcile
@@ -469,8 +471,17 @@ def sizes(thing: Any, path: str = "", seen: set[int] | None = None) -> dict[str,
 PAIRS = st.dictionaries(st.integers(0, 400), some("ab"), max_size=400)
 
 
-@given(PAIRS, st.lists(st.tuples(PAIRS, st.lists(st.integers(0, 400), max_size=300)), max_size=6))
-def test_rows_are_the_sorted_mapping_that_the_changes_come_to(first, changes):
+# Pairs in a leaf and parts in a branch: as it is, and so few that the tree is high.
+SIZES = some([(rows_module.LEAF, rows_module.BRANCH), (2, 2), (3, 4)])
+
+
+@given(PAIRS, st.lists(st.tuples(PAIRS, st.lists(st.integers(0, 400), max_size=300)), max_size=6), SIZES)
+def test_rows_are_the_sorted_mapping_that_the_changes_come_to(first, changes, sizes):
+    with mock.patch.multiple(rows_module, LEAF=sizes[0], BRANCH=sizes[1]):
+        follow_rows(first, changes)
+
+
+def follow_rows(first: dict[int, str], changes: list[tuple[dict[int, str], list[int]]]) -> None:
     rows, expected = Rows(first), dict(first)
     followed: Followed[int, str] = Followed()
     told: dict[int, str] = {}
@@ -494,6 +505,23 @@ def test_rows_are_the_sorted_mapping_that_the_changes_come_to(first, changes):
             else:
                 told[key] = new
         assert told == expected
+
+
+def test_a_change_of_rows_costs_what_is_changed():
+    rows = Rows(dict.fromkeys(range(100_000), "a"))
+    for number in (0, 50_000, 99_999, 100_000):
+        changed = rows.changed({number: "b"})
+        for old, new in ((rows, changed), (changed, rows)):
+            assert len(rows_module._unshared(old, new)[0]) <= 2 * rows_module.LEAF
+            assert {key for key, _, _ in differences(old, new)} == {number}
+        assert len(parts_of(changed._root) - parts_of(rows._root)) <= 4
+        rows = changed
+
+
+def parts_of(part: Any) -> set[int]:
+    """The parts of a tree, by identity, to be compared while all of them are there."""
+    below = part.parts if isinstance(part, rows_module._Branch) else ()
+    return {id(part)}.union(*map(parts_of, below))
 
 
 def test_rows_that_nothing_changes_are_the_same_object():
