@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 News = tuple[K, V | None, V | None]  # key, value before, value now
 
-LEAF = 128  # pairs; up to twice as many before it is split
+LEAF = 16  # pairs; up to twice as many before it is split
 BRANCH = 32  # parts; likewise
 _ABSENT: Any = object()
 _key = operator.itemgetter(0)

@@ -68,14 +68,14 @@ def services(snapshot: Snapshot, given: Pass) -> Snapshot:
     ips = Giving(Taking(index.ips), plan.free_cluster_ips)
     ports = Giving(Taking(index.ports), plan.free_node_ports)
     vips = Giving(Taking(index.vips), plan.free_vips)
-    put = []
+    put, still = [], set()
     for name in sorted(index.lacking):
         before = snapshot.rows("Service")[name]
         after = _given(before, given, ips, ports, vips)
-        if after is before:
-            index.lacking.discard(name)
-        else:
+        if after is not before:
+            still.add(name)
             put.append(after)
+    index.lacking = still  # another set, for an emptied one is as long to go through as it was when it was full
     return snapshot.changed(put)
 
 

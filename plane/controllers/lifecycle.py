@@ -201,12 +201,12 @@ def orphans(snapshot: Snapshot, given: Pass) -> Snapshot:
     """
     index = given.index(Owners)
     index.follow(snapshot)
-    found = []
+    found, still = [], set()
     for key in sorted(index.doubtful):
         obj = snapshot.get(*key)
         owners = obj["metadata"].get("ownerReferences") if obj else None
         if obj and owners and not any(owner["uid"] in index.uids or owner["kind"] not in KINDS for owner in owners):
+            still.add(key)
             found.append(obj)
-        else:
-            index.doubtful.discard(key)
+    index.doubtful = still
     return removed(snapshot, found, given.now) if found else snapshot
