@@ -37,13 +37,13 @@ class Queues(NamedTuple):
     free_ns   int64[backends, places]: from when on each place of a backend is free
     ends_ns   int64[n]: when connections end that are not counted off yet, a heap; n is the most that there may be
     leaving   uint32[n]: the backend of each
-    count     int64[1]: how many there are
+    held      int64[1]: how many there are
     """
 
     free_ns: np.ndarray
     ends_ns: np.ndarray
     leaving: np.ndarray
-    count: np.ndarray
+    held: np.ndarray
 
 
 def create_queues(backends: int, places: int, connections: int) -> Queues:
@@ -57,7 +57,7 @@ def create_queues(backends: int, places: int, connections: int) -> Queues:
         free_ns=np.zeros((backends, places), np.int64),
         ends_ns=np.zeros(connections, np.int64),
         leaving=np.zeros(connections, np.uint32),
-        count=np.zeros(1, np.int64),
+        held=np.zeros(1, np.int64),
     )
 
 
@@ -82,7 +82,7 @@ def queue(fib, steering, pool, flows, arrivals, queues, waits):
         waits.waited_ns[i] = 0
         if backend == 0 or backend >= min(queues.free_ns.shape[0], steering.active.size):
             continue
-        if queues.count[0] >= queues.ends_ns.size:
+        if queues.held[0] >= queues.ends_ns.size:
             continue
         begins_ns = _serve(queues.free_ns, backend, now_ns, arrivals.lasts_ns[i])
         _enter(queues, begins_ns + arrivals.lasts_ns[i], backend)
@@ -106,7 +106,7 @@ def _serve(free_ns, backend, now_ns, lasts_ns):
 @kernel
 def _count_off(steering, queues, now_ns):
     """Has the connections end that are over by now."""
-    while queues.count[0] > 0 and queues.ends_ns[0] <= now_ns:
+    while queues.held[0] > 0 and queues.ends_ns[0] <= now_ns:
         steering.active[queues.leaving[0]] -= 1
         _leave(queues)
 
@@ -114,8 +114,8 @@ def _count_off(steering, queues, now_ns):
 @kernel
 def _enter(queues, ends_ns, backend):
     """Into the heap, which has room."""
-    at = queues.count[0]
-    queues.count[0] += 1
+    at = queues.held[0]
+    queues.held[0] += 1
     while at > 0:
         above = (at - 1) // 2
         if queues.ends_ns[above] <= ends_ns:
@@ -128,8 +128,8 @@ def _enter(queues, ends_ns, backend):
 @kernel
 def _leave(queues):
     """The first one out of the heap, which is not empty."""
-    queues.count[0] -= 1
-    last = queues.count[0]
+    queues.held[0] -= 1
+    last = queues.held[0]
     ends_ns, backend = queues.ends_ns[last], queues.leaving[last]
     at = np.int64(0)
     while 2 * at + 1 < last:
