@@ -38,9 +38,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-@intrinsic
-def _prefetch(context, array, index):
-    """Bring the cache line in which ``array[index]`` begins close to the core, to be written soon."""
+def _code_of_prefetch(written: int) -> Callable[..., Any]:
+    """The machine code of a prefetch; ``written`` is 1 where the line is to be written, and other cores lose it."""
 
     def code(context, builder, signature, arguments):
         held = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -49,10 +48,22 @@ def _prefetch(context, array, index):
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [address, flag(1), flag(3), flag(1)])
+        builder.call(call, [address, flag(written), flag(3), flag(1)])
         return context.get_dummy_value()
 
-    return types.void(array, types.uint64), code
+    return code
+
+
+@intrinsic
+def _prefetch(context, array, index):
+    """Bring the cache line in which ``array[index]`` begins close to the core, to be written soon."""
+    return types.void(array, types.uint64), _code_of_prefetch(1)
+
+
+@intrinsic
+def _prefetch_read(context, array, index):
+    """The same, to be read only."""
+    return types.void(array, types.uint64), _code_of_prefetch(0)
 
 
 def _nothing(array, index):
@@ -60,3 +71,4 @@ def _nothing(array, index):
 
 
 prefetch: Callable[..., None] = _nothing if INTERPRETED else _prefetch
+prefetch_read: Callable[..., None] = _nothing if INTERPRETED else _prefetch_read

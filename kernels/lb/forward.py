@@ -13,7 +13,7 @@ the endpoint's readiness (kube-proxy's ``recent`` match, https://kubernetes.io/d
 
 import numpy as np
 
-from kernels.jit import kernel, prefetch
+from kernels.jit import kernel, prefetch, prefetch_read
 from kernels.layout import (
     BACKEND,
     DROP,
@@ -33,7 +33,7 @@ from kernels.layout import (
     freeze,
 )
 from kernels.lb import conntrack
-from kernels.lb.frontends import build_index, find_frontend
+from kernels.lb.frontends import build_index, find_from, home
 from kernels.lb.hashing import endpoint_seed, flow_hash, mix64
 from kernels.lb.select import is_member, pick, rendezvous
 
@@ -41,8 +41,9 @@ from kernels.lb.select import is_member, pick, rendezvous
 # opened only, after 2 h 13 min 20 s (its --bpf-ct-timeout-regular-tcp). A proxy that sees them close removes them.
 IDLE_NS = 8_000_000_000_000
 
-# So many flows before its turn, a flow's conntrack entry is asked of the memory, which answers while others are
-# decided. Triples the rate with a million flows; nearer and it comes too late, further and it is gone again.
+# So many flows before its turn, a flow's conntrack entry and frontend are asked of the memory, which answers while
+# others are decided, and twice as many before, where its frontend is. Nearer and it comes too late, further and it is
+# gone again.
 AHEAD = 12
 
 _NONE = np.uint32(0)
@@ -92,14 +93,13 @@ def forward(fib, steering, flows, now_ns, verdicts):
     flows     Flows of n
     verdicts  Verdicts of n, every row of which is written
     """
-    entries = steering.conntrack.entries
-    for i in range(flows.proto.size):
-        j = i + AHEAD
-        if j < flows.proto.size and entries.size > 0:
-            key = flow_hash(flows.src_ip[j], flows.dst_ip[j], flows.src_port[j], flows.dst_port[j], flows.proto[j])
-            prefetch(entries, conntrack.home(entries, key))
+    for i in range(-2 * AHEAD, flows.proto.size):
+        ask(fib, steering, flows, i + 2 * AHEAD, verdicts)
+        if i < 0:
+            continue
         flow = (flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
-        outcome, row, backend = decide(fib, steering, flow, now_ns)
+        row = find_from(fib, np.uint64(verdicts.frontend[i]), flow[1], flow[3], flow[4])
+        outcome, backend = _decide(fib, steering, row, flow, now_ns)
         verdicts.outcome[i] = outcome
         verdicts.frontend[i] = row
         verdicts.backend[i] = backend
@@ -107,25 +107,51 @@ def forward(fib, steering, flows, now_ns, verdicts):
 
 
 @kernel
-def decide(fib, steering, flow, now_ns):
-    """(outcome, frontend, backend) of one flow, a 5-tuple in the order of ``Flows``."""
+def ask(fib, steering, flows, i, verdicts):
+    """Asks the memory where the frontend of flow ``i`` is, and for what is known of the flow ``AHEAD`` before it.
+
+    Until its turn, ``verdicts.frontend`` of a flow is the slot at which the search for its frontend begins.
+    """
+    entries, index = steering.conntrack.entries, fib.frontend_index
+    if i < flows.proto.size:
+        at = home(index, flows.dst_ip[i], flows.dst_port[i], flows.proto[i])
+        verdicts.frontend[i] = at
+        prefetch_read(index, at)
+    i -= AHEAD
+    if 0 <= i < flows.proto.size:
+        row = np.uint64(index[verdicts.frontend[i]])
+        prefetch_read(fib.frontends, row)
+        prefetch_read(fib.frontends, row + _1)  # where it ends
+        if entries.size > 0:
+            key = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
+            prefetch(entries, conntrack.home(entries, key))
+
+
+@kernel
+def _decide(fib, steering, row, flow, now_ns):
+    """(outcome, backend) of a flow whose frontend is ``row``, 0 for none."""
     src_ip, dst_ip, src_port, dst_port, proto = flow
-    row = find_frontend(fib, dst_ip, dst_port, proto)
-    if row == 0:
-        return NO_FRONTEND, row, _NONE
     key = flow_hash(src_ip, dst_ip, src_port, dst_port, proto)
-    backend = tracked(fib, steering, key, now_ns)
-    if backend != 0:
-        return TRACKED, row, backend
-    outcome, pool = pool_for(fib, steering, row, src_ip)
+    outcome, backend, pool = without_pick(fib, steering, row, src_ip, key, now_ns)
     if outcome != NEW:
-        return outcome, row, _NONE
+        return outcome, backend
     if fib.frontends[row]["affinity"] != 0:
         backend = _pick_again(fib, steering, row, pool, src_ip, now_ns)
     else:
         backend = pick(fib, steering, pool, flow, key, now_ns)
-    outcome = given(fib, steering, pool, key, backend, now_ns)
-    return outcome, row, backend if outcome == NEW else _NONE
+    return given(fib, steering, pool, key, backend, now_ns)
+
+
+@kernel
+def without_pick(fib, steering, row, src_ip, key, now_ns):
+    """(outcome, backend, 0) of a flow of hash ``key`` that needs no pick, else (NEW, 0, the pool to pick from)."""
+    if row == 0:
+        return NO_FRONTEND, _NONE, np.int64(0)
+    backend = tracked(fib, steering, key, now_ns)
+    if backend != 0:
+        return TRACKED, backend, np.int64(0)
+    outcome, pool = pool_for(fib, steering, row, src_ip)
+    return outcome, _NONE, pool
 
 
 @kernel
@@ -141,15 +167,15 @@ def tracked(fib, steering, key, now_ns):
 
 @kernel
 def given(fib, steering, pool, key, backend, now_ns):
-    """The outcome of a new flow of hash ``key`` that a pool has given ``backend``, which is counted and remembered."""
+    """(outcome, backend) of a new flow of hash ``key`` that a pool has given ``backend``: counted and remembered."""
     if backend == 0 or backend >= fib.backends.size:
-        return fib.pools[pool]["otherwise"]
+        return fib.pools[pool]["otherwise"], _NONE
     if backend < steering.active.size:
         steering.active[backend] += 1
     if steering.conntrack.entries.size > 0:
         track = (now_ns + steering.idle_ns[0], backend, fingerprint(fib.backends[backend]))
         conntrack.insert(steering.conntrack, key, track, now_ns)
-    return NEW
+    return NEW, backend
 
 
 @kernel

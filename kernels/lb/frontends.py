@@ -39,12 +39,23 @@ def _place(frontends, rows, index):
 
 
 @kernel
+def home(index, ip, port, proto):
+    """The slot of the index, uint64, at which the search for an address begins."""
+    return frontend_hash(ip, port, proto) & np.uint64(index.size - 1)
+
+
+@kernel
 def find_frontend(fib, ip, port, proto):
     """The row of the frontend with this address, port and protocol, int64; 0 where there is none."""
+    return find_from(fib, home(fib.frontend_index, ip, port, proto), ip, port, proto)
+
+
+@kernel
+def find_from(fib, at, ip, port, proto):
+    """``find_frontend`` of an address whose ``home`` is ``at``."""
     index = fib.frontend_index
     frontends = fib.frontends
     mask = np.uint64(index.size - 1)
-    at = frontend_hash(ip, port, proto) & mask
     for _ in range(index.size):
         row = index[at]
         if row == 0 or row >= frontends.size:

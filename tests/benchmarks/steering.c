@@ -29,6 +29,55 @@ void steer(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, con
         out[i] = ring[(uint64_t)out[i] * slots >> 32];
 }
 
+/* FRONTEND, as far as it is read: a flow that is allowed in and whose ring all frontends share. */
+struct frontend {
+    uint32_t ip;
+    uint16_t port;
+    uint8_t proto, by_node;
+    uint32_t rest[7];
+};
+
+enum { BLOCK = 256 };
+
+/* Frontend, ring and counters, without policy or conntrack. By blocks: hashes, then rows, then decisions, each of which
+   has the memory asked for what the next needs. */
+void look_up(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, const uint16_t *restrict src_port,
+             const uint16_t *restrict dst_port, const uint8_t *restrict proto, size_t flows,
+             const struct frontend *restrict frontends, const uint32_t *restrict index, uint64_t slots_of_index,
+             const uint32_t *restrict ring, uint64_t slots, int32_t *restrict active, uint32_t *restrict frontend,
+             uint32_t *restrict backend) {
+    uint64_t home[BLOCK];
+    uint32_t key[BLOCK];
+    for (size_t first = 0; first < flows; first += BLOCK) {
+        size_t count = flows - first < BLOCK ? flows - first : BLOCK;
+        for (size_t j = 0; j < count; j++) {
+            size_t i = first + j;
+            home[j] = mix64((uint64_t)dst_ip[i] << 32 | (uint64_t)dst_port[i] << 8 | proto[i]) & (slots_of_index - 1);
+            key[j] = (uint32_t)(flow_hash(src_ip[i], dst_ip[i], src_port[i], dst_port[i], proto[i]) >> 32);
+        }
+        for (size_t j = 0; j < count; j++)
+            __builtin_prefetch(&index[home[j]]);
+        for (size_t j = 0; j < count; j++) {
+            __builtin_prefetch(&frontends[index[home[j]]]);
+            __builtin_prefetch((const char *)&frontends[index[home[j]] + 1] - 1);
+        }
+        for (size_t j = 0; j < count; j++) {
+            size_t i = first + j;
+            uint64_t at = home[j];
+            uint32_t row;
+            while ((row = index[at])) {
+                const struct frontend *found = &frontends[row];
+                if (found->ip == dst_ip[i] && found->port == dst_port[i] && found->proto == proto[i])
+                    break;
+                at = (at + 1) & (slots_of_index - 1);
+            }
+            frontend[i] = row;
+            backend[i] = row ? ring[(uint64_t)key[j] * slots >> 32] : 0;
+            active[backend[i]]++;
+        }
+    }
+}
+
 /* Endpoints of equal weight, in the order of their turns; at and skip are room for as many. */
 void populate(const uint64_t *restrict seeds, uint32_t endpoints, uint32_t *restrict ring, uint32_t slots,
               uint32_t *restrict at, uint32_t *restrict skip) {

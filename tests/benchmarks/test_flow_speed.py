@@ -148,6 +148,19 @@ class TestManyServices:
         assert np.array_equal(verdicts.backend, numpy_steer(many.rings, spread))
         measure(benchmark, lambda: forward(many, steering, spread, 0, verdicts), FLOWS)
 
+    def test_c(self, benchmark: Any, flows: Flows, many: Fib, c: ctypes.CDLL) -> None:
+        """Without policy, conntrack and outcomes."""
+        draw = np.random.default_rng(1)
+        spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
+        index, ring, rows = many.frontend_index, many.rings, np.ascontiguousarray(many.frontends)
+        active, frontend, backend = (np.zeros(size, np.uint32) for size in (len(many.backends), FLOWS, FLOWS))
+        tables = pointer(rows), pointer(index), ctypes.c_uint64(len(index)), pointer(ring), ctypes.c_uint64(len(ring))
+        given = (*map(pointer, spread), ctypes.c_size_t(FLOWS), *tables, *map(pointer, (active, frontend, backend)))
+        c.look_up(*given)
+        assert np.array_equal(frontend, spread.dst_ip - VIP + 1)
+        assert np.array_equal(backend, numpy_steer(many.rings, spread))
+        measure(benchmark, lambda: c.look_up(*given), FLOWS)
+
     def test_numpy(self, benchmark: Any, flows: Flows, many: Fib) -> None:
         draw = np.random.default_rng(1)
         spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
