@@ -53,12 +53,12 @@ def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int 
 
 @bench.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print.")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "html"]), default="table", help="What to print.")
 def report(run: Path, output: str) -> None:
     """Print the report of RUN again, a folder of results or its requests.arrow, from its rows alone."""
     import pyarrow as pa
 
-    from harness import records
+    from harness import page, records
     from harness.flows import running
     from harness.flows import summary as flows
     from harness.report import summarise
@@ -66,11 +66,16 @@ def report(run: Path, output: str) -> None:
 
     try:
         of_flows = (run / running.FILE).exists()
-        summary = flows.summarise(*running.read(run)) if of_flows else summarise(records.read(run))
+        table = None if of_flows else records.read(run)
+        summary = flows.summarise(*running.read(run)) if table is None else summarise(table)
     except (OSError, ValueError, pa.ArrowException) as error:
         _fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
+    elif output == "html":
+        if table is None:
+            _fail(f"{run}: a run of flows has no page; print it as table or json", 2)
+        click.echo(page.page(table, summary), nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
