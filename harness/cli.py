@@ -1,4 +1,4 @@
-"""``plane bench``: run a scenario, print again what a run measured, or measure the plane beside its peers.
+"""``plane bench``: run a scenario, print again what a run measured, compare runs, or measure the plane beside peers.
 
 Exit codes: 0 every objective met, 1 one missed or the plane failed, 2 bad input, 130 interrupted.
 """
@@ -53,12 +53,12 @@ def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int 
 
 @bench.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print.")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "html"]), default="table", help="What to print.")
 def report(run: Path, output: str) -> None:
     """Print the report of RUN again, a folder of results or its requests.arrow, from its rows alone."""
     import pyarrow as pa
 
-    from harness import records
+    from harness import page, records
     from harness.flows import running
     from harness.flows import summary as flows
     from harness.report import summarise
@@ -66,14 +66,51 @@ def report(run: Path, output: str) -> None:
 
     try:
         of_flows = (run / running.FILE).exists()
-        summary = flows.summarise(*running.read(run)) if of_flows else summarise(records.read(run))
+        table = None if of_flows else records.read(run)
+        summary = flows.summarise(*running.read(run)) if table is None else summarise(table)
     except (OSError, ValueError, pa.ArrowException) as error:
         _fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
+    elif output == "html":
+        if table is None:
+            _fail(f"{run}: a run of flows has no page; print it as table or json", 2)
+        click.echo(page.page(table, summary), nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
+
+
+@bench.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(exists=True, path_type=Path))
+@click.option("--fail-if", "limits", multiple=True, metavar="LIMIT", help="As 'p99 > +5%'. May be repeated.")
+@click.option("--ignore-below", default="2%", show_default=True, metavar="SHARE", help="A smaller change is none.")
+@click.option("--force", is_flag=True, help="Compare runs of different scenarios, and interrupted ones.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print.")
+def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, force: bool, output: str) -> None:
+    """Hold runs against the first of them. RUN is a folder of results, or one of folders that repeat each other.
+
+    Exit codes: 0 done, 1 a --fail-if is so, 2 bad input or runs that may not be compared.
+    """
+    from harness import units
+    from harness.compare.comparison import summarise
+    from harness.compare.limits import limit
+    from harness.compare.sides import CompareError
+    from harness.compare.table import tables
+    from harness.tables import console
+
+    if len(runs) < 2:
+        raise click.UsageError("name two runs or more: the first is what the others are held against")
+    try:
+        least = float(units.share(0 if ignore_below == "0" else ignore_below))
+        summary = summarise(runs, [limit(text) for text in limits], least, force=force)
+    except (CompareError, ValueError) as error:
+        _fail(str(error), 2)
+    if output == "json":
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        console().print(tables(summary))
+    sys.exit(int(bool(summary["broken"])))
 
 
 @bench.command()

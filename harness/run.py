@@ -28,7 +28,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from harness import provenance, records, report, targets
+from harness import page, provenance, records, report, targets
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.flows import running as flows
@@ -361,6 +361,7 @@ def _written(table: Any, folder: Path) -> Result:
     records.write(table, folder / records.FILE)
     summary = report.summarise(table)
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    (folder / page.FILE).write_text(page.page(table, summary), encoding="utf-8")
     return Result(folder, summary)
 
 

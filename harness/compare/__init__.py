@@ -1,0 +1,1 @@
+"""``plane bench compare``: two runs or more held against each other, by the rows they left and nothing else."""

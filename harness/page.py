@@ -1,0 +1,87 @@
+"""``report.html``: a run as one page, made from its rows alone.
+
+Law: the page is whole in itself. It asks for nothing else, runs no script, and so opens offline, in a mail or among the
+artifacts of a CI job that forbids scripts. Its numbers are those of ``report.summarise``.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+import pyarrow as pa
+
+from harness import plots
+from harness.objectives import PERCENTILES, latency_text
+from harness.records import provenance_of
+from harness.units import format_rate
+
+FILE = "report.html"
+FACTS = ("command", "started", "commit", "versions", "kernel", "cpu", "cores", "scenario_sha256", "manifests_sha256")
+STYLE = """
+body { font: 14px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #222; }
+h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.1em; margin: 2em 0 0.3em; }
+h1 small { font-weight: normal; color: #666; font-size: 0.6em; }
+svg { width: 100%; height: auto; } pre { background: #f6f6f6; padding: 1em; overflow-x: auto; }
+table { border-collapse: collapse; margin: 0.5em 0; } th { text-align: left; color: #666; font-weight: normal; }
+td, th { padding: 0.15em 1.2em 0.15em 0; vertical-align: top; overflow-wrap: anywhere; }
+th { white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.met { color: #00704f; } .missed { color: #c00000; font-weight: bold; }
+"""
+
+
+def page(table: pa.Table, summary: Mapping[str, Any]) -> str:
+    """The page of a run: its rows, and what ``report.summarise`` says of them."""
+    facts = provenance_of(table)
+    loads = json.loads(facts["loads"])
+    title = f"{escape(summary['scenario'])} <small>{escape(summary['run'])}</small>"
+    parts = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(summary["scenario"])} '
+        f"{escape(summary['run'])}</title><style>{STYLE}</style><h1>{title}</h1>",
+        *_summary(summary),
+        "<h2>Latency over time</h2>",
+        plots.over_time(table, loads),
+        "<h2>Latency by percentile</h2>",
+        plots.percentile_curve(table, loads),
+    ]
+    for load, measured in zip(loads, summary["loads"], strict=True):
+        if measured["answered"]:
+            parts += [f"<h2>Where the time went: {escape(load['name'])}</h2>", plots.decomposition(table, load)]
+    for load in loads:
+        if any(row["pod"] for row in summary["pods"] if row["load"] == load["name"]):
+            parts += [f"<h2>By pod: {escape(load['name'])}</h2>", plots.by_pod(table, load)]
+    facts_table = "".join(
+        f"<tr><th>{name}</th><td>{escape(facts[name])}</td></tr>" for name in FACTS if facts.get(name)
+    )
+    parts.append(f"<h2>Where it comes from</h2><table>{facts_table}</table>")
+    parts.append(f"<details><summary>the scenario</summary><pre>{escape(facts['scenario'])}</pre></details></html>")
+    return "\n".join(parts) + "\n"
+
+
+def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
+    if summary["interrupted"]:
+        yield '<p class="missed">Interrupted: this was measured until then.</p>'
+    heads = ("requests", "offered", "achieved", "errors", *PERCENTILES)
+    numbers = "".join(f'<th class="number">{name}</th>' for name in heads)
+    yield f"<table><tr><th>load</th><th>arrivals</th>{numbers}</tr>"
+    for load in summary["loads"]:
+        errors = ", ".join(f"{count:,} {kind}" for kind, count in load["errors_by_kind"].items())
+        cells = [
+            f"{load['scheduled']:,}",
+            "" if load["offered_rate"] is None else format_rate(load["offered_rate"]),
+            format_rate(load["achieved_rate"]),
+            errors or "0",
+            *(latency_text(load["latency_ns"][name]) for name in PERCENTILES),
+        ]
+        texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+        yield f"<tr><td>{escape(load['name'])}</td><td>{escape(load['arrivals'])}</td>{texts}</tr>"
+    yield "</table>"
+    if summary["objectives"]:
+        yield "<table><tr><th>objective</th><th>load</th><th>limit</th><th>measured</th><th></th></tr>"
+        for row in summary["objectives"]:
+            word = "met" if row["met"] else "missed"
+            cells = [row["objective"], row["load"], row["limit"], row["actual"]]
+            texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            yield f'<tr>{texts}<td class="{word}">{word}</td></tr>'
+        yield "</table>"

@@ -1,0 +1,207 @@
+"""A run's rows as pictures: matplotlib figures, as SVG with its text as text.
+
+Law: a picture says no more than the rows do. A percentile is a nearest rank over the scheduled requests of its window
+or pod, as in ``report``; where it falls on a request without an answer the line is broken. Times are seconds since the
+run's epoch, latencies have a logarithmic axis in ms.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from harness.units import NS_PER_S, format_ns
+
+WINDOWS = 100  # of equal length, over a load's duration
+WIDTH_IN = 9.6
+# Okabe and Ito's, which those who see colours otherwise can tell apart: https://jfly.uni-koeln.de/color/
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "text.parse_math": False,  # a name may have a dollar sign in it
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+# What a request spends its time on, by its own timestamps: (part, from, to).
+PARTS = (
+    ("client queue", "intended_ns", "sent_ns"),
+    ("until the first byte", "sent_ns", "first_byte_ns"),
+    ("rest of the answer", "first_byte_ns", "done_ns"),
+)
+BANDS = ((0.0, 0.5), (0.5, 0.9), (0.9, 0.99), (0.99, 0.999), (0.999, 1.0))
+PODS_AT_MOST = 40
+
+Loads = Sequence[Mapping[str, Any]]
+
+
+def over_time(table: pa.Table, loads: Loads) -> str:
+    """Median and 99th percentile of each load, by when requests were due; windows with errors are marked below."""
+
+    def draw(axes: Axes) -> None:
+        for load, colour in zip(loads, _colours(loads), strict=True):
+            rows = _of(table, load["name"])
+            place = (rows["intended_ns"].to_numpy() - load["start_ns"]) * WINDOWS // load["duration_ns"]
+            place = np.clip(place, 0, WINDOWS - 1)
+            at_s = (load["start_ns"] + (np.arange(WINDOWS) + 0.5) * load["duration_ns"] / WINDOWS) / NS_PER_S
+            latency = latencies_ns(rows)
+            ranked = {share: by_group(latency, place, WINDOWS, share) / 1e6 for share in (0.5, 0.99)}
+            axes.plot(at_s, ranked[0.99], color=colour, linewidth=1.6, label=f"{load['name']} p99")
+            axes.plot(at_s, ranked[0.5], color=colour, linewidth=0.9, alpha=0.6, label=f"{load['name']} p50")
+            failed = np.bincount(place[~np.isfinite(latency)], minlength=WINDOWS) > 0
+            if failed.any():
+                low = np.full(failed.sum(), 0.02)
+                marks: Any = {"marker": "x", "color": "#c00000", "linestyle": "", "markersize": 4.0}
+                axes.plot(at_s[failed], low, transform=axes.get_xaxis_transform(), label="without an answer", **marks)
+        axes.set_xlabel("s since the start")
+        _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
+        _legend(axes)
+
+    return _svg("over-time", 3.2, draw)
+
+
+def percentile_curve(table: pa.Table, loads: Loads) -> str:
+    """Latency by percentile, each nine as wide as the one before."""
+
+    def draw(axes: Axes) -> None:
+        most = 10.0
+        for load, colour in zip(loads, _colours(loads), strict=True):
+            ordered = np.sort(latencies_ns(_of(table, load["name"]))) / 1e6
+            if not len(ordered):
+                continue
+            # One of how many requests is slower: 1 is the fastest, as many as there are the slowest.
+            one_of = np.geomspace(1, len(ordered), 400)
+            rank = np.ceil((1 - 1 / one_of) * len(ordered)).astype(np.int64)
+            shown = ordered[np.clip(rank, 0, len(ordered) - 1)]
+            axes.plot(one_of, np.where(np.isfinite(shown), shown, np.nan), color=colour, label=load["name"])
+            most = max(most, float(len(ordered)))
+        axes.set_xscale("log")
+        nines = [each for each in (1, 2, 10, 100, 1_000, 10_000, 100_000, 1_000_000) if each <= most]
+        axes.set_xticks(nines, [f"{100 * (1 - 1 / each):.6g}%" for each in nines])
+        axes.minorticks_off()
+        axes.set_xlim(1, most)
+        axes.set_xlabel("share of requests that are faster")
+        _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
+        _legend(axes)
+
+    return _svg("percentiles", 3.2, draw)
+
+
+def decomposition(table: pa.Table, load: Mapping[str, Any]) -> str:
+    """Where the time of answered requests of a load went, from the fastest half to the slowest thousandth: means."""
+
+    def draw(axes: Axes) -> None:
+        rows = _of(table, load["name"])
+        rows = rows.filter(pc.and_(pc.is_valid(rows["done_ns"]), pc.is_valid(rows["first_byte_ns"])))
+        bands = parts_by_band(rows)
+        names = [f"{low * 100:g} to {high * 100:g}%" for low, high in BANDS]
+        for row, mean in enumerate(bands):
+            left = 0.0
+            for place, part in enumerate(mean / 1e6):
+                axes.barh(row, part, left=left, color=COLOURS[place], label=PARTS[place][0] if row == 0 else None)
+                left += part
+            axes.annotate(f" {format_ns(round(mean.sum()))}", (left, row), verticalalignment="center")
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel("ms, mean of the requests between these percentiles")
+        _legend(axes)
+
+    return _svg(f"parts-{load['name']}", 2.4, draw)
+
+
+def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
+    """The latency of a load by the pod that was chosen: median, 90th and 99th percentile; the busiest pods only."""
+
+    def draw(axes: Axes) -> None:
+        rows = _of(table, load["name"])
+        pods = rows["pod"].combine_chunks()
+        index = pc.fill_null(pods.indices, -1).to_numpy()
+        names, place = np.unique(index, return_inverse=True)
+        counts = np.bincount(place)
+        busiest = np.argsort(-counts, kind="stable")[:PODS_AT_MOST]
+        latency = latencies_ns(rows)
+        p50, p90, p99 = (by_group(latency, place, len(names), share) / 1e6 for share in (0.5, 0.9, 0.99))
+        texts = [pods.dictionary[int(name)].as_py() if name >= 0 else "(unknown)" for name in names]
+        for row, pod in enumerate(busiest):
+            axes.plot([p50[pod], p99[pod]], [row, row], color="#999999", linewidth=1.2)
+        places = np.arange(len(busiest))
+        for values, colour, label in ((p50, COLOURS[0], "p50"), (p90, COLOURS[4], "p90"), (p99, COLOURS[1], "p99")):
+            axes.plot(values[busiest], places, "o", color=colour, markersize=5, label=label)
+        axes.set_yticks(places, [f"{texts[pod]}  ({counts[pod]:,})" for pod in busiest])
+        axes.set_ylim(len(busiest) - 0.5, -0.5)
+        _latency_axis(axes.set_xscale, axes.xaxis, axes.set_xlabel)
+        _legend(axes)
+
+    return _svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
+
+
+def latencies_ns(rows: pa.Table) -> np.ndarray:
+    """float64: from when each request was due to its whole answer, infinite where there is none."""
+    answered = np.asarray(pc.is_valid(rows["done_ns"]))
+    done = pc.fill_null(rows["done_ns"], 0).to_numpy()
+    return np.where(answered, done - rows["intended_ns"].to_numpy(), np.inf)
+
+
+def by_group(values: np.ndarray, group: np.ndarray, groups: int, share: float) -> np.ndarray:
+    """Nearest-rank percentile of each group, nan where there is none or it is infinite; ``group`` int64 from 0."""
+    ordered = values[np.lexsort((values, group))]
+    counts = np.bincount(group, minlength=groups)
+    first = np.cumsum(counts) - counts
+    rank = np.maximum(np.ceil(share * counts * (1 - 1e-12)).astype(np.int64) - 1, 0)
+    there = counts > 0
+    found = np.full(groups, np.nan)
+    found[there] = ordered[(first + rank)[there]]
+    found[~np.isfinite(found)] = np.nan
+    return found
+
+
+def parts_by_band(rows: pa.Table) -> np.ndarray:
+    """float64[BANDS, PARTS]: the mean ns that answered requests of each band of latency spent on each part."""
+    parts = np.stack([(rows[end].to_numpy() - rows[begin].to_numpy()) for _, begin, end in PARTS], axis=1)
+    parts = parts[np.argsort(parts.sum(axis=1), kind="stable")].astype(float)
+    edges = [(round(low * len(parts)), round(high * len(parts))) for low, high in BANDS]
+    return np.stack([parts[low:high].mean(axis=0) if high > low else np.zeros(len(PARTS)) for low, high in edges])
+
+
+def _of(table: pa.Table, load: str) -> pa.Table:
+    return table.filter(pc.equal(table["load"], load))
+
+
+def _colours(loads: Loads) -> list[str]:
+    return [COLOURS[place % len(COLOURS)] for place in range(len(loads))]
+
+
+def _latency_axis(scale: Callable[..., Any], axis: Any, label: Callable[..., Any]) -> None:
+    scale("log")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    label("ms")
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _svg(name: str, height_in: float, draw: Callable[[Axes], None]) -> str:
+    """The figure as an ``<svg>`` element; ``name`` keeps the ids in it apart from those of the page's others."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        draw(figure.add_subplot())
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    text = written.getvalue()
+    return text[text.index("<svg") :]
