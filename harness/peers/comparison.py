@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -62,12 +63,16 @@ def compare(paths: Sequence[str], only: Sequence[str], effort: Effort, out: Path
         "started": started.isoformat(timespec="milliseconds"),
         **_facts(scene, subjects, skipped, effort, objects),
     }
-    with claimed(plan), _terminable():
+    with claimed(plan), terminable():
         rows, interrupted = _measured(subjects, scene, effort, console)
     if not rows:
         raise KeyboardInterrupt
     table = tabulate(rows, {**facts, "interrupted": str(interrupted).lower()})
-    folder = out / FOLDER / facts["run"]
+    return keep(table, out / FOLDER / facts["run"])
+
+
+def keep(table: pa.Table, folder: Path) -> Compared:
+    """Writes rows, summary and table into a folder that is not there yet."""
     folder.mkdir(parents=True)
     records.write(table, folder / FILE)
     summary = summarise(table)
@@ -116,7 +121,7 @@ def _measured(subjects: Sequence[Peer], scene: Scene, effort: Effort, console: C
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
-    with _shown(total, effort.rounds, console) as show:
+    with shown(total, effort.rounds, console) as show:
         try:
             for row in rounds.measure(subjects, scene, effort, say):
                 rows.append(row)
@@ -127,7 +132,7 @@ def _measured(subjects: Sequence[Peer], scene: Scene, effort: Effort, console: C
 
 
 @contextmanager
-def _shown(total: int, of_rounds: int, console: Console) -> Iterator[Any]:
+def shown(total: int, of_rounds: int, console: Console) -> Iterator[Any]:
     """Something to call with each row: a bar on a terminal, lines in a log."""
 
     def text(row: Row) -> str:
@@ -144,7 +149,7 @@ def _shown(total: int, of_rounds: int, console: Console) -> Iterator[Any]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends it as Ctrl-C does, through every way out."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

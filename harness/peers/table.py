@@ -7,30 +7,46 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.peers.summary import BASELINE, GOALS, OURS, RIVAL
+from harness.peers.summary import BASELINE, CONTESTS, Contest
 from harness.units import format_ns
 
-COLUMNS = ("rate", "lowest to highest", "× direct", "CPU, an answer", "core busy", "p50", "p99")
 BESIDE = ("rate", "answers for the same CPU", "short of the goal")
+WIDTH = 7  # columns of numbers
 GENERATED = "<!-- Written by `plane bench peers --write`; changes here are lost. -->\n"
 
 
 def tables(summary: Mapping[str, Any]) -> RenderableType:
     """The whole of it for a terminal."""
-    parts: list[RenderableType] = [_rich(_title(summary), ("workload", "subject"), COLUMNS, _cells(summary))]
+    parts: list[RenderableType] = [_rich(_title(summary), ("workload", "subject"), _columns(summary), _cells(summary))]
     if summary["beside"]:
-        parts += ["", _rich(f"{OURS} beside {RIVAL}", ("workload",), BESIDE, _beside(summary))]
+        parts += ["", _rich(" beside ".join(_rivals(summary)), ("workload",), BESIDE, _beside(summary))]
     parts += ["", *(Text(line) for line in notes(summary))]
     return Group(*parts)
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The same as a file of the docs."""
-    parts = [GENERATED, f"{_title(summary)}.\n", _lines(("workload", "subject"), COLUMNS, _cells(summary))]
+    parts = [GENERATED, f"{_title(summary)}.\n", _lines(("workload", "subject"), _columns(summary), _cells(summary))]
     if summary["beside"]:
-        parts += [f"`{OURS}` beside `{RIVAL}`:\n", _lines(("workload",), BESIDE, _beside(summary))]
+        parts += [
+            "{} beside {}:\n".format(*(f"`{name}`" for name in _rivals(summary))),
+            _lines(("workload",), BESIDE, _beside(summary)),
+        ]
     parts.append("".join(f"- {line}\n" for line in notes(summary)))
     return "\n".join(parts)
+
+
+def _contest(summary: Mapping[str, Any]) -> Contest:
+    return CONTESTS[summary["kind"]]
+
+
+def _rivals(summary: Mapping[str, Any]) -> tuple[str, str]:
+    return _contest(summary).ours, _contest(summary).rival
+
+
+def _columns(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    share = f"× {_contest(summary).baseline}"
+    return ("rate", "lowest to highest", share, "CPU, an answer", "core busy", "p50", "p99")
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
@@ -43,6 +59,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         f"subject on core {placement['subject']}; client and backends share core {placement['others']}{shared}",
         f"{summary['cpu']}, Linux {summary['kernel']}",
     ]
+    lines += [f"client: {summary['client']}"] if summary["client"] else []
     lines += [f"{name} was skipped: {reason}" for name, reason in summary["skipped"].items()]
     lines += [f"{name}: {reason}" for name, reason in summary["refused"].items()]
     if any("(core)" in cell for cells in _cells(summary) for cell in cells):
@@ -74,7 +91,7 @@ def _cells(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _numbers(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["errors"]:
         wrong = "; ".join(f"{text} ({count} ×)" if count > 1 else text for text, count in row["errors"].items())
-        return (f"error: {wrong}", *[""] * (len(COLUMNS) - 1))
+        return (f"error: {wrong}", *[""] * (WIDTH - 1))
     spread = " to ".join(rate_text(row["unit"], row["rate"][name]) for name in ("lowest", "highest"))
     return (
         rate_text(row["unit"], row["rate"]["median"]),
@@ -97,7 +114,7 @@ def _beside(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for row in summary["beside"]:
         short = [f"{name} by {by:.0%}" for name, by in row["short"].items() if by > 0]
-        goals = f"met (rate {GOALS['rate']:g} ×, CPU {GOALS['cpu']:g} ×)"
+        goals = "met (rate {rate:g} ×, CPU {cpu:g} ×)".format(**_contest(summary).goals)
         rows.append((row["workload"], f"{row['rate']:.2f} ×", f"{row['cpu']:.2f} ×", ", ".join(short) or goals))
     return rows
 
