@@ -9,29 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEVER = -1
-
-# What became of a request that was not answered in full; 0 is none of these. Texts are documented in docs/records.md.
-CONNECT_REFUSED = 1
-CONNECT_FAILED = 2
-RESET = 3
-EOF = 4
-TIMEOUT = 5
-PROTOCOL = 6
-NO_LOCAL_PORT = 7
-NO_DESCRIPTOR = 8
-INTERRUPTED = 9
-ERRORS = (
-    "",
-    "connect_refused",
-    "connect_failed",
-    "reset",
-    "eof",
-    "timeout",
-    "protocol",
-    "no_local_port",
-    "no_descriptor",
-    "interrupted",
+from kernels.layout_load import (  # noqa: F401  # the codes of errors are one list, which compiled code writes too
+    CONNECT_FAILED,
+    CONNECT_REFUSED,
+    EOF,
+    ERRORS,
+    INTERRUPTED,
+    NEVER,
+    NO_DESCRIPTOR,
+    NO_LOCAL_PORT,
+    PROTOCOL,
+    RESET,
+    TIMEOUT,
 )
 
 # A request that was answered in full is an error, too, where its HTTP status is this or more.
