@@ -1,7 +1,7 @@
-"""The heads of HTTP/1.1 messages, as far as one who measures has to read them: where they end, and what body follows.
+"""The heads of HTTP/1.1 messages, as far as one who measures has to read them: where they end, what body follows.
 
-Law: bytes in, numbers out; no socket, no copy. Each index stands between ``start`` and ``end``. A head that is not whole
-yet is 0, one that is none BROKEN. Names of fields are read in any case (RFC 9110 5.1), lines end in CRLF.
+Law: bytes in, numbers out; no socket, no copy. Each index stands between ``start`` and ``end``. A head that is not
+whole yet is 0, one that is none BROKEN. Names of fields are read in any case (RFC 9110 5.1), lines end in CRLF.
 """
 
 import numpy as np
@@ -174,7 +174,7 @@ def ends_as(data, first, last, text):
 @kernel
 def has_word(data, first, last, word):
     """Whether a value has that word somewhere; those looked for are parts of no other that is in use."""
+    found = False
     for at in range(first, last - word.size + 1):
-        if begins_as(data, at, last, word):
-            return True
-    return False
+        found |= begins_as(data, at, last, word)
+    return found

@@ -410,7 +410,7 @@ def _put_unsent(load, error):
 @kernel
 def _heard(load, row, events):
     """What an event means to its client: its next step."""
-    loop, client = load.loop[0], load.clients[row]
+    client = load.clients[row]
     client.over = (events & OVER) != 0
     if client.state == CONNECTING:
         if events & (syscalls.EPOLLERR | syscalls.EPOLLHUP):
@@ -687,7 +687,7 @@ def _ended(load, row, error):
     """The request is over, or is sent once more; the client goes on with the next."""
     loop, client = load.loop[0], load.clients[row]
     asked = client.row
-    lost = error == EOF or error == RESET
+    lost = error in (EOF, RESET)
     again = lost and client.state == ASKING and asked.reused and asked.bytes_in == 0 and asked.attempts == 1
     if again and load.requests[client.answers].idempotent:
         _hang_up(load, row)

@@ -1,11 +1,12 @@
-"""The responder for HTTP/1.1: a server that costs next to nothing, so that what asks it, or stands in front, is measured.
+"""The responder for HTTP/1.1: it costs next to nothing, so that what asks it or stands before it is measured.
 
 One thread drives it in bounded *breaths*, with the GIL released. Each request gets the answer of the counter where its
 connection came in, of a fixed length; a HEAD gets the head of it. Requests have no body or one of a length that they
 announce, over HTTP/1.1 or 1.0, with or without keep-alive.
 
 Law: a client has one request under way. What is no such request, chunked ones and more than one at a time among it,
-ends its connection by reset and is counted, as is a connection that there is no row for. Nothing here allocates, blocks beyond ``until_ns`` or raises.
+ends its connection by reset and is counted, as is a connection that there is no row for. Nothing here allocates, blocks
+beyond ``until_ns`` or raises.
 """
 
 import select
