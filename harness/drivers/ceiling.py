@@ -50,7 +50,9 @@ def measure(connections: int, seconds: float, rounds: int) -> None:
         raise click.ClickException("two cores are needed, one for who asks and one for who answers; there is one")
     compiled.prepare()
     os.sched_setaffinity(0, {cores[0]})
-    turns: dict[str, list[Turn]] = {"compiled": []} | ({"wrk": []} if shutil.which("wrk") else {})
+    turns: dict[str, list[Turn]] = {"compiled": []}
+    if shutil.which("wrk"):
+        turns["wrk"] = []
     for number in range(rounds):
         for name in list(turns) if number % 2 else list(reversed(turns)):
             with responding(cores[1]) as port:
@@ -68,10 +70,10 @@ def measure(connections: int, seconds: float, rounds: int) -> None:
 
 
 @contextlib.contextmanager
-def responding(core: int) -> Iterator[int]:
-    """A responder in a process of its own on that core, on 127.0.0.1; yields its port."""
+def responding(core: int | None) -> Iterator[int]:
+    """A responder in a process of its own, on that core if one is named, on 127.0.0.1; yields its port."""
     command = [sys.executable, "-c", "from harness.drivers import ceiling; ceiling.respond()"]
-    pinned = ["taskset", "-c", str(core), *command]
+    pinned = command if core is None else ["taskset", "-c", str(core), *command]
     with subprocess.Popen(pinned, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdin

@@ -254,7 +254,7 @@ def _connections(dials: Sequence[np.ndarray], number: int) -> dict[str, np.ndarr
     """The same of connections, by their numbers; one that was still being dialled at the end has no address."""
     every = np.concatenate([np.zeros(0, DIAL), *dials])
     place = every["connection"]
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "began_ns": np.full(number, NEVER, np.int64),
         "client_ip": np.zeros(number, np.uint32),
         "client_port": np.zeros(number, np.uint16),
