@@ -9,29 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEVER = -1
-
-# What became of a request that was not answered in full; 0 is none of these. Texts are documented in docs/records.md.
-CONNECT_REFUSED = 1
-CONNECT_FAILED = 2
-RESET = 3
-EOF = 4
-TIMEOUT = 5
-PROTOCOL = 6
-NO_LOCAL_PORT = 7
-NO_DESCRIPTOR = 8
-INTERRUPTED = 9
-ERRORS = (
-    "",
-    "connect_refused",
-    "connect_failed",
-    "reset",
-    "eof",
-    "timeout",
-    "protocol",
-    "no_local_port",
-    "no_descriptor",
-    "interrupted",
+from kernels.layout_load import (  # noqa: F401  # the codes of errors are one list, which compiled code writes too
+    CONNECT_FAILED,
+    CONNECT_REFUSED,
+    EOF,
+    ERRORS,
+    INTERRUPTED,
+    NEVER,
+    NO_DESCRIPTOR,
+    NO_LOCAL_PORT,
+    PROTOCOL,
+    RESET,
+    TIMEOUT,
 )
 
 # A request that was answered in full is an error, too, where its HTTP status is this or more.
@@ -40,17 +29,45 @@ ERROR_STATUS = 400
 _ROWS_AT_FIRST = 1 << 14
 
 
+# A generator that is on a core so much of the time, or for which that share of the requests was late, is itself what a
+# measurement shows.
+BUSY_SHARE = 0.9
+LATE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Generator:
+    """How the generator itself fared.
+
+    driver     which one it was: ``asyncio`` or ``compiled``
+    late       requests that it gave to a connection more than 1 ms after they were due, although one was free
+    latest_ns  the most that one was
+    busy       share of the time that its thread ran or waited for a core; None: it was not measured, as what is above
+    """
+
+    driver: str = "asyncio"
+    late: int = 0
+    latest_ns: int = 0
+    busy: float | None = None
+
+    def limited(self, requests: int) -> bool:
+        """Whether a run of so many requests shows the generator's limits and not the subject's."""
+        return self.busy is not None and (self.busy >= BUSY_SHARE or self.late > LATE_SHARE * requests)
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The rows of one load, as equally long columns in the order in which the requests were scheduled.
 
     requests     intended_ns, sent_ns, first_byte_ns, done_ns, bytes_in: int64; status uint16 (0 never);
-                 error uint8 (index of ERRORS), attempts uint8, connection int32 (row of ``connections``, NEVER none)
+                 error uint8 (index of ERRORS), attempts uint8, connection int32 (row of ``connections``, NEVER none);
+                 start_ns, connected_ns, request_sent_ns int64 and reused uint8 (docs/records.md)
     connections  began_ns int64 (just before connect), client_ip uint32, client_port uint16 (0 never connected)
     """
 
     requests: dict[str, np.ndarray]
     connections: dict[str, np.ndarray]
+    generator: Generator = Generator()
 
 
 class Columns:
@@ -85,7 +102,10 @@ class Recorder:
         self._requests = Columns(
             {
                 "intended_ns": ("i8", NEVER),
+                "start_ns": ("i8", NEVER),
+                "connected_ns": ("i8", NEVER),
                 "sent_ns": ("i8", NEVER),
+                "request_sent_ns": ("i8", NEVER),
                 "first_byte_ns": ("i8", NEVER),
                 "done_ns": ("i8", NEVER),
                 "bytes_in": ("i8", 0),
@@ -93,6 +113,7 @@ class Recorder:
                 "status": ("u2", 0),
                 "error": ("u1", 0),
                 "attempts": ("u1", 0),
+                "reused": ("u1", 0),
             },
             rows=0 if due is None else len(due),
         )
@@ -139,6 +160,8 @@ class Recorder:
     def _take_views(self) -> None:
         view = self._requests.view
         self.intended = view("intended_ns")
+        self.start = view("start_ns")
+        self.connected_at = view("connected_ns")
         self.sent = view("sent_ns")
         self.first_byte = view("first_byte_ns")
         self.done = view("done_ns")
@@ -147,6 +170,7 @@ class Recorder:
         self.status = view("status")
         self.error = view("error")
         self.attempts = view("attempts")
+        self.reused = view("reused")
         self._began = self._connections.view("began_ns")
         self._client_ip = self._connections.view("client_ip")
         self._client_port = self._connections.view("client_port")

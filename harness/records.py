@@ -34,7 +34,10 @@ SCHEMA = pa.schema(
         _column("request_id", pa.uint64(), "1", "sent as X-Request-ID in 16 hex digits; unique in the run"),
         _column("load", _NAME, "1", "name of the load"),
         _column("intended_ns", pa.int64(), "ns", "when the request was due"),
+        _column("start_ns", pa.int64(), "ns", "when it had a connection, or one was dialled for it", nullable=True),
+        _column("connected_ns", pa.int64(), "ns", "when the connection dialled for it was there", nullable=True),
         _column("sent_ns", pa.int64(), "ns", "when it was last handed to the kernel; null: never", nullable=True),
+        _column("request_sent_ns", pa.int64(), "ns", "when the kernel had taken all of it", nullable=True),
         _column("first_byte_ns", pa.int64(), "ns", "when the first byte of the answer was read", nullable=True),
         _column("done_ns", pa.int64(), "ns", "when the answer was there in full; null: never", nullable=True),
         _column("status", pa.uint16(), "1", "HTTP status of the answer", nullable=True),
@@ -48,6 +51,7 @@ SCHEMA = pa.schema(
         _column("generation", pa.int64(), "1", "generation of the tables that chose the pod", nullable=True),
         _column("connection_id", pa.int32(), "1", "number of the connection within its load", nullable=True),
         _column("attempts", pa.uint8(), "1", "how often the request was sent"),
+        _column("reused", pa.uint8(), "1", "1: its connection had carried another request before"),
     ]
 )
 
@@ -143,8 +147,9 @@ def _batch(schema: pa.Schema, rows: LoadRows, epoch_ns: int, dictionaries: Mappi
         "generation": _unless(rows.route.generation, rows.route.generation < 0),
         "connection_id": _unless(requests["connection"], requests["connection"] == NEVER),
         "attempts": pa.array(requests["attempts"]),
+        "reused": pa.array(requests["reused"]),
     }
-    for name in ("intended_ns", "sent_ns", "first_byte_ns", "done_ns"):
+    for name in (name for name in schema.names if name.endswith("_ns")):
         columns[name] = _unless(requests[name] - epoch_ns, requests[name] == NEVER)
     for name in ("route", "service", "pod", "node"):
         columns[name] = _names(getattr(rows.route, name), dictionaries[name])

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from harness.recorder import Recorded
 from harness.records import LoadRows
 from harness.scenario import Load, Scenario, kind_of, read, text_of
 from harness.targets import Resolved, Surroundings
-from harness.units import NS_PER_S, format_rate
+from harness.units import NS_PER_S, format_ns, format_rate
 from harness.workload import id_key
 from plane import manifests, offline
 from plane.addresses import AddressPlan
@@ -202,13 +202,14 @@ async def _run(
         started = datetime.now(UTC)
         epoch_ns = time.monotonic_ns() + LEAD_NS
         measured = await _measure(scenario.spec.loads, actors, epoch_ns, stop, console)
+        _say_limits(scenario.spec.loads, measured, console)
         rows = await _joined(scenario, tasks, resolved, measured, cluster)
         facts = {
             "run": provenance.run_id(started),
             "started": started.isoformat(timespec="milliseconds"),
             "epoch_monotonic_ns": str(epoch_ns),
             "interrupted": str(stop.is_set()).lower(),
-            "loads": json.dumps([_described(*each) for each in zip(scenario.spec.loads, tasks, strict=True)]),
+            "loads": json.dumps([_described(*each) for each in zip(scenario.spec.loads, tasks, measured, strict=True)]),
             **provenance.of_machine(),
             **provenance.of_input(text, objects),
         }
@@ -329,7 +330,7 @@ def _task(scenario: Scenario, place: int, target: Resolved) -> Task:
     )
 
 
-def _described(load: Load, task: Task) -> dict[str, Any]:
+def _described(load: Load, task: Task, recorded: Recorded) -> dict[str, Any]:
     """What a load was, for whoever reads its rows without the scenario at hand."""
     if task.rate is None:
         arrivals = f"{task.connections} connection" + ("s" if task.connections > 1 else "")
@@ -348,7 +349,22 @@ def _described(load: Load, task: Task) -> dict[str, Any]:
         "path": task.workload.path,
         "address": f"{task.destination.ip}:{task.destination.port}",
         "source": task.destination.source_ip,
+        "generator": asdict(recorded.generator),
+        "generator_limited": recorded.generator.limited(len(recorded.requests["intended_ns"])),
     }
+
+
+def _say_limits(loads: Sequence[Load], measured: Sequence[Recorded], console: Console) -> None:
+    """A line for each load whose generator, and not the subject, is what was measured."""
+    for load, recorded in zip(loads, measured, strict=True):
+        generator, rows = recorded.generator, len(recorded.requests["intended_ns"])
+        if generator.limited(rows):
+            line = (
+                f"load {load.name} is generator-limited: its thread was busy {generator.busy:.0%} of the time, and "
+                f"{generator.late:,} of {rows:,} requests began more than 1 ms late, "
+                f"the latest by {format_ns(generator.latest_ns)}"
+            )
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def _surroundings(cluster: Cluster) -> Surroundings:

@@ -89,10 +89,12 @@ def _relay() -> None:
 
 
 def _measuring() -> None:
-    from kernels.net import loadgen, responder
+    from kernels.net import httpload, httpresponder, loadgen, responder
 
     loadgen.warm()
     responder.warm()
+    httpload.warm()
+    httpresponder.warm()
 
 
 PARTS: dict[str, Callable[[], None]] = {

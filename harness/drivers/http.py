@@ -146,7 +146,9 @@ class Client:
                 # The port is chosen at connect(2), so that one address has 28,000 ports to each destination.
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind((self._destination.source_ip, 0))
-            connection.number = self.record.connect(time.monotonic_ns())
+            connection.number = self.record.connect(now := time.monotonic_ns())
+            if self.record.start[connection.row] == recorder.NEVER:
+                self.record.start[connection.row] = now
             await self._loop.sock_connect(sock, self._address)
             ip, port = sock.getsockname()
             self.record.connected(connection.number, ip_to_int(ip), port)
@@ -219,7 +221,10 @@ class Connection(asyncio.Protocol):
         self.row = row
         record.connection[row] = self.number
         record.attempts[row] += 1
-        record.sent[row] = time.monotonic_ns()
+        record.reused[row] = self._reused
+        record.sent[row] = now = time.monotonic_ns()
+        if record.start[row] == recorder.NEVER:
+            record.start[row] = now
         self._transport.write(client.head + b"%016x" % (client.id_key ^ row) + client.tail)
 
     def abandon(self, error: int) -> None:
@@ -242,6 +247,7 @@ class Connection(asyncio.Protocol):
         if self.row < 0:  # abandoned while it was connecting
             self._transport.abort()
         else:
+            self._record.connected_at[self.row] = time.monotonic_ns()
             self.send(self.row)
 
     def data_received(self, data: bytes) -> None:

@@ -8,24 +8,31 @@ import gc
 
 import uvloop
 
+from harness.drivers import compiled
+from harness.drivers.compiled import CompiledStream
 from harness.drivers.stream import Progress, Stream, Task
 from harness.recorder import Recorded
+from kernels.jit import INTERPRETED
 
 
 class LoadProcess:
-    """A load that waits for its start."""
+    """A load that waits for its start: compiled code runs it, asyncio where compiling is switched off."""
 
     def __init__(self, task: Task):
-        self._stream = Stream(task)
+        self._stream = Stream(task) if INTERPRETED else CompiledStream(task)
 
     def ready(self) -> None:
         """Returns once the process is there and has nothing else to do."""
+        if isinstance(self._stream, CompiledStream):
+            compiled.prepare()
         # What is there by now stays as long as the process: no collection during the run need look at it.
         gc.collect()
         gc.freeze()
 
     def run(self, epoch_ns: int) -> Recorded:
         """Runs the load in this thread; see ``Stream.run``."""
+        if isinstance(self._stream, CompiledStream):
+            return self._stream.run(epoch_ns)
         return uvloop.run(self._stream.run(epoch_ns))
 
     def progress(self) -> Progress:

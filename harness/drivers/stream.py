@@ -17,7 +17,7 @@ from harness.workload import Workload
 from plane.descriptors import allow_descriptors
 
 # Descriptors a process needs beside the connections of its load.
-_OTHER_DESCRIPTORS = 256
+OTHER_DESCRIPTORS = 256
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Stream:
         """
         task = self._task
         start_ns = epoch_ns + task.start_ns
-        allow_descriptors(task.connections + _OTHER_DESCRIPTORS)
+        allow_descriptors(task.connections + OTHER_DESCRIPTORS)
         due = start_ns + arrivals.constant(task.rate, task.duration_ns) if task.rate else None
         record = Recorder(due)
         self._under_way = 0

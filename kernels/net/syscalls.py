@@ -25,7 +25,7 @@ from kernels.jit import kernel
 EAGAIN, EINTR, EINPROGRESS = errno.EAGAIN, errno.EINTR, errno.EINPROGRESS
 EMFILE, ENFILE, ENOBUFS, ENOMEM = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 EBADF, EINVAL, ENOSYS = errno.EBADF, errno.EINVAL, errno.ENOSYS
-EADDRNOTAVAIL = errno.EADDRNOTAVAIL
+EADDRNOTAVAIL, EADDRINUSE = errno.EADDRNOTAVAIL, errno.EADDRINUSE
 ECONNREFUSED, ECONNABORTED, ECONNRESET = errno.ECONNREFUSED, errno.ECONNABORTED, errno.ECONNRESET
 
 EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
@@ -48,6 +48,7 @@ F_SETPIPE_SZ = fcntl.F_SETPIPE_SZ
 SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 EPOLL_CTL_ADD = 1
 CLOCK_MONOTONIC = 1
+SYS_EPOLL_PWAIT2 = 441
 
 SOCKADDR = np.dtype([("family", "u2"), ("port", "u2"), ("ip", "u4"), ("zero", "u8")])
 SOCKADDR_BYTES = 16
@@ -210,6 +211,8 @@ _shutdown = _libc("shutdown", _int(_int, _int))
 _close = _libc("close", _int(_int))
 _epoll_ctl = _libc("epoll_ctl", _int(_int, _int, _int, _address))
 _epoll_wait = _libc("epoll_wait", _int(_int, _address, _int, _int))
+# epoll_pwait2(2) by its number, which both machines share: libc has a name for it only since glibc 2.35.
+_syscall = _libc("syscall", _long(_long, _long, _address, _long, _address, _long, _long))
 
 
 @intrinsic
@@ -431,3 +434,12 @@ def watch(exchange, epoll, fd, events, key, serial):
 def wait(exchange, epoll, timeout_ms):
     """Wait for events for at most so long; they are left in ``exchange.events``."""
     return _answer(_epoll_wait(epoll, exchange.events.ctypes.data, EVENTS, timeout_ms))
+
+
+@kernel
+def wait_ns(exchange, epoll, timeout_ns):
+    """The same by nanoseconds; ``-ENOSYS`` where the kernel is older than Linux 5.11."""
+    exchange.time[0] = timeout_ns // 1_000_000_000
+    exchange.time[1] = timeout_ns % 1_000_000_000
+    events, timeout = exchange.events.ctypes.data, exchange.time.ctypes.data
+    return _answer(_syscall(SYS_EPOLL_PWAIT2, epoll, events, EVENTS, timeout, 0, 0))

@@ -8,12 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.drivers.compiled import CompiledStream
 from harness.drivers.http import Destination
 from harness.drivers.stream import Progress, Stream, Task
 from harness.recorder import ERRORS, NEVER, Recorded
 from harness.workload import Workload, request_ids
 from plane.addresses import AddressPlan, ip_to_int
 from tests.harness.subjects import MS, OK, S, answering, closed_loop, head, in_turn, open_loop, serving
+
+
+class Threaded(CompiledStream):
+    """The compiled driver on a thread, so that the test's servers answer meanwhile."""
+
+    async def run(self, epoch_ns: int) -> Recorded:  # type: ignore[override]
+        return await asyncio.to_thread(super().run, epoch_ns)
+
+
+@pytest.fixture(autouse=True, params=["asyncio", pytest.param("compiled", marks=pytest.mark.syscalls)])
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test holds both drivers to the same."""
+    if request.param == "compiled":
+        monkeypatch.setattr(request.module, "Stream", Threaded)
 
 
 async def run(task: Task) -> Recorded:

@@ -1,0 +1,771 @@
+"""The load generator for HTTP/1.1: requests in a closed or an open loop, and a row for what became of each.
+
+One thread drives it in bounded *breaths*, with the GIL released. What is due is given to an idle client, else to one
+that connects for it; it waits while there is neither, and its row says so.
+
+    UNCONNECTED ── due ─► CONNECTING ─► ASKING ── whole answer ─► the next that is due, or IDLE, or UNCONNECTED
+         ▲                    └────────────┴── anything else ─► an error, then UNCONNECTED
+         └─ the other side closes ── IDLE
+
+Law: what is due ends exactly once, as one row, answered or with an error, at the latest when its timeout is over, which
+counts from when it was *due*. Nothing is pipelined. An idempotent request on a kept connection that turns out closed
+before any byte of an answer is sent once more (RFC 9112 9.3.1). A breath ends where there is no room for rows, so none
+is lost. Nothing here allocates, blocks beyond ``until_ns`` or raises.
+
+All work is steps of one client at a time (``_carry``), so that each is compiled once.
+"""
+
+import select
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.jit import kernel
+from kernels.layout import ADDRESS
+from kernels.layout_load import (
+    ANSWER,
+    ASKING,
+    CHUNKED,
+    CLIENT,
+    CONNECT_FAILED,
+    CONNECT_REFUSED,
+    CONNECTING,
+    DATA,
+    DATA_CR,
+    DATA_LF,
+    DIAL,
+    EOF,
+    EXTENSION,
+    HEAD,
+    IDLE,
+    INTERRUPTED,
+    LAST_LF,
+    LOOP,
+    NEVER,
+    NO_DESCRIPTOR,
+    NO_LOCAL_PORT,
+    PROTOCOL,
+    REQUEST,
+    RESET,
+    ROW,
+    SIZE,
+    SIZE_LF,
+    SIZED,
+    TIMEOUT,
+    TO_END,
+    TRAILER,
+    TRAILER_LINE,
+    UNCONNECTED,
+    WHOLE,
+    Load,
+)
+from kernels.net import heads, syscalls
+
+BUFFER_BYTES = 1 << 18
+ROWS = 1 << 15
+ROOM = 4  # rows and dials that one client's steps may fill
+DIALLED_AT_ONCE = 128  # connects under way: fewer than any listener's queue has room for
+SWEEP_NS = 20_000_000
+LATE_NS = 1_000_000
+PAUSE_NS = 100_000_000  # of a closed loop's turn after a request without an answer: an outage is not amplified
+FAR_NS = 1 << 62
+ERROR_STATUS = 400
+ID_DIGITS = 16
+MOST_CHUNK_DIGITS = 15
+
+WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
+OVER = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
+
+# Steps of a client; those above 0 are errors of its request, which ends with them.
+ANSWERED, WAIT, DIALLING, SENDING, READING = 0, -1, -2, -3, -4
+NOBODY = -1
+
+
+class Asked(NamedTuple):
+    """One of the requests of a load.
+
+    content     all its bytes
+    id_at       where in them the 16 hex digits of the request's id are put; negative: nowhere
+    weight      how often it is sent, beside the others
+    bodiless    its method is HEAD
+    idempotent  it may be sent a second time
+    """
+
+    content: bytes
+    id_at: int = -1
+    weight: int = 1
+    bodiless: bool = False
+    idempotent: bool = True
+
+
+def create(
+    targets: Sequence[tuple[int, int]],
+    requests: Sequence[Asked],
+    clients: int,
+    *,
+    due: np.ndarray | None = None,
+    start_ns: int = 0,
+    end_ns: int = FAR_NS,
+    timeout_ns: int = FAR_NS,
+    sources: Sequence[int] = (),
+    kept: bool = True,
+    id_key: int = 0,
+) -> Load:
+    """A load that has not begun; its owner sets ``loop[0]["epoll"]`` before the first breath.
+
+    targets   (address, port) as integers in host order, for clients in turn
+    due       int64[n], ascending: an open loop of these times; None: a closed loop from ``start_ns`` to ``end_ns``
+    sources   addresses that clients connect from, in turn; empty: as the system has it
+    kept      connections are used again as far as answers allow it
+
+    Raises ValueError where there is nobody to ask, nothing to ask for, or no room for an id.
+    """
+    if not targets or not requests or clients < 1:
+        raise ValueError("a load needs at least one target, one request and one client")
+    for asked in requests:
+        if asked.weight < 1 or asked.id_at > len(asked.content) - ID_DIGITS:
+            raise ValueError("a request needs a weight of at least 1, and 16 bytes where its id is put")
+    loop = np.zeros(1, LOOP)
+    for name, value in {
+        "end_ns": end_ns,
+        "timeout_ns": timeout_ns,
+        "free_ns": NEVER,
+        "id_key": id_key,
+        "epoll": -1,
+        "unconnected": clients,
+        "waiting": 0 if due is not None else clients,
+        "open": due is not None,
+        "kept": kept,
+    }.items():
+        loop[0][name] = value
+    rows = np.zeros(clients, CLIENT)
+    rows["fd"] = -1
+    sizes = [len(asked.content) for asked in requests]
+    table = np.zeros(len(requests), REQUEST)
+    table["start"], table["size"] = np.cumsum([0, *sizes[:-1]]), sizes
+    table["share"] = np.cumsum([asked.weight for asked in requests])
+    for name in ("id_at", "bodiless", "idempotent"):
+        table[name] = [getattr(asked, name) for asked in requests]
+    return Load(
+        loop=loop,
+        clients=rows,
+        idle=np.zeros(clients, np.uint32),
+        unconnected=np.arange(clients - 1, -1, -1, dtype=np.uint32),
+        due=np.zeros(0, np.int64) if due is None else np.array(due, np.int64),
+        turns=np.full(clients, start_ns, np.int64),
+        targets=np.array([(ip, port, 0) for ip, port in targets], ADDRESS),
+        sources=np.array(list(sources) or [0], np.uint32),
+        requests=table,
+        bytes=np.frombuffer(b"".join(asked.content for asked in requests), np.uint8).copy(),
+        answer=np.zeros(1, ANSWER),
+        buffer=np.empty(heads.HEAD_BYTES + BUFFER_BYTES, np.uint8),
+        heads=np.empty((clients, heads.HEAD_BYTES), np.uint8),
+        rows=np.zeros(ROWS, ROW),
+        dials=np.zeros(ROWS, DIAL),
+        exchange=syscalls.create_exchange(),
+    )
+
+
+def is_over(load: Load) -> bool:
+    """Whether everything that was due has ended, and nothing more will be due."""
+    loop = load.loop[0]
+    if loop["active"]:
+        return False
+    if loop["stopping"] or not loop["open"]:
+        return bool(loop["stopping"] or loop["now_ns"] >= loop["end_ns"])
+    return int(loop["next"]) >= len(load.due)
+
+
+@kernel
+def breath(load, until_ns):
+    """Ask until the clock shows ``until_ns``, until all is over, or until there is too little room for rows.
+
+    Returns 0, or ``-errno`` where the epoll set is broken.
+    """
+    loop = load.loop[0]
+    loop.now_ns = syscalls.monotonic_ns(load.exchange)
+    while loop.now_ns < until_ns and load.rows.size - loop.rows >= ROOM and load.dials.size - loop.dials >= ROOM:
+        row, step = _pick(load)
+        if row != NOBODY:
+            _carry(load, row, step)
+        elif step != WAIT:
+            _put_unsent(load, step)
+        elif loop.active == 0 and (loop.stopping or _is_all_sent(load)):
+            return np.int64(0)
+        else:
+            loop.event = 0
+            loop.events = 0
+            count = _wait(load, min(until_ns, _next_ns(load)) - loop.now_ns)
+            if count < 0 and count != -syscalls.EINTR:
+                return count
+            loop.events = max(0, count)
+            loop.now_ns = syscalls.monotonic_ns(load.exchange)
+    return np.int64(0)
+
+
+@kernel
+def end_all(load):
+    """Close every connection there is."""
+    for row in range(load.clients.size):
+        if load.clients[row].fd >= 0:
+            syscalls.close(load.clients[row].fd)
+            load.clients[row].fd = -1
+
+
+@kernel
+def _is_all_sent(load):
+    loop = load.loop[0]
+    return loop.next >= load.due.size if loop.open else loop.now_ns >= loop.end_ns
+
+
+@kernel
+def _wait(load, timeout_ns):
+    """Wait for events. An old kernel waits by whole milliseconds, and the rest of one is spent on asking again."""
+    loop = load.loop[0]
+    if loop.coarse == 0:
+        count = syscalls.wait_ns(load.exchange, loop.epoll, max(0, timeout_ns))
+        if count != -syscalls.ENOSYS:
+            return count
+        loop.coarse = 1
+    return syscalls.wait(load.exchange, loop.epoll, max(0, timeout_ns) // 1_000_000)
+
+
+@kernel
+def _due_ns(load):
+    """When the next request is due, FAR_NS where none is."""
+    loop = load.loop[0]
+    if loop.stopping:
+        return np.int64(FAR_NS)
+    if loop.open:
+        return load.due[loop.next] if loop.next < load.due.size else np.int64(FAR_NS)
+    if loop.waiting == 0 or load.turns[loop.turn] >= loop.end_ns:
+        return np.int64(FAR_NS)
+    return load.turns[loop.turn]
+
+
+@kernel
+def _has_client(loop):
+    return loop.idle > 0 or (loop.unconnected > 0 and loop.dialling < DIALLED_AT_ONCE)
+
+
+@kernel
+def _next_ns(load):
+    """When there is something to do even if nothing happens."""
+    loop = load.loop[0]
+    due_ns = _due_ns(load)
+    next_ns = np.int64(FAR_NS) if loop.open else loop.end_ns
+    if loop.active > 0 or due_ns <= loop.now_ns:
+        next_ns = min(next_ns, loop.sweep_ns)
+    return min(next_ns, due_ns) if due_ns > loop.now_ns or _has_client(loop) else next_ns
+
+
+@kernel
+def _pick(load):
+    """What to do next: a client and its step. NOBODY with an error: what waits for a client ends with that.
+
+    What is due comes first, so that answers, however many, do not make it late.
+    """
+    loop = load.loop[0]
+    if loop.now_ns >= loop.sweep_ns or loop.swept > 0:
+        row, step = _sweep(load)
+        if row != NOBODY or step != WAIT:
+            return row, step
+    due_ns = _due_ns(load)
+    if due_ns <= loop.now_ns:
+        if _has_client(loop):
+            return _give(load, due_ns)
+        loop.full = 1
+    while loop.event < loop.events:
+        event = load.exchange.events[loop.event]
+        loop.event += 1
+        row = np.int64(event.key)
+        if row < load.clients.size and load.clients[row].serial == event.serial:
+            return row, _heard(load, row, np.int64(event.events))
+    return np.int64(NOBODY), np.int64(WAIT)
+
+
+@kernel
+def _give(load, due_ns):
+    """Give what is due to a client. Returns it and its first step."""
+    loop = load.loop[0]
+    if loop.full:
+        loop.full = 0
+        loop.free_ns = loop.now_ns
+    late_ns = loop.now_ns - max(due_ns, loop.free_ns)
+    loop.late += late_ns > LATE_NS
+    loop.latest_ns = max(loop.latest_ns, late_ns)
+    if loop.idle > 0:
+        loop.idle -= 1
+        row = np.int64(load.idle[loop.idle])
+        step = np.int64(SENDING)
+    else:
+        loop.unconnected -= 1
+        row = np.int64(load.unconnected[loop.unconnected])
+        step = np.int64(DIALLING)
+    _take(load, row)
+    return row, step
+
+
+@kernel
+def _take(load, row):
+    """The client has the next request that is due."""
+    loop, client = load.loop[0], load.clients[row]
+    asked = client.row
+    asked.intended_ns = loop.now_ns
+    if loop.open:
+        asked.intended_ns = load.due[loop.next]
+    else:
+        loop.waiting -= 1
+        loop.turn = (loop.turn + 1) % load.turns.size
+    asked.number = loop.next
+    loop.next += 1
+    asked.start_ns = loop.now_ns
+    asked.connected_ns = NEVER
+    asked.attempts = 0
+    asked.bytes_out = 0
+    asked.connection = NEVER
+    asked.reused = 0
+    client.answers = _answers_of(load, asked.number)
+    client.busy = 1
+    loop.active += 1
+    _begin(client)
+
+
+@kernel
+def _begin(client):
+    """Nothing of its request is sent, nothing of the answer there."""
+    asked = client.row
+    asked.sent_ns = NEVER
+    asked.request_sent_ns = NEVER
+    asked.first_byte_ns = NEVER
+    asked.done_ns = NEVER
+    asked.bytes_in = 0
+    asked.status = 0
+    asked.error = 0
+    client.sent = 0
+    client.held = 0
+    client.part = HEAD
+    client.state = ASKING
+
+
+@kernel
+def _answers_of(load, number):
+    """Which of the requests a row is: by weight, and by its number alone."""
+    if load.requests.size == 1:
+        return np.int64(0)
+    mixed = np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    drawn = np.int64((mixed >> np.uint64(33)) % np.uint64(load.requests[load.requests.size - 1].share))
+    which = np.int64(0)
+    while load.requests[which].share <= drawn:
+        which += 1
+    return which
+
+
+@kernel
+def _sweep(load):
+    """The next client whose request is overdue, and else what waits for a client and is."""
+    loop = load.loop[0]
+    before_ns = loop.now_ns - loop.timeout_ns
+    error = np.int64(INTERRUPTED) if loop.stopping else np.int64(TIMEOUT)
+    while loop.swept < load.clients.size:
+        row = np.int64(loop.swept)
+        loop.swept += 1
+        if load.clients[row].busy and (loop.stopping or load.clients[row].row.intended_ns <= before_ns):
+            return row, error
+    if loop.open and loop.next < load.due.size and load.due[loop.next] <= (loop.now_ns if loop.stopping else before_ns):
+        return np.int64(NOBODY), error
+    loop.swept = 0
+    loop.sweep_ns = loop.now_ns + SWEEP_NS
+    return np.int64(NOBODY), np.int64(WAIT)
+
+
+@kernel
+def _put_unsent(load, error):
+    """A row for the next request that is due: it ends before a client had it."""
+    loop = load.loop[0]
+    row = load.rows[loop.rows]
+    loop.rows += 1
+    row.number = loop.next
+    row.intended_ns = load.due[loop.next]
+    row.start_ns = NEVER
+    row.connected_ns = NEVER
+    row.sent_ns = NEVER
+    row.request_sent_ns = NEVER
+    row.first_byte_ns = NEVER
+    row.done_ns = NEVER
+    row.bytes_in = 0
+    row.bytes_out = 0
+    row.connection = NEVER
+    row.status = 0
+    row.error = error
+    row.attempts = 0
+    row.reused = 0
+    loop.next += 1
+    loop.done += 1
+    loop.bad += 1
+
+
+@kernel
+def _heard(load, row, events):
+    """What an event means to its client: its next step."""
+    client = load.clients[row]
+    client.over = (events & OVER) != 0
+    if client.state == CONNECTING:
+        if events & (syscalls.EPOLLERR | syscalls.EPOLLHUP):
+            return _why(syscalls.receive(client.fd, load.buffer[:1]))
+        if events & syscalls.EPOLLOUT:
+            client.over = (events & (OVER | syscalls.EPOLLIN)) != 0  # who speaks unasked is heard, and not asked again
+            _connected(load, row)
+            return np.int64(SENDING)
+        return np.int64(WAIT)
+    if client.state == IDLE:
+        if events & (syscalls.EPOLLIN | OVER):  # closed, or bytes nobody asked for: no answer here could be trusted
+            _leave_idle(load, row)
+            _hang_up(load, row)
+        return np.int64(WAIT)
+    if client.state == ASKING and client.sent < load.requests[client.answers].size:
+        return np.int64(SENDING)
+    return np.int64(READING if client.state == ASKING else WAIT)
+
+
+@kernel
+def _why(answer):
+    """Why there is no connection."""
+    if answer == -syscalls.ECONNREFUSED:
+        return np.int64(CONNECT_REFUSED)
+    if answer == -syscalls.EADDRNOTAVAIL or answer == -syscalls.EADDRINUSE:
+        return np.int64(NO_LOCAL_PORT)
+    if answer == -syscalls.EMFILE or answer == -syscalls.ENFILE:
+        return np.int64(NO_DESCRIPTOR)
+    return np.int64(CONNECT_FAILED)
+
+
+@kernel
+def _carry(load, row, step):
+    """Take a client's steps until it waits for an event, or for something to do."""
+    while step != WAIT:
+        if step == DIALLING:
+            step = _dial(load, row)
+        elif step == SENDING:
+            step = _send(load, row)
+        elif step == READING:
+            step = _read(load, row)
+        else:
+            step = _ended(load, row, step)
+
+
+@kernel
+def _dial(load, row):
+    loop, client, exchange = load.loop[0], load.clients[row], load.exchange
+    client.state = CONNECTING
+    loop.dialling += 1
+    client.began_ns = loop.now_ns
+    client.connection = NEVER
+    client.used = 0
+    client.over = 0
+    client.fd = syscalls.stream_socket()
+    if client.fd < 0:
+        return _why(np.int64(client.fd))
+    syscalls.set_option(exchange, client.fd, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
+    source = load.sources[row % load.sources.size]
+    if source:
+        # The port is chosen at connect(2), so that one address has 28,000 ports to each destination.
+        syscalls.set_option(exchange, client.fd, syscalls.IPPROTO_IP, syscalls.IP_BIND_ADDRESS_NO_PORT, 1)
+        answer = syscalls.bind(exchange, client.fd, source, 0)
+        if answer < 0:
+            return _why(answer)
+    client.connection = loop.dialled
+    loop.dialled += 1
+    target = load.targets[row % load.targets.size]
+    answer = syscalls.connect(exchange, client.fd, target.ip, np.int64(target.port))
+    if answer < 0 and answer != -syscalls.EINPROGRESS:
+        return _why(answer)
+    answer = syscalls.watch(exchange, loop.epoll, client.fd, WATCHED, row, client.serial)
+    return np.int64(WAIT) if answer == 0 else _why(answer)
+
+
+@kernel
+def _connected(load, row):
+    loop, client = load.loop[0], load.clients[row]
+    loop.dialling -= 1
+    client.row.connected_ns = loop.now_ns
+    syscalls.own_address(load.exchange, client.fd)
+    address = load.exchange.address[0]
+    _put_dial(load, client, loop.now_ns, syscalls.swap32(address.ip), syscalls.swap16(address.port))
+    _begin(client)
+
+
+@kernel
+def _put_dial(load, client, connected_ns, ip, port):
+    dial = load.dials[load.loop[0].dials]
+    load.loop[0].dials += 1
+    dial.began_ns = client.began_ns
+    dial.connected_ns = connected_ns
+    dial.connection = client.connection
+    dial.ip = ip
+    dial.port = port
+
+
+@kernel
+def _send(load, row):
+    """Hand the request to the kernel, as far as it takes it."""
+    loop, client = load.loop[0], load.clients[row]
+    asked = load.requests[client.answers]
+    if client.sent == 0 and client.row.sent_ns == NEVER:
+        client.state = ASKING
+        client.row.sent_ns = loop.now_ns
+        client.row.connection = client.connection
+        client.row.reused = client.used > 0
+        client.row.attempts += 1
+        client.row.bytes_out += asked.size
+        client.used += 1
+    if asked.id_at >= 0:
+        _put_id(load, asked.start + asked.id_at, np.uint64(client.row.number) ^ loop.id_key)
+    first = asked.start + client.sent
+    sent = syscalls.transmit(client.fd, load.bytes[first : asked.start + asked.size])
+    if sent < 0:
+        return np.int64(READING if sent == -syscalls.EAGAIN else RESET)
+    client.sent += sent
+    loop.now_ns = syscalls.monotonic_ns(load.exchange)
+    if client.sent == asked.size:
+        client.row.request_sent_ns = loop.now_ns
+    return np.int64(READING if client.over else WAIT)
+
+
+@kernel
+def _put_id(load, at, number):
+    for i in range(ID_DIGITS):
+        digit = (number >> np.uint64(4 * (ID_DIGITS - 1 - i))) & np.uint64(15)
+        load.bytes[at + i] = np.uint8(digit + np.uint64(48 if digit < 10 else 87))
+
+
+@kernel
+def _read(load, row):
+    """Read what there is of the answer."""
+    loop, client = load.loop[0], load.clients[row]
+    while True:
+        held = np.int64(client.held)
+        for i in range(held):
+            load.buffer[i] = load.heads[row, i]
+        client.held = 0
+        room = load.buffer.size - held
+        got = syscalls.receive(client.fd, load.buffer[held:])
+        if got == -syscalls.EAGAIN:
+            _hold(load, row, 0, held)
+            return np.int64(WAIT)
+        if got <= 0:
+            return np.int64(ANSWERED if got == 0 and client.part == TO_END else EOF if got == 0 else RESET)
+        loop.now_ns = syscalls.monotonic_ns(load.exchange)
+        if client.row.bytes_in == 0:
+            client.row.first_byte_ns = loop.now_ns
+        client.row.bytes_in += got
+        step = _take_in(load, row, held + got)
+        if step != READING:
+            return step
+        if got < room and not client.over:
+            return np.int64(WAIT)
+
+
+@kernel
+def _hold(load, row, start, end):
+    """Put the beginning of a head aside until there is more of it."""
+    for i in range(end - start):
+        load.heads[row, i] = load.buffer[start + i]
+    load.clients[row].held = end - start
+
+
+@kernel
+def _take_in(load, row, end):
+    """Go through what was read: ``buffer[:end]``. Returns READING while the answer is not whole."""
+    client, answer = load.clients[row], load.answer[0]
+    start = np.int64(0)
+    while client.part == HEAD:
+        size = heads.scan(load.buffer, start, end, answer, load.requests[client.answers].bodiless)
+        if size == 0:
+            _hold(load, row, start, end)
+            return np.int64(READING)
+        if size < 0 or answer.status == 101:
+            return np.int64(PROTOCOL)
+        start += size
+        if answer.status >= 200:
+            client.row.status = answer.status
+            client.keep = answer.keep
+            client.part = answer.framing
+            client.left = answer.length
+            client.chunk = SIZE
+            client.digits = 0
+        elif start == end:
+            return np.int64(READING)
+    if client.part == SIZED:
+        taken = min(client.left, end - start)
+        client.left -= taken
+        start += taken
+        if client.left == 0:
+            client.part = WHOLE
+    elif client.part == CHUNKED:
+        start = _unchunk(load.buffer, start, end, client)
+        if start < 0:
+            return np.int64(PROTOCOL)
+    elif client.part == TO_END:
+        start = end
+    if client.part != WHOLE:
+        return np.int64(READING)
+    if start < end or client.sent < load.requests[client.answers].size:  # bytes nobody asked for, or an early answer
+        client.keep = 0
+    return np.int64(ANSWERED)
+
+
+@kernel
+def _unchunk(data, start, end, client):
+    """Go through a chunked body. Returns where it or the data ends, negative where it is none."""
+    at = start
+    while at < end:
+        if client.chunk == DATA:
+            taken = min(client.left, end - at)
+            client.left -= taken
+            at += taken
+            if client.left == 0:
+                client.chunk = DATA_CR
+            continue
+        byte = data[at]
+        at += 1
+        if client.chunk == SIZE:
+            digit = _digit(byte)
+            if digit >= 0 and client.digits < MOST_CHUNK_DIGITS:
+                client.left = digit + (client.left * 16 if client.digits > 0 else 0)
+                client.digits += 1
+            elif digit >= 0 or client.digits == 0:
+                return np.int64(heads.BROKEN)
+            elif byte == heads.CR:
+                client.chunk = SIZE_LF
+            elif byte == 59 or byte == heads.SP or byte == heads.HTAB:  # ';'
+                client.chunk = EXTENSION
+            else:
+                return np.int64(heads.BROKEN)
+        elif client.chunk == EXTENSION:
+            if byte == heads.CR:
+                client.chunk = SIZE_LF
+            elif byte == heads.LF:
+                return np.int64(heads.BROKEN)
+        elif client.chunk == DATA_CR:
+            if byte != heads.CR:
+                return np.int64(heads.BROKEN)
+            client.chunk = DATA_LF
+        elif client.chunk == TRAILER or client.chunk == TRAILER_LINE:
+            if byte == heads.LF:
+                if client.chunk == TRAILER:
+                    return np.int64(heads.BROKEN)
+                client.chunk = TRAILER
+            else:
+                client.chunk = LAST_LF if byte == heads.CR and client.chunk == TRAILER else TRAILER_LINE
+        elif byte != heads.LF:
+            return np.int64(heads.BROKEN)
+        elif client.chunk == LAST_LF:
+            client.part = WHOLE
+            return at
+        elif client.chunk == SIZE_LF:
+            client.chunk = DATA if client.left > 0 else TRAILER
+        else:
+            client.chunk = SIZE
+            client.digits = 0
+    return at
+
+
+@kernel
+def _digit(byte):
+    """The number that a hex digit is, negative where it is none."""
+    if 48 <= byte <= 57:
+        return np.int64(byte) - 48
+    lower = np.int64(byte) | 32
+    return lower - 87 if 97 <= lower <= 102 else np.int64(-1)
+
+
+@kernel
+def _ended(load, row, error):
+    """The request is over, or is sent once more; the client goes on with the next."""
+    loop, client = load.loop[0], load.clients[row]
+    asked = client.row
+    lost = error in (EOF, RESET)
+    again = lost and client.state == ASKING and asked.reused and asked.bytes_in == 0 and asked.attempts == 1
+    if again and load.requests[client.answers].idempotent:
+        _hang_up(load, row)
+        loop.unconnected -= 1
+        _begin(client)
+        return np.int64(DIALLING)
+    if client.state == CONNECTING and client.connection >= 0:
+        _put_dial(load, client, np.int64(NEVER), np.uint32(0), np.uint16(0))
+    if error == 0:
+        asked.done_ns = loop.now_ns
+    asked.error = error
+    load.rows[loop.rows] = asked
+    loop.rows += 1
+    loop.done += 1
+    loop.bad += error != 0 or asked.status >= ERROR_STATUS
+    loop.bytes_in += asked.bytes_in
+    loop.active -= 1
+    client.busy = 0
+    if not loop.open:
+        _put_turn(load, error)
+    if error != 0 or not client.keep or not loop.kept or client.over:
+        if error != 0 and error != EOF and client.fd >= 0:
+            syscalls.reset_on_close(load.exchange, client.fd)
+        _hang_up(load, row)
+        return np.int64(WAIT)
+    if _due_ns(load) <= loop.now_ns and loop.idle == 0:
+        loop.full = 0
+        loop.free_ns = loop.now_ns
+        _take(load, row)
+        return np.int64(SENDING)
+    client.state = IDLE
+    client.place = loop.idle
+    load.idle[loop.idle] = row
+    loop.idle += 1
+    return np.int64(WAIT)
+
+
+@kernel
+def _put_turn(load, error):
+    """Closed loop: the next request is due, at once and before those that pause, or after a pause."""
+    loop = load.loop[0]
+    if error == 0:
+        loop.turn = (loop.turn + load.turns.size - 1) % load.turns.size
+        load.turns[loop.turn] = loop.now_ns
+    else:
+        load.turns[(loop.turn + loop.waiting) % load.turns.size] = loop.now_ns + PAUSE_NS
+    loop.waiting += 1
+
+
+@kernel
+def _leave_idle(load, row):
+    """Take a client out of those that are idle; the last of them takes its place."""
+    loop, place = load.loop[0], load.clients[row].place
+    loop.idle -= 1
+    last = load.idle[loop.idle]
+    load.idle[place] = last
+    load.clients[last].place = place
+
+
+@kernel
+def _hang_up(load, row):
+    """Close a client's connection; it is unconnected from here on."""
+    loop, client = load.loop[0], load.clients[row]
+    if client.state == CONNECTING:
+        loop.dialling -= 1
+    if client.fd >= 0:
+        syscalls.close(client.fd)
+    client.fd = -1
+    client.serial += 1
+    client.state = UNCONNECTED
+    load.unconnected[loop.unconnected] = row
+    loop.unconnected += 1
+
+
+def warm() -> None:
+    """Compile everything that a live load calls, with the types it is called with."""
+    with select.epoll() as epoll:
+        load = create([(0x7F000001, 9)], [Asked(b"GET / HTTP/1.1\r\n\r\n")], 1)
+        load.loop[0]["epoll"] = epoll.fileno()
+        breath(load, 0)
+        end_all(load)
