@@ -15,7 +15,7 @@ hashes it byte by byte and looks up, at every place where a rule's text may end,
 import numpy as np
 
 from kernels.jit import kernel
-from kernels.layout import EXACT, NAMED, PREFIX, STARTS, WILDCARD
+from kernels.layout import EXACT, NAMED, PREFIX, STARTS, WILDCARD, freeze
 from kernels.layout_routes import (
     ANSWER,
     BODY,
@@ -30,7 +30,10 @@ from kernels.layout_routes import (
     ODD_PATH,
     PATH_EXPRESSION,
     REQUEST_URI,
+    ROAD,
     SCHEME,
+    SITE,
+    SLOT,
     TEXT,
     TRIMMED_URI,
 )
@@ -271,6 +274,13 @@ def index_roads(text, roads, sites, hosts, slots):
             at = (at + _1) & mask
         if slots[at]["row"] == 0:
             slots[at]["tag"], slots[at]["row"] = tag, row
+
+
+def warm() -> None:
+    """Compiles what Python calls; the rest is compiled where the gateway calls it."""
+    text, hosts, roads = freeze(np.zeros(1, np.uint8)), np.zeros(1, SITE), np.zeros(1, ROAD)
+    index_hosts(text, hosts, np.zeros(2, SLOT), np.zeros(1, np.uint8))
+    index_roads(text, roads, np.zeros(1, np.uint32), hosts, np.zeros(2, SLOT))
 
 
 # What becomes of a request
