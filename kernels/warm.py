@@ -88,6 +88,12 @@ def _relay() -> None:
     relay.warm()
 
 
+def _routes() -> None:
+    from kernels.net import hostpath
+
+    hostpath.warm()
+
+
 def _measuring() -> None:
     from kernels.net import httpload, httpresponder, loadgen, responder
 
@@ -100,6 +106,7 @@ def _measuring() -> None:
 PARTS: dict[str, Callable[[], None]] = {
     "load balancing": _load_balancer,
     "connection relay": _relay,
+    "route tables": _routes,
     "load generator and responder": _measuring,
 }
 

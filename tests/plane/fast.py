@@ -1,0 +1,171 @@
+"""A request put to compiled routes, and the same one to what the slow path asks: ``Router`` and ``Conduct``."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kernels.layout import freeze
+from kernels.layout_routes import ANSWER, ASK, FIRST_PUNT, GO, PUNTS, Memory, Roads
+from kernels.net import hostpath
+from plane.conduct import Answer, Conduct, Request
+from plane.fastroutes import create_memory
+from plane.ingress import forwarding
+from plane.policies import Packer, Policies
+from plane.router import Router
+from plane.routes import Port, Routes
+
+DATE = b"Date: Fri, 27 Nov 2026 12:00:00 GMT"
+NOW_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: what both sides are told of it."""
+
+    host: str
+    uri: str = "/"
+    secure: bool = False
+    method: str = "GET"
+    client: int = 0x7F000001
+    length: int = 0
+    https_port: int = 8443
+    draw: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.uri.partition("?")[0]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the fast path said: why it punts, or else an answer's bytes, or rows of where the request goes."""
+
+    punt: str = ""
+    answer: bytes = b""
+    goal: int = 0
+    origin: int = 0
+    rule: int = 0
+
+
+def text_of(code: int) -> str:
+    """A reason to punt, as it is returned, in words."""
+    return PUNTS[-code - FIRST_PUNT]
+
+
+def found(roads: Roads, host: str, path: str) -> int:
+    """What ``find`` says, with other bytes all around."""
+    name, text = host.encode("latin-1"), path.encode("latin-1")
+    data = freeze(np.frombuffer(b"x" + name + b"y" + text + b"z", np.uint8))
+    return int(hostpath.find(roads, data, 1, len(name), len(name) + 2, len(text)))
+
+
+def said(roads: Roads, asked: Asked, *, keep_alive: bool = True) -> Said:
+    """What becomes of a request on the fast path."""
+    name, text = asked.host.encode("latin-1"), asked.uri.encode("latin-1")
+    data = freeze(np.frombuffer(b"x" + name + b"y" + text + b"z", np.uint8))
+    row = int(hostpath.find(roads, data, 1, len(name), len(name) + 2, len(asked.path)))
+    if row < 0:
+        return Said(text_of(row))
+    rows = np.zeros(1, ASK)
+    ask: Any = rows[0]
+    ask["draw"], ask["length"], ask["client"], ask["https_port"] = (
+        asked.draw,
+        asked.length,
+        asked.client,
+        asked.https_port,
+    )
+    ask["host"], ask["host_size"], ask["uri"], ask["uri_size"] = 1, len(name), len(name) + 2, len(text)
+    ask["secure"], ask["bodiless"] = asked.secure, asked.method == "HEAD"
+    code = int(hostpath.decide(roads, data, ask, row, NOW_NS))
+    if code < 0:
+        return Said(text_of(code))
+    decided = Said("", b"", int(ask["goal"]), int(ask["origin"]), int(ask["rule"]))
+    if code == GO:
+        return decided
+    assert code == ANSWER
+    date, out = freeze(np.frombuffer(DATE, np.uint8)), np.full(4096, 0xEE, np.uint8)
+    size = int(hostpath.write_answer(roads, data, ask, date, int(keep_alive), out))
+    assert (out[size:] == 0xEE).all()
+    assert hostpath.write_answer(roads, data, ask, date, int(keep_alive), out[: size - 1]) == -1
+    return replace(decided, answer=out[:size].tobytes())
+
+
+def slow(routes: Routes, asked: Asked, *, keep_alive: bool = True) -> Said:
+    """What the slow path says where no canary and no condition is met, as ``Exchange`` and ``Policed`` do."""
+    match = Router(routes).match(asked.host, asked.path)
+    conduct = Conduct(routes.policy(match.policy))
+    request = Request(
+        method=asked.method,
+        scheme="https" if asked.secure else "http",
+        host=asked.host,
+        uri=asked.uri,
+        client=asked.client,
+        length=max(asked.length, 0),
+        value=lambda _: "",
+        https_port=asked.https_port,
+        address="127.0.0.1",
+    )
+    decided = Said("", b"", match.target, match.origin, match.policy)
+    answer = conduct.answer(request)
+    if answer is None and not match.target:
+        answer = Answer(404, "no Ingress has a rule for this host and path")
+    elif answer is None and not routes.is_served(match.target):
+        row = routes.targets[match.target]
+        answer = Answer(int(row["status"]), f"Service {routes.services[row['service']]} has no ready endpoint")
+    if answer is None:
+        return decided
+    fields = (("Location", answer.location), *answer.fields) if answer.location else answer.fields
+    lines = forwarding.field_lines(fields)
+    if ours := conduct.fields(request):
+        lines = [*forwarding.without(lines, conduct.replaced), *forwarding.field_lines(ours)]
+    phrase, lines, body = forwarding.own_message(answer.status, answer.reason.strip(), lines)
+    lines = [DATE if line.startswith(b"Date: ") else line for line in lines]
+    close = () if keep_alive else (forwarding.CLOSE,)
+    head = (forwarding.status_line(answer.status, phrase), *lines, b"Content-Length: %d" % len(body), *close)
+    return replace(decided, answer=b"\r\n".join((*head, b"", b"" if asked.method == "HEAD" else body)))
+
+
+def with_policies(routes: Routes, policies: Policies) -> Routes:
+    """The Routes with these policies on every path."""
+    text = bytearray(routes.text.tobytes())
+
+    def add(string: str) -> tuple[int, int]:
+        text.extend(string.encode())
+        return len(text) - len(string.encode()), len(string.encode())
+
+    packer, paths = Packer(add), routes.paths.copy()
+    paths["policy"][1:] = packer.policy(policies)
+    tables = packer.tables()
+    return replace(routes, paths=freeze(paths), policies=tables, text=freeze(np.frombuffer(bytes(text), np.uint8)))
+
+
+def multiplied(routes: Routes, names: list[str]) -> Routes:
+    """Routes of one host, one path and one target, as if each of these hosts had that path, and a target of its own."""
+    count, numbers = len(names), np.arange(1, len(names) + 1)
+    path_size = int(routes.paths[1]["text_length"])
+    path_text = routes.text[int(routes.paths[1]["text"]) :][:path_size]
+    hosts, paths, targets = (np.repeat(rows[1:2], count) for rows in (routes.hosts, routes.paths, routes.targets))
+    sizes = np.array([len(name) for name in names])
+    hosts["name"], hosts["name_length"], hosts["first_path"] = sizes.cumsum() - sizes, sizes, numbers
+    paths["text"], paths["target"], targets["service"] = sizes.sum(), numbers, numbers
+    return replace(
+        routes,
+        hosts=freeze(np.concatenate((routes.hosts[:1], hosts))),
+        paths=freeze(np.concatenate((routes.paths[:1], paths))),
+        targets=freeze(np.concatenate((routes.targets[:1], targets))),
+        services=(routes.services[0], *(Port(f"default/{name}", 80) for name in names)),
+        text=freeze(np.concatenate((np.frombuffer("".join(names).encode(), np.uint8), path_text))),
+    )
+
+
+def picked(roads: Roads, memory: Memory, goal: int, tried: tuple[int, ...] = (), now_ns: int = NOW_NS) -> int:
+    rows = np.zeros(8, np.uint32)
+    rows[: len(tried)] = tried
+    return int(hostpath.pick(roads, memory, goal, rows, len(tried), now_ns))
+
+
+def turns(roads: Roads, count: int) -> list[int]:
+    """The first picks of the first goal, from nothing."""
+    memory = create_memory(roads)
+    return [picked(roads, memory, 1) for _ in range(count)]
