@@ -1,7 +1,7 @@
 """The bytes of HTTP/1.1 in compiled code: a scanned head, its lines, a body under way, and why one is not taken.
 
-Law: a place in a head is counted from the head's first byte, which is at ``start`` in the data, so a head may be moved as
-long as its ``start`` is. Codes are small integers; ``REASONS`` has a word and a text for each, and only for those.
+Law: a place in a head is counted from the head's first byte, which is at ``start`` in the data, so a head may be moved
+as long as its ``start`` is. Codes are small integers; ``REASONS`` has a word and a text for each, and only for those.
 """
 
 from typing import NamedTuple

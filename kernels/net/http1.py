@@ -1,9 +1,9 @@
 """HTTP/1.1 on bytes: heads scanned and written anew, and bodies followed to their end.
 
 Law: no sockets and no state but in the rows that are passed in. What is taken of a request is a strict subset of what
-llhttp takes, framed as llhttp frames it; for the rest there is a reason (``layout_http.REASONS``), and the whole of HTTP
-is spoken elsewhere. What is written of a head is, byte for byte, what ``plane.ingress.forwarding`` makes of it. Nothing
-is read at or behind ``end``, and every index that comes from the bytes stands beside its check against it.
+llhttp takes, framed as llhttp frames it; for the rest there is a reason (``layout_http.REASONS``), and all of HTTP is
+spoken elsewhere. What is written of a head is, byte for byte, what ``plane.ingress.forwarding`` makes of it. Nothing is
+read at or behind ``end``, and every index that comes from the bytes stands beside its check against it.
 
 A head is scanned line by line, and once: where it is not whole yet its row says where to go on, so that a client that
 sends byte by byte costs no more than its bytes; what is wrong with it is said as soon as the line is there.
@@ -24,7 +24,6 @@ from kernels.layout_http import (
     CONTROL,
     COUNTED,
     DONE,
-    DROP,
     DROPPED,
     ENDLESS,
     EXTENSION,
@@ -69,6 +68,7 @@ from kernels.layout_http import (
     ONCE,
     OPTIONS,
     OVER,
+    PASS,
     REFUSE,
     REPEATED,
     SIZED,
@@ -140,7 +140,7 @@ def create_bodies(count: int) -> np.ndarray:
 
 @kernel
 def begin(head):
-    """Forget a head that was not whole: the next scan begins anew. After any other answer than 0 it does so by itself."""
+    """Forget a head that was not whole: the next scan begins anew, as it does by itself after any answer but 0."""
     head.at = 0
     head.looked = 0
 
@@ -163,8 +163,8 @@ def scan_request(data, start, end, head, lines):
 def scan_response(data, start, end, head, lines, method):
     """Scan the head of the answer that begins at ``data[start]``, to a request with ``method``; else as scan_request.
 
-    What is refused is no answer in HTTP/1.1 or 1.0 and the connection is to be closed. An answer with a status of 1xx is
-    BODILESS and another one follows it; whether 101 was asked for is for the caller to know.
+    What is refused is no answer in HTTP/1.1 or 1.0, and the connection is to be closed. An answer with a status of 1xx
+    is BODILESS and another one follows it; whether 101 was asked for is for the caller to know.
     """
     return _scan(data, start, end, head, lines, False, method)
 
@@ -208,7 +208,7 @@ def _scan_lines(data, start, end, head, lines, asks, method):
     while True:
         stop = _text_end(data, max(at, looked), end)
         if stop < end and data[stop] != _CR:
-            return np.int64(-LINE_END if data[stop] == _LF else -CONTROL)
+            return np.int64(-_not_text(data[stop]))
         if min(stop + 2, end) - start > HEAD_BYTES:
             return np.int64(-TOO_LONG)
         if stop + 1 >= end:
@@ -244,6 +244,12 @@ def _text_end(data, at, end):
 
 
 @kernel
+def _not_text(byte):
+    """Why a byte may not be where it is, within a line."""
+    return LINE_END if byte == _LF else CONTROL
+
+
+@kernel
 def _method(data, at, end):
     """The method that ``data[at:end]`` begins with or, if it is too short for one, may begin with; 0 if none."""
     for method in range(GET, OPTIONS + 1):
@@ -256,23 +262,19 @@ def _method(data, at, end):
 @kernel
 def _is(data, at, end, text):
     """Whether ``data[at:end]`` is this text."""
-    if end - at != text.size:
-        return False
-    for i in range(text.size):
-        if data[at + i] != text[i]:
-            return False
-    return True
+    same = end - at == text.size
+    for i in range(text.size if same else 0):
+        same &= data[at + i] == text[i]
+    return same
 
 
 @kernel
 def _is_folded(data, at, end, text):
     """Whether it is this text, of lower-case letters and hyphens, in any case."""
-    if end - at != text.size:
-        return False
-    for i in range(text.size):
-        if data[at + i] | 0x20 != text[i]:
-            return False
-    return True
+    same = end - at == text.size
+    for i in range(text.size if same else 0):
+        same &= data[at + i] | 0x20 == text[i]
+    return same
 
 
 @kernel
@@ -348,7 +350,7 @@ def _field(data, start, at, stop, head, lines, asks):
     while name_end < stop and _CLASSES[data[name_end]] & _TOKEN:
         underscore |= data[name_end] == 95
         name_end += 1
-    if name_end == at or name_end == stop or data[name_end] != _COLON:
+    if name_end in (at, stop) or data[name_end] != _COLON:
         return NO_NAME
     value, value_end = name_end + 1, stop
     while value < stop and _is_blank(data[value]):
@@ -374,7 +376,7 @@ def _field(data, start, at, stop, head, lines, asks):
 
 @kernel
 def _is_blank(byte):
-    return byte == _SPACE or byte == _TAB
+    return byte in (_SPACE, _TAB)
 
 
 @kernel
@@ -403,7 +405,7 @@ def _request_field(data, start, value, end, head, line, row):
         repeated = head.once & argument
         head.once |= argument
         return REPEATED if repeated else 0
-    if rule == OF_DATE or rule == 0:
+    if rule in (PASS, OF_DATE):
         return 0
     line.what = DROPPED
     if rule == OF_HOST:
@@ -415,7 +417,7 @@ def _request_field(data, start, value, end, head, line, row):
         head.request_id_size = end - value
     elif rule == HEARSAY:
         head.told = 1
-    elif rule == OF_LENGTH or rule == OF_CODING:
+    elif rule in (OF_LENGTH, OF_CODING):
         return _framing_field(data, value, end, head, rule)
     return 0
 
@@ -429,10 +431,14 @@ def _framing_field(data, value, end, head, rule):
         head.length = _number(data, value, end, LENGTH_DIGITS)
         head.lengths += 1
         return NO_LENGTH if head.lengths > 1 or head.length < 0 else 0
+    last = end  # up to the line's end, which is a CR: a tab behind the coding is a part of it, to llhttp's readers
+    while data[last] == _SPACE:
+        last += 1
     while end > value and data[end - 1] == _SPACE:
         end -= 1
     head.codings += 1
-    return 0 if head.codings == 1 and _is_folded(data, value, end, _CHUNKED) else NO_CODING
+    plain = data[last] == _CR and _is_folded(data, value, end, _CHUNKED)
+    return 0 if plain and head.codings == 1 else NO_CODING
 
 
 @kernel
@@ -485,9 +491,9 @@ def _answer_field(data, value, end, head, line, rule):
         head.dated = 1
     elif rule == OF_SERVER:
         head.served = 1
-    elif rule != 0:
+    elif rule != PASS:
         line.what = DROPPED
-        if rule == OF_LENGTH or rule == OF_CODING:
+        if rule in (OF_LENGTH, OF_CODING):
             return _framing_field(data, value, end, head, rule)
         if rule == OF_CONNECTION:
             _note_tokens(data, value, end, head)
@@ -609,8 +615,8 @@ def write_request(out, data, head, lines, hop, number):
     hop     Hop
     number  uint64, the X-Request-ID where the client gave none
 
-    ``lines[i].what`` says which fields go on, ``head.framing`` and ``head.length`` how the body is framed: the caller may
-    have changed them. Returns how many bytes it is, -1 where ``out`` may not have room.
+    ``lines[i].what`` says which fields go on, ``head.framing`` and ``head.length`` how the body is framed: the caller
+    may have changed them. Returns how many bytes it is, -1 where ``out`` may not have room.
     """
     size = 2 * head.size + head.lines + head.host_size + head.request_id_size
     if size + hop.forwarding.size + 2 * hop.host.size + hop.target.size + hop.more.size + _WRITTEN_ANEW > out.size:
@@ -652,8 +658,9 @@ def write_response(out, data, head, lines, ours, keep_alive):
     ours        Ours
     keep_alive  whether the client's connection goes on
 
-    ``lines[i].what`` says which fields go on, ``head.framing`` and ``head.length`` how the body is framed: the caller may
-    have changed them; UNTIL_CLOSE is written as chunked. Returns how many bytes it is, -1 where ``out`` may not have room.
+    ``lines[i].what`` says which fields go on, ``head.framing`` and ``head.length`` how the body is framed: the caller
+    may have changed them; UNTIL_CLOSE is written as chunked. Returns how many bytes it is, -1 where ``out`` may not
+    have room.
     """
     size = 2 * head.size + head.lines + ours.date.size + ours.server.size + ours.more.size
     if size + _WRITTEN_ANEW > out.size:
@@ -765,10 +772,10 @@ def reframe(body, data, start, end):
     body  row of BODY, begun by ``begin_body``
 
     Returns (int64) DONE, MORE, or minus one of REASONS where it is broken, for good. ``body.consumed`` bytes from
-    ``start`` on have been taken, the rest is to be given again with what follows it: behind a body that is DONE it is the
-    next message, else part of a line. ``data[start : start + body.produced]`` goes on; it is never longer than what was
-    consumed, and nothing of it if the body is SKIPPED. The end of one that goes until its connection closes is for the
-    caller to see.
+    ``start`` on have been taken, the rest is to be given again with what follows it: behind a body that is DONE it is
+    the next message, else part of a line. ``data[start : start + body.produced]`` goes on; it is never longer than what
+    was consumed, and nothing of it if the body is SKIPPED. The end of one that goes until its connection closes is for
+    the caller to see.
     """
     at, to = np.int64(start), np.int64(start)
     while True:
@@ -790,7 +797,7 @@ def reframe(body, data, start, end):
             continue
         stop = _text_end(data, at, end)
         if stop < end and data[stop] != _CR:
-            answer = -CONTROL
+            answer = -_not_text(data[stop])
             break
         if stop - at > LINE_BYTES:
             answer = -TOO_LONG
@@ -901,7 +908,7 @@ def _quoted_end(data, at, stop):
 def _is_trailer(data, at, stop):
     """Whether a line is a field that may stand behind a body."""
     name_end = _token_end(data, at, stop)
-    if name_end == at or name_end == stop or data[name_end] != _COLON:
+    if name_end in (at, stop) or data[name_end] != _COLON:
         return False
     rule = NAME_RULES[_name(data, at, name_end), 2]
     return rule != OF_LENGTH and rule != OF_CODING
@@ -912,7 +919,7 @@ def _move_line(body, data, to, said):
     """Write what a line comes to, which is never longer than it was."""
     if body.mode != CANONICAL or said == _SILENT:
         return to
-    if said == _SIZE_SAID or said == _LAST_SAID:
+    if said in (_SIZE_SAID, _LAST_SAID):
         size, rest = 1, body.left >> 4
         while rest:
             rest >>= 4
