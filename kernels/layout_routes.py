@@ -1,0 +1,246 @@
+"""Routes as compiled code looks them up and acts on them: what ``plane.fastroutes`` makes of ``plane.routes.Routes``.
+
+Law: as in ``kernels.layout``, row 0 of every table means none. A *road* is what becomes of a request: a path of a host,
+or the default of a host; their rows stand in order of matching, so of all that take a request the first counts. A
+*rule* is a row of POLICY made ready, a *fork* a canary, a *goal* a port of a Service. What compiled code does not do
+bears, in place of what it would need, a reason to punt: the request goes to ``plane.ingress``, which does everything.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.layout import RUN, STRING
+
+# Why a request is left to the slow path: one of FIRST_PUNT + the place of its text in PUNTS, so that none of these
+# numbers means something to ``http1``, whose own are lower.
+FIRST_PUNT = 64
+PUNTS = (
+    "Host is not a plain name",
+    "the path is not in its normal form",
+    "a host that is a regular expression may take it",
+    "a path that is a regular expression may take it",
+    "a rule that takes some requests only may take it",
+    "the route has CORS",
+    "the route has limits",
+    "the route has passwords, or asks somebody who is let in",
+    "the route rewrites paths",
+    "the route chooses endpoints by cookie or hash",
+    "the route has a default backend for errors, or for want of endpoints",
+    "the route mirrors its requests",
+    "the route speaks TLS to endpoints",
+    "the route's redirect, or its fields, are not of the plain kind",
+    "the route tries more endpoints than are remembered",
+    "the body is, or may be, longer than the route takes",
+    "a canary goes by header or cookie",
+    "the Service is an ExternalName",
+    "the Service has an algorithm that is not compiled, or slow start",
+)
+(
+    ODD_HOST,
+    ODD_PATH,
+    HOST_EXPRESSION,
+    PATH_EXPRESSION,
+    CONDITION,
+    CORS,
+    LIMITS,
+    GUARD,
+    REWRITE,
+    STICKY,
+    STAND_IN,
+    MIRROR,
+    UPSTREAM_TLS,
+    WORDING,
+    MANY_TRIES,
+    BODY,
+    CANARY_BY_REQUEST,
+    EXTERNAL,
+    ALGORITHM,
+) = range(FIRST_PUNT, FIRST_PUNT + len(PUNTS))
+
+TRIES = 8  # endpoints that may be tried for one request: more of them nobody remembers
+
+# What ``hostpath.decide`` says; a reason to punt is said by its negative.
+GO = 1  # to ASK.goal
+ANSWER = 2  # by ASK.reply, which ``hostpath.write_answer`` writes
+
+# What a host leads to.
+SITE = np.dtype(
+    [
+        ("exacts", "u8"),  # bit n is set where an Exact path of length n, modulo 64, may take a request; likewise
+        ("prefixes", "u8"),  # of Prefix
+        ("starts", "u8"),  # of what paths begin with, character by character
+        ("name", "u4"),  # offset in Roads.text
+        ("name_size", "u2"),
+        ("kind", "u1"),  # NAMED, WILDCARD or MATCHED
+        ("spare", "u1"),
+        ("paths", "u4"),  # by which ROAD.paths its roads are known; 0: it has none but the default
+        ("longest", "u4"),  # of its prefixes, in bytes
+        ("expression", "u4"),  # its first road that is a regular expression; 0: none is
+        ("default", "u4"),  # road of a path miss; 0: 404
+    ],
+    align=True,
+)
+
+ROAD = np.dtype(
+    [
+        ("text", "u4"),  # of the path: offset in Roads.text
+        ("text_size", "u2"),
+        ("kind", "u1"),  # one of PATH_KINDS
+        ("punt", "u1"),
+        ("paths", "u4"),  # its host's paths, the row of the first of them; 0: it is a default, which nobody looks up
+        ("goal", "u4"),
+        ("origin", "u4"),  # row of Routes.origins
+        ("rule", "u4"),
+        ("fork", "u4"),
+        ("spare", "u4"),
+    ],
+    align=True,
+)
+
+# Open addressing: a slot whose row is 0 ends a search.
+SLOT = np.dtype([("tag", "u4"), ("row", "u4")])
+
+RULE = np.dtype(
+    [
+        ("body_limit", "u8"),  # bytes; 0: any number
+        ("connect_ms", "u4"),  # 0 here and below: the plane's own
+        ("read_ms", "u4"),
+        ("send_ms", "u4"),
+        ("retry_on", "u4"),  # bits of RETRY_CONDITIONS
+        ("retry_tries", "u4"),
+        ("retry_ms", "u4"),
+        ("answer", "u4"),  # reply that every request gets
+        ("https", "u4"),  # reply that those by plain HTTP get
+        ("denied", RUN),  # of networks
+        ("allowed", RUN),  # of networks; none: everybody
+        ("host", STRING),  # in Roads.text: what endpoints are told as Host; empty: what the client said
+        ("fields", STRING),  # in Roads.words: lines that every answer gets by plain HTTP,
+        ("secure_fields", STRING),  # and by HTTPS,
+        ("replaced", RUN),  # in place of fields with these names, rows of Roads.names
+        ("own_host", "u1"),  # endpoints are told their own address as Host
+        ("typed", "u1"),  # Content-Type is among the fields
+        ("unlogged", "u1"),
+        ("punt", "u1"),
+    ],
+    align=True,
+)
+
+FORK = np.dtype(
+    [
+        ("goal", "u4"),
+        ("origin", "u4"),
+        ("weight", "u4"),  # out of total
+        ("total", "u4"),  # 0: it takes nothing
+        ("punt", "u4"),
+    ],
+    align=True,
+)
+
+GOAL = np.dtype(
+    [
+        ("key", "u8"),  # of Service, port and algorithm, in this process only: whose turns go on
+        ("first", "u4"),  # endpoints[first : first + endpoints]
+        ("endpoints", "u4"),
+        ("reply", "u4"),  # while there is no endpoint
+        ("algorithm", "u1"),  # one of INGRESS_ALGORITHMS
+        ("punt", "u1"),
+        ("spare", "u2"),
+    ],
+    align=True,
+)
+
+# An answer of the plane's own, but for its Date and what the request's rule adds to it.
+REPLY = np.dtype(
+    [
+        ("status", "u2"),
+        ("keep_slash", "u1"),  # of a URL by HTTPS, also one at its end
+        ("secures", "u1"),  # Location is the same URL by HTTPS
+        ("head", STRING),  # in Roads.words, here and below: status line and Server
+        ("fields", STRING),  # further lines
+        ("body", STRING),  # the whole of it, or what stands before the Location in it
+        ("location", RUN),  # pieces that Location consists of; none: there is none, unless it secures
+    ],
+    align=True,
+)
+
+# A piece of a Location: a text of Roads.words, or what the request has.
+TEXT, SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI = range(6)
+PIECE = np.dtype([("kind", "u4"), ("text", STRING)])
+
+# One request while it is decided on: what is asked, then what was decided. The caller owns the row.
+ASK = np.dtype(
+    [
+        ("draw", "u8"),  # 64 random bits
+        ("length", "i8"),  # bytes of the body, 0: none; -1: nobody said how many
+        ("client", "u4"),
+        ("host", "i4"),  # data[host : host + host_size] is the Host, with its port
+        ("host_size", "i4"),
+        ("uri", "i4"),  # data[uri : uri + uri_size]: path and query as they were sent
+        ("uri_size", "i4"),
+        ("https_port", "u2"),  # of this ingress; 0: not known
+        ("secure", "u1"),  # it came by HTTPS
+        ("bodiless", "u1"),  # HEAD: an answer has no body
+        ("goal", "u4"),  # decided: where it goes, also where a reply says that nobody is there
+        ("origin", "u4"),  # which Ingress, rule and path said so; of Routes.origins
+        ("rule", "u4"),
+        ("reply", "u4"),  # where it is answered here
+        ("status", "u2"),  # of the reply
+        ("spare", "u2"),
+    ],
+    align=True,
+)
+
+NO_RULE, NOT_ALLOWED, DENIED = 1, 2, 3  # the first rows of Roads.replies
+
+
+class Roads(NamedTuple):
+    """What the gateway looks requests up in, read-only; of one Routes.
+
+    generation  int, of the Routes
+    hosts       SITE[H+1], by the rows of Routes.hosts; row 0 is for hosts that nobody has rules for
+    host_slots  SLOT[power of two]: hosts by kind and name
+    expressed   uint8[1]: some host is a regular expression
+    roads       ROAD[P+H+2]: the rows of Routes.paths, then the default of each host
+    slots       SLOT[power of two]: roads by paths, kind and text
+    text        uint8[...]: that of the Routes
+    rules       RULE[...], by the rows of POLICY
+    forks       FORK[...], by the rows of CANARY
+    networks    NETWORK[...]
+    names       STRING[...] in words: names of fields, lower case
+    pieces      PIECE[...]
+    replies     REPLY[...]
+    words       uint8[...]: what answers say
+    goals       GOAL[T+1], by the rows of Routes.targets
+    endpoints   uint32[...]: backend ids
+    backends    BACKEND[B+1]
+    """
+
+    generation: int
+    hosts: np.ndarray
+    host_slots: np.ndarray
+    expressed: np.ndarray
+    roads: np.ndarray
+    slots: np.ndarray
+    text: np.ndarray
+    rules: np.ndarray
+    forks: np.ndarray
+    networks: np.ndarray
+    names: np.ndarray
+    pieces: np.ndarray
+    replies: np.ndarray
+    words: np.ndarray
+    goals: np.ndarray
+    endpoints: np.ndarray
+    backends: np.ndarray
+
+
+class Memory(NamedTuple):
+    """What one gateway thread remembers from request to request and over installs; it owns and writes all of it.
+
+    turns   int64[T+1, 2]: of each goal, whose turn is next; of ``wrr`` also the weight that turns have come down to
+    out_ns  int64[B+1]: until when an endpoint is passed over because it has failed; 0: it has not
+    """
+
+    turns: np.ndarray
+    out_ns: np.ndarray

@@ -1,0 +1,382 @@
+"""Routes made ready for compiled code: ``plane.routes.Routes`` as ``kernels.layout_routes.Roads``. Pure.
+
+Law: Roads say what ``plane.router``, ``plane.conduct`` and ``plane.ingress.table`` say of the same Routes, or they say
+punt, with a reason; which policies are compiled is listed in ``docs/gateway.md``. What differs from the Routes before
+is made anew and nothing else: when endpoints change, as they do most often, no path is looked at.
+"""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+
+from kernels.layout import RETRY_CONDITIONS, RR, STRING, freeze
+from kernels.layout_routes import (
+    ALGORITHM,
+    CANARY_BY_REQUEST,
+    CONDITION,
+    CORS,
+    EXTERNAL,
+    FORK,
+    GOAL,
+    GUARD,
+    HOSTNAME,
+    HTTP_HOST,
+    LIMITS,
+    MANY_TRIES,
+    MIRROR,
+    PIECE,
+    REPLY,
+    REQUEST_URI,
+    REWRITE,
+    ROAD,
+    RULE,
+    SCHEME,
+    SITE,
+    SLOT,
+    STAND_IN,
+    STICKY,
+    TEXT,
+    TRIES,
+    TRIMMED_URI,
+    UPSTREAM_TLS,
+    WORDING,
+    Memory,
+    Roads,
+)
+from kernels.net import hostpath
+from plane.conduct import UPGRADE_REQUIRED, Conduct, pieces_of
+from plane.policies import PERMANENT_REDIRECT, VARIABLES, Policies
+from plane.routes import Routes
+
+# The first replies of all, in the order of NO_RULE, NOT_ALLOWED and DENIED.
+_ALWAYS = (
+    (404, "no Ingress has a rule for this host and path"),
+    (403, "the client's address is not one of those allowed"),
+    (403, "the client's address is denied"),
+)
+_NO_HTTPS = "this is served by HTTPS only"
+_UPGRADE = b"Upgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade\r\n"
+_KINDS = dict(zip(VARIABLES, (SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI), strict=True))
+# Fields of a rule that would stand in place of one that an answer of the plane's own is about.
+_OURS = frozenset({b"location", b"upgrade", b"connection"})
+_OFF = 1 << RETRY_CONDITIONS.index("off")
+
+
+def compile(routes: Routes) -> Roads:
+    """All tables of ``Roads``, read-only."""
+    return Compiler().compile(routes)
+
+
+class Compiler:
+    """Compiles one Routes after the other: anew only what differs."""
+
+    def __init__(self) -> None:
+        self._routes: Routes | None = None
+        self._found: _Found | None = None
+        self._made: _Made | None = None
+
+    def compile(self, routes: Routes) -> Roads:
+        """As the function of this name."""
+        before = self._routes
+        named = before is not None and _same(before.text, routes.text)
+        if (
+            before is None
+            or not named
+            or not _same(before.hosts, routes.hosts)
+            or not _same(before.paths, routes.paths)
+        ):
+            self._found = _Found(routes)
+        if before is None or not named or not all(map(_same, before.policies, routes.policies)):
+            self._made = _Made(routes)
+        assert self._found is not None
+        assert self._made is not None
+        self._routes = routes
+        found, made = self._found, self._made
+        goals, words, replies = _goals(routes, len(made.replies), len(made.words))
+        return Roads(
+            generation=routes.generation,
+            hosts=found.hosts,
+            host_slots=found.host_slots,
+            expressed=found.expressed,
+            roads=found.roads,
+            slots=found.slots,
+            text=routes.text,
+            rules=made.rules,
+            forks=freeze(_forks(routes)),
+            networks=routes.policies.ranges,
+            names=made.names,
+            pieces=made.pieces,
+            replies=freeze(np.concatenate((made.replies, replies))),
+            words=freeze(np.concatenate((made.words, words))),
+            goals=freeze(goals),
+            endpoints=routes.endpoints,
+            backends=routes.backends,
+        )
+
+
+def create_memory(roads: Roads) -> Memory:
+    """Of a gateway that has carried nothing yet."""
+    return Memory(np.zeros((len(roads.goals), 2), np.int64), np.zeros(len(roads.backends), np.int64))
+
+
+def carry_over(before: Roads, memory: Memory, roads: Roads) -> Memory:
+    """What goes on under new Roads: the turns of the same Services, and which of the same endpoints are out."""
+    after = create_memory(roads)
+    if np.array_equal(before.goals["key"], roads.goals["key"]):
+        after.turns[:] = memory.turns
+    else:
+        rows = {int(key): row for row, key in enumerate(before.goals["key"].tolist())}
+        kept = [(row, rows[key]) for row, key in enumerate(roads.goals["key"].tolist()) if key in rows]
+        if kept:
+            now, then = np.array(kept).T
+            after.turns[now] = memory.turns[then]
+    shared = min(len(before.backends), len(roads.backends))
+    one, other = before.backends[:shared], roads.backends[:shared]
+    same = (one["ip"] == other["ip"]) & (one["port"] == other["port"])
+    after.out_ns[:shared][same] = memory.out_ns[:shared][same]
+    return after
+
+
+class _Found:
+    """What requests are looked up in."""
+
+    def __init__(self, routes: Routes):
+        hosts, paths = routes.hosts, routes.paths
+        sites, roads = np.zeros(len(hosts), SITE), np.zeros(len(paths) + len(hosts), ROAD)
+        for name, of in (("name", "name"), ("name_size", "name_length"), ("kind", "kind")):
+            sites[name] = hosts[of]
+        has_paths = hosts["paths"] > 0
+        sites["paths"] = np.where(has_paths, hosts["first_path"], 0)
+        for name, of in (("text", "text"), ("text_size", "text_length"), ("kind", "kind"), ("goal", "target")):
+            roads[name][: len(paths)] = paths[of]
+        for name, of in (("origin", "origin"), ("rule", "policy"), ("fork", "canary")):
+            roads[name][: len(paths)] = paths[of]
+        roads["punt"][: len(paths)][paths["when"] > 0] = CONDITION
+        # Aliases come last to this, and then first again, so that each has the lengths of the paths they share.
+        owner = np.zeros(len(paths), np.uint32)
+        for row in np.flatnonzero(has_paths).tolist():
+            first = int(hosts[row]["first_path"])
+            owner[first : first + int(hosts[row]["paths"])] = row
+            roads["paths"][first : first + int(hosts[row]["paths"])] = first
+        for name, of in (("goal", "default"), ("origin", "origin"), ("rule", "policy")):
+            roads[name][len(paths) :] = hosts[of]
+        own = (hosts["default"] > 0) | (hosts["policy"] > 0)
+        sites["default"] = np.where(own, len(paths) + np.arange(len(hosts)), len(paths) if own[0] else 0)
+        text = freeze(routes.text[:])
+        host_slots, slots, expressed = _slots(len(hosts)), _slots(len(paths)), np.zeros(1, np.uint8)
+        hostpath.index_hosts(text, sites, host_slots, expressed)
+        hostpath.index_roads(text, roads, owner, sites, slots)
+        owners = owner[sites["paths"]]
+        for name in ("exacts", "prefixes", "starts", "longest", "expression"):
+            sites[name] = np.where(has_paths, sites[name][owners], 0)
+        self.hosts, self.roads = freeze(sites), freeze(roads)
+        self.host_slots, self.slots, self.expressed = freeze(host_slots), freeze(slots), freeze(expressed)
+
+
+class _Words:
+    """Bytes while they are gathered, equal ones once."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray()
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    def add(self, text: bytes) -> tuple[int, int]:
+        """(offset, length)."""
+        if text not in self._places:
+            self._places[text] = len(self.bytes), len(text)
+            self.bytes += text
+        return self._places[text]
+
+    def array(self) -> np.ndarray:
+        return np.frombuffer(bytes(self.bytes), np.uint8)
+
+
+class _Made:
+    """Rules, and all that follows from policies alone."""
+
+    def __init__(self, routes: Routes):
+        self._words = _Words()
+        self._replies: list[Any] = [np.zeros((), REPLY).item()]
+        self._pieces: list[tuple[Any, ...]] = []
+        self._names: list[tuple[int, int]] = []
+        for status, reason in _ALWAYS:
+            self._reply(status, reason)
+        policies, strings = routes.policies.policies, routes.policies.strings
+        rules = np.zeros(len(policies), RULE)
+        for name, of in _COPIED:
+            rules[name] = policies[of]
+        rules["punt"] = _punts(policies)
+        rules["host"] = strings[policies["upstream_host"]]
+        speaking = (policies["denied"] > 0) | (policies["redirect"] > 0) | (policies["https"] > 0)
+        speaking |= (policies["fields"]["count"] > 0) | (policies["hsts_max_age_s"] > 0)
+        for row in np.flatnonzero(speaking & (rules["punt"] == 0)).tolist():
+            self._say(rules[row], routes.policy(row))
+        self.rules = freeze(rules)
+        self.words = freeze(self._words.array())
+        self.replies = freeze(np.array(self._replies, REPLY))
+        self.pieces = freeze(np.array(self._pieces, PIECE))
+        self.names = freeze(np.array(self._names, STRING))
+
+    def _say(self, rule: np.void, policies: Policies) -> None:
+        """What a rule answers itself, and what it adds to answers."""
+        conduct = Conduct(policies)
+        names = [name.lower() for name in conduct.replaced]
+        if _OURS & set(names) and (policies.redirect or policies.https):
+            rule["punt"] = WORDING
+            return
+        plain, hsts = _lines(policies.fields), f"max-age={policies.hsts_max_age_s}; includeSubDomains"
+        secure = _lines((f"Strict-Transport-Security: {hsts}",)) if policies.hsts_max_age_s else b""
+        rule["fields"], rule["secure_fields"] = self._words.add(plain), self._words.add(secure + plain)
+        rule["typed"] = b"content-type" in names
+        rule["replaced"] = len(self._names), len(names)
+        self._names += [self._words.add(name) for name in sorted(names)]
+        if policies.denied:
+            rule["answer"] = self._reply(503, policies.denied)
+        elif policies.redirect:
+            rule["answer"] = self._redirect(rule, policies.redirect_status, policies.redirect)
+        elif policies.https and policies.https_status == UPGRADE_REQUIRED:
+            rule["https"] = self._reply(UPGRADE_REQUIRED, _NO_HTTPS, fields=_UPGRADE)
+        elif policies.https:
+            status = policies.https_status or PERMANENT_REDIRECT
+            rule["https"] = self._add(status, _seen(status), keep_slash=policies.keep_slash, secures=True)
+
+    def _redirect(self, rule: np.void, status: int, url: str) -> int:
+        pieces = pieces_of(url)
+        if any(name not in _KINDS for name in pieces[1::2]) or pieces[-1] != pieces[-1].rstrip():
+            rule["punt"] = WORDING
+            return 0
+        first = len(self._pieces)
+        for number, piece in enumerate(pieces):
+            if number % 2:
+                self._pieces.append((_KINDS[piece], (0, 0)))
+            elif piece:
+                self._pieces.append((TEXT, self._words.add(piece.encode())))
+        return self._add(status, _seen(status), location=(first, len(self._pieces) - first))
+
+    def _reply(self, status: int, reason: str, fields: bytes = b"") -> int:
+        return self._add(status, _body(status, reason), fields)
+
+    def _add(
+        self,
+        status: int,
+        body: bytes,
+        fields: bytes = b"",
+        *,
+        keep_slash: bool = False,
+        secures: bool = False,
+        location: tuple[int, int] = (0, 0),
+    ) -> int:
+        add = self._words.add
+        self._replies.append((status, keep_slash, secures, add(_head(status)), add(fields), add(body), location))
+        return len(self._replies) - 1
+
+
+_COPIED = (
+    ("body_limit", "body_limit"),
+    ("connect_ms", "connect_timeout_ms"),
+    ("read_ms", "read_timeout_ms"),
+    ("send_ms", "send_timeout_ms"),
+    ("retry_on", "retry_on"),
+    ("retry_tries", "retry_tries"),
+    ("retry_ms", "retry_timeout_ms"),
+    ("denied", "sources_denied"),
+    ("allowed", "sources_allowed"),
+    ("own_host", "own_host"),
+    ("unlogged", "unlogged"),
+)
+
+
+def _punts(rows: np.ndarray) -> np.ndarray:
+    """For each of POLICY[…], why its requests are punted, 0 where they are not; the first reason counts."""
+    answered = (rows["denied"] > 0) | (rows["redirect"] > 0)  # nothing that comes after that is of concern
+    reasons = [
+        (CORS, rows["cors"] > 0),
+        (STAND_IN, (rows["errors"]["count"] > 0) & (rows["denied"] == 0)),
+        (LIMITS, (rows["limit_key"] > 0) & ~answered),
+        (GUARD, ((rows["auth"] > 0) | (rows["auth_url"] > 0)) & ~answered),
+        (REWRITE, (rows["rewrite_from"] > 0) & ~answered),
+        (STICKY, ((rows["cookie"] > 0) | (rows["hash_by"] > 0)) & ~answered),
+        (STAND_IN, (rows["fallback"] > 0) & ~answered),
+        (MIRROR, (rows["mirror"] > 0) & ~answered),
+        (UPSTREAM_TLS, (rows["upstream_tls"] > 0) & ~answered),
+        (MANY_TRIES, (rows["retry_tries"] > TRIES) & (rows["retry_on"] & _OFF == 0) & ~answered),
+    ]
+    return np.select([mask for _, mask in reasons], [reason for reason, _ in reasons], 0)
+
+
+def _lines(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _seen(status: int) -> bytes:
+    """What stands before the Location in the body of a redirect."""
+    return _said(status, "see ")
+
+
+def _body(status: int, reason: str) -> bytes:
+    return _said(status, f"{reason.strip()}\n")
+
+
+def _said(status: int, text: str) -> bytes:
+    return f"{status} {HTTPStatus(status).phrase}: {text}".encode()
+
+
+def _head(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: trafficplane\r\n".encode()
+
+
+def _forks(routes: Routes) -> np.ndarray:
+    canaries = routes.policies.canaries
+    forks = np.zeros(len(canaries), FORK)
+    for name, of in (("goal", "target"), ("origin", "origin"), ("weight", "weight")):
+        forks[name] = canaries[of]
+    served = routes.targets["endpoints"] > 0
+    if routes.externals:
+        served = served.copy()
+        served[list(routes.externals)] = True
+    forks["total"] = np.where(served[canaries["target"]], canaries["total"], 0)
+    by_request = (canaries["header"] > 0) | (canaries["cookie"] > 0)
+    forks["punt"] = np.where(by_request & (forks["total"] > 0), CANARY_BY_REQUEST, 0)
+    return forks
+
+
+def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """GOAL[T+1], with the words and the replies that they refer to, which follow those of rules."""
+    targets = routes.targets
+    goals = np.zeros(len(targets), GOAL)
+    for name, of in (("first", "first_endpoint"), ("endpoints", "endpoints"), ("algorithm", "algorithm")):
+        goals[name] = targets[of]
+    services = np.fromiter(map(hash, routes.services), np.int64, len(routes.services))
+    goals["key"] = services[targets["service"]].view(np.uint64) ^ targets["algorithm"]
+    goals["punt"] = np.where((targets["algorithm"] != RR) | (targets["slow_start_s"] > 0), ALGORITHM, 0)
+    if routes.externals:
+        goals["punt"][list(routes.externals)] = EXTERNAL
+    words = bytearray()
+    replies: list[tuple[Any, ...]] = []
+    deserted = (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)
+    for row in (np.flatnonzero(deserted[1:]) + 1).tolist():
+        status, service = int(targets[row]["status"]), routes.services[int(targets[row]["service"])]
+        head, body = _head(status), _body(status, f"Service {service} has no ready endpoint")
+        start = first_word + len(words)
+        goals["reply"][row] = first_reply + len(replies)
+        replies.append((status, 0, 0, (start, len(head)), (0, 0), (start + len(head), len(body)), (0, 0)))
+        words += head + body
+    return goals, np.frombuffer(bytes(words), np.uint8), np.array(replies, REPLY)
+
+
+def _slots(rows: int) -> np.ndarray:
+    """Slots for so many rows, of which they are at most half full."""
+    return np.zeros(1 << (2 * max(rows, 1) - 1).bit_length(), SLOT)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two tables hold the same, by their bytes or, where there are some between fields, by their fields."""
+    if one is other:
+        return True
+    if one.shape != other.shape:
+        return False
+    if np.array_equal(one.view(np.uint8), other.view(np.uint8)):
+        return True
+    return all(np.array_equal(one[name], other[name]) for name in one.dtype.names or ()) if one.dtype.names else False
