@@ -93,20 +93,25 @@ class Connection(asyncio.Protocol):
         self._begin(bodiless=False, switch=False)
 
     def _begin(self, *, bodiless: bool, switch: bool) -> None:
-        self.status = 0
-        self.reason = b""
-        self.lines: list[bytes] = []
-        self.length: int | None = None
-        self.dated = self.served = self.switched = self.complete = False
+        self.switched = self.complete = False
         self.read_ticks = self.send_ticks = self._pool.read_ticks  # after which nothing comes, or nothing is taken
         self.held_up = 0  # how many reasons there are, none of them the endpoint's, that nothing comes
         self._bodiless = bodiless
         self._switch = switch
-        self._named: set[bytes] = set()  # by Connection
-        self._heard = self._interim = self._head_done = self._chunked = self._paused = False
+        self._heard = self._interim = self._head_done = self._paused = False
+        self._forget_head()
         self._keep_alive = True
         self._chunks: list[bytes] = []
         self._held = 0  # bytes in _chunks
+
+    def _forget_head(self) -> None:
+        """Nothing is known of the answer's head: of one that is interim nothing holds for the one that follows."""
+        self.status = 0
+        self.reason = b""
+        self.lines: list[bytes] = []
+        self.length: int | None = None
+        self.dated = self.served = self._chunked = False
+        self._named: set[bytes] = set()  # by Connection
 
     # What requests call.
 
@@ -287,7 +292,7 @@ class Connection(asyncio.Protocol):
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200 and self.status != 101:
             self._interim = True
-            self.lines, self.length, self._named = [], None, set()
+            self._forget_head()
             return
         if self.status == 101:
             if not self._switch:

@@ -176,6 +176,16 @@ async def test_answers_end_where_they_should_and_connections_go_on(
         assert endpoint.connections == 1
 
 
+async def test_of_an_interim_answer_nothing_holds_for_the_one_behind_it(vip: str, pods: list[Address]) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nDate: yesterday\r\nServer: other\r\n\r\n"
+    said = interim + answer_of("Content-Length: 5\r\n", b"hello", "HTTP/1.1 404 ")
+    async with Endpoint(pods[0], said), running(vip, web(pods[0])) as here, client(here.http) as one:
+        answer = await one.get()
+        assert answer.start == "HTTP/1.1 404 "
+        assert answer.get("date") not in (None, "yesterday")
+        assert answer.get("server") not in (None, "other")
+
+
 FRAMING = ("content-length", "transfer-encoding", "connection", "link")
 
 
