@@ -2,8 +2,8 @@
 
 Law: they are those that ``fib.compile``, ``health_checks``, ``names.compile`` and ``routes.compile`` make of the
 Snapshot from nothing, the Fib by way of a patch; the time it takes goes by what differs from the Snapshot before,
-whatever number of Services there is besides. But for names: all of them are made again where a Service itself changes,
-and all headless ones where one of those does.
+whatever number of Services there is besides. But for names: they are put together again where a Service itself changes
+(not its endpoints), from what each of them says, and all headless ones are made again where one of those changes.
 """
 
 from kernels.layout import RANDOM
@@ -31,6 +31,7 @@ class Compiler:
     def _begin(self) -> None:
         self._index = EndpointIndex()
         self._node_tables = nodetables.Compiler(self._algorithm)
+        self._names = names.Compiler(self._bound_port)
         self._routes = routes.Compiler()
 
     def compile(self, snapshot: Snapshot) -> tuple[NodeTables, Names, Routes]:
@@ -43,7 +44,7 @@ class Compiler:
         try:
             change = self._index.follow(snapshot)
             node_tables = self._node_tables.compile(snapshot, self._index, change)
-            found_names = names.compile(snapshot, self._bound_port, self._last and (self._last[0], self._last[2]))
+            found_names = self._names.compile(snapshot)
             found = self._routes.compile(snapshot, self._index, change)
         except BaseException:
             self._begin()  # one of them may have followed half of a change

@@ -286,7 +286,8 @@ class ControlPlane:
         self._noted = tables
         self._journal = self._journal.noted(tables.patch)
         if tables.whole is not None:
-            self._journal = self._journal.begun(self.fleet.share(tables.whole), tables.generation)
+            nbytes = sum(table.nbytes for table in tables.whole[1:])
+            self._journal = self._journal.begun(self.fleet.share(tables.whole), tables.generation, nbytes)
 
     def _see_pods(self, snapshot: Snapshot) -> None:
         for _, _, pod in self._pods.news(snapshot.rows("Pod")):

@@ -91,6 +91,7 @@ class Proxy:
         self._listeners: dict[Frontend, Listener] = {}
         self._listens_everywhere = True  # where the last install wanted it to
         self._highest_node = 0
+        self._slowest_s = 0  # of all pools, slow start
         self._changing = threading.Lock()  # one start, install or stop at a time
         self._thread: threading.Thread | None = None
         self._epoll: select.epoll | None = None
@@ -340,7 +341,7 @@ class Proxy:
         for column, rows, values in news:
             column[rows] = values
         self._in_force = InForce(self._replica.fib, steering, relay)
-        self._warm_up()
+        self._warm_up(change.patch)
         self._listeners |= added
         self._close(gone)
         return self.generation
@@ -366,12 +367,13 @@ class Proxy:
             (connections["backend"], lost, 0),  # their ids have other endpoints now, so they count nowhere
         ]
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, patch: Patch) -> None:
         """Notes from when on nobody is new to a pool with slow start."""
         fib, steering, _ = self._in_force
-        slowest_s = int(fib.pools["slow_start_s"].max())
-        if slowest_s:
-            steering.warm_ns[0] = steering.ready_ns[: len(fib.backends)].max() + slowest_s * 1_000_000_000
+        if "pools" in patch.runs:
+            self._slowest_s = int(fib.pools["slow_start_s"].max())
+        if self._slowest_s:
+            steering.warm_ns[0] = steering.ready_ns[: len(fib.backends)].max() + self._slowest_s * 1_000_000_000
 
     def _drain(self, frontends: Collection[Frontend]) -> None:
         """Take what waits in these frontends' queues, as far as the tables have room for it."""

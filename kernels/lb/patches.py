@@ -138,8 +138,8 @@ class Replica:
             raise ValueError(f"a patch says how long {len(TABLES)} tables are, not {len(patch.lengths)}")
         for name, runs in patch.runs.items():
             for first, rows in runs:
-                if name not in self._own or first < 0 or rows.dtype != self._own[name].dtype:
-                    raise ValueError(f"a patch has rows {first} … of {rows.dtype} for a table {name}")
+                if name not in self._own or first < 0 or rows.ndim != 1 or rows.dtype != self._own[name].dtype:
+                    raise ValueError(f"a patch has rows {first} … of {rows.shape} {rows.dtype} for a table {name}")
 
     def _with_room(self, name: str, runs: Sequence[Run]) -> list[Run]:
         """Has room for what will be written to a table; returns what is there now."""

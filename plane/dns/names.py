@@ -7,13 +7,14 @@ https://github.com/kubernetes/dns/blob/master/docs/specification.md
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from plane.model import SERVICE_LABEL, Key, Object, Service, Snapshot, slices_by_service
-from plane.rows import differences
+from plane.model import SERVICE_LABEL, Key, Name, Object, Service, Snapshot, slices_by_service
+from plane.rows import Followed, News
 
 ZONE = "cluster.local"
 REVERSE = "in-addr.arpa"
@@ -42,26 +43,85 @@ class Names(NamedTuple):
     generation: int = 0
 
 
-def _packed(records: Records) -> np.ndarray:
-    packed = np.frombuffer(json.dumps(records, separators=(",", ":")).encode(), np.uint8)
+def _block(text: str) -> np.ndarray:
+    packed = np.frombuffer(text.encode(), np.uint8)
     packed.setflags(write=False)
     return packed
 
 
-NO_NAMES = Names(_packed({}), _packed({}))
+def _members(records: Records) -> str:
+    """The records as members of a JSON object, without its braces."""
+    return json.dumps(records, separators=(",", ":"))[1:-1]
 
 
-def compile(snapshot: Snapshot, bound_port: BoundPort, last: tuple[Snapshot, Names] | None = None) -> Names:
-    """All names. ``bound_port`` gives the port that is really listened on, which SRV records say.
+NO_NAMES = Names(_block("{}"), _block("{}"))
 
-    ``last`` are an earlier Snapshot and its names, which are kept as far as they are the same.
+
+def compile(snapshot: Snapshot, bound_port: BoundPort) -> Names:
+    """All names. ``bound_port`` gives the port that is really listened on, which SRV records say."""
+    return Compiler(bound_port).compile(snapshot)
+
+
+class Compiler:
+    """``compile`` for one Snapshot after the other. One that has raised is of no more use.
+
+    What each Service says is written down once, until it changes; what headless ones say, all together.
     """
-    before, names = last or (Snapshot(), None)
-    same = names is not None and all(before.rows(kind) is snapshot.rows(kind) for kind in ("Service", "Namespace"))
-    services = names.services if names and same else _packed(_of_services(snapshot, bound_port))
-    if names and same and not _headless_changed(before, snapshot):
-        return Names(services, names.headless, snapshot.generation)
-    return Names(services, _packed(_of_headless(snapshot)), snapshot.generation)
+
+    def __init__(self, bound_port: BoundPort):
+        self._bound_port = bound_port
+        self._services: Followed[Name, Object] = Followed()
+        self._namespaces: Followed[Name, Object] = Followed()
+        self._slices: Followed[Name, Object] = Followed()
+        self._said: dict[Name, str] = {}  # by Services, as members of a JSON object; nothing by headless ones
+        self._headless: set[Name] = set()
+        self._inhabited: Counter[str] = Counter()  # namespaces that Services are in
+        self._names = NO_NAMES
+
+    def compile(self, snapshot: Snapshot) -> Names:
+        """As the function of this name; what is as it was is the very block of the names before."""
+        services = self._services.news(snapshot.rows("Service"))
+        namespaces = self._namespaces.news(snapshot.rows("Namespace"))
+        headless = self._is_headless_touched(self._slices.news(snapshot.rows("EndpointSlice")))
+        for name, old, new in services:
+            headless |= any(obj is not None and _is_headless(obj) for obj in (old, new))
+            self._note(name, old, new)
+        before = self._names
+        first = before is NO_NAMES
+        self._names = Names(
+            self._of_services(snapshot) if first or services or namespaces else before.services,
+            _block(f"{{{_members(_of_headless(snapshot, self._headless))}}}") if headless else before.headless,
+            snapshot.generation,
+        )
+        return self._names
+
+    def _is_headless_touched(self, news: Iterable[News[Name, Object]]) -> bool:
+        """Whether a slice of a Service that was headless so far is another than before."""
+        labelled = (obj["metadata"] for _, old, new in news for obj in (old, new) if obj is not None)
+        return any(
+            (each.get("namespace", "default"), (each.get("labels") or {}).get(SERVICE_LABEL)) in self._headless
+            for each in labelled
+        )
+
+    def _note(self, name: Name, old: Object | None, new: Object | None) -> None:
+        for obj, by in ((old, -1), (new, 1)):
+            if obj is not None:
+                namespace = Service.of(obj).namespace
+                self._inhabited[namespace] += by
+                if not self._inhabited[namespace]:
+                    del self._inhabited[namespace]
+        self._headless.discard(name)
+        self._said.pop(name, None)
+        if new is not None and _is_headless(new):
+            self._headless.add(name)
+        if new is not None and (said := _members(_of_service(Service.of(new), self._bound_port))):
+            self._said[name] = said
+
+    def _of_services(self, snapshot: Snapshot) -> np.ndarray:
+        """What follows from Services and Namespaces; where two Services say the same name, the last one's counts."""
+        namespaces = self._inhabited.keys() | {obj["metadata"]["name"] for obj in snapshot.all("Namespace")}
+        said = (self._said[name] for name in snapshot.rows("Service") if name in self._said)
+        return _block(f"{{{','.join(filter(None, (_members(_common(snapshot, namespaces)), *said)))}}}")
 
 
 def equal(one: Names, other: Names) -> bool:
@@ -119,39 +179,37 @@ def loops(snapshot: Snapshot, service: Service) -> bool:
     return bool(names) and names[-1] in (service_name(service.namespace, service.name), *names[:-1])
 
 
-def _of_services(snapshot: Snapshot, bound_port: BoundPort) -> Records:
+def _common(snapshot: Snapshot, namespaces: Iterable[str]) -> Records:
+    """What is there whatever Services there are besides that of cluster DNS."""
     records: Records = {f"dns-version.{ZONE}": {"TXT": [f'"{SPECIFICATION}"']}}
-    for obj in snapshot.all("Namespace"):
-        _namespace(records, obj["metadata"]["name"])
-    for obj in snapshot.all("Service"):
-        service = Service.of(obj)
-        _namespace(records, service.namespace)
-        name = service_name(service.namespace, service.name)
-        if service.type == "ExternalName":
-            records[name] = {"CNAME": [f"{service.external_name.lower().removesuffix('.')}."]}
-        elif _is_ipv4(service.cluster_ip):
-            records[name] = {"A": [service.cluster_ip]}
-            records[reverse_name(service.cluster_ip)] = {"PTR": [f"{name}."]}
-            for port in service.ports:
-                if port.name:
-                    target = f"0 100 {bound_port(port.port)} {name}."
-                    records[f"_{port.name}._{port.protocol.lower()}.{name}"] = {"SRV": [target]}
+    for namespace in sorted(namespaces):
+        records |= {f"{namespace}.{parent}": {} for parent in (SERVICES, PODS)}
     dns = snapshot.get(*KUBE_DNS)
     if dns is not None and _is_ipv4(dns["spec"].get("clusterIP") or ""):
         records[f"ns.dns.{ZONE}"] = {"A": [dns["spec"]["clusterIP"]]}
     return records
 
 
-def _namespace(records: Records, name: str) -> None:
-    for parent in (SERVICES, PODS):
-        records.setdefault(f"{name}.{parent}", {})
+def _of_service(service: Service, bound_port: BoundPort) -> Records:
+    """The names of a Service, but for those that its endpoints give to a headless one."""
+    name = service_name(service.namespace, service.name)
+    if service.type == "ExternalName":
+        return {name: {"CNAME": [f"{service.external_name.lower().removesuffix('.')}."]}}
+    if not _is_ipv4(service.cluster_ip):
+        return {}
+    records: Records = {name: {"A": [service.cluster_ip]}, reverse_name(service.cluster_ip): {"PTR": [f"{name}."]}}
+    for port in service.ports:
+        if port.name:
+            target = f"0 100 {bound_port(port.port)} {name}."
+            records[f"_{port.name}._{port.protocol.lower()}.{name}"] = {"SRV": [target]}
+    return records
 
 
-def _of_headless(snapshot: Snapshot) -> Records:
+def _of_headless(snapshot: Snapshot, services: Collection[Name]) -> Records:
     records: Records = {}
     said: set[tuple[str, str, str]] = set()
-    slices = slices_by_service(snapshot)
-    for key in sorted(_headless_keys(snapshot)):
+    slices = slices_by_service(snapshot) if services else {}
+    for key in sorted(services):
         obj = snapshot.get("Service", *key)
         assert obj is not None
         for name, kind, record in _of_endpoints(Service.of(obj), slices.get(key, ())):
@@ -201,22 +259,6 @@ def _ready(endpoint_slice: Object) -> Iterator[_Address]:
         if (row.get("conditions") or {}).get("ready") is not False:
             for ip in row["addresses"]:
                 yield _Address((row.get("hostname") or ip.replace(".", "-")).lower(), ip)
-
-
-def _headless_changed(before: Snapshot, now: Snapshot) -> bool:
-    """Whether a slice of a headless Service is another than before, the Services being the same."""
-    changes = differences(before.rows("EndpointSlice"), now.rows("EndpointSlice"))
-    changed = [obj for _, old, new in changes for obj in (old, new) if obj is not None]
-    keys = {
-        (obj["metadata"].get("namespace", "default"), (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) or "")
-        for obj in changed
-    }
-    services = now.rows("Service")
-    return any(_is_headless(services[key]) for key in keys if key in services)
-
-
-def _headless_keys(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    return (key for key, obj in snapshot.rows("Service").items() if _is_headless(obj))
 
 
 def _is_headless(service: Object) -> bool:

@@ -320,10 +320,11 @@ def test_names_as_text() -> None:
 
 def again(before: Snapshot, *objects: Object) -> tuple[names.Names, names.Names]:
     """The names of OBJECTS, and those after some have changed, which are held to a compilation from nothing."""
-    after = before.changed(objects)
-    found = names.compile(after, int, (before, NAMES))
+    compiler, after = names.Compiler(int), before.changed(objects)
+    first, found = compiler.compile(before), compiler.compile(after)
+    assert names.equal(first, NAMES)
     assert names.equal(found, names.compile(after, int))
-    return NAMES, found
+    return first, found
 
 
 def test_endpoints_of_a_cluster_ip_change_no_name() -> None:
@@ -345,15 +346,18 @@ def test_a_service_changes_names() -> None:
 
 def test_names_that_differ_are_of_another_generation() -> None:
     before = snapshot_of(*OBJECTS, generation=3)
-    first = names.compile(before, int)
+    compiler = names.Compiler(int)
+    first = compiler.compile(before)
     changed = replace(before.changed([service("new", cluster_ip="127.96.1.9")]), generation=4)
-    second = names.compile(changed, int, (before, first))
+    second = compiler.compile(changed)
     assert [Zone(each, each.generation).records("cluster.local", "SOA")[0].serial for each in (first, second)] == [3, 4]
 
 
 def test_a_slice_that_goes_takes_its_names_with_it() -> None:
     before = snapshot_of(*OBJECTS)
     after = before.changed(drop=[names.Key("EndpointSlice", "default", "db-9000")])
-    found = names.compile(after, int, (before, NAMES))
+    compiler = names.Compiler(int)
+    compiler.compile(before)
+    found = compiler.compile(after)
     assert names.equal(found, names.compile(after, int))
     assert ask(f"db-1.db.{SVC}", zone=Zone(found)).rcode() == dns.rcode.NXDOMAIN

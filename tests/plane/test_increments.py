@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.layout import BACKEND, INSIDE, OUTSIDE, Fib
-from kernels.lb.patches import Replica, between, patched
+from kernels.lb.patches import Patch, Replica, between, patched
 from plane import fib, healthchecks, routes
 from plane import rows as rows_module
 from plane.addresses import AddressPlan
@@ -216,7 +216,7 @@ def test_tables_compiled_from_change_to_change_are_those_compiled_from_nothing(s
         fresh = fib.compile(snapshot)
         assert fib.equal(told.replica.fib, fresh), fib.dump(told.replica.fib) + fib.dump(fresh)
         assert node_tables.health == healthchecks.health_checks(snapshot)
-        assert names.dump(named) == names.dump(names.compile(snapshot, int))
+        assert names.equal(named, names.compile(snapshot, int))
         assert routes.equal(found, routes.compile(snapshot))
         assert not any(array.flags.writeable for array in told.replica.fib[1:])
 
@@ -237,10 +237,25 @@ def test_patches_one_after_the_other_or_composed_or_upon_whole_tables_come_to_th
         generation, whole = snapshot.generation, compiler.whole(snapshot.generation)
         journal = journal.noted(patch)
         if fate == "whole":
-            journal = journal.begun(whole, generation)
+            journal = journal.begun(whole, generation, 1 << 20)
         for told in (everybody[number] for number in who):
             told.hear(journal)
             assert_same_bytes(told.replica.fib, whole)
+
+
+def test_a_patch_that_is_large_beside_the_whole_tables_is_not_kept_for_those_who_are_behind():
+    rows = np.zeros(100, np.uint32)
+    sizes = (1, 100, 10, 1)
+    patches = [Patch(at, at + 1, (0,) * 9, {"members": [(0, rows[:size])]}) for at, size in enumerate(sizes, start=1)]
+    whole = fib.compile(Snapshot(5))
+    journal = Journal(patches=tuple(patches)).begun(whole, 5, 44 * 8)
+    assert [patch.before for patch in journal.patches] == [3, 4]
+    assert journal.since(2) == (whole, None)
+    assert journal.begun(whole, 5, 0).since(5) == (None, None)
+    there, patch = journal.since(3)
+    assert there is None
+    assert (patch.before, patch.generation) == (3, 5)
+    assert [patch.before for patch in Journal(patches=tuple(patches)).begun(whole, 5, 43 * 8).patches] == [4]
 
 
 @given(STEPS)
@@ -284,6 +299,7 @@ def test_a_patch_for_another_fib_or_of_other_tables_changes_nothing():
         good._replace(runs={**good.runs, "pools": [(0, rows)]}),
         good._replace(runs={**good.runs, "members": [(-1, rows.astype(np.uint32))]}),
         good._replace(runs={**good.runs, "nothing": [(0, rows)]}),
+        good._replace(runs={**good.runs, "members": [(0, rows.astype(np.uint32).reshape(1, 1))]}),
     ):
         with pytest.raises(ValueError, match="a patch"):
             replica.apply(bad)
