@@ -59,14 +59,18 @@ def report(run: Path, output: str) -> None:
     import pyarrow as pa
 
     from harness import records
-    from harness.flows import running
+    from harness.flows import queues, running, waiting
     from harness.flows import summary as flows
     from harness.report import summarise
     from harness.tables import console
 
     try:
-        of_flows = (run / running.FILE).exists()
-        summary = flows.summarise(*running.read(run)) if of_flows else summarise(records.read(run))
+        if (run / running.FILE).exists():
+            summary = flows.summarise(*running.read(run))
+        elif (run / queues.FILE).exists():
+            summary = waiting.summarise(*queues.read(run))
+        else:
+            summary = summarise(records.read(run))
     except (OSError, ValueError, pa.ArrowException) as error:
         _fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
@@ -140,8 +144,10 @@ def peers(
 def _tables(summary: Mapping[str, Any]) -> Any:
     from harness import tables
     from harness.flows import table as flows
+    from harness.flows import waiting
 
-    return flows.tables(summary) if summary.get("kind") == "flows" else tables.tables(summary)
+    kinds = {"flows": flows.tables, "queues": waiting.tables}
+    return kinds.get(summary.get("kind", ""), tables.tables)(summary)
 
 
 def _one_of(option: str, names: Iterable[str], known: Iterable[str]) -> None:
