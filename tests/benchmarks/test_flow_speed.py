@@ -98,7 +98,7 @@ class TestHashAndSelect:
         measure(benchmark, lambda: numpy_steer(fib.rings, flows), FLOWS)
 
     def test_duckdb(self, benchmark: Any, flows: Flows) -> None:
-        """Its own hash of the same columns, a slot by it, and the last slot that has a flow: on one thread, from Arrow."""
+        """Its own hash of the same columns, a slot by it, and the last such slot: on one thread, from Arrow."""
         duckdb = pytest.importorskip("duckdb")
         with duckdb.connect(config={"threads": 1}) as database:
             database.register("flows", pa.table(flows._asdict()))
