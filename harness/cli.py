@@ -59,15 +59,20 @@ def report(run: Path, output: str) -> None:
     import pyarrow as pa
 
     from harness import page, records
-    from harness.flows import running
+    from harness.flows import queues, running, waiting
     from harness.flows import summary as flows
     from harness.report import summarise
     from harness.tables import console
 
     try:
-        of_flows = (run / running.FILE).exists()
-        table = None if of_flows else records.read(run)
-        summary = flows.summarise(*running.read(run)) if table is None else summarise(table)
+        table = None
+        if (run / running.FILE).exists():
+            summary = flows.summarise(*running.read(run))
+        elif (run / queues.FILE).exists():
+            summary = waiting.summarise(*queues.read(run))
+        else:
+            table = records.read(run)
+            summary = summarise(table)
     except (OSError, ValueError, pa.ArrowException) as error:
         _fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
@@ -233,8 +238,10 @@ def _ingress(
 def _tables(summary: Mapping[str, Any]) -> Any:
     from harness import tables
     from harness.flows import table as flows
+    from harness.flows import waiting
 
-    return flows.tables(summary) if summary.get("kind") == "flows" else tables.tables(summary)
+    kinds = {"flows": flows.tables, "queues": waiting.tables}
+    return kinds.get(summary.get("kind", ""), tables.tables)(summary)
 
 
 def _one_of(option: str, names: Iterable[str], known: Iterable[str]) -> None:

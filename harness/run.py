@@ -31,6 +31,7 @@ from rich.console import Console
 from harness import page, provenance, records, report, targets
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
+from harness.flows import queues
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
@@ -73,8 +74,13 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     Raises ScenarioError and ManifestError before anything has started, PlaneError, and KeyboardInterrupt where it was
     interrupted before the first request.
     """
-    if kind_of(text_of(file)) == FLOWS:
+    kind = kind_of(text_of(file))
+    if kind == FLOWS:
         return _run_flows(file, surface, console)
+    if kind == queues.KIND:
+        stop = threading.Event()
+        with _stopping(stop):
+            return queues.run(file, surface.out, console, stop)
     scenario, text = read(file)
     objects: list[Object] = []
     if scenario.spec.manifests:

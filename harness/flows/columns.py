@@ -1,4 +1,4 @@
-"""Flows and what conntrack holds, as Arrow: to be kept, to be looked at, to be steered again.
+"""Flows and what conntrack holds, as Arrow (flows also as CSV): to be kept, looked at, and steered again.
 
 Law: what is read is checked whole before any of it is used; the first value that is wrong is named by column and row.
 Addresses are integers in host order or dotted IPv4 text, and whatever numbers are whole and in range are taken, also
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 
 from harness import records
 from harness.scenario import ScenarioError
@@ -32,8 +33,9 @@ ADDRESSES = ("src_ip", "dst_ip")
 
 
 def read_flows(path: Path) -> Flows:
-    """The flows of an Arrow IPC file, in its order. Raises ScenarioError, which names column and row."""
-    return Flows(**_columns(_read(path), FLOWS, path))
+    """The flows of an Arrow IPC file or one in CSV, in its order. Raises ScenarioError, which names column and row."""
+    table = _read_csv(path) if path.suffix.lower() == ".csv" else _read(path)
+    return Flows(**_columns(table, FLOWS, path))
 
 
 def write_flows(flows: Flows, path: Path) -> None:
@@ -70,6 +72,14 @@ def _read(path: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         reason = f"can't be read as an Arrow IPC file: {error}; is it whole?"
         raise ScenarioError([Problem(str(path), 0, "", "", reason)]) from None
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """A file whose first line names its columns; the first of the rows below is row 0."""
+    try:
+        return pa.csv.read_csv(str(path))
+    except (OSError, pa.ArrowException) as error:
+        raise ScenarioError([Problem(str(path), 0, "", "", f"can't be read as CSV: {error}")]) from None
 
 
 def _columns(table: pa.Table, kinds: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kernels.jit import INTERPRETED
@@ -95,6 +96,19 @@ class TestHashAndSelect:
 
     def test_numpy(self, benchmark: Any, flows: Flows, fib: Fib) -> None:
         measure(benchmark, lambda: numpy_steer(fib.rings, flows), FLOWS)
+
+    def test_duckdb(self, benchmark: Any, flows: Flows) -> None:
+        """Its own hash of the same columns, a slot by it, and the last such slot: on one thread, from Arrow."""
+        duckdb = pytest.importorskip("duckdb")
+        with duckdb.connect(config={"threads": 1}) as database:
+            database.register("flows", pa.table(flows._asdict()))
+            sql = f"SELECT max(hash(src_ip, dst_ip, src_port, dst_port, proto) % {SLOTS}) FROM flows"
+
+            def work() -> int:
+                return int(database.execute(sql).fetchone()[0])
+
+            assert SLOTS - 100 < work() < SLOTS
+            measure(benchmark, work, FLOWS)
 
     def test_copy(self, benchmark: Any, flows: Flows) -> None:
         """What memory allows: the columns of the flows copied, and nothing else."""

@@ -74,6 +74,36 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     assert words in refused(tmp_path / "flows.arrow")
 
 
+HEAD = "dst_ip,src_ip,src_port,dst_port,proto,note\n"
+
+
+def test_flows_in_csv_are_those_in_arrow(tmp_path: Path) -> None:
+    (tmp_path / "flows.csv").write_text(HEAD + "127.96.1.1,1,1024,80,6,a\n10.0.0.1,4294967295,65535,443,17,\n")
+    records.write(pa.table(GOOD), tmp_path / "flows.arrow")
+    both = (read_flows(tmp_path / f"flows.{kind}") for kind in ("csv", "arrow"))
+    assert all(np.array_equal(one, other) for one, other in zip(*both, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("1.2.3.4,1,1024,80,6,\n1.2.3.4,1,70000,80,6,\n", "column src_port: row 1: is 70000"),
+        ("1.2.3.4,1,1024,80,6,\n1.2.3.4,1,NaN,80,6,\n", "column src_port: row 1: is null"),
+        ("1.2.3.4,1,1024,80,TCP,\n", "column proto: row 0: is text"),
+        ("1.2.3,1,1024,80,6,\n", "column dst_ip: row 0: is '1.2.3', no IPv4 address"),
+        ("1.2.3.4,1,1024\n", "can't be read as CSV: CSV parse error: Expected 6 columns, got 3"),
+    ],
+)
+def test_what_is_wrong_in_csv_is_named(tmp_path: Path, rows: str, words: str) -> None:
+    (tmp_path / "flows.csv").write_text(HEAD + rows)
+    assert words in refused(tmp_path / "flows.csv")
+
+
+def test_csv_without_anything_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "flows.csv").write_text("")
+    assert "can't be read as CSV" in refused(tmp_path / "flows.csv")
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.999])
 def test_a_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "flows.arrow"

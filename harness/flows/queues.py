@@ -1,0 +1,300 @@
+"""A scenario of queues, from its file to its rows: connections that arrive at random times, last, and wait.
+
+Law: arrivals and durations follow from the seed and the load, so every algorithm has the same connections, and equal
+scenarios have equal rows but for the column of times. The first tenth finds backends emptier than they will be: it is
+carried and not counted. An interrupted run is a run: what was finished by then is written.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, InstanceOf
+from rich.console import Console
+
+from harness import provenance, records, units
+from harness.flows.fleet import Fleet, made_up
+from harness.flows.running import SUMMARY_FILE, Result
+from harness.flows.steering import Batch
+from harness.flows.waiting import summarise
+from harness.records import PREFIX
+from harness.scenario import Duration, Metadata, parse_as, text_of
+from kernels import warm
+from kernels.layout import ALGORITHMS, Population, freeze
+from kernels.lb.forward import create_steering
+from kernels.lb.population import generate, key_of
+from kernels.lb.queueing import Arrivals, Waits, create_queues, queue
+from plane import fib as fibs
+from plane.model import Snapshot
+from plane.strict import Contradiction, Part, read_by
+
+KIND = "QueueScenario"
+VERSION = "queues/1"
+FILE, ACTIVE_FILE = "waits.arrow", "active.arrow"
+QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
+SETTLING = 10  # one in so many is not counted
+LOOKS = 100  # so often it is looked at who has how many
+LONGEST = 1_000_000  # times the mean: no connection lasts longer, whatever its tail
+LONGEST_NS = 100 * 365 * 24 * 3600 * units.NS_PER_S
+CLIENTS = 0x64400000, 1 << 22  # 100.64.0.0/10
+
+
+class Shape(NamedTuple):
+    """How durations spread: ``exponential``, ``constant``, ``lognormal/σ`` or ``pareto/α``."""
+
+    name: str
+    parameter: float = 0.0
+
+    def draw(self, source: np.random.Generator, count: int) -> np.ndarray:
+        """Durations of mean 1 (before the longest are cut), float64."""
+        if self.name == "constant":
+            return np.ones(count)
+        if self.name == "lognormal":
+            return source.lognormal(-(self.parameter**2) / 2, self.parameter, count)
+        if self.name == "pareto":
+            return (1 + source.pareto(self.parameter, count)) * (self.parameter - 1) / self.parameter
+        return source.exponential(1, count)
+
+
+def _shape(value: Any) -> Shape:
+    name, _, text = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if value in ("exponential", "constant"):
+        return Shape(name)
+    above = {"lognormal": 0, "pareto": 1}
+    try:
+        parameter = float(text)
+    except ValueError:
+        parameter = 0.0
+    if name in above and above[name] < parameter <= 10:
+        return Shape(name, parameter)
+    raise ValueError(
+        f"{value!r} is no shape: write exponential, constant, lognormal/1.5 (σ above 0) or pareto/1.5 (α above 1), "
+        "numbers up to 10"
+    )
+
+
+def _load(value: Any) -> Fraction:
+    found = units.share(value)
+    if isinstance(found, int) or not Fraction(1, 100) <= found < 1:
+        raise ValueError(f"{value!r} is no load: write a part of what backends can serve, from 1% to less than 100%")
+    return found
+
+
+def _algorithm(value: Any) -> str:
+    if value in ALGORITHMS:
+        return str(value)
+    raise ValueError(f"{value!r} is no algorithm of the plane: choose from {', '.join(ALGORITHMS)}")
+
+
+class QueueSpec(Part):
+    """One Service of ``endpoints``, each of which serves ``places`` connections at once."""
+
+    connections: Annotated[int, Field(ge=1_000, le=10_000_000)]
+    endpoints: Annotated[int, Field(ge=1, le=1_000)]
+    places: Annotated[int, Field(ge=1, le=1_000)] = 1
+    lasts: Duration = 10_000_000
+    shape: Annotated[InstanceOf[Shape], read_by(_shape)] = Shape("exponential")
+    loads: Annotated[list[Annotated[InstanceOf[Fraction], read_by(_load)]], Field(min_length=1)]
+    algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        for name in ("loads", "algorithms"):
+            values = given.get(name)
+            listed = values if isinstance(values, list) else []
+            for place, value in enumerate(listed):
+                if value in listed[:place]:
+                    yield (name, place), f"{value!r} is there already"
+        try:
+            longest = units.duration(given.get("lasts", "10ms")) * int(given.get("connections", 0)) * 100
+        except (TypeError, ValueError):
+            return
+        if longest > LONGEST_NS:
+            yield ("lasts",), "makes a run of more than a hundred years: fewer connections, or shorter ones"
+
+
+class QueueScenario(Part):
+    """A file that ``plane bench run`` takes."""
+
+    api_version: Literal["trafficplane.dev/v1alpha1"]
+    kind: Literal["QueueScenario"]
+    metadata: Metadata
+    spec: QueueSpec
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+
+def _column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"unit": unit, "description": meaning})
+
+
+_WHOSE = [
+    _column("algorithm", pa.string(), "1", "how backends were picked"),
+    _column("load", pa.float64(), "1", "part of all places that the connections keep busy"),
+]
+WAITS = pa.schema(
+    [
+        *_WHOSE,
+        _column("connections", pa.int64(), "1", "connections that were counted"),
+        _column("waiting", pa.int64(), "1", "of them, those that waited at all"),
+        _column("waited_ns", pa.int64(), "ns", "mean of the time that connections waited for a place"),
+        _column("quantile", pa.float64(), "1", "the part of connections that waited no longer than the next column"),
+        _column("quantile_ns", pa.int64(), "ns", "time waited"),
+        _column("quantile_all_ns", pa.int64(), "ns", "likewise, time waited and served"),
+        _column("carried", pa.int64(), "1", "all connections, with those that were not counted"),
+        _column("spent_ns", pa.int64(), "ns", "time that carrying all connections took"),
+    ]
+)
+ACTIVE = pa.schema(
+    [
+        *_WHOSE,
+        _column("at_ns", pa.int64(), "ns", "time since the first connection that was counted might have come"),
+        _column("backend", pa.uint32(), "1", "id of the backend"),
+        _column("active", pa.int32(), "1", "connections that it had then, waiting ones too"),
+    ]
+)
+
+
+def read_scenario(file: Path) -> tuple[QueueScenario, str]:
+    """The scenario in a file, and its text. Raises ScenarioError."""
+    text = text_of(file)
+    return parse_as(QueueScenario, text, str(file)), text
+
+
+def read(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """The tables of a run. Raises OSError and pa.ArrowInvalid."""
+    return records.read(folder / FILE), records.read(folder / ACTIVE_FILE)
+
+
+def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Result:
+    """Carries all connections, and writes what became of them; what is said meanwhile goes to ``console``.
+
+    Raises ScenarioError, and KeyboardInterrupt where nothing was finished before it was to stop.
+    """
+    scenario, text = read_scenario(file)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    warm.warm(say)
+    warm.once("queues", lambda: carry(scenario.spec, "random", Fraction(1, 2), 1_000))
+    started, begin = datetime.now(UTC), time.monotonic()
+    rows: list[tuple[pa.Table, pa.Table]] = []
+    for load in scenario.spec.loads:
+        for algorithm in scenario.spec.algorithms:
+            if not stop.is_set():
+                say(f"{time.monotonic() - begin:6.1f} s  {algorithm}, load {float(load):.4g}")
+                rows.append(carry(scenario.spec, algorithm, load, scenario.spec.connections))
+    if not rows:
+        raise KeyboardInterrupt
+    facts = {
+        "schema": VERSION,
+        "run": provenance.run_id(started),
+        "started": started.isoformat(timespec="milliseconds"),
+        "interrupted": str(stop.is_set()).lower(),
+        "seconds": f"{time.monotonic() - begin:.3f}",
+        "name": json.dumps(scenario.name),
+        "lasts_ns": str(scenario.spec.lasts),
+        "seed": str(scenario.spec.seed),
+        **provenance.of_machine(),
+        **provenance.of_input(text, []),
+    }
+    waits, active = (_whole([pair[side] for pair in rows], facts) for side in (0, 1))
+    folder = out / scenario.name / facts["run"]
+    folder.mkdir(parents=True)
+    records.write(waits, folder / FILE)
+    records.write(active, folder / ACTIVE_FILE)
+    summary = summarise(waits, active)
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    return Result(folder, summary)
+
+
+def arrivals_of(spec: QueueSpec, load: Fraction, count: int) -> Arrivals:
+    """The connections at a load: Poisson arrivals, durations as the scenario has them."""
+    source = np.random.default_rng([spec.seed, load.numerator, load.denominator])
+    between_ns = spec.lasts / (float(load) * spec.endpoints * spec.places)
+    at = np.cumsum(source.exponential(between_ns, count))
+    lasts = np.minimum(spec.shape.draw(source, count), LONGEST) * spec.lasts
+    return Arrivals(at.astype(np.int64), lasts.astype(np.int64))
+
+
+def carry(spec: QueueSpec, algorithm: str, load: Fraction, count: int) -> tuple[pa.Table, pa.Table]:
+    """The rows of so many connections under ``WAITS`` and ``ACTIVE``."""
+    fleet = Fleet(Snapshot().changed(made_up(1, spec.endpoints, 1)), spec.seed)
+    fib = fibs.compile(fleet.snapshot, ALGORITHMS.index(algorithm))
+    row = np.flatnonzero(fib.frontends["proto"]).astype(np.uint32)
+    flows = Batch(count).flows
+    generate(fib, Population(key_of(spec.seed), np.uint32(CLIENTS[0]), np.uint64(CLIENTS[1]), freeze(row)), 0, flows)
+    arrivals = arrivals_of(spec, load, count)
+    waits = Waits(np.empty(count, np.uint32), np.empty(count, np.int64))
+    queues = create_queues(len(fib.backends), spec.places, count)
+    steering, pool = create_steering(fib, 0), int(fib.frontends[row[0]]["outside"])
+    begin = time.perf_counter_ns()
+    queue(fib, steering, pool, flows, arrivals, queues, waits)
+    spent_ns = time.perf_counter_ns() - begin
+    whose = {"algorithm": algorithm, "load": float(load)}
+    return _waited(whose, arrivals, waits, spent_ns), _active(whose, arrivals, waits, len(fib.backends))
+
+
+def _waited(whose: Mapping[str, Any], arrivals: Arrivals, waits: Waits, spent_ns: int) -> pa.Table:
+    first = len(waits.waited_ns) // SETTLING
+    waited, whole = waits.waited_ns[first:], (waits.waited_ns + arrivals.lasts_ns)[first:]
+    columns = {
+        **whose,
+        "connections": len(waited),
+        "waiting": np.count_nonzero(waited),
+        "waited_ns": round(waited.mean()),
+        "quantile": np.array(QUANTILES),
+        "quantile_ns": np.quantile(waited, QUANTILES, method="inverted_cdf"),
+        "quantile_all_ns": np.quantile(whole, QUANTILES, method="inverted_cdf"),
+        "carried": len(waits.waited_ns),
+        "spent_ns": spent_ns,
+    }
+    return _table(WAITS, columns, len(QUANTILES))
+
+
+def _active(whose: Mapping[str, Any], arrivals: Arrivals, waits: Waits, backends: int) -> pa.Table:
+    """Who had how many connections, at so many times after those that are not counted."""
+    ends_ns = arrivals.at_ns + waits.waited_ns + arrivals.lasts_ns
+    first_ns, last_ns = (int(arrivals.at_ns[place]) for place in (len(ends_ns) // SETTLING, -1))
+    looks = np.linspace(first_ns, last_ns, LOOKS).astype(np.int64)
+    came = np.searchsorted(arrivals.at_ns, looks, side="right")
+    order = np.argsort(ends_ns, kind="stable")
+    went = np.searchsorted(ends_ns[order], looks, side="right")
+    counts = _counted(waits.backend, came, backends) - _counted(waits.backend[order], went, backends)
+    columns = {
+        **whose,
+        "at_ns": np.repeat(looks - first_ns, backends - 1),
+        "backend": np.tile(np.arange(1, backends), LOOKS),
+        "active": counts[:, 1:].ravel(),
+    }
+    return _table(ACTIVE, columns, LOOKS * (backends - 1))
+
+
+def _counted(ids: np.ndarray, until: np.ndarray, backends: int) -> np.ndarray:
+    """int64[looks, backends]: how often each is among the first so many, for each of an ascending ``until``."""
+    parts = np.split(ids, until)[:-1]
+    return np.cumsum([np.bincount(part, minlength=backends) for part in parts], axis=0)
+
+
+def _table(schema: pa.Schema, columns: Mapping[str, Any], rows: int) -> pa.Table:
+    arrays = []
+    for field in schema:
+        value = columns[field.name]
+        values = value if isinstance(value, np.ndarray) else [value] * rows
+        arrays.append(pa.array(values).cast(field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _whole(tables: list[pa.Table], facts: Mapping[str, str]) -> pa.Table:
+    return pa.concat_tables(tables).replace_schema_metadata({PREFIX + key: text for key, text in facts.items()})
