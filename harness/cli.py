@@ -61,13 +61,14 @@ def report(run: Path, output: str) -> None:
     from harness import page, records
     from harness.flows import running
     from harness.flows import summary as flows
-    from harness.report import summarise
+    from harness.report import NOTHING, beside, summarise
     from harness.tables import console
 
     try:
         of_flows = (run / running.FILE).exists()
         table = None if of_flows else records.read(run)
-        summary = flows.summarise(*running.read(run)) if table is None else summarise(table)
+        others = NOTHING if of_flows else beside(run)
+        summary = flows.summarise(*running.read(run)) if table is None else summarise(table, others)
     except (OSError, ValueError, pa.ArrowException) as error:
         _fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
@@ -75,7 +76,7 @@ def report(run: Path, output: str) -> None:
     elif output == "html":
         if table is None:
             _fail(f"{run}: a run of flows has no page; print it as table or json", 2)
-        click.echo(page.page(table, summary), nl=False)
+        click.echo(page.page(table, summary, others), nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
