@@ -61,18 +61,18 @@ def report(run: Path, output: str) -> None:
     from harness import page, records
     from harness.flows import queues, running, waiting
     from harness.flows import summary as flows
-    from harness.report import summarise
+    from harness.report import NOTHING, beside, summarise
     from harness.tables import console
 
     try:
-        table = None
+        table, others = None, NOTHING
         if (run / running.FILE).exists():
             summary = flows.summarise(*running.read(run))
         elif (run / queues.FILE).exists():
             summary = waiting.summarise(*queues.read(run))
         else:
-            table = records.read(run)
-            summary = summarise(table)
+            table, others = records.read(run), beside(run)
+            summary = summarise(table, others)
     except (OSError, ValueError, pa.ArrowException) as error:
         _fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
@@ -80,7 +80,7 @@ def report(run: Path, output: str) -> None:
     elif output == "html":
         if table is None:
             _fail(f"{run}: a run of flows has no page; print it as table or json", 2)
-        click.echo(page.page(table, summary), nl=False)
+        click.echo(page.page(table, summary, others), nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))

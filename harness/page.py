@@ -14,7 +14,8 @@ import pyarrow as pa
 from harness import plots
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
-from harness.units import format_rate
+from harness.report import NOTHING, Beside
+from harness.units import format_ns, format_rate
 
 FILE = "report.html"
 FACTS = ("command", "started", "commit", "versions", "kernel", "cpu", "cores", "scenario_sha256", "manifests_sha256")
@@ -31,8 +32,8 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; wh
 """
 
 
-def page(table: pa.Table, summary: Mapping[str, Any]) -> str:
-    """The page of a run: its rows, and what ``report.summarise`` says of them."""
+def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) -> str:
+    """The page of a run: its rows, what ``report.summarise`` says of them, and what lies beside them."""
     facts = provenance_of(table)
     loads = json.loads(facts["loads"])
     title = f"{escape(summary['scenario'])} <small>{escape(summary['run'])}</small>"
@@ -41,7 +42,7 @@ def page(table: pa.Table, summary: Mapping[str, Any]) -> str:
         f"{escape(summary['run'])}</title><style>{STYLE}</style><h1>{title}</h1>",
         *_summary(summary),
         "<h2>Latency over time</h2>",
-        plots.over_time(table, loads),
+        plots.over_time(table, loads, summary["events"]),
         "<h2>Latency by percentile</h2>",
         plots.percentile_curve(table, loads),
     ]
@@ -51,6 +52,9 @@ def page(table: pa.Table, summary: Mapping[str, Any]) -> str:
     for load in loads:
         if any(row["pod"] for row in summary["pods"] if row["load"] == load["name"]):
             parts += [f"<h2>By pod: {escape(load['name'])}</h2>", plots.by_pod(table, load)]
+    if beside.resources is not None and beside.resources.num_rows:
+        parts += ["<h2>Processor</h2>", plots.processor(beside.resources)]
+        parts += ["<h2>Memory</h2>", plots.memory(beside.resources)]
     facts_table = "".join(
         f"<tr><th>{name}</th><td>{escape(facts[name])}</td></tr>" for name in FACTS if facts.get(name)
     )
@@ -77,6 +81,16 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
         texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
         yield f"<tr><td>{escape(load['name'])}</td><td>{escape(load['arrivals'])}</td>{texts}</tr>"
     yield "</table>"
+    if summary["events"]:
+        yield "<table><tr><th>event</th><th>at</th><th>in force after</th><th>generation</th></tr>"
+        for event in summary["events"]:
+            took = event["error"] or (
+                "" if event["done_ns"] is None else format_ns(event["done_ns"] - event["begun_ns"])
+            )
+            cells = [event["event"], format_ns(event["begun_ns"]), took, str(event["generation"] or "")]
+            texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            yield f"<tr>{texts}</tr>"
+        yield "</table>"
     if summary["objectives"]:
         yield "<table><tr><th>objective</th><th>load</th><th>limit</th><th>measured</th><th></th></tr>"
         for row in summary["objectives"]:

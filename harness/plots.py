@@ -6,7 +6,7 @@ run's epoch, latencies have a logarithmic axis in ms.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -36,7 +36,7 @@ STYLE: Any = {
 }
 # What a request spends its time on, by its own timestamps: (part, from, to).
 PARTS = (
-    ("client queue", "intended_ns", "sent_ns"),
+    ("client queue, connecting", "intended_ns", "sent_ns"),
     ("until the first byte", "sent_ns", "first_byte_ns"),
     ("rest of the answer", "first_byte_ns", "done_ns"),
 )
@@ -46,8 +46,11 @@ PODS_AT_MOST = 40
 Loads = Sequence[Mapping[str, Any]]
 
 
-def over_time(table: pa.Table, loads: Loads) -> str:
-    """Median and 99th percentile of each load, by when requests were due; windows with errors are marked below."""
+def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Median and 99th percentile of each load, by when requests were due; windows with errors are marked below.
+
+    events  rows of ``harness.events.SCHEMA``: a line for each, from when it began to when it was in force
+    """
 
     def draw(axes: Axes) -> None:
         for load, colour in zip(loads, _colours(loads), strict=True):
@@ -64,6 +67,15 @@ def over_time(table: pa.Table, loads: Loads) -> str:
                 low = np.full(failed.sum(), 0.02)
                 marks: Any = {"marker": "x", "color": "#c00000", "linestyle": "", "markersize": 4.0}
                 axes.plot(at_s[failed], low, transform=axes.get_xaxis_transform(), label="without an answer", **marks)
+        for event in events:
+            begun_s = event["begun_ns"] / NS_PER_S
+            axes.axvspan(begun_s, (event["done_ns"] or event["begun_ns"]) / NS_PER_S, color="#666666", alpha=0.15)
+            axes.axvline(begun_s, color="#666666", linestyle=":", linewidth=1.0)
+            place = (begun_s, 0.99)
+            transform = axes.get_xaxis_transform()
+            axes.annotate(
+                f" {event['event']}", place, xycoords=transform, rotation=90, va="top", ha="left", fontsize=7.5
+            )
         axes.set_xlabel("s since the start")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
         _legend(axes)
@@ -145,6 +157,42 @@ def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
         _legend(axes)
 
     return _svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
+
+
+def processor(used: pa.Table) -> str:
+    """Cores that each process kept busy, from one reading to the next; ``used`` by ``harness.resources.SCHEMA``."""
+
+    def draw(axes: Axes) -> None:
+        for name, rows in _by_process(used):
+            at_ns, cpu_ns, pid = (rows[column].to_numpy() for column in ("at_ns", "cpu_ns", "pid"))
+            # A process that came back counts from nothing again.
+            cores = np.where(np.diff(pid) == 0, np.diff(cpu_ns) / np.diff(at_ns), np.nan)
+            axes.plot(at_ns[1:] / NS_PER_S, cores, label=name)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("s since the start")
+        axes.set_ylabel("cores")
+        _legend(axes)
+
+    return _svg("processor", 2.4, draw)
+
+
+def memory(used: pa.Table) -> str:
+    """Resident memory of each process, of which they share some."""
+
+    def draw(axes: Axes) -> None:
+        for name, rows in _by_process(used):
+            axes.plot(rows["at_ns"].to_numpy() / NS_PER_S, rows["rss_bytes"].to_numpy() / 2**20, label=name)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("s since the start")
+        axes.set_ylabel("MiB")
+        _legend(axes)
+
+    return _svg("memory", 2.4, draw)
+
+
+def _by_process(used: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    for name in used["process"].unique().to_pylist():
+        yield name, used.filter(pc.equal(used["process"], name))
 
 
 def latencies_ns(rows: pa.Table) -> np.ndarray:

@@ -10,15 +10,16 @@ interrupted run cut off are counted as such, and in nothing else: nobody knows w
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness import scenario
+from harness import events, records, resources, scenario
 from harness.objectives import Judgement, judge
 from harness.recorder import ERROR_STATUS, ERRORS, INTERRUPTED
 from harness.records import provenance_of
@@ -34,7 +35,27 @@ RANKS = {
 }
 
 
-def summarise(table: pa.Table) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside the rows of a run, None where it does not: ``events.SCHEMA`` and ``resources.SCHEMA``."""
+
+    events: pa.Table | None = None
+    resources: pa.Table | None = None
+
+
+NOTHING = Beside()
+
+
+def beside(path: Path) -> Beside:
+    """What lies in the folder of a run, or beside the file of its rows. Raises OSError and pa.ArrowInvalid."""
+    folder = path if path.is_dir() else path.parent
+    found = [
+        records.read(folder / name) if (folder / name).exists() else None for name in (events.FILE, resources.FILE)
+    ]
+    return Beside(*found)
+
+
+def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
     """The summary of a run, as ``summary.json`` holds it (docs/records.md). Raises ValueError where it is no run."""
     facts = provenance_of(table)
     if "loads" not in facts:
@@ -59,7 +80,8 @@ def summarise(table: pa.Table) -> dict[str, Any]:
         "loads": loads,
         "pods": pods,
         "objectives": [asdict(judgement) for judgement in judgements],
-        "met": all(judgement.met for judgement in judgements),
+        "events": (happened := beside.events.to_pylist() if beside.events is not None else []),
+        "met": all(judgement.met for judgement in judgements) and not any(row["error"] for row in happened),
     }
 
 

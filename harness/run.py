@@ -12,11 +12,14 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 
 # isort: split
 import asyncio
+import contextlib
 import json
+import os
+import secrets
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,9 +31,10 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from harness import page, provenance, records, report, targets
+from harness import events, page, provenance, records, report, resources, targets
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
+from harness.events import Happened, Planned
 from harness.flows import queues
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
@@ -39,15 +43,20 @@ from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.progress import shown
 from harness.recorder import Recorded
-from harness.records import LoadRows
+from harness.records import LoadRows, provenance_of
+from harness.resources import Sample
 from harness.scenario import Load, Scenario, kind_of, read, text_of
 from harness.targets import Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns, format_rate
 from harness.workload import id_key
 from plane import manifests, offline
 from plane.addresses import AddressPlan
+from plane.advice import advise
+from plane.api import Api
 from plane.cluster import Cluster, connected, running
+from plane.control import AgentLostError
 from plane.errors import PlaneError
+from plane.kubeconfig import Access
 from plane.model import Object
 from plane.up import checked, warn
 
@@ -83,6 +92,7 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
             return queues.run(file, surface.out, console, stop)
     scenario, text = read(file)
     objects: list[Object] = []
+    timeline: list[Planned] = []
     if scenario.spec.manifests:
         loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
         loaded = checked(loaded, surface.instance)
@@ -92,11 +102,12 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
         # Where the loads would go is known from the manifests alone: what leads nowhere is found before anything runs.
         plan = AddressPlan(surface.instance)
         settled = offline.settled([*objects, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan)
+        timeline = events.planned(scenario, file, settled)
         targets.resolve(scenario, str(file), Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
     else:
         targets.resolve(scenario, str(file), None)
     try:
-        return asyncio.run(_run(scenario, text, str(file), objects, surface, console))
+        return asyncio.run(_run(scenario, text, str(file), objects, timeline, surface, console))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
@@ -191,7 +202,13 @@ def _flow_actor() -> Any:
 
 
 async def _run(
-    scenario: Scenario, text: str, file: str, objects: list[Object], surface: Surface, console: Console
+    scenario: Scenario,
+    text: str,
+    file: str,
+    objects: list[Object],
+    timeline: Sequence[Planned],
+    surface: Surface,
+    console: Console,
 ) -> Result:
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -204,10 +221,16 @@ async def _run(
         resolved = targets.resolve(scenario, file, _surroundings(cluster) if cluster else None)
         tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
         actors = await stack.enter_async_context(_actors(scenario, tasks))
+        access = await stack.enter_async_context(_api(cluster)) if cluster and timeline else None
         _on_signals(stop.set)
         started = datetime.now(UTC)
         epoch_ns = time.monotonic_ns() + LEAD_NS
-        measured = await _measure(scenario.spec.loads, actors, epoch_ns, stop, console)
+        processes = _Processes(scenario, actors, cluster)
+        async with (
+            resources.watching(processes.pids, epoch_ns) as samples,
+            events.playing(timeline, access, processes.kill_node, epoch_ns) as happened,
+        ):
+            measured = await _measure(scenario.spec.loads, actors, epoch_ns, stop, console)
         _say_limits(scenario.spec.loads, measured, console)
         rows = await _joined(scenario, tasks, resolved, measured, cluster)
         facts = {
@@ -219,7 +242,8 @@ async def _run(
             **provenance.of_machine(),
             **provenance.of_input(text, objects),
         }
-        return _written(records.tabulate(rows, epoch_ns, facts), surface.out / scenario.name / facts["run"])
+        table = records.tabulate(rows, epoch_ns, facts)
+        return _written(table, happened, samples, surface.out / scenario.name / facts["run"])
 
 
 @asynccontextmanager
@@ -243,6 +267,45 @@ async def _plane(
         say("waiting for the pods")
         await cluster.ready(READY_TIMEOUT_S)
         yield cluster
+
+
+@asynccontextmanager
+async def _api(cluster: Cluster) -> AsyncIterator[Access]:
+    """The plane's API, for the events of a run and nobody else."""
+    token = secrets.token_urlsafe(32)
+    api = Api(cluster.store, token=token, wait=cluster.wait, advise=advise, connections=cluster.open_connections)
+    await api.start()
+    try:
+        yield Access(api.url, token, api.ca_pem)
+    finally:
+        await api.stop()
+
+
+class _Processes:
+    """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses."""
+
+    def __init__(self, scenario: Scenario, actors: Sequence[Any], cluster: Cluster | None):
+        self._loads = dict(zip((load.name for load in scenario.spec.loads), actors, strict=True))
+        self._cluster = cluster
+
+    async def pids(self) -> Mapping[str, int]:
+        """By name; those that are down are left out."""
+        found = {"control": os.getpid()}
+        for name, actor in self._loads.items():
+            found[f"load {name}"] = await _of(actor.__ray_call__.remote(lambda _: os.getpid()))
+        for member in [*self._cluster.nodes.values(), *self._cluster.ingresses.values()] if self._cluster else ():
+            with contextlib.suppress(AgentLostError):
+                if member.agent is not None:
+                    found[member.name] = await member.agent.pid()
+        return found
+
+    async def kill_node(self, number: int) -> None:
+        """SIGKILL for the process of a node. Raises PlaneError where it is down already."""
+        assert self._cluster is not None
+        member = self._cluster.nodes[number]
+        if member.agent is None:
+            raise PlaneError(f"{member.name} is down already")
+        os.kill(await member.agent.pid(), signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -378,12 +441,15 @@ def _surroundings(cluster: Cluster) -> Surroundings:
     return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port))
 
 
-def _written(table: Any, folder: Path) -> Result:
+def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample], folder: Path) -> Result:
     folder.mkdir(parents=True)
+    run = provenance_of(table)["run"]
     records.write(table, folder / records.FILE)
-    summary = report.summarise(table)
+    records.write(events.tabulate(happened, run), folder / events.FILE)
+    records.write(resources.tabulate(samples, run), folder / resources.FILE)
+    summary = report.summarise(table, report.beside(folder))
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / page.FILE).write_text(page.page(table, summary), encoding="utf-8")
+    (folder / page.FILE).write_text(page.page(table, summary, report.beside(folder)), encoding="utf-8")
     return Result(folder, summary)
 
 

@@ -6,6 +6,7 @@ carries every error of the file at once, each with its field path and the remedy
 decided here but in ``targets``.
 """
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -184,12 +185,48 @@ class Load(Part):
             yield ("arrivals", "rate"), reason
 
 
+class Scale(Part):
+    """So many replicas for a Deployment."""
+
+    deployment: Label
+    replicas: Annotated[int, Field(ge=0, le=10_000)]
+
+
+class Event(Part):
+    """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment."""
+
+    one_of: ClassVar = ("scale", "restart", "deletePod", "apply", "killNode")
+    at: Pause
+    namespace: Label = "default"
+    scale: Scale | None = None
+    restart: Label | None = None
+    delete_pod: Label | None = None
+    apply: str | None = None
+    kill_node: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def deployment(self) -> str | None:
+        return self.scale.deployment if self.scale else self.restart or self.delete_pod
+
+    @property
+    def text(self) -> str:
+        """What happens, for people."""
+        if self.scale:
+            return f"scale {self.scale.deployment} to {self.scale.replicas}"
+        if self.restart:
+            return f"restart {self.restart}"
+        if self.delete_pod:
+            return f"delete a pod of {self.delete_pod}"
+        return f"apply {self.apply}" if self.apply else f"kill node-{self.kill_node}"
+
+
 class Spec(Part):
     """The whole of a scenario."""
 
     manifests: list[str] = Field(default_factory=list)
     nodes: Annotated[int, Field(ge=1, le=250)] = 3
     loads: Annotated[list[Load], Field(min_length=1)]
+    timeline: list[Event] = Field(default_factory=list)
     timeout: Duration = 10 * units.NS_PER_S
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     objectives: Objectives = Objectives()
@@ -215,6 +252,27 @@ class Spec(Part):
                 yield ("loads", place, "target", "service"), "needs manifests; without a plane write a url"
             if not plane and at(load, "from"):
                 yield ("loads", place, "from"), "needs manifests: without a plane there are no pods"
+        yield from _of_timeline(given, nodes if plane else 0)
+
+
+def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
+    """What is wrong with the events of a spec; ``nodes`` 0: no plane."""
+    try:
+        end_ns = max(
+            units.pause(load.get("start", "0s")) + units.duration(load.get("duration")) for load in given["loads"]
+        )
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return  # what is wrong with the loads is said elsewhere
+    timeline = given.get("timeline")
+    for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
+        if not nodes:
+            yield ("timeline", place), "needs manifests: without a plane there is nothing to happen to"
+        node = at(event, "killNode")
+        if nodes and isinstance(node, int) and isinstance(nodes, int) and node > nodes:
+            yield ("timeline", place, "killNode"), f"there are {nodes} nodes, counted from 1"
+        with contextlib.suppress(ValueError):
+            if units.pause(at(event, "at")) >= end_ns:
+                yield ("timeline", place, "at"), "is not before the end of the last load"
 
 
 class Scenario(Part):

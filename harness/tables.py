@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.objectives import PERCENTILES, latency_text
-from harness.units import format_rate
+from harness.units import format_ns, format_rate
 
 # What a log has room for: rich takes 80 columns where there is no terminal, which breaks the rows.
 WIDTH_WITHOUT_TERMINAL = 140
@@ -27,6 +27,8 @@ def tables(summary: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_loads(summary)]
     if any(row["pod"] for row in summary["pods"]):
         parts += ["", _pods(summary)]
+    if summary["events"]:
+        parts += ["", _events(summary)]
     if summary["objectives"]:
         parts += ["", _objectives(summary)]
     if summary["interrupted"]:
@@ -71,6 +73,17 @@ def _pods(summary: Mapping[str, Any]) -> Table:
     for (pod, node), by_load in sorted(counts.items(), key=lambda item: (not item[0][0], item[0])):
         cells = (f"{by_load.get(load, 0):,}" for load in loads)
         table.add_row(pod or "(unknown)", node, *cells, f"{sum(by_load.values()):,}")
+    return table
+
+
+def _events(summary: Mapping[str, Any]) -> Table:
+    table = _table("events", "event", numbers=("at", "in force after", "generation"))
+    table.add_column("", no_wrap=True)
+    for row in summary["events"]:
+        took = "" if row["done_ns"] is None else format_ns(row["done_ns"] - row["begun_ns"])
+        generation = "" if row["generation"] is None else str(row["generation"])
+        error = Text(row["error"] or "", style="bold red")
+        table.add_row(row["event"], format_ns(row["begun_ns"]), took, generation, error)
     return table
 
 

@@ -87,6 +87,10 @@ class Client:
         place = _path(key) + "/scale"
         return self._ask("PATCH", place, body={"spec": {"replicas": replicas}}, content_type=MERGE_PATCH)
 
+    def patch(self, key: Key, changes: Object) -> Object:
+        """The object after a JSON merge patch. Raises NotFoundError, ManifestError."""
+        return self._ask("PATCH", _path(key), body=changes, content_type=MERGE_PATCH)
+
     def apply(self, objects: Sequence[Object], *, dry_run: bool = False) -> Applied:
         """All of the objects or none. Raises ManifestError with every problem."""
         body = {"apiVersion": "v1", "kind": "List", "items": list(objects)}

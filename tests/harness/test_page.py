@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from matplotlib import image
 from matplotlib.colors import to_rgb
 
-from harness import page, plots, records, report
+from harness import events, page, plots, records, report, resources
 from harness.cli import bench
+from harness.events import Happened
 from harness.recorder import TIMEOUT
 from tests.harness.test_report import MS, loop, made, rows, steady
 from tests.ingress.test_browser import driver
@@ -72,19 +73,19 @@ def test_the_time_of_a_request_is_taken_apart_by_its_own_timestamps() -> None:
     assert parts[-1].tolist() == [1 * MS, 103 * MS, 6 * MS]
 
 
-def test_names_are_text_and_the_page_asks_for_nothing(tmp_path: Path) -> None:
-    table = made(steady(), loop())
-    summary = {**report.summarise(table), "scenario": "<script>alert(1)</script>"}
-    text = page.page(table, summary)
-    assert "<script" not in text
-    assert not re.search(r"""(src|href)=["'](?!#)""", text)
-
-
-def test_the_page_is_printed_again_from_the_file_alone(tmp_path: Path) -> None:
+def test_the_page_is_made_from_the_files_alone_and_asks_for_nothing(tmp_path: Path) -> None:
     records.write(made(steady(), loop()), tmp_path / records.FILE)
+    row = Happened("<script>alert(1)</script>", 0, 5 * MS, 2005 * MS, 7)
+    records.write(events.tabulate([row], "r"), tmp_path / events.FILE)
+    used = [resources.Sample(second * 1000 * MS, "node-1", 9, second * 500 * MS, 2**28, 40) for second in range(3)]
+    records.write(resources.tabulate(used, "r"), tmp_path / resources.FILE)
     printed = CliRunner().invoke(bench, ["report", str(tmp_path), "-o", "html"])
     assert printed.output.startswith("<!doctype html>")
     assert printed.exit_code == 1  # an objective was missed
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>5.00 ms</td><td>2.00 s</td><td>7</td>" in printed.output
+    assert all(f"<h2>{title}</h2>" in printed.output for title in ("Processor", "Memory"))
+    assert "<script" not in printed.output
+    assert not re.search(r"""(src|href)=["'](?!#)""", printed.output)
 
 
 def test_a_browser_shows_the_page_offline(tmp_path: Path) -> None:
@@ -101,7 +102,9 @@ def test_a_browser_shows_the_page_offline(tmp_path: Path) -> None:
     assert not seen["wide"]
     assert seen["twice"] == 0
     assert seen["loaded"] == []
-    assert {"steady p99", "without an answer", "99.9%", "client queue", "default/b  (333)"} <= set(seen["texts"])
+    assert {"steady p99", "without an answer", "99.9%", "client queue, connecting", "default/b  (333)"} <= set(
+        seen["texts"]
+    )
     for shot in shots[:2]:  # both loads are there, in their colours
         assert {colour for colour in plots.COLOURS[:2] if has(shot, colour)} == set(plots.COLOURS[:2])
     assert has(shots[0], "#c00000")  # windows with requests that were never answered

@@ -1,0 +1,199 @@
+"""What happens to the plane while loads run, and when it did: ``events.arrow``.
+
+Law: an event is what a user of the plane could do: it goes through the API, by ``plane.client``. Only the death of a
+node does not, because no API has that: its process is killed. An event is done once traffic goes by its generation
+everywhere. One that failed has an error and misses what was asked of the run, as an objective would. What a scenario's
+events need is looked for before anything runs.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from harness.records import PREFIX
+from harness.scenario import Event, Scenario, ScenarioError
+from harness.units import NS_PER_S
+from plane import manifests
+from plane.client import Client
+from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError, Problem
+from plane.kinds import KINDS
+from plane.kubeconfig import Access
+from plane.model import Key, Object, Snapshot
+
+VERSION = "events/1"
+FILE = "events.arrow"
+ACKNOWLEDGE_S = 30.0
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+
+
+def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning})
+
+
+SCHEMA = pa.schema(
+    [
+        _column("event", pa.string(), "1", "what happened"),
+        _column("intended_ns", pa.int64(), "ns", "when it was due"),
+        _column("begun_ns", pa.int64(), "ns", "when the plane was told, or a process killed"),
+        _column("done_ns", pa.int64(), "ns", "when traffic went by its generation everywhere", nullable=True),
+        _column("generation", pa.int64(), "1", "generation of the objects after it", nullable=True),
+        _column("error", pa.string(), "1", "why it failed; null: it did not", nullable=True),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An event with the objects that it applies."""
+
+    event: Event
+    objects: Sequence[Object] = ()
+
+
+@dataclass
+class Happened:
+    """A row of SCHEMA; times in ns since the run's epoch."""
+
+    event: str
+    intended_ns: int
+    begun_ns: int
+    done_ns: int | None = None
+    generation: int | None = None
+    error: str | None = None
+
+
+def planned(scenario: Scenario, file: Path, snapshot: Snapshot) -> list[Planned]:
+    """The events of a scenario in the order of time. Raises ScenarioError and ManifestError for what can't happen.
+
+    snapshot  what the manifests make of the plane before the first event
+    """
+    problems, found = [], []
+    for place, event in enumerate(scenario.spec.timeline):
+        field = f"spec.timeline[{place}]"
+
+        def refuse(part: str, reason: str, field: str = field) -> None:
+            problems.append(Problem(str(file), 1, f"Scenario {scenario.name}", f"{field}{part}", reason))
+
+        name = event.deployment
+        if name is not None and snapshot.get("Deployment", event.namespace, name) is None:
+            there = ", ".join(sorted(_named(obj) for obj in snapshot.all("Deployment"))) or "none"
+            refuse("", f"there is no Deployment {event.namespace}/{name}; there are: {there}")
+        objects: list[Object] = []
+        if event.apply is not None:
+            path = file.parent / event.apply
+            if path.exists():
+                objects = [manifest.object for manifest in manifests.load([str(path)]).objects]
+            else:
+                refuse(".apply", f"there is no {path}")
+        found.append(Planned(event, objects))
+    if problems:
+        raise ScenarioError(problems)
+    return sorted(found, key=lambda each: each.event.at)
+
+
+@asynccontextmanager
+async def playing(
+    events: Sequence[Planned], access: Access | None, kill: Callable[[int], Awaitable[None]], epoch_ns: int
+) -> AsyncIterator[list[Happened]]:
+    """Has the events happen, each at its time, while the context lasts; the list grows as they do.
+
+    Those that are not due when it ends never happen; one that is under way is waited for. ``access`` may be None where
+    there are no events. ``kill(node)`` ends the process of a node.
+    """
+    happened: list[Happened] = []
+    tasks = [asyncio.create_task(_at_its_time(each, access, kill, epoch_ns, happened)) for each in events]
+    try:
+        yield happened
+    finally:
+        due_ns = time.monotonic_ns() - epoch_ns
+        for each, task in zip(events, tasks, strict=True):
+            if each.event.at > due_ns:
+                task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):  # an error of ours: what the plane refuses is in a row
+            raise error
+
+
+def tabulate(happened: Sequence[Happened], run: str) -> pa.Table:
+    """The events of a run under SCHEMA."""
+    schema = SCHEMA.with_metadata({PREFIX + "schema": VERSION, PREFIX + "run": run})
+    return pa.Table.from_pylist([vars(row) for row in happened], schema)
+
+
+async def _at_its_time(
+    planned: Planned,
+    access: Access | None,
+    kill: Callable[[int], Awaitable[None]],
+    epoch_ns: int,
+    happened: list[Happened],
+) -> None:
+    event = planned.event
+    await asyncio.sleep((epoch_ns + event.at - time.monotonic_ns()) / NS_PER_S)
+    row = Happened(event.text, event.at, time.monotonic_ns() - epoch_ns)
+    happened.append(row)
+    try:
+        if event.kill_node is not None:
+            await kill(event.kill_node)
+        else:
+            assert access is not None
+            row.generation = await asyncio.to_thread(act, planned, access)
+    except ManifestError as error:
+        row.error = "; ".join(str(problem) for problem in error.problems)
+    except (PlaneError, NotFoundError, ConflictError) as error:
+        row.error = str(error)
+    else:
+        row.done_ns = time.monotonic_ns() - epoch_ns
+
+
+def act(planned: Planned, access: Access) -> int:
+    """Does what an event says and returns its generation once traffic goes by it. Blocks. Raises PlaneError."""
+    event = planned.event
+    with Client(access) as client:
+        if event.apply is not None:
+            generation = client.apply(planned.objects).generation
+        elif event.scale is not None:
+            generation = _generation(client.scale(_key(event), event.scale.replicas))
+        elif event.restart is not None:
+            now = datetime.now(UTC).isoformat()
+            template = {"metadata": {"annotations": {RESTARTED: now}}}
+            generation = _generation(client.patch(_key(event), {"spec": {"template": template}}))
+        else:
+            generation = _delete_pod(client, event)
+        client.wait(generation, ACKNOWLEDGE_S)
+    return generation
+
+
+def _delete_pod(client: Client, event: Event) -> int:
+    """The first by name of the Deployment's pods that are not ending, as ``kubectl delete pod`` does it."""
+    wanted = client.get(_key(event))["spec"]["selector"]
+    labels = ",".join(f"{name}={value}" for name, value in (wanted.get("matchLabels") or {}).items())
+    pods, _ = client.list(KINDS["Pod"], event.namespace, labels)
+    names = sorted(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
+    if not names:
+        raise PlaneError(f"Deployment {event.namespace}/{event.deployment} has no pod to delete")
+    key = Key("Pod", event.namespace, names[0])
+    client.delete(key)
+    with contextlib.suppress(NotFoundError):
+        return _generation(client.get(key))
+    return int(client.list(KINDS["Pod"], event.namespace)[1])
+
+
+def _key(event: Event) -> Key:
+    return Key("Deployment", event.namespace, event.deployment or "")
+
+
+def _generation(obj: Any) -> int:
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def _named(obj: Object) -> str:
+    return f"{obj['metadata'].get('namespace', 'default')}/{obj['metadata']['name']}"

@@ -1,0 +1,200 @@
+"""Events of a timeline by the real API, and what processes use by the kernel's own counters."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import events, records, report, resources
+from harness.events import Planned, planned, playing
+from harness.resources import watching
+from harness.scenario import Scenario, ScenarioError, parse
+from plane import kubeconfig, offline
+from plane.addresses import AddressPlan
+from plane.model import Key, Snapshot
+from tests.harness.test_report import loop, made, steady
+from tests.plane.served import Served, deployment, service, serving
+
+SCENARIO = """
+apiVersion: trafficplane.dev/v1alpha1
+kind: Scenario
+metadata: {name: eventful}
+spec:
+  manifests: [web.yaml]
+  loads:
+  - name: steady
+    target: {url: "http://127.0.0.1/"}
+    arrivals: {rate: 100/s}
+    duration: 10s
+  timeline:
+"""
+
+
+def scenario(*lines: str) -> Scenario:
+    return parse(SCENARIO + "".join(f"  - {line}\n" for line in lines))
+
+
+@pytest.fixture
+def api(plan: AddressPlan, tmp_path: Path) -> Iterator[Served]:
+    with serving(plan, tmp_path) as served:
+        served.call(lambda store: store.apply([deployment("web"), service("web")]))
+        yield served
+
+
+@pytest.fixture
+def settled(plan: AddressPlan) -> Snapshot:
+    return offline.settled([deployment("web"), service("web")], nodes=1, plan=plan)
+
+
+async def kill_none(node: int) -> None:
+    raise AssertionError(f"node {node} was to live")
+
+
+def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
+    api: Served, settled: Snapshot, tmp_path: Path
+) -> None:
+    (tmp_path / "more.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n")
+    asked = scenario(
+        "{at: 0s, scale: {deployment: web, replicas: 4}}",
+        "{at: 1ms, restart: web}",
+        "{at: 2ms, apply: more.yaml}",
+        "{at: 3ms, deletePod: web}",
+        "{at: 9s, scale: {deployment: web, replicas: 0}}",
+    )
+    plan = planned(asked, tmp_path / "scenario.yaml", settled)
+    access = kubeconfig.read(api.kubeconfig)
+
+    async def play() -> list[events.Happened]:
+        async with playing(plan, access, kill_none, time.monotonic_ns()) as happened:
+            while len(happened) < 4 or any(row.done_ns is None and row.error is None for row in happened):
+                await asyncio.sleep(0.01)
+        return happened
+
+    happened = {row.event: row for row in asyncio.run(asyncio.wait_for(play(), 30))}
+    assert {name: row.error for name, row in happened.items()} == dict.fromkeys(
+        ["scale web to 4", "restart web", "apply more.yaml", "delete a pod of web"]
+    )
+    assert api.get("ConfigMap", "default", "more")
+    spec = api.get("Deployment", "default", "web")["spec"]
+    assert spec["replicas"] == 4  # and the event that was not due when the run was over did not happen
+    assert events.RESTARTED in spec["template"]["metadata"]["annotations"]
+    for row in happened.values():
+        assert row.generation in api.waited
+        assert row.done_ns is not None
+        assert row.intended_ns <= row.begun_ns < row.done_ns
+
+
+def test_an_event_that_fails_says_why_and_the_run_is_not_what_was_asked_for(
+    api: Served, settled: Snapshot, tmp_path: Path
+) -> None:
+    plan = planned(scenario("{at: 0s, scale: {deployment: web, replicas: 4}}"), tmp_path / "x.yaml", settled)
+    api.call(lambda store: store.delete(Key("Deployment", "default", "web")))
+    access = kubeconfig.read(api.kubeconfig)
+
+    async def play() -> list[events.Happened]:
+        async with playing(plan, access, kill_none, time.monotonic_ns() - 1) as happened:
+            await asyncio.sleep(0)
+        return happened
+
+    (row,) = asyncio.run(play())
+    assert row.error
+    assert "web" in row.error
+    assert row.done_ns is None
+    table = made(steady(), loop())
+    assert report.summarise(table, report.Beside(events.tabulate([row], "r")))["met"] is False
+
+
+def test_a_node_is_killed_and_events_come_in_the_order_of_time(settled: Snapshot, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    async def kill(node: int) -> None:
+        killed.append(node)
+
+    plan = planned(scenario("{at: 2ms, killNode: 2}", "{at: 1ms, killNode: 1}"), tmp_path / "x.yaml", settled)
+
+    async def play() -> None:
+        async with playing(plan, None, kill, time.monotonic_ns()):
+            while len(killed) < 2:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(play(), 10))
+    assert killed == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{at: 10s, restart: web}", "spec.timeline[0].at: is not before the end of the last load"),
+        ("{at: 1s, killNode: 4}", "spec.timeline[0].killNode: there are 3 nodes, counted from 1"),
+        ("{at: 1s, killNode: 1, restart: web}", "spec.timeline[0]"),
+        ("{at: 1s}", "spec.timeline[0]"),
+    ],
+)
+def test_events_that_cannot_be_are_named(line: str, problem: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        scenario(line)
+    assert any(problem in str(row) for row in caught.value.problems)
+
+
+def test_a_timeline_needs_a_plane() -> None:
+    with pytest.raises(ScenarioError) as caught:
+        parse((SCENARIO + "  - {at: 1s, restart: web}\n").replace("  manifests: [web.yaml]\n", ""))
+    assert "needs manifests" in str(caught.value.problems[0])
+
+
+def test_what_an_event_needs_is_looked_for_before_the_run(settled: Snapshot, tmp_path: Path) -> None:
+    asked = scenario("{at: 1s, restart: wbe}", "{at: 2s, apply: nothing.yaml}")
+    with pytest.raises(ScenarioError) as caught:
+        planned(asked, tmp_path / "x.yaml", settled)
+    told = [str(row) for row in caught.value.problems]
+    assert "there is no Deployment default/wbe; there are: default/web" in told[0]
+    assert f"spec.timeline[1].apply: there is no {tmp_path / 'nothing.yaml'}" in told[1]
+
+
+def test_processes_are_read_by_name_and_found_again_when_they_come_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(resources, "EVERY_S", 0.02)
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(subprocess.Popen(sleeper)) for _ in range(2)]
+        for child in children:
+            stack.callback(child.kill)
+        serving_now = [children[0]]
+        found: list[int] = []
+
+        async def find() -> dict[str, int]:
+            found.append(len(found))
+            down = len(found) == 2  # it takes a while to come back
+            return {"control": os.getpid()} if down else {"control": os.getpid(), "node-1": serving_now[0].pid}
+
+        async def watch() -> list[resources.Sample]:
+            async with watching(find, time.monotonic_ns()) as samples:
+                while not samples:
+                    await asyncio.sleep(0.01)
+                serving_now[0] = children[1]
+                children[0].kill()
+                children[0].wait()
+                while samples[-1].pid != children[1].pid:
+                    await asyncio.sleep(0.01)
+            return samples
+
+        samples = asyncio.run(asyncio.wait_for(watch(), 30))
+    own = [sample for sample in samples if sample.process == "control"]
+    assert {sample.pid for sample in own} == {os.getpid()}
+    assert own == sorted(own, key=lambda sample: (sample.at_ns, sample.cpu_ns))
+    assert all(sample.rss_bytes > 2**20 and sample.fds > 3 for sample in own)
+    table = resources.tabulate(samples, "r")
+    records.write(table, tmp_path / resources.FILE)
+    assert report.beside(tmp_path).resources.equals(table)  # type: ignore[union-attr]
+
+
+def test_plans_without_events_need_no_api() -> None:
+    assert planned(parse(SCENARIO.replace("  timeline:\n", "")), Path("x.yaml"), Snapshot()) == []
+    assert Planned(scenario("{at: 1s, killNode: 3}").spec.timeline[0]).event.text == "kill node-3"
