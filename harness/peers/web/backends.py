@@ -6,6 +6,7 @@ standard input ends.
 """
 
 import asyncio
+import functools
 import json
 import sys
 import zlib
@@ -56,9 +57,11 @@ class Backend(asyncio.Protocol):
             size += body_size
             answer = answered(self._name, receipt(body) if target == b"/post" else _field(data[:size], b"host"))
         self._data = data[size:]
-        self._transport.write(answer)
         if b"onnection: close" in data:
+            self._transport.write(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
             self._transport.close()
+            return
+        self._transport.write(answer)
 
 
 def answered(name: bytes, body: bytes) -> bytes:
@@ -81,7 +84,7 @@ async def serve(addresses: list[tuple[str, int]]) -> None:
     for ip, port in addresses:
         name = f"{ip}:{port}".encode()
         ready = {b"/bytes/%d" % size: answered(name, body_of(size)) for size in ANSWERS}
-        await loop.create_server(lambda name=name, ready=ready: Backend(name, ready), ip, port, backlog=BACKLOG)
+        await loop.create_server(functools.partial(Backend, name, ready), ip, port, backlog=BACKLOG)
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

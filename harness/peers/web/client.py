@@ -61,7 +61,7 @@ def command(workload: Workload, where: tuple[str, int], hosts: Sequence[str], se
     """What is run to ask for ``seconds``."""
     ip, port = where
     if workload.tls and workload.fresh:
-        module = [sys.executable, "-m", "harness.peers.web.handshakes", ip]
+        module = [sys.executable, "-m", "harness.peers.web.handshakes", ip, str(port)]
         return [*module, hosts[0], workload.target, str(workload.connections), str(seconds)]
     url = f"{'https' if workload.tls else 'http'}://{ip}:{port}{workload.target}"
     options = ["-t1", f"-c{workload.connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", str(SCRIPT)]

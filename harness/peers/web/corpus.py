@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
 def cases(site: Site) -> Iterator[Case]:
     """Every kind of rule that the site has, and what falls beside it."""
-    for host, rules in (list(site.hosts.items())[0], list(site.hosts.items())[-1]):
+    for host, rules in (next(iter(site.hosts.items())), next(reversed(site.hosts.items()))):
         for rule in rules:
             seen = rule.path if rule.exact else f"{rule.path}/seen?a=/b"
             yield Case(host, seen, rule.upstream, host.encode())

@@ -5,6 +5,7 @@ Beyond its defaults: one worker, as it gets one core; no limit on connections to
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,7 +29,8 @@ class Envoy(Program):
 
     def version(self) -> str:
         said = subprocess.run([_binary(), "--version"], capture_output=True, text=True, check=True).stdout
-        return "Envoy " + said.split("/")[1]
+        found = re.search(r"/(\d+\.\d+\.\d+)", said)
+        return f"Envoy {found[1] if found else '(version unknown)'}"
 
     def files(self, site: Site, folder: str) -> dict[str, str]:
         hosts = [_host(number, host, rules) for number, (host, rules) in enumerate(site.hosts.items())]

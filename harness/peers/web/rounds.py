@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.peers.client import Measured
-from harness.peers.process import Process
+from harness.peers.process import Process, is_listening
 from harness.peers.records import Row
 from harness.peers.rounds import Cores, cores
 from harness.peers.web import client, corpus
@@ -25,7 +25,7 @@ from harness.peers.web.haproxy import Haproxy
 from harness.peers.web.nginx import Nginx
 from harness.peers.web.ours import Trafficplane
 from harness.peers.web.peer import Peer
-from harness.peers.web.site import Site
+from harness.peers.web.site import HTTP_PORT, HTTPS_PORT, Site
 from harness.peers.web.traefik import Traefik
 from harness.peers.web.workloads import WORKLOADS, Workload
 from plane.descriptors import allow_descriptors
@@ -90,6 +90,9 @@ def running(peer: Peer, site: Site, places: Cores, *, tls: bool) -> Iterator[Non
 
     Raises PlaneError where it does not start, or answers wrongly.
     """
+    for port in (HTTP_PORT, HTTPS_PORT):
+        if is_listening("TCP", site.address, port):  # which would answer in its place
+            raise PlaneError(f"another program listens on {site.address}:{port}; end that one")
     addresses = sorted({end for upstream in site.upstreams for end in upstream.endpoints})
     backends = Process([sys.executable, "-m", "harness.peers.web.backends", json.dumps(addresses)], places.others)
     try:

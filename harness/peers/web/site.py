@@ -1,4 +1,4 @@
-"""What every ingress is to carry: the Routes of one Snapshot, and their rules in words that any proxy can be told. Pure.
+"""What every ingress is to carry: the Routes of one Snapshot, and their rules in words any proxy can be told. Pure.
 
 Law: manifests in, once; a peer renders its configuration from the Site and never from anything written by hand. What
 not every peer could be told is refused here, by Ingress and field, so that all are measured at the same work.
@@ -137,7 +137,7 @@ def _problems(compiled: Routes, file: str) -> Iterable[Problem]:
             yield Problem(file, 0, f"host {compiled.host_name(number)}", "", "peers are measured with plain host names")
         if host["default"]:
             yield Problem(file, 0, f"Ingress {origin.ingress}", origin.field, "peers are measured without a default")
-    for row, path in enumerate(compiled.paths[1:], start=1):
+    for path in compiled.paths[1:]:
         origin = compiled.origins[int(path["origin"])]
         where = f"Ingress {origin.namespace}/{origin.ingress}"
         if path["kind"] not in (EXACT, PREFIX):

@@ -11,6 +11,8 @@ from typing import Any
 from harness.peers.web.peer import Program, binary
 from harness.peers.web.site import HTTP_PORT, HTTPS_PORT, Rule, Site
 
+EXACT_FIRST = 1 << 16  # longer than any path
+
 
 class Traefik(Program):
     name = "traefik"
@@ -35,7 +37,7 @@ class Traefik(Program):
         }
         routers: dict[str, Any] = {}
         for number, rule in enumerate(site.rules):
-            router = {"rule": match(rule), "service": rule.upstream.name}
+            router = {"rule": match(rule), "priority": priority(rule), "service": rule.upstream.name}
             routers[f"web-{number}"] = {**router, "entryPoints": ["web"]}
             routers[f"websecure-{number}"] = {**router, "entryPoints": ["websecure"], "tls": {}}
         servers = {
@@ -60,8 +62,13 @@ class Traefik(Program):
 
 
 def match(rule: Rule) -> str:
-    """A rule in Traefik's words; the longer of two comes first there."""
+    """A rule in Traefik's words; its PathPrefix knows no elements."""
     host = f"Host(`{rule.host}`)"
     if rule.exact:
-        return f"{host} && Path(`{rule.path}`) && PathPrefix(`/`)"
+        return f"{host} && Path(`{rule.path}`)"
     return f"{host} && (Path(`{rule.path}`) || PathPrefix(`{rule.path}/`))" if rule.path else host
+
+
+def priority(rule: Rule) -> int:
+    """Exact first, then the longest; the higher wins."""
+    return 1 + len(rule.path) + (EXACT_FIRST if rule.exact else 0)
