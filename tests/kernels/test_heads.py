@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kernels.jit import INTERPRETED
 from kernels.layout_load import ANSWER, CHUNKED, SIZED, TO_END, WHOLE
 from kernels.net import heads
 
@@ -39,6 +40,8 @@ BROKEN = {
 def scan(data: bytes, *, before: bytes = b"", bodiless: bool = False) -> tuple[int, np.void]:
     """The head between bytes that belong to nobody, in a buffer of its own size."""
     answer = np.zeros(1, ANSWER)
+    if INTERPRETED:
+        answer = answer.view(np.recarray)  # whose rows have their fields as attributes, as those of compiled code
     buffer = np.frombuffer(before + data + b"\r\n\r\n", np.uint8).copy()
     return int(heads.scan(buffer, len(before), len(before) + len(data), answer[0], bodiless)), answer[0]
 
