@@ -95,10 +95,17 @@ def _measuring() -> None:
     responder.warm()
 
 
+def _http() -> None:
+    from kernels.net import http1
+
+    http1.warm()
+
+
 PARTS: dict[str, Callable[[], None]] = {
     "load balancing": _load_balancer,
     "connection relay": _relay,
     "load generator and responder": _measuring,
+    "HTTP": _http,
 }
 
 
