@@ -1,0 +1,139 @@
+"""Connections as the compiled reader sees them, and as llhttp does, which is strict and has the last word.
+
+Law: both are given the same bytes. What the compiled reader takes, llhttp takes and frames alike.
+"""
+
+import httptools
+import numpy as np
+
+from kernels.layout_http import DONE, PLAIN, Hop, Ours
+from kernels.net import http1
+
+GUARD = b"\r\n\r\n0\r\n\r\nHost: guard\r\n\r\n"  # what lies behind the bytes, and would change what they mean
+NOTHING = np.zeros(0, np.uint8)
+NO_HOP = Hop(NOTHING, NOTHING, NOTHING, NOTHING)
+NOTHING_OURS = Ours(NOTHING, NOTHING, NOTHING)
+
+
+def uint8(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8).copy()
+
+
+class Reader:
+    """What is left to read of a connection, ``data[start:end]``; behind that are bytes that nobody may look at."""
+
+    def __init__(self) -> None:
+        self.head = http1.create_heads(1)[0]
+        self.body = http1.create_bodies(1)[0]
+        self.lines = http1.create_lines()
+        self.data = b""
+
+    def more(self, piece: bytes) -> None:
+        self.data += piece
+
+    def request(self) -> int:
+        """Scans a request, of which the lines are nobody's before: other heads may have used them."""
+        self.lines.view(np.uint8)[:] = 0x7F
+        self.memory = uint8(b"GET" + self.data + GUARD)  # elsewhere each time
+        return int(http1.scan_request(self.memory, 3, 3 + len(self.data), self.head, self.lines))
+
+    def answer(self, method: int) -> int:
+        self.memory = uint8(b"HTT" + self.data + GUARD)
+        return int(http1.scan_response(self.memory, 3, 3 + len(self.data), self.head, self.lines, method))
+
+    def leave(self, size: int) -> None:
+        self.data = self.data[size:]
+
+    def take(self) -> tuple[int, bytes]:
+        """Takes what is here of the body: what ``reframe`` answers, and what goes on."""
+        memory = uint8(self.data + GUARD)
+        answer = int(http1.reframe(self.body, memory, 0, len(self.data)))
+        consumed, produced = int(self.body["consumed"]), int(self.body["produced"])
+        assert 0 <= produced <= consumed <= len(self.data)
+        assert memory[len(self.data) :].tobytes() == GUARD
+        assert memory[consumed : len(self.data)].tobytes() == self.data[consumed:]
+        self.leave(consumed)
+        return answer, memory[:produced].tobytes()
+
+
+class Requests:
+    """A client's connection: ``seen`` as ``Strict`` has it, ``why`` the reason that ended it, ``closed`` by a request."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.why = 0
+        self.closed = False
+        self._reader = Reader()
+        self._said: list[bytes] | None = None  # the request under way, None between two
+
+    def feed(self, piece: bytes) -> None:
+        self._reader.more(piece)
+        while not self.why and not self.closed and (self._body() if self._said is not None else self._head()):
+            pass
+
+    def _head(self) -> bool:
+        reader = self._reader
+        size = reader.request()
+        if size > 0:
+            head = reader.head
+            first = reader.memory[3 : 3 + head["target"] + head["target_size"]].tobytes()
+            self._said = [first]
+            reader.leave(size)
+            http1.begin_body(reader.body, head, PLAIN)
+        self.why = max(0, -size)
+        return size > 0
+
+    def _body(self) -> bool:
+        answer, piece = self._reader.take()
+        assert self._said is not None
+        self._said.append(piece)
+        self.why = max(0, -answer)
+        if answer == DONE:
+            asked, content = self._said[0], b"".join(self._said[1:])
+            self.seen.append((asked + b" " + content if content else asked).decode("latin-1"))
+            self._said = None
+            self.closed = not self._reader.head["keep_alive"]
+        return answer == DONE
+
+
+class Answer:
+    """What llhttp makes of the bytes of one answer, as ``plane.ingress.connection`` asks it.
+
+    fields    of the head that is no interim one
+    status    0: the head is not whole, or wrong
+    whole     it came to its end
+    error     the bytes are no HTTP
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.status, self.reason, self.body = 0, b"", b""
+        self.whole = self.error = self.keep_alive = False
+        self._parser = httptools.HttpResponseParser(self)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError:
+            self.error = True
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason = reason if not self.status else self.reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.status:
+            self.fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if not self.status and 100 <= status < 200 and status != 101:
+            self.fields, self.reason = [], b""
+        elif not self.status:
+            self.status = status
+            self.keep_alive = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        self.body += b"" if self.whole else body
+
+    def on_message_complete(self) -> None:
+        self.whole |= self.status > 0
