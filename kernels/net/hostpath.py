@@ -289,7 +289,7 @@ def warm() -> None:
 
 
 @kernel
-def decide(roads, data, asked, row, now_ns):
+def decide(roads, data, asked, row):
     """GO, ANSWER, or a reason to punt, negative, for a request that ``find`` gave ``row``; ``asked`` says the rest.
 
     ``asked`` is a row of ASK, of which all that is asked is filled; what was decided is written to it.
