@@ -154,7 +154,7 @@ class _Found:
         for name, of in (("origin", "origin"), ("rule", "policy"), ("fork", "canary")):
             roads[name][: len(paths)] = paths[of]
         roads["punt"][: len(paths)][paths["when"] > 0] = CONDITION
-        # The host that the lengths of a run of paths are noted at: of those that share the run, as aliases do, the last.
+        # Where the lengths of a run of paths are noted: at the last of the hosts that share it, as aliases do.
         owner = np.zeros(len(paths), np.uint32)
         for row in np.flatnonzero(has_paths).tolist():
             first = int(hosts[row]["first_path"])
