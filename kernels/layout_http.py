@@ -72,19 +72,22 @@ REASONS = (
     ("coding", "a transfer coding that is not plainly chunked, or comes twice"),
     ("two_ends", "a Content-Length and a transfer coding"),
     ("unusual_body", "a body of GET, HEAD or OPTIONS"),
-    ("connection", "a Connection that is not plainly close or keep-alive, or comes twice"),
+    (
+        "connection",
+        "a Connection that is not plainly close or keep-alive, or comes twice; an interim answer that closes",
+    ),
     ("expectation", "an Expect"),
     ("switch", "an Upgrade, or what belongs to one"),
     ("trailers", "TE or Trailer"),
     ("proxy", "a Proxy-Connection"),
     ("lookalike", "a name that another reader may take for one of framing: Content_Length, Transfer_Encoding, Close"),
     ("repeated", "a field twice that may come once: Content-Type, User-Agent and their like"),
-    ("too_long", f"a head of more than {HEAD_BYTES} bytes, or a target of more than {TARGET_BYTES}"),
+    ("too_long", f"a head of more than {HEAD_BYTES} bytes; a target, or a line in a body, of more than {TARGET_BYTES}"),
     ("too_many", f"more than {LINES} fields"),
     ("status", "a first line that is not that of an answer in HTTP/1.1 or 1.0"),
     ("chunk", "a chunk without a plain size, or that does not end where it says"),
     ("extension", "a chunk extension that is none"),
-    ("trailer", "a trailer that is no field, or one of framing"),
+    ("trailer", "a trailer that is no field, or one of framing or of the connection"),
 )
 
 # One head. It is all zeroes before its first byte is looked at (``http1.begin``).

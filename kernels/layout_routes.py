@@ -57,6 +57,28 @@ PUNTS = (
     EXTERNAL,
     ALGORITHM,
 ) = range(FIRST_PUNT, FIRST_PUNT + len(PUNTS))
+# The same, each in a word.
+PUNT_WORDS = (
+    "odd_host",
+    "odd_path",
+    "host_expression",
+    "path_expression",
+    "condition",
+    "cors",
+    "limits",
+    "guard",
+    "rewrite",
+    "sticky",
+    "stand_in",
+    "mirror",
+    "upstream_tls",
+    "wording",
+    "many_tries",
+    "body_limit",
+    "canary",
+    "external_name",
+    "algorithm",
+)
 
 TRIES = 8  # endpoints that may be tried for one request: more of them nobody remembers
 

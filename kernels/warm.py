@@ -103,11 +103,18 @@ def _measuring() -> None:
     httpresponder.warm()
 
 
+def _http() -> None:
+    from kernels.net import http1
+
+    http1.warm()
+
+
 PARTS: dict[str, Callable[[], None]] = {
     "load balancing": _load_balancer,
     "connection relay": _relay,
     "route tables": _routes,
     "load generator and responder": _measuring,
+    "HTTP": _http,
 }
 
 

@@ -154,7 +154,7 @@ class _Found:
         for name, of in (("origin", "origin"), ("rule", "policy"), ("fork", "canary")):
             roads[name][: len(paths)] = paths[of]
         roads["punt"][: len(paths)][paths["when"] > 0] = CONDITION
-        # Aliases come last to this, and then first again, so that each has the lengths of the paths they share.
+        # Where the lengths of a run of paths are noted: at the last of the hosts that share it, as aliases do.
         owner = np.zeros(len(paths), np.uint32)
         for row in np.flatnonzero(has_paths).tolist():
             first = int(hosts[row]["first_path"])
@@ -168,7 +168,7 @@ class _Found:
         host_slots, slots, expressed = _slots(len(hosts)), _slots(len(paths)), np.zeros(1, np.uint8)
         hostpath.index_hosts(text, sites, host_slots, expressed)
         hostpath.index_roads(text, roads, owner, sites, slots)
-        owners = owner[sites["paths"]]
+        owners = owner[sites["paths"]]  # and from there each has them
         for name in ("exacts", "prefixes", "starts", "longest", "expression"):
             sites[name] = np.where(has_paths, sites[name][owners], 0)
         self.hosts, self.roads = freeze(sites), freeze(roads)

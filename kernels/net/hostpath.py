@@ -16,6 +16,7 @@ import numpy as np
 
 from kernels.jit import kernel
 from kernels.layout import EXACT, NAMED, PREFIX, STARTS, WILDCARD, freeze
+from kernels.layout_http import DROPPED
 from kernels.layout_routes import (
     ANSWER,
     BODY,
@@ -45,6 +46,7 @@ _1, _3, _32, _63 = np.uint64(1), np.uint64(3), np.uint64(32), np.uint64(63)
 _COLON, _DOT, _SLASH, _PERCENT, _BACKSLASH, _HASH = 0x3A, 0x2E, 0x2F, 0x25, 0x5C, 0x23
 _QUESTION_MARK = 0x3F
 _PORT_DIGITS = 5
+_T, _E = 0x74, 0x65
 
 
 @kernel
@@ -287,7 +289,7 @@ def warm() -> None:
 
 
 @kernel
-def decide(roads, data, asked, row, now_ns):
+def decide(roads, data, asked, row):
     """GO, ANSWER, or a reason to punt, negative, for a request that ``find`` gave ``row``; ``asked`` says the rest.
 
     ``asked`` is a row of ASK, of which all that is asked is filled; what was decided is written to it.
@@ -347,6 +349,35 @@ def _holds(roads, run, client):
         if client & roads.networks[row]["mask"] == roads.networks[row]["ip"]:
             return True
     return False
+
+
+@kernel
+def drop_replaced(roads, rule, data, head, lines):
+    """Drops those fields of a scanned answer that a rule has its own for, or that it does not let through.
+
+    ``head`` and ``lines`` are those of ``http1.scan_response``; what is in their place are the bytes of the rule's
+    ``fields``. TE stays, as in ``plane.ingress.forwarding.without``.
+    """
+    first, start = np.int64(rule["replaced"]["first"]), np.int64(head["start"])
+    for row in range(first, min(first + np.int64(rule["replaced"]["count"]), roads.names.size)):
+        for i in range(head["lines"]):
+            name = start + lines[i]["start"]
+            if _is_field(roads, roads.names[row], data, name, start + lines[i]["name_end"] - name):
+                lines[i]["what"] = DROPPED
+
+
+@kernel
+def _is_field(roads, word, data, start, size):
+    """Whether a field has this name, which is in lower case and not that of TE."""
+    offset = np.int64(word["offset"])
+    if word["length"] != size or offset + size > roads.words.size or start + size > data.size:
+        return False
+    if size == 2 and roads.words[offset] == _T and roads.words[offset + 1] == _E:
+        return False
+    for i in range(size):  # noqa: SIM110  # as above
+        if roads.words[offset + i] != _lower(data[start + i]):
+            return False
+    return True
 
 
 # Endpoints

@@ -141,8 +141,8 @@ def create_bodies(count: int) -> np.ndarray:
 @kernel
 def begin(head):
     """Forget a head that was not whole: the next scan begins anew, as it does by itself after any answer but 0."""
-    head.at = 0
-    head.looked = 0
+    head["at"] = 0
+    head["looked"] = 0
 
 
 @kernel
@@ -171,10 +171,10 @@ def scan_response(data, start, end, head, lines, method):
 
 @kernel
 def _scan(data, start, end, head, lines, asks, method):
-    resumed = head.looked > 0
+    resumed = head["looked"] > 0
     if not resumed:
         _clear(head)
-    head.start = start
+    head["start"] = start
     size = _scan_lines(data, start, end, head, lines, asks, method)
     while size > 0 and resumed:  # other heads may have used the lines meanwhile
         resumed = False
@@ -187,24 +187,24 @@ def _scan(data, start, end, head, lines, asks, method):
 
 @kernel
 def _clear(head):
-    head.length = -1
-    head.size = head.at = head.looked = 0
-    head.target = head.target_size = head.path_size = 0
-    head.host = head.host_size = 0
-    head.request_id = head.request_id_size = 0
-    head.reason = head.reason_size = 0
-    head.once = head.status = head.lines = 0
-    head.method = head.framing = head.keep_alive = head.version10 = 0
-    head.told = head.dated = head.served = 0
-    head.hosts = head.lengths = head.codings = head.connections = 0
-    head.closes = head.keeps = head.names_others = 0
+    head["length"] = -1
+    head["size"] = head["at"] = head["looked"] = 0
+    head["target"] = head["target_size"] = head["path_size"] = 0
+    head["host"] = head["host_size"] = 0
+    head["request_id"] = head["request_id_size"] = 0
+    head["reason"] = head["reason_size"] = 0
+    head["once"] = head["status"] = head["lines"] = 0
+    head["method"] = head["framing"] = head["keep_alive"] = head["version10"] = 0
+    head["told"] = head["dated"] = head["served"] = 0
+    head["hosts"] = head["lengths"] = head["codings"] = head["connections"] = 0
+    head["closes"] = head["keeps"] = head["names_others"] = 0
 
 
 @kernel
 def _scan_lines(data, start, end, head, lines, asks, method):
     """Scan from where the head was left to its end. Answers as scan_request does."""
-    at = start + np.int64(head.at)
-    looked = start + np.int64(head.looked)
+    at = start + np.int64(head["at"])
+    looked = start + np.int64(head["looked"])
     while True:
         stop = _text_end(data, max(at, looked), end)
         if stop < end and data[stop] != _CR:
@@ -212,8 +212,8 @@ def _scan_lines(data, start, end, head, lines, asks, method):
         if min(stop + 2, end) - start > HEAD_BYTES:
             return np.int64(-TOO_LONG)
         if stop + 1 >= end:
-            head.at = at - start
-            head.looked = stop - start
+            head["at"] = at - start
+            head["looked"] = stop - start
             if at == start and asks and stop > start and _method(data, start, stop) == 0:
                 return np.int64(-NO_METHOD)
             return np.int64(0)
@@ -222,9 +222,9 @@ def _scan_lines(data, start, end, head, lines, asks, method):
         if at == start:
             why = _request_line(data, at, stop, head) if asks else _status_line(data, at, stop, head)
         elif at == stop:
-            head.size = stop + 2 - start
+            head["size"] = stop + 2 - start
             why = _request_end(data, head) if asks else _answer_end(data, head, lines, method)
-            return np.int64(-why) if why else np.int64(head.size)
+            return np.int64(-why) if why else np.int64(head["size"])
         else:
             why = _field(data, start, at, stop, head, lines, asks)
         if why:
@@ -280,10 +280,10 @@ def _is_folded(data, at, end, text):
 @kernel
 def _request_line(data, at, stop, head):
     """Take the first line of a request. Returns 0 or a reason, as those below do."""
-    head.method = _method(data, at, stop)
-    if head.method == 0:
+    head["method"] = _method(data, at, stop)
+    if head["method"] == 0:
         return NO_METHOD
-    first = at + _METHOD_ENDS[head.method] - _METHOD_ENDS[head.method - 1]
+    first = at + _METHOD_ENDS[head["method"]] - _METHOD_ENDS[head["method"] - 1]
     last = stop - (_VERSION.size - 2)
     if last <= first:
         return NO_TARGET
@@ -299,9 +299,9 @@ def _request_line(data, at, stop, head):
             return NO_TARGET
         if data[i] == _QUERY:
             path_end = min(path_end, i)
-    head.target = first - at
-    head.target_size = last - first
-    head.path_size = path_end - first
+    head["target"] = first - at
+    head["target_size"] = last - first
+    head["path_size"] = path_end - first
     return 0
 
 
@@ -317,10 +317,10 @@ def _status_line(data, at, stop, head):
     status = _number(data, digits, digits + 3, 3)
     if status < 100 or (stop > digits + 3 and data[digits + 3] != _SPACE):
         return NO_STATUS
-    head.version10 = minor == 0
-    head.status = status
-    head.reason = min(digits + 4, stop) - at
-    head.reason_size = stop - min(digits + 4, stop)
+    head["version10"] = minor == 0
+    head["status"] = status
+    head["reason"] = min(digits + 4, stop) - at
+    head["reason_size"] = stop - min(digits + 4, stop)
     return 0
 
 
@@ -357,15 +357,15 @@ def _field(data, start, at, stop, head, lines, asks):
         value += 1
     while asks and value_end > value and _is_blank(data[value_end - 1]):  # of an answer they go on, as in the slow way
         value_end -= 1
-    if head.lines >= min(LINES, lines.size):
+    if head["lines"] >= min(LINES, lines.size):
         return TOO_MANY
-    line = lines[head.lines]
-    line.start = at - start
-    line.name_end = name_end - start
-    line.value = value - start
-    line.end = value_end - start
-    line.what = DROPPED if asks and underscore else GOES_ON
-    head.lines += 1
+    line = lines[head["lines"]]
+    line["start"] = at - start
+    line["name_end"] = name_end - start
+    line["value"] = value - start
+    line["end"] = value_end - start
+    line["what"] = DROPPED if asks and underscore else GOES_ON
+    head["lines"] += 1
     row = _name(data, at, name_end)
     if row == 0:
         return 0
@@ -402,21 +402,21 @@ def _request_field(data, start, value, end, head, line, row):
     if rule == REFUSE:
         return argument
     if rule == ONCE:
-        repeated = head.once & argument
-        head.once |= argument
+        repeated = head["once"] & argument
+        head["once"] |= argument
         return REPEATED if repeated else 0
     if rule in (PASS, OF_DATE):
         return 0
-    line.what = DROPPED
+    line["what"] = DROPPED
     if rule == OF_HOST:
         return _host(data, start, value, end, head)
     if rule == OF_CONNECTION:
         return _connection(data, value, end, head)
     if rule == OF_REQUEST_ID:
-        head.request_id = value - start
-        head.request_id_size = end - value
+        head["request_id"] = value - start
+        head["request_id_size"] = end - value
     elif rule == HEARSAY:
-        head.told = 1
+        head["told"] = 1
     elif rule in (OF_LENGTH, OF_CODING):
         return _framing_field(data, value, end, head, rule)
     return 0
@@ -428,17 +428,17 @@ def _framing_field(data, value, end, head, rule):
     if rule == OF_LENGTH:
         while end > value and _is_blank(data[end - 1]):
             end -= 1
-        head.length = _number(data, value, end, LENGTH_DIGITS)
-        head.lengths += 1
-        return NO_LENGTH if head.lengths > 1 or head.length < 0 else 0
+        head["length"] = _number(data, value, end, LENGTH_DIGITS)
+        head["lengths"] += 1
+        return NO_LENGTH if head["lengths"] > 1 or head["length"] < 0 else 0
     last = end  # up to the line's end, which is a CR: a tab behind the coding is a part of it, to llhttp's readers
     while data[last] == _SPACE:
         last += 1
     while end > value and data[end - 1] == _SPACE:
         end -= 1
-    head.codings += 1
+    head["codings"] += 1
     plain = data[last] == _CR and _is_folded(data, value, end, _CHUNKED)
-    return 0 if plain and head.codings == 1 else NO_CODING
+    return 0 if plain and head["codings"] == 1 else NO_CODING
 
 
 @kernel
@@ -447,8 +447,8 @@ def _host(data, start, value, end, head):
     name_end = value
     while name_end < end and _CLASSES[data[name_end]] & _IN_HOST:
         name_end += 1
-    head.hosts += 1
-    if head.hosts > 1 or name_end == value:
+    head["hosts"] += 1
+    if head["hosts"] > 1 or name_end == value:
         return NO_HOST
     if name_end < end:
         if data[name_end] != _COLON or end - name_end > 6:
@@ -456,49 +456,49 @@ def _host(data, start, value, end, head):
         for i in range(name_end + 1, end):
             if data[i] < 48 or data[i] > 57:
                 return NO_HOST
-    head.host = value - start
-    head.host_size = end - value
+    head["host"] = value - start
+    head["host_size"] = end - value
     return 0
 
 
 @kernel
 def _connection(data, value, end, head):
     """Take a request's Connection, which says one of two things and says it once."""
-    head.connections += 1
-    head.closes = _is_folded(data, value, end, _CLOSE)
+    head["connections"] += 1
+    head["closes"] = _is_folded(data, value, end, _CLOSE)
     keeps = _is_folded(data, value, end, _KEEP_ALIVE)
-    return 0 if head.connections == 1 and (head.closes or keeps) else NO_CONNECTION
+    return 0 if head["connections"] == 1 and (head["closes"] or keeps) else NO_CONNECTION
 
 
 @kernel
 def _request_end(data, head):
     """What the fields of a request come to."""
-    if head.hosts != 1:
+    if head["hosts"] != 1:
         return NO_HOST
-    if head.lengths and head.codings:
+    if head["lengths"] and head["codings"]:
         return TWO_ENDS
-    head.framing = CHUNKED if head.codings else SIZED if head.length > 0 else BODILESS
-    bodiless = head.method == GET or head.method == HEAD_METHOD or head.method == OPTIONS
-    if bodiless and head.framing != BODILESS:
+    head["framing"] = CHUNKED if head["codings"] else SIZED if head["length"] > 0 else BODILESS
+    bodiless = head["method"] == GET or head["method"] == HEAD_METHOD or head["method"] == OPTIONS
+    if bodiless and head["framing"] != BODILESS:
         return UNUSUAL_BODY
-    head.keep_alive = not head.closes
+    head["keep_alive"] = not head["closes"]
     return 0
 
 
 @kernel
 def _answer_field(data, value, end, head, line, rule):
     if rule == OF_DATE:
-        head.dated = 1
+        head["dated"] = 1
     elif rule == OF_SERVER:
-        head.served = 1
+        head["served"] = 1
     elif rule != PASS:
-        line.what = DROPPED
+        line["what"] = DROPPED
         if rule in (OF_LENGTH, OF_CODING):
             return _framing_field(data, value, end, head, rule)
         if rule == OF_CONNECTION:
             _note_tokens(data, value, end, head)
         elif rule == OF_PROXY:
-            head.closes = 1  # whatever it says, nothing is sent after it
+            head["closes"] = 1  # whatever it says, nothing is sent after it
     return 0
 
 
@@ -522,30 +522,32 @@ def _note_tokens(data, value, end, head):
     while value < end:
         first, last, value = _token(data, value, end)
         if _is_folded(data, first, last, _CLOSE):
-            head.closes = 1
+            head["closes"] = 1
         elif _is_folded(data, first, last, _KEEP_ALIVE):
-            head.keeps = 1
+            head["keeps"] = 1
         elif last > first:
-            head.names_others = 1
+            head["names_others"] = 1
 
 
 @kernel
 def _answer_end(data, head, lines, method):
     """What the fields of an answer come to."""
-    if head.lengths and head.codings:
+    if head["lengths"] and head["codings"]:
         return TWO_ENDS
-    interim = head.status < 200
-    if interim and (head.length > 0 or head.codings):
+    interim = head["status"] < 200
+    if interim and (head["length"] > 0 or head["codings"]):
         return NO_LENGTH
-    if interim or head.status == 204 or head.status == 304 or method == HEAD_METHOD:
-        head.framing = BODILESS
-    elif head.codings:
-        head.framing = CHUNKED
+    if interim or head["status"] == 204 or head["status"] == 304 or method == HEAD_METHOD:
+        head["framing"] = BODILESS
+    elif head["codings"]:
+        head["framing"] = CHUNKED
     else:
-        head.framing = SIZED if head.lengths else UNTIL_CLOSE
-    kept = head.keeps == 1 if head.version10 else True
-    head.keep_alive = kept and not head.closes and head.framing != UNTIL_CLOSE
-    if head.names_others:
+        head["framing"] = SIZED if head["lengths"] else UNTIL_CLOSE
+    kept = head["keeps"] or not head["version10"]
+    head["keep_alive"] = kept and not head["closes"] and head["framing"] != UNTIL_CLOSE
+    if interim and not head["keep_alive"]:
+        return NO_CONNECTION
+    if head["names_others"]:
         _drop_named(data, head, lines)
     return 0
 
@@ -553,10 +555,10 @@ def _answer_end(data, head, lines, method):
 @kernel
 def _drop_named(data, head, lines):
     """Drop the fields that Connection names, but TE: they were meant for us."""
-    start = np.int64(head.start)
-    for i in range(head.lines):
-        at, value, end = start + lines[i].start, start + lines[i].value, start + lines[i].end
-        row = _name(data, at, start + lines[i].name_end)
+    start = np.int64(head["start"])
+    for i in range(head["lines"]):
+        at, value, end = start + lines[i]["start"], start + lines[i]["value"], start + lines[i]["end"]
+        row = _name(data, at, start + lines[i]["name_end"])
         if row == 0 or NAME_RULES[row, 2] != OF_CONNECTION:
             continue
         while value < end:
@@ -568,15 +570,15 @@ def _drop_named(data, head, lines):
 @kernel
 def _drop(data, head, lines, first, last):
     """Drop the fields with the name ``data[first:last]``."""
-    start = np.int64(head.start)
+    start = np.int64(head["start"])
     te = last - first == 2 and data[first] | 0x20 == 116 and data[first + 1] | 0x20 == 101
-    for i in range(head.lines):
-        at = start + lines[i].start
-        same = not te and start + lines[i].name_end - at == last - first
+    for i in range(head["lines"]):
+        at = start + lines[i]["start"]
+        same = not te and start + lines[i]["name_end"] - at == last - first
         for j in range(last - first if same else 0):
             same &= _lower(data[at + j]) == _lower(data[first + j])
         if same:
-            lines[i].what = DROPPED
+            lines[i]["what"] = DROPPED
 
 
 @kernel
@@ -588,10 +590,10 @@ def _lower(byte):
 def request_number(data, head):
     """The uint64 that a request's X-Request-ID of 16 hex digits is, 0 for any other."""
     number = np.uint64(0)
-    if head.request_id_size != 16:
+    if head["request_id_size"] != 16:
         return number
     for i in range(16):
-        digit = _hex(data[head.start + head.request_id + i])
+        digit = _hex(data[head["start"] + head["request_id"] + i])
         if digit < 0:
             return np.uint64(0)
         number = number << np.uint64(4) | np.uint64(digit)
@@ -618,31 +620,31 @@ def write_request(out, data, head, lines, hop, number):
     ``lines[i].what`` says which fields go on, ``head.framing`` and ``head.length`` how the body is framed: the caller
     may have changed them. Returns how many bytes it is, -1 where ``out`` may not have room.
     """
-    size = 2 * head.size + head.lines + head.host_size + head.request_id_size
+    size = 2 * head["size"] + head["lines"] + head["host_size"] + head["request_id_size"]
     if size + hop.forwarding.size + 2 * hop.host.size + hop.target.size + hop.more.size + _WRITTEN_ANEW > out.size:
         return np.int64(-1)
-    start = np.int64(head.start)
-    first = start + head.target
+    start = np.int64(head["start"])
+    first = start + head["target"]
     to = _put(out, 0, data, start, first)
     if hop.target.size:
         to = _put(out, to, hop.target, 0, hop.target.size)
     else:
-        to = _put(out, to, data, first, first + head.target_size)
+        to = _put(out, to, data, first, first + head["target_size"])
     to = _put_all(out, to, _VERSION)
     to = _put_all(out, to, _HOST_FIELD)
-    host = start + head.host
+    host = start + head["host"]
     if hop.host.size:
         to = _put(out, to, hop.host, 0, hop.host.size)
     else:
-        to = _put(out, to, data, host, host + head.host_size)
+        to = _put(out, to, data, host, host + head["host_size"])
     to = _end_line(out, to)
     to = _put(out, to, hop.forwarding, 0, hop.forwarding.size)
     to = _put_all(out, to, _FORWARDED_HOST_FIELD)
-    to = _end_line(out, _put(out, to, data, host, host + head.host_size))
+    to = _end_line(out, _put(out, to, data, host, host + head["host_size"]))
     to = _put_all(out, to, _REQUEST_ID_FIELD)
-    if head.request_id_size:
-        request_id = start + head.request_id
-        to = _put(out, to, data, request_id, request_id + head.request_id_size)
+    if head["request_id_size"]:
+        request_id = start + head["request_id"]
+        to = _put(out, to, data, request_id, request_id + head["request_id_size"])
     else:
         to = _put_hex(out, to, number, 16)
     to = _put_lines(out, _end_line(out, to), data, head, lines)
@@ -662,22 +664,22 @@ def write_response(out, data, head, lines, ours, keep_alive):
     may have changed them; UNTIL_CLOSE is written as chunked. Returns how many bytes it is, -1 where ``out`` may not
     have room.
     """
-    size = 2 * head.size + head.lines + ours.date.size + ours.server.size + ours.more.size
+    size = 2 * head["size"] + head["lines"] + ours.date.size + ours.server.size + ours.more.size
     if size + _WRITTEN_ANEW > out.size:
         return np.int64(-1)
     to = _put(out, 0, _VERSION, 1, _VERSION.size - 2)
     out[to] = _SPACE
-    to = _put_number(out, to + 1, np.int64(head.status))
+    to = _put_number(out, to + 1, np.int64(head["status"]))
     out[to] = _SPACE
-    reason = np.int64(head.start) + head.reason
-    to = _end_line(out, _put(out, to + 1, data, reason, reason + head.reason_size))
+    reason = np.int64(head["start"]) + head["reason"]
+    to = _end_line(out, _put(out, to + 1, data, reason, reason + head["reason_size"]))
     to = _put_lines(out, to, data, head, lines)
     to = _put(out, to, ours.more, 0, ours.more.size)
-    if not head.dated:
+    if not head["dated"]:
         to = _put(out, to, ours.date, 0, ours.date.size)
-    if not head.served:
+    if not head["served"]:
         to = _put(out, to, ours.server, 0, ours.server.size)
-    if head.status != 204:
+    if head["status"] != 204:
         to = _put_framing(out, to, head)
     if not keep_alive:
         to = _put_all(out, to, _CLOSE_FIELD)
@@ -707,25 +709,25 @@ def _end_line(out, to):
 @kernel
 def _put_lines(out, to, data, head, lines):
     """Write the fields that go on, each with ``: `` between name and value."""
-    start = np.int64(head.start)
-    for i in range(head.lines):
+    start = np.int64(head["start"])
+    for i in range(head["lines"]):
         line = lines[i]
-        if line.what == GOES_ON:
-            to = _put(out, to, data, start + line.start, start + line.name_end)
+        if line["what"] == GOES_ON:
+            to = _put(out, to, data, start + line["start"], start + line["name_end"])
             out[to] = _COLON
             out[to + 1] = _SPACE
-            to = _end_line(out, _put(out, to + 2, data, start + line.value, start + line.end))
+            to = _end_line(out, _put(out, to + 2, data, start + line["value"], start + line["end"]))
     return to
 
 
 @kernel
 def _put_framing(out, to, head):
     """Write where the body ends; a length that was said is said anew, without zeroes before it."""
-    if head.framing == CHUNKED or head.framing == UNTIL_CLOSE:
+    if head["framing"] == CHUNKED or head["framing"] == UNTIL_CLOSE:
         return _put_all(out, to, _CHUNKED_FIELD)
-    if head.length < 0:
+    if head["length"] < 0:
         return to
-    return _end_line(out, _put_number(out, _put_all(out, to, _LENGTH_FIELD), head.length))
+    return _end_line(out, _put_number(out, _put_all(out, to, _LENGTH_FIELD), head["length"]))
 
 
 @kernel
@@ -753,16 +755,16 @@ def _put_hex(out, to, number, size):
 @kernel
 def begin_body(body, head, mode):
     """Have a body begin, framed as its head says; ``mode`` is CANONICAL, PLAIN or SKIPPED."""
-    body.left = head.length if head.framing == SIZED else 0
-    body.content = body.consumed = body.produced = 0
-    body.trailers = 0
-    body.mode = mode
-    if head.framing == CHUNKED:
-        body.state = CHUNK_SIZE
-    elif head.framing == UNTIL_CLOSE:
-        body.state = ENDLESS
+    body["left"] = head["length"] if head["framing"] == SIZED else 0
+    body["content"] = body["consumed"] = body["produced"] = 0
+    body["trailers"] = 0
+    body["mode"] = mode
+    if head["framing"] == CHUNKED:
+        body["state"] = CHUNK_SIZE
+    elif head["framing"] == UNTIL_CLOSE:
+        body["state"] = ENDLESS
     else:
-        body.state = COUNTED if body.left > 0 else OVER
+        body["state"] = COUNTED if body["left"] > 0 else OVER
 
 
 @kernel
@@ -779,21 +781,21 @@ def reframe(body, data, start, end):
     """
     at, to = np.int64(start), np.int64(start)
     while True:
-        if body.state == OVER:
+        if body["state"] == OVER:
             answer = DONE
             break
-        if body.state == COUNTED or body.state == ENDLESS or body.state == IN_CHUNK:
+        if body["state"] == COUNTED or body["state"] == ENDLESS or body["state"] == IN_CHUNK:
             if at == end:
                 answer = MORE
                 break
-            count = end - at if body.state == ENDLESS else min(end - at, body.left)
+            count = end - at if body["state"] == ENDLESS else min(end - at, body["left"])
             to = _move(body, data, to, at, count)
             at += count
-            body.content += count
-            if body.state != ENDLESS:
-                body.left -= count
-                if body.left == 0:
-                    body.state = OVER if body.state == COUNTED else CHUNK_END
+            body["content"] += count
+            if body["state"] != ENDLESS:
+                body["left"] -= count
+                if body["left"] == 0:
+                    body["state"] = OVER if body["state"] == COUNTED else CHUNK_END
             continue
         stop = _text_end(data, at, end)
         if stop < end and data[stop] != _CR:
@@ -803,22 +805,22 @@ def reframe(body, data, start, end):
             answer = -TOO_LONG
             break
         if stop + 1 >= end:
-            answer = -CHUNK if body.state == CHUNK_END and stop > at else MORE
+            answer = -CHUNK if body["state"] == CHUNK_END and stop > at else MORE
             break
         answer = -LINE_END if data[stop + 1] != _LF else _line(body, data, at, stop)
         if answer < 0:
             break
         to = _move_line(body, data, to, answer)
         at = stop + 2
-    body.consumed = at - start
-    body.produced = to - start
+    body["consumed"] = at - start
+    body["produced"] = to - start
     return np.int64(answer)
 
 
 @kernel
 def _move(body, data, to, at, count):
     """Move bytes of the body to the front; ``to`` is never behind ``at``."""
-    if body.mode == SKIPPED:
+    if body["mode"] == SKIPPED:
         return to
     if to != at:
         for i in range(count):
@@ -833,18 +835,18 @@ _SILENT, _SIZE_SAID, _CHUNK_ENDED, _LAST_SAID, _ALL_ENDED = range(5)
 @kernel
 def _line(body, data, at, stop):
     """Take the line ``data[at:stop]``. Returns what it was, or minus a reason."""
-    if body.state == CHUNK_END:
+    if body["state"] == CHUNK_END:
         if at != stop:
             return -CHUNK
-        body.state = CHUNK_SIZE
+        body["state"] = CHUNK_SIZE
         return _CHUNK_ENDED
-    if body.state == CHUNK_SIZE:
+    if body["state"] == CHUNK_SIZE:
         return _size_line(body, data, at, stop)
     if at == stop:
-        body.state = OVER
+        body["state"] = OVER
         return _ALL_ENDED
-    body.trailers += stop - at + 2
-    return _SILENT if body.trailers <= TRAILER_BYTES and _is_trailer(data, at, stop) else -TRAILER
+    body["trailers"] += stop - at + 2
+    return _SILENT if body["trailers"] <= TRAILER_BYTES and _is_trailer(data, at, stop) else -TRAILER
 
 
 @kernel
@@ -863,8 +865,8 @@ def _size_line(body, data, at, stop):
         return -CHUNK
     if not _are_extensions(data, at, stop):
         return -EXTENSION
-    body.left = size
-    body.state = IN_CHUNK if size else IN_TRAILERS
+    body["left"] = size
+    body["state"] = IN_CHUNK if size else IN_TRAILERS
     return _SIZE_SAID if size else _LAST_SAID
 
 
@@ -911,20 +913,20 @@ def _is_trailer(data, at, stop):
     if name_end in (at, stop) or data[name_end] != _COLON:
         return False
     rule = NAME_RULES[_name(data, at, name_end), 2]
-    return rule != OF_LENGTH and rule != OF_CODING
+    return rule not in (OF_LENGTH, OF_CODING, OF_CONNECTION, OF_PROXY)
 
 
 @kernel
 def _move_line(body, data, to, said):
     """Write what a line comes to, which is never longer than it was."""
-    if body.mode != CANONICAL or said == _SILENT:
+    if body["mode"] != CANONICAL or said == _SILENT:
         return to
     if said in (_SIZE_SAID, _LAST_SAID):
-        size, rest = 1, body.left >> 4
+        size, rest = 1, body["left"] >> 4
         while rest:
             rest >>= 4
             size += 1
-        to = _put_hex(data, to, np.uint64(body.left), size)
+        to = _put_hex(data, to, np.uint64(body["left"]), size)
     return _end_line(data, to)
 
 

@@ -57,17 +57,18 @@ class Reader:
 
 
 class Requests:
-    """A client's connection: ``seen`` as ``Strict`` has it, ``why`` the reason that ended it, 0 while it goes on."""
+    """A client's connection: ``seen`` as ``Strict`` has it, ``why`` the reason that ended it, ``closed`` by a request."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.why = 0
+        self.closed = False
         self._reader = Reader()
         self._said: list[bytes] | None = None  # the request under way, None between two
 
     def feed(self, piece: bytes) -> None:
         self._reader.more(piece)
-        while not self.why and (self._body() if self._said is not None else self._head()):
+        while not self.why and not self.closed and (self._body() if self._said is not None else self._head()):
             pass
 
     def _head(self) -> bool:
@@ -91,6 +92,7 @@ class Requests:
             asked, content = self._said[0], b"".join(self._said[1:])
             self.seen.append((asked + b" " + content if content else asked).decode("latin-1"))
             self._said = None
+            self.closed = not self._reader.head["keep_alive"]
         return answer == DONE
 
 
@@ -125,7 +127,7 @@ class Answer:
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if not self.status and 100 <= status < 200 and status != 101:
-            self.fields = []
+            self.fields, self.reason = [], b""
         elif not self.status:
             self.status = status
             self.keep_alive = self._parser.should_keep_alive()

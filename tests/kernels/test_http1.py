@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httptools
 import numpy as np
@@ -123,7 +124,7 @@ def test_what_is_taken_of_a_mutated_request_is_what_llhttp_sees(pieces: list[byt
 
 
 @pytest.mark.soak
-@settings(max_examples=100_000, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=20_000, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(mutated())
 def test_what_is_taken_of_a_mutated_request_is_what_llhttp_sees_for_long(pieces: list[bytes]) -> None:
     holds(pieces)
@@ -263,6 +264,20 @@ class TestAnswers:
             assert not reader.head["keep_alive"] or judge.keep_alive
             assert written(reader, NOTHING_OURS) == slow_answer(judge, reader)
 
+    def test_an_answer_ends_the_connection_where_llhttp_says_so(self) -> None:
+        sized = "Content-Length: 0"
+        closes = [("HTTP/1.0 200 -", [sized]), ("HTTP/1.1 200 -", [sized, "Connection: a, CLOSE"])]
+        closes += [("HTTP/1.1 304 -", ["Proxy-Connection: a"]), ("HTTP/1.1 200 -", [])]
+        goes_on = [("HTTP/1.0 204 -", ["Connection: Keep-Alive"]), ("HTTP/1.1 200 -", [sized])]
+        for rows, kept in ((closes, 0), (goes_on, 1)):
+            for start, fields in rows:
+                reader = Reader()
+                read_answer(reader, test_answers.said(*fields, start=start), GET)
+                assert reader.head["keep_alive"] == kept
+        reader = Reader()
+        interim = test_answers.said("Connection: close", start="HTTP/1.1 103 -")
+        assert word(read_answer(reader, interim, GET)[2]) == "connection"
+
     def test_what_connection_names_is_dropped_but_te(self) -> None:
         reader = Reader()
         fields = "Connection: a , keep-alive,, TE", "A: 1", "AA: 2", "a: 3", "te: 4", "Content-Length: 0"
@@ -281,9 +296,30 @@ class TestAnswers:
         assert written(reader, ours) == b"HTTP/1.1 204 -\r\ndate: x\r\nSERVER: y\r\nC: d\r\n\r\n"
 
 
-BITS = [b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b",", b"0", b"1", b"\xff", b"\r\n\r\n", b"HTTP/1.0", b"close"] + [
-    b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: a, close\r\n", b"A: b \r\n", b"204", b"",
-]  # fmt: skip
+SMALL = [
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b"0",
+    b"1",
+    b"\xff",
+    b"\r\n\r\n",
+    b"HTTP/1.0",
+    b"204",
+    b"",
+]
+LINES_OF_FRAMING = [
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: a, close\r\n",
+    b"A: b \r\n",
+]
+BITS = [*SMALL, *LINES_OF_FRAMING, b"close"]
 
 
 def read_answer(reader: Reader, data: bytes, method: int) -> tuple[int, bytes, int]:
@@ -362,7 +398,7 @@ class TestBodies:
 
     @pytest.mark.parametrize("reason", BODIES)
     def test_a_reason_has_its_body(self, reason: str) -> None:
-        answers, produced, _ = in_cuts(BODIES[reason], [], CANONICAL)
+        answers, _, _ = in_cuts(BODIES[reason], [], CANONICAL)
         assert word(-answers[-1]) == reason
 
     def test_a_length_is_counted_to_the_byte(self) -> None:
@@ -446,3 +482,15 @@ def test_no_reason_has_two_words() -> None:
     words = [name for name, _ in REASONS]
     assert len(set(words)) == len(words)
     assert all(re.fullmatch("[a-z_]*", name) for name in words)
+
+
+def test_the_docs_list_every_reason_and_where_it_is_met() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+    cells = [line.strip("| ").replace("| |", "||").split("|") for line in text.splitlines() if line.startswith("| `")]
+    listed = [(row[0].strip("` "), row[1].strip()) for row in cells]
+    assert listed == list(REASONS[1:])
+    met = {row[0].strip("` "): [cell.strip() for cell in row[2:]] for row in cells}
+    for reason, (request, answer, body) in ((name, [*marks, "", ""][:3]) for name, marks in met.items()):
+        assert (request == "yes") == (reason in HEADS)
+        assert reason not in ANSWERS or answer == "yes"
+        assert (body == "yes") == (reason in BODIES)

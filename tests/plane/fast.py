@@ -77,7 +77,7 @@ def said(roads: Roads, asked: Asked, *, keep_alive: bool = True) -> Said:
     )
     ask["host"], ask["host_size"], ask["uri"], ask["uri_size"] = 1, len(name), len(name) + 2, len(text)
     ask["secure"], ask["bodiless"] = asked.secure, asked.method == "HEAD"
-    code = int(hostpath.decide(roads, data, ask, row, NOW_NS))
+    code = int(hostpath.decide(roads, data, ask, row))
     if code < 0:
         return Said(text_of(code))
     decided = Said("", b"", int(ask["goal"]), int(ask["origin"]), int(ask["rule"]))

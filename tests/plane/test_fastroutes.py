@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.layout import POLICY, RR, WRR, freeze
-from kernels.layout_routes import ALGORITHM, FIRST_PUNT, PUNTS, ROAD
+from kernels.layout_http import GOES_ON, HEAD, LINE, REASONS
+from kernels.layout_routes import ALGORITHM, FIRST_PUNT, PUNT_WORDS, PUNTS, ROAD
 from kernels.net import hostpath
 from plane import fastroutes, routes
 from plane.addresses import int_to_ip
+from plane.conduct import Conduct
+from plane.ingress.forwarding import without
 from plane.ingress.table import Backend, Target
 from plane.ingress.upstream import Endpoint
 from plane.model import Snapshot
@@ -229,6 +232,25 @@ def test_what_answers_get_besides_stands_in_words() -> None:
     assert found_names == {b"x-a", b"x-c", b"strict-transport-security"}
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["X-A: 1", "x-a: 2", "X-AB: 3", "TE: trailers", "X: 4", "Server: nginx"]), max_size=6),
+    st.lists(st.sampled_from(["X-A: b", "SERVER: x", "TE: none", "X-Z: c"]), unique=True, max_size=3),
+)
+def test_fields_of_an_answer_give_way_to_those_of_the_route(lines: list[str], ours: list[str]) -> None:
+    asks = Policies(fields=("X-Y: z", *ours))
+    roads = fastroutes.compile(with_policies(PLAIN, asks))
+    data = freeze(np.frombuffer("".join(("x", *lines)).encode(), np.uint8))
+    head, rows = np.zeros(1, HEAD), np.zeros(len(lines), LINE)
+    head["start"], head["lines"] = 1, len(lines)
+    for number, line in enumerate(lines):
+        rows[number]["start"] = sum(map(len, lines[:number]))
+        rows[number]["name_end"] = rows[number]["start"] + line.index(":")
+    hostpath.drop_replaced(roads, roads.rules[1], data, head[0], rows)
+    kept = [line.encode() for line, row in zip(lines, rows, strict=True) if row["what"] == GOES_ON]
+    assert kept == without([line.encode() for line in lines], Conduct(asks).replaced)
+
+
 def canary(weight: int, **more: str) -> Snapshot:
     """A share of ``web`` goes to ``api``."""
     new = with_(prefix("/", "api"), name="new", canary="true", canary_weight=str(weight), **more)
@@ -387,6 +409,12 @@ SAMPLES: dict[str, Any] = {
     "mirror": "http://a.com",
     "upstream_tls": True,
 }
+
+
+def test_each_reason_to_punt_has_a_word_and_a_text_of_its_own() -> None:
+    assert len(set(PUNT_WORDS)) == len(set(PUNTS)) == len(PUNTS) == len(PUNT_WORDS)
+    assert not set(PUNT_WORDS) & {word for word, _ in REASONS}
+    assert len(REASONS) <= FIRST_PUNT
 
 
 def test_the_docs_say_which_policies_are_compiled() -> None:
