@@ -38,6 +38,14 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``kernel``, but called and not inlined: for large ones, which would be compiled once more for each caller."""
+    if INTERPRETED:
+        return kernel(function)
+    compiled: Callable[..., Any] = numba.njit(**{**_OPTIONS, "forceinline": False})(function)
+    return compiled
+
+
 @intrinsic
 def _prefetch(context, array, index):
     """Bring the cache line in which ``array[index]`` begins close to the core, to be written soon."""
