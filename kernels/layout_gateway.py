@@ -10,7 +10,7 @@ import numpy as np
 
 from kernels.layout import Ring
 from kernels.layout_http import REASONS, Ours
-from kernels.layout_routes import FIRST_PUNT, PUNTS
+from kernels.layout_routes import FIRST_PUNT, PUNTS, Memory, Roads
 from kernels.net.syscalls import Exchange
 
 # state        what is waited for                           then
@@ -26,9 +26,19 @@ STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "WAITING", "ANSWERING", 
 
 # Why a connection is handed over, besides what ``layout_http.REASONS`` and ``layout_routes.PUNTS`` name.
 OWN = 128
-(STREAMED, SLOW_REQUEST, NO_ROOM, RULED, ANSWERED_HERE, NOBODY, NO_CONNECTION, ODD_ANSWER, NO_ANSWER, LATE, DRAINING) = range(
-    OWN, OWN + 11
-)
+(
+    STREAMED,
+    SLOW_REQUEST,
+    NO_ROOM,
+    RULED,
+    ANSWERED_HERE,
+    NOBODY,
+    NO_CONNECTION,
+    ODD_ANSWER,
+    NO_ANSWER,
+    LATE,
+    DRAINING,
+) = range(OWN, OWN + 11)
 _OWN_TEXTS = (
     "a body that is chunked, or larger than a buffer",
     "a request that does not come at once",
@@ -131,7 +141,9 @@ UPSTREAM = np.dtype(
     align=True,
 )
 
-ENDPOINT = np.dtype([("ip", "u4"), ("port", "u2"), ("left", "u2"), ("last", "u4"), ("idle", "i4"), ("all", "i4")], align=True)
+ENDPOINT = np.dtype(
+    [("ip", "u4"), ("port", "u2"), ("left", "u2"), ("last", "u4"), ("idle", "i4"), ("all", "i4")], align=True
+)
 
 DONE_REQUEST = np.dtype(
     [
@@ -186,6 +198,6 @@ class Gateway(NamedTuple):
 class Way(NamedTuple):
     """What is in force: Roads, Memory, and for each backend id the row of its endpoint."""
 
-    roads: NamedTuple
-    memory: NamedTuple
+    roads: Roads
+    memory: Memory
     endpoint_of: np.ndarray

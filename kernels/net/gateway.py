@@ -1,7 +1,7 @@
 """The L7 gateway: requests of HTTP/1.1 to the endpoints of the routes in force.
 
-One thread drives it in bounded *breaths*, with the GIL released, as it drives the relay. A breath makes passes: wait for
-events, take each client on from state to state (``layout_gateway.STATES``) as far as that goes, accept, look at times.
+One thread drives it in bounded *breaths*, with the GIL released, as it drives the relay. A breath makes passes: wait
+for events, accept, take each client on from state to state (``layout_gateway.STATES``) as far as it goes, look at times.
 Its owner changes what it works with only between breaths, and takes what was handed over.
 
 Law: nothing here blocks, allocates or raises. What is not fully understood is handed over, with its bytes, to the slow
@@ -75,9 +75,7 @@ def create(capacity: int, endpoints: int) -> Gateway:
         handed=np.zeros(rows, np.uint32),
         done=np.zeros(DONE_ROWS, DONE_REQUEST),
         punts=np.zeros(256, np.int64),
-        ours=Ours(
-            np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)
-        ),
+        ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
         exchange=syscalls.create_exchange(),
     )
 
@@ -282,7 +280,7 @@ def _check_times(gateway, now_ns):
                 requests.end(gateway, row)
         elif state == CONNECTING and age > BEAT_NS:
             requests.redial(gateway, row, NO_CONNECTION)
-        elif state == SENDING or state == WAITING:
+        elif state in (SENDING, WAITING):
             if now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
                 requests.hand_over(gateway, row, LATE)
         elif state == ANSWERING:

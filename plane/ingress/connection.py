@@ -179,7 +179,13 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """The request has its answer: keep the connection for another one if that is safe, else close it."""
         idle = self.endpoint.idle
-        reusable = self.complete and self._keep_alive and not self._partial and not self.endpoint.left and not self.transport.is_closing()
+        reusable = (
+            self.complete
+            and self._keep_alive
+            and not self._partial
+            and not self.endpoint.left
+            and not self.transport.is_closing()
+        )
         if not reusable or len(idle) >= self._pool.idle_per_endpoint:
             self.abort()
             return

@@ -59,7 +59,18 @@ class Client(web.RequestHandler):
     begun     what the gateway has begun of the first request, until that one has asked for it
     """
 
-    __slots__ = ("_announced", "_begun", "_following", "_front", "_head_s", "_patience", "_already", "begun", "head_due", "origin")
+    __slots__ = (
+        "_already",
+        "_announced",
+        "_begun",
+        "_following",
+        "_front",
+        "_head_s",
+        "_patience",
+        "begun",
+        "head_due",
+        "origin",
+    )
 
     origin: Origin
     head_due: float | None

@@ -69,8 +69,8 @@ class Gateway:
         self,
         timeouts: Timeouts,
         port: int,
-        take: Callable[[Handed], None],
-        count: Callable[[np.ndarray], None],
+        take: Callable[[Handed], object],
+        count: Callable[[np.ndarray], object],
         *,
         capacity: int = 8192,
     ):
@@ -78,7 +78,7 @@ class Gateway:
         self._count = count
         allow_descriptors(2 * capacity + DESCRIPTORS_BESIDES)
         self._gateway = kernel.create(capacity, 64)
-        self._endpoints: dict[Address, int] = {}
+        self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
         self._compiler = fastroutes.Compiler()
         self._way: Way | None = None
         self._epoll = select.epoll()
@@ -192,10 +192,6 @@ class Gateway:
                 future.set_result(question())
             except BaseException as problem:
                 future.set_exception(problem)
-        os.eventfd_read(self._wake) if self._woken() else None
-
-    def _woken(self) -> bool:
-        return bool(select.select([self._wake], [], [], 0)[0])
 
     def _date(self) -> None:
         self._gateway.ours.date[:] = np.frombuffer(forwarding.date() + b"\r\n", np.uint8)
@@ -220,7 +216,9 @@ class Gateway:
     def _rows_of(self, roads: Any) -> np.ndarray:
         """For each backend id the row of its endpoint; others have left, and their rows go to new ones when empty."""
         used = np.unique(roads.endpoints)
-        addresses = {int(row): (int(roads.backends[row]["ip"]), int(roads.backends[row]["port"])) for row in used if row}
+        addresses = {
+            int(row): (int(roads.backends[row]["ip"]), int(roads.backends[row]["port"])) for row in used if row
+        }
         wanted = set(addresses.values())
         table = self._gateway.endpoints
         for address, row in list(self._endpoints.items()):

@@ -61,8 +61,8 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
-    gateway           plain HTTP goes by compiled code as far as that takes it; not where proxies in front are trusted or
-                      announce clients, or each request is logged
+    gateway           plain HTTP goes by compiled code as far as that takes it; not where proxies in front are trusted
+                      or announce clients, or each request is logged
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
@@ -237,7 +237,7 @@ class Ingress:
         gateway.drain()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + grace_s
-        while gateway.at_work and loop.time() < until_s:
+        while gateway.at_work and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
             await asyncio.sleep(GATEWAY_BEAT_S)
         self._pool.failing = lambda address, seconds: None
         gateway.stop()

@@ -1,12 +1,13 @@
 """The compiled gateway: one request by it and one by the asyncio side are answered and forwarded alike."""
 
 import re
+from asyncio import StreamReader, StreamWriter
 
 import pytest
 
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
-from tests.ingress.wire import Address, Endpoint, client, eventually, running, saying
+from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running, saying
 
 pytestmark = pytest.mark.syscalls
 
@@ -20,7 +21,10 @@ REQUESTS = {
     "chunked answer": (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", CHUNKS),
     "304": (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"),
     "large": (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", saying(b"x" * 300_000)),
-    "chunked request": (b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", saying(b"")),
+    "chunked request": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        saying(b""),
+    ),
     "no rule": (b"GET / HTTP/1.1\r\nHost: other.com\r\n\r\n", saying(b"hello")),
     "no HTTP": (b"GET /\r\n\r\n", saying(b"hello")),
 }
@@ -67,18 +71,16 @@ async def test_a_refused_connection_is_tried_elsewhere(vip: str, pods: list[Addr
 
 
 async def test_no_answer_in_time_is_504(vip: str, pods: list[Address]) -> None:
-    async def silent(endpoint, reader, writer) -> None:  # type: ignore[no-untyped-def]
+    async def silent(_: Endpoint, reader: StreamReader, __: StreamWriter) -> None:
         await reader.read()
 
     quick = Timeouts(read_s=0.2)
     async with Endpoint(pods[0], serve=silent), running(vip, web(pods[0]), gateway=True, timeouts=quick) as here:
-        async with client(here.http) as one:
-            one.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\na")
-            assert (await one.answer()).status == 504
+        assert (await ask(here.http, b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\na")).status == 504
 
 
 async def test_half_an_answer_costs_its_connection_only(vip: str, pods: list[Address]) -> None:
-    async def half(endpoint, reader, writer) -> None:  # type: ignore[no-untyped-def]
+    async def half(_: Endpoint, reader: StreamReader, writer: StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
         await writer.drain()
