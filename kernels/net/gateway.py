@@ -1,7 +1,7 @@
 """The L7 gateway: requests of HTTP/1.1 to the endpoints of the routes in force.
 
 One thread drives it in bounded *breaths*, with the GIL released, as it drives the relay. A breath makes passes: wait
-for events, accept, take each client on from state to state (``layout_gateway.STATES``) as far as it goes, look at times.
+for events, accept, take each client from state to state (``layout_gateway.STATES``) as far as it goes, look at times.
 Its owner changes what it works with only between breaths, and takes what was handed over.
 
 Law: nothing here blocks, allocates or raises. What is not fully understood is handed over, with its bytes, to the slow
