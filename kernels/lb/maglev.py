@@ -39,12 +39,13 @@ def table_size(endpoints: int) -> int:
     return next((size for size in SIZES if size >= SLOTS_PER_ENDPOINT * endpoints), SIZES[-1])
 
 
-def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
-    """The ring of endpoints: uint32[size] of indices into ``seeds``; of no slots where no weight is above 0.
+def build(seeds: np.ndarray, weights: np.ndarray, size: int, names: np.ndarray | None = None) -> np.ndarray:
+    """The ring of endpoints: uint32[size] of their ``names``; of no slots where no weight is above 0.
 
     seeds    uint64[n], ``hashing.endpoint_seed`` of each
     weights  uint16[n]; an endpoint of weight 0 is in no slot
     size     a prime below SIZE_LIMIT; the plane's are SIZES
+    names    uint32[n]; None: indices into ``seeds``
 
     Raises ValueError for another size.
     """
@@ -52,14 +53,14 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
         raise ValueError(f"a Maglev table has a prime number of slots, such as one of {SIZES}, not {size}")
     # By seed, and of twins with one seed by weight: what is left to the order listed makes no difference.
     order = np.lexsort((weights, seeds))
-    order = order[np.asarray(weights)[order] > 0].astype(np.uint32)
+    order = order[np.asarray(weights)[order] > 0]
     if not order.size:
         return np.empty(0, np.uint32)
     walks = np.zeros(order.size, _WALK)
     walks["seed"] = np.asarray(seeds)[order]
     walks["weight"] = np.asarray(weights)[order]
     ring = np.empty(size, np.uint32)
-    _populate(walks, order, np.zeros(size, np.uint8), ring)
+    _populate(walks, order.astype(np.uint32) if names is None else names[order], np.zeros(size, np.uint8), ring)
     return ring
 
 
