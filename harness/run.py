@@ -415,6 +415,7 @@ def _task(scenario: Scenario, place: int, target: Resolved) -> Task:
         load.duration,
         scenario.timeout_ns(load),
         id_key(scenario.spec.seed, place),
+        (scenario.spec.seed, place) if load.arrivals.process == "poisson" else None,
     )
 
 
@@ -427,7 +428,7 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
     if task.rate is None:
         arrivals = f"{task.connections} connection" + ("s" if task.connections > 1 else "")
     else:
-        arrivals = format_rate(float(task.rate))
+        arrivals = format_rate(float(task.rate)) + (" (Poisson)" if task.poisson else "")
     return {
         "name": load.name,
         "arrivals": arrivals,

@@ -111,7 +111,7 @@ class CompiledStream:
             [(ip_to_int(place.ip), place.port)],
             [asked(task.workload)],
             task.connections,
-            due=start_ns + arrivals.constant(task.rate, task.duration_ns) if task.rate else None,
+            due=start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None,
             start_ns=start_ns,
             end_ns=start_ns + task.duration_ns,
             timeout_ns=task.timeout_ns,

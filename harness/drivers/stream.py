@@ -26,7 +26,8 @@ PUT_EVERY_S = 0.2
 class Task:
     """All that a driver needs to know of a load; times in ns from the start of the run.
 
-    ``rate`` makes an open loop of at most ``connections`` connections, None a closed loop of exactly as many.
+    ``rate`` makes an open loop of at most ``connections`` connections, None a closed loop of exactly as many. Arrivals
+    of an open loop are Poisson's where ``poisson`` is their seed, else at equal distances.
     """
 
     destination: Destination
@@ -37,6 +38,7 @@ class Task:
     duration_ns: int
     timeout_ns: int
     id_key: int
+    poisson: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Stream:
         task = self._task
         start_ns = epoch_ns + task.start_ns
         allow_descriptors(task.connections + OTHER_DESCRIPTORS)
-        due = start_ns + arrivals.constant(task.rate, task.duration_ns) if task.rate else None
+        due = start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None
         record = Recorder(due)
         self._under_way = 0
         self._ended_rows: list[int] = []

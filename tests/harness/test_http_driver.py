@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import time
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
+from harness import arrivals
 from harness.drivers.compiled import CompiledStream
 from harness.drivers.http import Destination
 from harness.drivers.stream import Progress, Stream, Task
@@ -55,6 +57,16 @@ async def test_an_open_loop_sends_as_many_as_scheduled_at_the_times_scheduled() 
     assert set(requests["attempts"]) == {1}
     for earlier, later in (("intended_ns", "sent_ns"), ("sent_ns", "first_byte_ns"), ("first_byte_ns", "done_ns")):
         assert (requests[earlier] <= requests[later]).all()
+
+
+async def test_an_open_loop_sends_at_the_times_of_a_poisson_process() -> None:
+    async with serving(answering(OK)) as server:
+        epoch_ns = time.monotonic_ns() + 20 * MS
+        recorded = await Stream(open_loop(server, 300, 200, start_ns=5 * MS, poisson=(1, 2))).run(epoch_ns)
+    due = arrivals.poisson(Fraction(300), 200 * MS, (1, 2))
+    assert (recorded.requests["intended_ns"] - epoch_ns - 5 * MS).tolist() == due.tolist()
+    assert (recorded.requests["sent_ns"] >= recorded.requests["intended_ns"]).all()
+    assert answered(recorded).all()
 
 
 async def test_a_closed_loop_keeps_its_connections_busy_until_the_end() -> None:
