@@ -522,9 +522,9 @@ def test_a_watch_ends_when_its_time_is_up(api):
 
 def test_a_watch_from_a_forgotten_version_is_told_to_list_again(api):
     def overflow(store):
-        store.create(service())
-        for number in range(HISTORY + 5):
-            store.merge_patch(Key("Service", "default", "web"), {"metadata": {"labels": {"n": str(number)}}})
+        web = store.create(service())
+        for number in range(HISTORY + 5):  # as controllers do, without the checks of what comes from outside
+            store.update([web | {"metadata": web["metadata"] | {"labels": {"n": str(number)}}}])
 
     api.call(overflow)
     with api.client() as client, pytest.raises(StatusError) as caught:
