@@ -1,8 +1,9 @@
 """What a scenario's flows go through: its phases, and for one algorithm after the other the tables of each phase.
 
 Law: phases are the same for all algorithms, and so are their frontends. A phase begins at its time with all that has
-happened by then, and every flow sends once in it. Tables are compiled from nothing for each phase, and what that takes
-is measured; where an event changes no endpoint, the tables are those of the phase before.
+happened by then, and every flow sends once in it. Tables are compiled as a plane does it, from nothing for the first
+phase and then what has changed, and what that takes is measured; those of algorithms that are none of the plane's are
+made from nothing each time. Where an event changes no endpoint, the tables are those of the phase before.
 """
 
 import time
@@ -20,6 +21,7 @@ from kernels.layout import ALGORITHMS, GONE, INSIDE, OUTSIDE, RANDOM, READY, SLO
 from kernels.lb.consistent.tables import Builder
 from kernels.lb.population import key_of
 from plane import fib as fibs
+from plane.endpointindex import EndpointIndex
 from plane.errors import PlaneError, Problem
 from plane.frontends import PROTOCOLS, frontends_of_service, ipv4, nodes_of
 from plane.model import ALGORITHM_ANNOTATIONS, Name, Object, Service, Snapshot, slices_by_service
@@ -154,6 +156,8 @@ class Maker:
         self._algorithm = algorithm
         rival = None if algorithm == CONFIGURED else rival_of(algorithm)
         self._builder = None if rival is None else Builder(*rival)
+        self._default = ALGORITHMS.index(algorithm) if algorithm in ALGORITHMS else RANDOM
+        self._compiler, self._index = fibs.Compiler(self._default), EndpointIndex()
 
     def make(self, found: Sequence[Phase]) -> tuple[list[Tables], list[Made]]:
         """Tables and what came of making them, one for each phase."""
@@ -179,10 +183,13 @@ class Maker:
         return tables, made
 
     def _compiled(self, snapshot: Snapshot) -> Fib:
-        if self._algorithm == CONFIGURED:
-            return fibs.compile(snapshot)
-        default = RANDOM if self._builder else ALGORITHMS.index(self._algorithm)
-        return fibs.compile(_unannotated(snapshot), default)
+        if self._algorithm != CONFIGURED:
+            snapshot = _unannotated(snapshot)
+        if self._builder:  # it reads all rows of pools, and of a Fib that has changed some are nobody's
+            return fibs.compile(snapshot, self._default)
+        self._compiler.follow(snapshot, self._index, self._index.follow(snapshot))
+        self._index.forget()
+        return self._compiler.whole(snapshot.generation)
 
 
 def population_of(spec: FlowSpec, fib: Fib, snapshot: Snapshot) -> Population:

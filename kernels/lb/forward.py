@@ -124,7 +124,9 @@ def ask(fib, steering, flows, i, verdicts):
         prefetch_read(fib.frontends, row + _1)  # where it ends
         if entries.size > 0:
             key = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
-            prefetch(entries, conntrack.home(entries, key))
+            at = conntrack.home(entries, key)
+            prefetch(entries, at)
+            prefetch(entries, at + _1)  # where it ends
 
 
 @kernel

@@ -78,6 +78,59 @@ void look_up(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, c
     }
 }
 
+/* TRACK */
+struct track {
+    uint64_t key;
+    int64_t expires_ns;
+    uint32_t backend, endpoint;
+};
+
+/* Frontend and conntrack entry of flows that are all known, whose backends are as they were: by blocks, as above. Returns
+   how many were found. */
+size_t follow(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, const uint16_t *restrict src_port,
+              const uint16_t *restrict dst_port, const uint8_t *restrict proto, size_t flows,
+              const struct frontend *restrict frontends, const uint32_t *restrict index, uint64_t slots_of_index,
+              struct track *restrict entries, uint64_t slots, const uint32_t *restrict fingerprints, int64_t expires_ns,
+              int64_t now_ns, uint32_t *restrict frontend, uint32_t *restrict backend) {
+    uint64_t home[BLOCK], key[BLOCK];
+    size_t found = 0;
+    for (size_t first = 0; first < flows; first += BLOCK) {
+        size_t count = flows - first < BLOCK ? flows - first : BLOCK;
+        for (size_t j = 0; j < count; j++) {
+            size_t i = first + j;
+            home[j] = mix64((uint64_t)dst_ip[i] << 32 | (uint64_t)dst_port[i] << 8 | proto[i]) & (slots_of_index - 1);
+            key[j] = flow_hash(src_ip[i], dst_ip[i], src_port[i], dst_port[i], proto[i]);
+        }
+        for (size_t j = 0; j < count; j++) {
+            const struct track *entry = &entries[key[j] & (slots - 1)];
+            __builtin_prefetch(entry, 1);
+            __builtin_prefetch((const char *)(entry + 1) - 1, 1);
+        }
+        for (size_t j = 0; j < count; j++) {
+            size_t i = first + j;
+            uint64_t at = home[j];
+            uint32_t row;
+            while ((row = index[at])) {
+                const struct frontend *known = &frontends[row];
+                if (known->ip == dst_ip[i] && known->port == dst_port[i] && known->proto == proto[i])
+                    break;
+                at = (at + 1) & (slots_of_index - 1);
+            }
+            at = key[j] & (slots - 1);
+            while (entries[at].key && entries[at].key != key[j])
+                at = (at + 1) & (slots - 1);
+            struct track *entry = &entries[at];
+            int live = entry->key && entry->expires_ns > now_ns && fingerprints[entry->backend] == entry->endpoint;
+            if (live)
+                entry->expires_ns = expires_ns;
+            frontend[i] = row;
+            backend[i] = live ? entry->backend : 0;
+            found += live;
+        }
+    }
+    return found;
+}
+
 /* Endpoints of equal weight, in the order of their turns; at and skip are room for as many. */
 void populate(const uint64_t *restrict seeds, uint32_t endpoints, uint32_t *restrict ring, uint32_t slots,
               uint32_t *restrict at, uint32_t *restrict skip) {

@@ -19,7 +19,7 @@ from kernels.layout import FRONTEND, MAGLEV, NEW, RIVALS, TCP, TRACKED, Fib, Flo
 from kernels.lb import hashing, maglev
 from kernels.lb.consistent import forward as consistent
 from kernels.lb.consistent.tables import Builder
-from kernels.lb.forward import create_steering, forward
+from kernels.lb.forward import create_steering, fingerprint, forward
 from kernels.lb.frontends import build_index
 from plane.addresses import int_to_ip
 from tests.batches import POD, VIP, one_service, random_flows, verdicts_for
@@ -203,6 +203,27 @@ class TestTracked:
         assert steering.outcomes[TRACKED] >= count
         benchmark.extra_info["bytes_a_flow"] = round(steering.conntrack.entries.nbytes / count, 1)
         measure(benchmark, lambda: forward(fib, steering, known, 2, verdicts), count)
+
+    @pytest.mark.parametrize("count", CONNTRACKS)
+    def test_c(self, benchmark: Any, fib: Fib, c: ctypes.CDLL, count: int) -> None:
+        """The look-ups alone, in the table that ``forward`` has filled."""
+        if benchmark.disabled:
+            pytest.skip("so many flows only where time is measured")
+        benchmark.group = f"flows: forward, {count:,} tracked"
+        known, steering, verdicts = random_flows(count), create_steering(fib, count), verdicts_for(count)
+        forward(fib, steering, known, 0, verdicts)
+        fingerprints = np.array([fingerprint(row) for row in fib.backends], np.uint32)
+        entries, rows, index = steering.conntrack.entries, np.ascontiguousarray(fib.frontends), fib.frontend_index
+        frontend, backend = np.zeros(count, np.uint32), np.zeros(count, np.uint32)
+        size, idle, now = ctypes.c_uint64(len(entries)), ctypes.c_int64(int(steering.idle_ns[0]) + 1), ctypes.c_int64(1)
+        tables = pointer(rows), pointer(index), ctypes.c_uint64(len(index)), pointer(entries), size
+        columns = (*map(pointer, known), ctypes.c_size_t(count))
+        given = (*columns, *tables, pointer(fingerprints), idle, now, pointer(frontend), pointer(backend))
+        c.follow.restype = ctypes.c_size_t
+        assert c.follow(*given) == count
+        assert np.array_equal(backend, verdicts.backend)
+        assert np.array_equal(frontend, verdicts.frontend)
+        measure(benchmark, lambda: c.follow(*given), count)
 
 
 class TestMaglevBuild:
