@@ -58,7 +58,7 @@ def report(run: Path, output: str) -> None:
     """Print the report of RUN again, a folder of results or its requests.arrow, from its rows alone."""
     import pyarrow as pa
 
-    from harness import page, records
+    from harness import page, records, rounds
     from harness.flows import queues, running, waiting
     from harness.flows import summary as flows
     from harness.report import NOTHING, beside, summarise
@@ -70,6 +70,8 @@ def report(run: Path, output: str) -> None:
             summary = flows.summarise(*running.read(run))
         elif (run / queues.FILE).exists():
             summary = waiting.summarise(*queues.read(run))
+        elif rounds.is_rounds(run):
+            summary = rounds.summarise(run)
         else:
             table, others = records.read(run), beside(run)
             summary = summarise(table, others)
@@ -79,7 +81,7 @@ def report(run: Path, output: str) -> None:
         click.echo(json.dumps(summary, indent=2))
     elif output == "html":
         if table is None:
-            _fail(f"{run}: a run of flows has no page; print it as table or json", 2)
+            _fail(f"{run}: this has no page, only a run with loads has; print it as table or json", 2)
         click.echo(page.page(table, summary, others), nl=False)
     else:
         console().print(_tables(summary))
@@ -95,15 +97,19 @@ def report(run: Path, output: str) -> None:
 def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, force: bool, output: str) -> None:
     """Hold runs against the first of them. RUN is a folder of results, or one of folders that repeat each other.
 
+    Of the folder that a scenario with a matrix leaves, given alone, each variant is one, and the first the base.
+
     Exit codes: 0 done, 1 a --fail-if is so, 2 bad input or runs that may not be compared.
     """
-    from harness import units
+    from harness import rounds, units
     from harness.compare.comparison import summarise
     from harness.compare.limits import limit
     from harness.compare.sides import CompareError
     from harness.compare.table import tables
     from harness.tables import console
 
+    if len(runs) == 1:
+        runs = (*rounds.sides(runs[0]),) or runs
     if len(runs) < 2:
         raise click.UsageError("name two runs or more: the first is what the others are held against")
     try:
@@ -236,11 +242,11 @@ def _ingress(
 
 
 def _tables(summary: Mapping[str, Any]) -> Any:
-    from harness import tables
+    from harness import rounds, tables
     from harness.flows import table as flows
     from harness.flows import waiting
 
-    kinds = {"flows": flows.tables, "queues": waiting.tables}
+    kinds = {"flows": flows.tables, "queues": waiting.tables, rounds.KIND: rounds.tables}
     return kinds.get(summary.get("kind", ""), tables.tables)(summary)
 
 

@@ -66,10 +66,8 @@ def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
     pods: list[dict[str, Any]] = []
     judgements: list[Judgement] = []
     for load, description in zip(asked.spec.loads, json.loads(facts["loads"]), strict=True):
-        rows = table.filter(pc.equal(table["load"], load.name))
-        cut_off = pc.fill_null(pc.equal(rows["error"], ERRORS[INTERRUPTED]), False)
-        rows = rows.filter(pc.invert(cut_off))
-        loads.append({**_load(rows, description, interrupted), "cut_off": pc.sum(cut_off).as_py() or 0})
+        rows, cut_off = rows_of(table, load.name)
+        loads.append({**_load(rows, description, interrupted), "cut_off": cut_off})
         pods += _pods(rows, load.name)
         judgements += judge(loads[-1], asked.objectives(load))
     return {
@@ -83,6 +81,13 @@ def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
         "events": (happened := beside.events.to_pylist() if beside.events is not None else []),
         "met": all(judgement.met for judgement in judgements) and not any(row["error"] for row in happened),
     }
+
+
+def rows_of(table: pa.Table, load: str) -> tuple[pa.Table, int]:
+    """The rows of a load without those that were cut off, and how many these are."""
+    rows = table.filter(pc.equal(table["load"], load))
+    cut_off = pc.fill_null(pc.equal(rows["error"], ERRORS[INTERRUPTED]), False)
+    return rows.filter(pc.invert(cut_off)), pc.sum(cut_off).as_py() or 0
 
 
 def percentiles(latencies_ns: np.ndarray, scheduled: int) -> dict[str, int | None]:

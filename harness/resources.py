@@ -76,13 +76,25 @@ async def _watch(find: Callable[[], Awaitable[Mapping[str, int]]], epoch_ns: int
     processes = _opened(await find())
     expected = len(processes)
     due_ns = epoch_ns
-    while True:
-        await asyncio.sleep(max(0, due_ns - time.monotonic_ns()) / NS_PER_S)
-        read = [_read(name, process, epoch_ns) for name, process in processes.items()]
-        samples += filter(None, read)
-        if None in read or len(processes) < expected:
-            processes = _opened(await find())
-        due_ns += int(EVERY_S * NS_PER_S)
+    finding: asyncio.Task[Mapping[str, int]] | None = None  # beside the readings: a process that is down may not answer
+    try:
+        while True:
+            await asyncio.sleep(max(0, due_ns - time.monotonic_ns()) / NS_PER_S)
+            read = {name: _read(name, process, epoch_ns) for name, process in processes.items()}
+            samples += filter(None, read.values())
+            processes = {name: process for name, process in processes.items() if read[name] is not None}
+            if finding is not None and finding.done():
+                processes, finding = _opened(finding.result()), None
+            if finding is None and len(processes) < expected:
+                finding = asyncio.create_task(_asked(find))
+            due_ns += int(EVERY_S * NS_PER_S)
+    finally:
+        if finding is not None:
+            finding.cancel()
+
+
+async def _asked(find: Callable[[], Awaitable[Mapping[str, int]]]) -> Mapping[str, int]:
+    return await find()
 
 
 def _opened(pids: Mapping[str, int]) -> dict[str, psutil.Process]:

@@ -31,7 +31,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from harness import events, page, provenance, records, report, resources, targets
+from harness import events, matrix, page, provenance, records, report, resources, rounds, targets
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
@@ -42,6 +42,7 @@ from harness.flows.scenario import KIND as FLOWS
 from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.journal import Header
+from harness.matrix import Variant
 from harness.progress import shown
 from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
@@ -92,23 +93,70 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
         with _stopping(stop):
             return queues.run(file, surface.out, console, stop)
     scenario, text = read(file)
-    objects: list[Object] = []
-    timeline: list[Planned] = []
-    if scenario.spec.manifests:
-        loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
-        loaded = checked(loaded, surface.instance)
-        for warning in loaded.warnings:
-            warn(console, warning)
-        objects = [manifest.object for manifest in loaded.objects]
-        # Where the loads would go is known from the manifests alone: what leads nowhere is found before anything runs.
-        plan = AddressPlan(surface.instance)
-        settled = offline.settled([*objects, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan)
-        timeline = events.planned(scenario, file, settled)
-        targets.resolve(scenario, str(file), Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
-    else:
-        targets.resolve(scenario, str(file), None)
+    loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
+    asked = Asked(scenario, text, file, surface, console)
+    variants = matrix.variants(scenario, file, loaded)
+    prepared = [_prepared(asked, variant, first=place == 0) for place, variant in enumerate(variants)]
+    folder = surface.out / scenario.name
+    if not scenario.spec.in_rounds:
+        return _once(asked, prepared[0], folder, asyncio.Event())
+
+    def turn(place: int, folder: Path) -> Result:
+        stop = asyncio.Event()
+        result = _once(asked, prepared[place], folder, stop)
+        if stop.is_set() and not result.summary["interrupted"]:  # while its plane came down
+            raise KeyboardInterrupt
+        return result
+
+    names = [variant.name for variant in variants]
+    return rounds.play(names, scenario.spec.repeats, turn, folder / provenance.run_id(), console)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command was given: the scenario with its text and file, where it runs and where it says so."""
+
+    scenario: Scenario
+    text: str
+    file: Path
+    surface: Surface
+    console: Console
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known of a run before it starts."""
+
+    variant: str
+    objects: list[Object]
+    timeline: Sequence[Planned]
+
+
+def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
+    """A variant that is known to lead somewhere; the ``first`` says what the manifests warn of."""
+    scenario, file = asked.scenario, str(asked.file)
+    if not scenario.spec.manifests:
+        targets.resolve(scenario, file, None)
+        return Prepared(variant.name, [], [])
+    loaded = checked(variant.loaded, asked.surface.instance)
+    for warning in loaded.warnings if first else ():
+        warn(asked.console, warning)
+    objects = [manifest.object for manifest in loaded.objects]
+    # Where the loads would go is known from the manifests alone: what leads nowhere is found before anything runs.
+    plan = AddressPlan(asked.surface.instance)
+    settled = offline.settled([*objects, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan)
+    timeline = events.planned(scenario, asked.file, settled)
+    targets.resolve(scenario, file, Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
+    return Prepared(variant.name, objects, timeline)
+
+
+def _once(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:
+    """One run, whose results go to a folder in the given one; ``stop`` is set where it was interrupted.
+
+    Raises KeyboardInterrupt where that was before the first request.
+    """
     try:
-        return asyncio.run(_run(scenario, text, str(file), objects, timeline, surface, console))
+        return asyncio.run(_run(asked, prepared, folder, stop))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
@@ -202,16 +250,9 @@ def _flow_actor() -> Any:
     return actor_class.options(num_cpus=0, scheduling_strategy="SPREAD").remote()
 
 
-async def _run(
-    scenario: Scenario,
-    text: str,
-    file: str,
-    objects: list[Object],
-    timeline: Sequence[Planned],
-    surface: Surface,
-    console: Console,
-) -> Result:
-    stop = asyncio.Event()
+async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:
+    scenario, surface, console = asked.scenario, asked.surface, asked.console
+    objects, timeline = prepared.objects, prepared.timeline
     async with AsyncExitStack() as stack:
         _on_signals(_canceller())
         cluster = None
@@ -219,7 +260,7 @@ async def _run(
             cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console))
         else:
             await stack.enter_async_context(connected(surface.ray_address))
-        resolved = targets.resolve(scenario, file, _surroundings(cluster) if cluster else None)
+        resolved = targets.resolve(scenario, str(asked.file), _surroundings(cluster) if cluster else None)
         tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
         actors = await stack.enter_async_context(_actors(scenario, tasks))
         access = await stack.enter_async_context(_api(cluster)) if cluster and timeline else None
@@ -232,9 +273,11 @@ async def _run(
             "started": started.isoformat(timespec="milliseconds"),
             "epoch_monotonic_ns": str(epoch_ns),
             **provenance.of_machine(),
-            **provenance.of_input(text, objects),
+            **provenance.of_input(asked.text, objects),
         }
-        folder = surface.out / scenario.name / facts["run"]
+        if prepared.variant:
+            facts["variant"] = prepared.variant
+        folder = folder / facts["run"]
         folder.mkdir(parents=True)
         headers = _headers(scenario, tasks, facts, folder)
         async with (

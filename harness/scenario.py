@@ -17,7 +17,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, InstanceOf
 
-from harness import units
+from harness import axes, units
+from harness.axes import Axis
 from plane import documents, strict
 from plane.errors import ManifestError, Problem
 from plane.strict import Contradiction, Part, Whole, at, read_by
@@ -236,9 +237,17 @@ class Spec(Part):
     timeout: Duration = 10 * units.NS_PER_S
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     objectives: Objectives = Objectives()
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    matrix: list[Axis] = Field(default_factory=list)
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether there are several runs of it."""
+        return self.repeats > 1 or bool(self.matrix)
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        yield from axes.contradictions(given)
         plane = bool(given.get("manifests"))
         if not plane and "nodes" in given:
             yield ("nodes",), "goes with manifests: without them no plane is started"

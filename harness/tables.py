@@ -38,7 +38,8 @@ def tables(summary: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _table(title: str, *texts: str, numbers: tuple[str, ...] = ()) -> Table:
+def table_of(title: str, *texts: str, numbers: tuple[str, ...] = ()) -> Table:
+    """An empty table with columns of text, then of numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name in texts:
         table.add_column(name, no_wrap=True)
@@ -49,7 +50,7 @@ def _table(title: str, *texts: str, numbers: tuple[str, ...] = ()) -> Table:
 
 def _loads(summary: Mapping[str, Any]) -> Table:
     columns = ("requests", "offered", "achieved", "errors", *PERCENTILES)
-    table = _table(f"{summary['scenario']}  {summary['run']}", "load", "arrivals", numbers=columns)
+    table = table_of(f"{summary['scenario']}  {summary['run']}", "load", "arrivals", numbers=columns)
     for load in summary["loads"]:
         errors = ", ".join(f"{count:,} {kind}" for kind, count in load["errors_by_kind"].items())
         table.add_row(
@@ -69,7 +70,7 @@ def _pods(summary: Mapping[str, Any]) -> Table:
     counts: dict[tuple[str, str], dict[str, int]] = {}
     for row in summary["pods"]:
         counts.setdefault((row["pod"], row["node"]), {})[row["load"]] = row["answered"]
-    table = _table("answered requests by pod", "pod", "node", numbers=(*loads, "all"))
+    table = table_of("answered requests by pod", "pod", "node", numbers=(*loads, "all"))
     for (pod, node), by_load in sorted(counts.items(), key=lambda item: (not item[0][0], item[0])):
         cells = (f"{by_load.get(load, 0):,}" for load in loads)
         table.add_row(pod or "(unknown)", node, *cells, f"{sum(by_load.values()):,}")
@@ -77,7 +78,7 @@ def _pods(summary: Mapping[str, Any]) -> Table:
 
 
 def _events(summary: Mapping[str, Any]) -> Table:
-    table = _table("events", "event", numbers=("at", "in force after", "generation"))
+    table = table_of("events", "event", numbers=("at", "in force after", "generation"))
     table.add_column("", no_wrap=True)
     for row in summary["events"]:
         took = "" if row["done_ns"] is None else format_ns(row["done_ns"] - row["begun_ns"])
@@ -88,7 +89,7 @@ def _events(summary: Mapping[str, Any]) -> Table:
 
 
 def _objectives(summary: Mapping[str, Any]) -> Table:
-    table = _table("objectives", "load", "objective", numbers=("limit", "measured"))
+    table = table_of("objectives", "load", "objective", numbers=("limit", "measured"))
     table.add_column("", no_wrap=True)
     for row in summary["objectives"]:
         verdict = Text("met", style="green") if row["met"] else Text("missed", style="bold red")

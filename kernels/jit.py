@@ -38,6 +38,14 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``kernel``, but called and not inlined: for large ones, which would be compiled once more for each caller."""
+    if INTERPRETED:
+        return kernel(function)
+    compiled: Callable[..., Any] = numba.njit(**{**_OPTIONS, "forceinline": False})(function)
+    return compiled
+
+
 def _code_of_prefetch(written: int) -> Callable[..., Any]:
     """The machine code of a prefetch; ``written`` is 1 where the line is to be written, and other cores lose it."""
 

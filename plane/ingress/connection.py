@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_already",
         "_bodiless",
         "_chunked",
         "_chunks",
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_keep_alive",
         "_named",
         "_parser",
+        "_partial",
         "_paused",
         "_pool",
         "_switch",
@@ -86,6 +88,8 @@ class Connection(asyncio.Protocol):
         self.at_work = False
         self.since = pool.now  # of the last sign of life
         self._pool = pool
+        self._already = b""  # what came of an answer before this end had the connection
+        self._partial = False  # of its request a part was not sent, so there can be no other
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -123,6 +127,14 @@ class Connection(asyncio.Protocol):
         self.at_work = True
         self.since = self._pool.now
         self.transport.write(data)
+
+    def begun(self, data: bytes, *, bodiless: bool, used: bool, whole: bool, age_ticks: float) -> None:
+        """A request was begun, and sent, by another before; ``data`` is what came of the answer."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._begin(bodiless=bodiless, switch=False)
+        self._already, self._partial = data, not whole
+        self.at_work, self.used = True, used
+        self.since = self._pool.now - int(age_ticks)
 
     async def write(self, data: bytes) -> None:
         """Send more, at the pace of the endpoint. Raises UnansweredError."""
@@ -172,7 +184,13 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """The request has its answer: keep the connection for another one if that is safe, else close it."""
         idle = self.endpoint.idle
-        reusable = self.complete and self._keep_alive and not self.endpoint.left and not self.transport.is_closing()
+        reusable = (
+            self.complete
+            and self._keep_alive
+            and not self._partial
+            and not self.endpoint.left
+            and not self.transport.is_closing()
+        )
         if not reusable or len(idle) >= self._pool.idle_per_endpoint:
             self.abort()
             return
@@ -212,6 +230,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._pool.connections.add(self)
+        if self._already:
+            since = self.since
+            self.data_received(self._already)
+            self.since, self._already = since, b""
 
     def data_received(self, data: bytes) -> None:
         self.since = self._pool.now

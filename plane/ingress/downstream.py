@@ -11,6 +11,7 @@ from typing import Protocol
 from plane.ingress.announced import Peer
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin, RequestHead
+from plane.ingress.gateway import Begun
 
 Field = tuple[bytes, bytes]
 
@@ -68,6 +69,9 @@ class Downstream(Protocol):
 
     def asked(self, head: RequestHead) -> str:
         """Path and query of what is asked for; ``head.host`` becomes the host that counts. Raises RefusedError."""
+
+    def taken_on(self) -> Begun | None:
+        """What the gateway has begun of this request; told once."""
 
     async def go_on(self) -> None:
         """Tell the client that waits with its body to send it."""

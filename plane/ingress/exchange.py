@@ -17,6 +17,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from kernels.layout import MAGLEV
+from plane.addresses import ip_to_int
 from plane.balance import Watch, client_of
 from plane.conduct import met
 from plane.ingress import forwarding
@@ -24,6 +25,7 @@ from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.downstream import Downstream
 from plane.ingress.forwarding import RefusedError, RequestHead
+from plane.ingress.gateway import Begun
 from plane.ingress.http1 import Http1
 from plane.ingress.metrics import Metrics
 from plane.ingress.policed import Policed
@@ -223,12 +225,16 @@ class Exchange:
             self._watch = Watch(self._who(head) if target.by_client else 0)
         failed: list[Backend] = []
         fresh, error, attempt = False, None, 0
-        backend = self._next(target, failed)
+        begun = self._client.taken_on()
+        backend = self._begun_at(target, begun) or self._next(target, failed)
         while backend is not None:
             self._backend, self._retries, self._connection = backend, attempt, None
             attempt += 1
             try:
-                connection = await self._try(backend, data, head, fresh=fresh)
+                if begun is not None and begun.upstream is not None:
+                    connection = await self._go_on(backend, begun)
+                else:
+                    connection = await self._try(backend, data, head, fresh=fresh)
                 if retry.on and retry.blames(connection.status):
                     self._blame(backend)
                 elif backend.endpoint.out:
@@ -244,7 +250,7 @@ class Exchange:
                 connection.abort()
                 backend = following
             except UnansweredError as failure:
-                error = failure
+                error, begun = failure, None
                 # That a connection had gone stale is no fault of the endpoint, but its other idle ones may have too.
                 stale = self._connection is not None and self._connection.used
                 owed = self._connection is not None and self._sender is not None and self._connection.held_up
@@ -282,6 +288,22 @@ class Exchange:
             policed.be_patient(connection, self._pool)
         if self._body is None:
             self._sender = asyncio.create_task(self._send_body(connection, head))
+        await connection.head()
+        return connection
+
+    def _begun_at(self, target: Target, begun: Begun | None) -> Backend | None:
+        """The backend that the gateway has chosen, in place of the next; it may have left since."""
+        if begun is None:
+            return None
+        there = (backend for backend in target.backends if backend.endpoint.address == begun.address)
+        found = next(there, None)
+        if found is None and begun.upstream is not None:
+            return Backend(self._pool.endpoint(begun.address), 0, ip_to_int(begun.address[0]))
+        return found
+
+    async def _go_on(self, backend: Backend, begun: Begun) -> Connection:
+        """The first try, where the gateway has made it; returns with the head of an answer. Raises UnansweredError."""
+        self._connection = connection = await self._pool.adopted(backend.endpoint, begun, bodiless=self._bodiless)
         await connection.head()
         return connection
 

@@ -19,6 +19,7 @@ from plane.ingress.announced import Peer
 from plane.ingress.downstream import Downstream, origin_of
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
+from plane.ingress.gateway import Begun
 from plane.ingress.http1 import Http1, Sent
 from plane.ingress.http2 import Session
 from plane.ingress.patience import Patience
@@ -55,9 +56,21 @@ class Client(web.RequestHandler):
 
     origin    who is at its other end
     head_due  loop time at which the head that is being read must be here, None while none is
+    begun     what the gateway has begun of the first request, until that one has asked for it
     """
 
-    __slots__ = ("_announced", "_begun", "_following", "_front", "_head_s", "_patience", "head_due", "origin")
+    __slots__ = (
+        "_already",
+        "_announced",
+        "_begun",
+        "_following",
+        "_front",
+        "_head_s",
+        "_patience",
+        "begun",
+        "head_due",
+        "origin",
+    )
 
     origin: Origin
     head_due: float | None
@@ -70,11 +83,21 @@ class Client(web.RequestHandler):
         self._begun = False  # something of the head is here
         self._following = False  # so it is behind a request that came with it
         self._patience = Patience(manager.send_s)
+        self._already = b""  # what the gateway has read
+        self.begun: Begun | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
         self.origin = origin_of(transport, self._announced, self._front.edge)
         super().connection_made(transport)
+        if self._already:
+            self.data_received(self._already)
+            self._already = b""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.begun is not None and self.begun.upstream is not None:
+            self.begun.upstream.close()
 
     def data_received(self, data: bytes) -> None:
         """As aiohttp does, which queues an answer to what it cannot parse, but forgets who is waiting for that body."""
@@ -202,6 +225,12 @@ class Front(web.Server):
             lingering_time=LINGERING_S,
             logger=log,
         )
+
+    def handed(self, data: bytes, begun: Begun | None) -> Client:
+        """A protocol for a connection that the gateway has handed over."""
+        client = self()
+        client._already, client.begun = data, begun
+        return client
 
     def secured(self, announced: Peer | None = None) -> "Undecided":
         """The same for a connection by TLS."""

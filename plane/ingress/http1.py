@@ -20,6 +20,7 @@ from plane.ingress.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from plane.ingress.front import Client
+    from plane.ingress.gateway import Begun
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -99,6 +100,10 @@ class Http1:
         if not head.host and not self._old:
             raise RefusedError(400, "Host is neither a name nor an address")
         return asked
+
+    def taken_on(self) -> "Begun | None":
+        begun, self._client.begun = self._client.begun, None
+        return begun
 
     async def go_on(self) -> None:
         await self._writer.write(CONTINUE)

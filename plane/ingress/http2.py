@@ -186,6 +186,9 @@ class Stream:
         head.chunked = not head.length and not self.content.empty
         return self.target
 
+    def taken_on(self) -> None:
+        """Nothing: the gateway speaks no HTTP/2."""
+
     async def go_on(self) -> None:
         if not self.answered and not self.gone:
             self._session.h2.send_headers(self.number, [(b":status", b"100")])

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
+import numpy as np
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
@@ -31,6 +32,7 @@ class Metrics:
         self._retries: dict[tuple[str, str, Port | None], int] = {}
         self._faults: dict[tuple[str, str, Port | None], int] = {}
         self.installs = 0
+        self.punts: dict[str, int] = {}
         self.mirrored = dict.fromkeys(("sent", "failed", "dropped"), 0)
 
     def add(
@@ -52,6 +54,15 @@ class Metrics:
         if faults:
             named = series[:3]
             self._faults[named] = self._faults.get(named, 0) + faults
+
+    def add_many(self, origin: Origin, service: Port | None, status: int, durations_ns: np.ndarray) -> None:
+        """The same for several requests that were tried once each."""
+        series = origin.namespace, origin.ingress, service, status if 100 <= status <= 599 else OTHER
+        buckets = self._durations.setdefault(series, [0] * (len(BUCKETS_S) + 2))
+        places = np.searchsorted(BUCKETS_S, durations_ns / 1e9, side="left")
+        for place, count in enumerate(np.bincount(places, minlength=len(BUCKETS_S) + 1).tolist()):
+            buckets[place] += count
+        buckets[-1] += int(durations_ns.sum())
 
     def keep(self, origins: Iterable[Origin]) -> None:
         """Forget what was counted for other Ingresses than those of ``origins``."""
@@ -82,6 +93,12 @@ class Metrics:
         installs = CounterMetricFamily("trafficplane_ingress_installs", "Routes put in force.")
         installs.add_metric((), self.installs)
         yield installs
+        punts = CounterMetricFamily(
+            "trafficplane_ingress_punts", "Connections that the gateway left to the slow path.", labels=("reason",)
+        )
+        for reason, count in self.punts.items():
+            punts.add_metric((reason,), count)
+        yield punts
 
     def _requests(self) -> Iterator[Metric]:
         durations = HistogramMetricFamily(

@@ -27,6 +27,7 @@ from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import Origin
 from plane.ingress.front import Front
+from plane.ingress.gateway import Gateway, Handed, adopt
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
@@ -47,6 +48,7 @@ DEFAULT_TIMEOUTS = Timeouts()
 NOBODY = Edge()
 DNS_PORT = 53
 LOOKUP_TIMEOUT_S = 1.0  # of one question to cluster DNS, which is asked twice
+GATEWAY_BEAT_S = 0.005
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
 
@@ -59,6 +61,8 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
+    gateway           plain HTTP goes by compiled code as far as that takes it; not where proxies in front are trusted
+                      or announce clients, or each request is logged
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
@@ -73,6 +77,7 @@ class Ingress:
         edge: Edge = NOBODY,
         metrics_port: int = 0,
         access_log: str = "",
+        gateway: bool = False,
         plan: AddressPlan | None = None,
     ):
         self.address = address
@@ -81,6 +86,10 @@ class Ingress:
         self._timeouts = timeouts
         self._edge = edge
         self._metrics = Metrics()
+        self._wants_gateway = gateway and not access_log and edge == NOBODY
+        self._gateway: Gateway | None = None
+        self._tables: dict[int, Table] = {}  # that requests of the gateway may name
+        self._adopting: set[asyncio.Task[None]] = set()
         self._exposition = Exposition(address, metrics_port, self._collect) if metrics_port else None
         self._log_path = access_log
         self._log: AccessLog | None = None
@@ -105,7 +114,7 @@ class Ingress:
     @property
     def idle_connections(self) -> int:
         """How many connections to endpoints wait for a request."""
-        return self._pool.idle
+        return self._pool.idle + (self._gateway.idle if self._gateway else 0)
 
     async def start(self) -> tuple[int, int]:
         """Take the two ports and return them. Raises PlaneError where one cannot be had."""
@@ -140,6 +149,15 @@ class Ingress:
         )
         self._started = True
         http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
+        if self._wants_gateway:
+            loop = asyncio.get_running_loop()
+            self._gateway = Gateway(
+                self._timeouts,
+                http_port,
+                lambda handed: loop.call_soon_threadsafe(self._take, handed),
+                lambda rows: loop.call_soon_threadsafe(self._count, rows),
+            )
+            self._pool.failing = self._gateway.put_out
         return http_port, self._https_port
 
     async def install(self, routes: Routes) -> Installed:
@@ -161,6 +179,10 @@ class Ingress:
                 )
                 self._certificates.install(routes.certificates)
                 self._table = table
+                if self._gateway is not None:
+                    number = max(self._tables, default=0) + 1
+                    self._tables[number] = table
+                    self._gateway.install(routes, number)
                 self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
@@ -178,6 +200,9 @@ class Ingress:
 
         ``route`` and ``service`` are indices of the lists ``routes`` and ``services``. Without ``recording``: no rows.
         """
+        if self._gateway is not None:
+            self._gateway.settle()
+            await asyncio.sleep(0)  # what it said is counted then
         return (self._records or Records()).columns()
 
     async def stop(self, grace_s: float) -> None:
@@ -189,6 +214,8 @@ class Ingress:
             server.close()
         self._close_sockets()
         self._front.drain()
+        if self._gateway is not None:
+            await self._drain(self._gateway, grace_s)
         if self._at_work:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), grace_s)
@@ -205,6 +232,48 @@ class Ingress:
             self._log.close()
             self._log = None
 
+    async def _drain(self, gateway: Gateway, grace_s: float) -> None:
+        """Let the gateway's requests finish, for so long at most, and close it."""
+        gateway.drain()
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + grace_s
+        while gateway.at_work and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
+            await asyncio.sleep(GATEWAY_BEAT_S)
+        self._pool.failing = lambda address, seconds: None
+        gateway.stop()
+        await asyncio.sleep(0)  # what it handed over last is here then
+        while self._adopting:
+            await asyncio.wait(self._adopting)
+
+    def _take(self, handed: Handed) -> None:
+        """Go on with what the gateway has handed over."""
+        task = asyncio.get_running_loop().create_task(adopt(handed, self._front.handed))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    def _count(self, rows: np.ndarray) -> None:
+        """Count and record requests that the gateway has done, in its order."""
+        kinds = np.unique(rows[["install", "origin", "goal", "status"]])
+        for install, origin, goal, status in kinds.tolist():
+            table = self._tables[install]
+            same = (rows["install"] == install) & (rows["origin"] == origin)
+            same &= (rows["goal"] == goal) & (rows["status"] == status)
+            durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
+            self._metrics.add_many(table.origins[origin], table.targets[goal].service, status, durations_ns)
+        if self._records is not None:
+            for row in rows:
+                table = self._tables[int(row["install"])]
+                self._records.add(
+                    int(row["request_id"]),
+                    table.generation,
+                    int(row["received_ns"]),
+                    int(row["done_ns"]),
+                    table.routes[row["origin"]],
+                    table.targets[row["goal"]].row,
+                    *(int(row[name]) for name in ("backend", "ip", "port", "status")),
+                    0,
+                )
+
     def _resolver(self) -> Resolver:
         servers = ((self._plan.dns, self._plan.bound_port(DNS_PORT)),) if self._plan else ()
         return Resolver(servers=servers, timeout_s=LOOKUP_TIMEOUT_S)
@@ -218,7 +287,10 @@ class Ingress:
         for number, row in enumerate(self._sockets):
             secured = self._certificates.listening if number else None
             make = self._front.secured if number else self._front
-            if self._edge.proxy_protocol:
+            if self._gateway is not None and not number:
+                row.listen(BACKLOG)
+                self._gateway.start(row)
+            elif self._edge.proxy_protocol:
                 row.listen(BACKLOG)
                 patience_s = self._timeouts.head_s
                 self._servers.append(Announced(row, make, self._edge, tls=secured, patience_s=patience_s))
@@ -252,11 +324,14 @@ class Ingress:
             self._log.add(found._replace(generation=self.generation))
 
     def _collect(self) -> Iterable[Metric]:
+        gateway = self._gateway
+        if gateway is not None:
+            self._metrics.punts = gateway.punts()
         return self._metrics.collect(
-            at_work=self._at_work,
-            idle=self._pool.idle,
+            at_work=self._at_work + (gateway.at_work if gateway else 0),
+            idle=self.idle_connections,
             out=self._pool.out,
-            open_connections=self._front.open_connections,
+            open_connections=self._front.open_connections + (gateway.clients if gateway else 0),
             generation=self.generation,
         )
 

@@ -12,10 +12,11 @@ import asyncio
 import errno
 import os
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from plane.balance import Standing
 from plane.ingress.connection import Connection, UnansweredError
+from plane.ingress.gateway import Begun
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.upstreamtls import UpstreamTls
 from plane.sharing import is_refusal
@@ -38,6 +39,8 @@ class Pool:
         self._out_ticks = timeouts.out_s / self._tick_s
         self._out: dict[Endpoint, float] = {}  # tick at which they are in again
         self._endpoints: dict[Address, Endpoint] = {}
+        self.failing: Callable[[Address, float], None] = lambda address, seconds: None
+        self._out_s = timeouts.out_s
         self.loop = asyncio.get_running_loop()
         self._timer = self.loop.call_later(self._tick_s, self._tick)
 
@@ -73,10 +76,13 @@ class Pool:
         """It has failed; its idle connections may have too."""
         if not endpoint.left:
             endpoint.out = True
+            self.failing(endpoint.address, self._out_s)
             self._out[endpoint] = self.now + self._out_ticks
 
     def put_in(self, endpoint: "Endpoint") -> None:
         """It has answered, or nobody asks it any more."""
+        if endpoint.out:
+            self.failing(endpoint.address, 0)
         endpoint.out = False
         self._out.pop(endpoint, None)
 
@@ -119,6 +125,24 @@ class Pool:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise UnansweredError(502, f"no connection: {why}", unsent=True) from error
         return protocol
+
+    async def adopted(self, endpoint: "Endpoint", begun: Begun, *, bodiless: bool) -> "Connection":
+        """The connection on which the gateway has sent a request. Raises UnansweredError."""
+
+        def make() -> Connection:
+            connection = Connection(self, endpoint)
+            age = self.ticks(begun.age_s)
+            connection.begun(begun.data, bodiless=bodiless, used=begun.used, whole=begun.whole, age_ticks=age)
+            return connection
+
+        assert begun.upstream is not None
+        try:
+            _, connection = await self.loop.create_connection(make, sock=begun.upstream)
+        except OSError as error:
+            begun.upstream.close()
+            why = "the endpoint closed the connection"
+            raise UnansweredError(502, why, no_answer=not begun.data) from error
+        return connection
 
     def close(self) -> None:
         """Close everything at once."""

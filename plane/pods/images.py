@@ -6,6 +6,7 @@ An image is known by its repository, whatever the registry (a mirror serves the 
 from collections.abc import Callable
 
 from plane.pods import agnhost, apps, echo, httpecho, nginx, whoami
+from plane.pods.behaving import behaving
 from plane.pods.server import Workload
 from plane.pods.spec import ContainerSpec
 
@@ -37,10 +38,10 @@ def known(image: str) -> bool:
 
 
 def workload(spec: ContainerSpec) -> Workload:
-    """What runs for a container. Raises StartError where its arguments or environment don't let it start."""
+    """What runs for a container. Raises StartError where arguments, environment or annotations don't let it start."""
     if spec.app:
         return apps.workload(spec)
-    return (_workload_of(spec.image) or echo.stand_in)(spec)
+    return behaving(spec, (_workload_of(spec.image) or echo.stand_in)(spec))
 
 
 def repository(image: str) -> str:

@@ -237,6 +237,10 @@ class HttpServer(WebServer):
         super().__init__(listen)
         self._handler = handler
 
+    def through(self, around: Callable[[Handler], Handler]) -> None:
+        """Puts something around its handler. Only before it starts."""
+        self._handler = around(self._handler)
+
     async def make(self) -> web.Server:
         return web.Server(
             self._handler,

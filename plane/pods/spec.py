@@ -66,9 +66,14 @@ class ContainerSpec:
         return str(self.pod["spec"].get("hostname") or self.pod_name)[:HOST_NAME_MAX]
 
     @property
+    def is_first(self) -> bool:
+        """Whether it is the pod's first container, which annotations speak of."""
+        return self.container is self.pod["spec"]["containers"][0]
+
+    @property
     def app(self) -> str:
         """``module:attribute`` of the Python app that runs in the place of the pod's first container, or empty."""
-        if self.container is not self.pod["spec"]["containers"][0]:
+        if not self.is_first:
             return ""
         return str((self.pod["metadata"].get("annotations") or {}).get(APP_ANNOTATION) or "")
 

@@ -2,11 +2,20 @@
 
 from collections.abc import Iterator
 
+from plane.behaviour import PREFIX, wrong
 from plane.model import DELETION_COST_ANNOTATION, POD_WEIGHT_ANNOTATION
 from plane.validation import names
 from plane.validation.containers import containers
 from plane.validation.findings import Finding, Place, shown
-from plane.validation.metadata import label_selector, labels, labels_and_annotations, name_at, selects, unique
+from plane.validation.metadata import (
+    APP_ANNOTATION,
+    label_selector,
+    labels,
+    labels_and_annotations,
+    name_at,
+    selects,
+    unique,
+)
 from plane.validation.services import weight
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
@@ -40,8 +49,14 @@ def replica_set(obj: Place) -> Iterator[Finding]:
 
 
 def pod_annotations(annotations: Place) -> Iterator[Finding]:
-    """Those that the plane reads as numbers."""
+    """Those that the plane reads as numbers, and how the pod behaves."""
     yield from weight(annotations.at(POD_WEIGHT_ANNOTATION))
+    given = {key: str(place.value) for key, place in annotations.entries() if place.value is not None}
+    for key, reason in wrong(given):
+        yield annotations.at(key).wrong(reason)
+    for key in given:
+        if key.startswith(PREFIX) and annotations.at(APP_ANNOTATION).given:
+            yield annotations.at(key).wrong(f"has no effect on a Python app ({APP_ANNOTATION}); leave one of them out")
     cost = annotations.at(DELETION_COST_ANNOTATION)
     if cost.given and not cost.text().removeprefix("-").isdecimal():
         yield cost.wrong(f"{shown(cost.value)} is no cost; write a whole number")

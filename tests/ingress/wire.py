@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from plane.model import Snapshot
 
 Address = tuple[str, int]
 PATIENCE_S = 10.0
+WITH_GATEWAY = bool(os.environ.get("TRAFFICPLANE_TEST_GATEWAY"))  # the suites of the ingress, by compiled code
 LIMIT = 1 << 18  # bytes that wait in a reader
 
 
@@ -204,6 +206,7 @@ async def running(
     edge: Edge | None = None,
     metrics_port: int = 0,
     access_log: str = "",
+    gateway: bool | None = None,
 ) -> AsyncIterator[Running]:
     """An ingress on free ports of ``address``."""
     ingress = Ingress(
@@ -215,6 +218,7 @@ async def running(
         edge=edge or Edge(),
         metrics_port=metrics_port,
         access_log=access_log,
+        gateway=WITH_GATEWAY if gateway is None else gateway,
     )
     http_port, https_port = await ingress.start()
     for listener in ingress._sockets:  # what it accepts inherits this

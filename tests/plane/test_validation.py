@@ -496,6 +496,20 @@ def test_sound_variations_pass(kind: str, edits: dict[str, Any]) -> None:
         ),
         pytest.param(
             "Deployment",
+            {"spec.template.metadata.annotations": {"pod.trafficplane.dev/service-time": "10"}},
+            "spec.template.metadata.annotations[pod.trafficplane.dev/service-time]",
+            "unit us, ms or s",
+            id="a service time",
+        ),
+        pytest.param(
+            "Pod",
+            {"metadata.annotations": {"pod.trafficplane.dev/error-rate": "1%", "trafficplane.dev/app": "a:b"}},
+            "metadata.annotations[pod.trafficplane.dev/error-rate]",
+            "no effect on a Python app",
+            id="behaviour of an app",
+        ),
+        pytest.param(
+            "Deployment",
             {"spec.template.metadata.annotations": {"controller.kubernetes.io/pod-deletion-cost": "low"}},
             "spec.template.metadata.annotations[controller.kubernetes.io/pod-deletion-cost]",
             "a whole number",

@@ -1,0 +1,203 @@
+"""The gateway's rows: a client's connection, an upstream one, an endpoint, and what became of a request.
+
+Law: as in ``kernels.layout``, row 0 of every table is none. STATES is where a request stands; each state has one
+function in ``kernels.net.requests`` or ``kernels.net.replies`` that takes it on.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.layout import Ring
+from kernels.layout_http import REASONS, Ours
+from kernels.layout_routes import FIRST_PUNT, PUNTS, Memory, Roads
+from kernels.net.syscalls import Exchange
+
+# state        what is waited for                           then
+# VACANT       the row is nobody's
+# READING      the client: a request, whole                 CONNECTING, SENDING or HANDED
+# CONNECTING   the endpoint takes the connection            SENDING or HANDED
+# SENDING      the endpoint takes the rest of the request   WAITING
+# WAITING      the head of the answer                       ANSWERING or HANDED
+# ANSWERING    the body of the answer, or the client        READING, or VACANT
+# HANDED       its owner gives it to the slow path          VACANT
+VACANT, READING, CONNECTING, SENDING, WAITING, ANSWERING, HANDED = range(7)
+STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "WAITING", "ANSWERING", "HANDED")
+
+# Why a connection is handed over, besides what ``layout_http.REASONS`` and ``layout_routes.PUNTS`` name.
+OWN = 128
+(
+    STREAMED,
+    SLOW_REQUEST,
+    NO_ROOM,
+    RULED,
+    ANSWERED_HERE,
+    NOBODY,
+    NO_CONNECTION,
+    ODD_ANSWER,
+    NO_ANSWER,
+    LATE,
+    DRAINING,
+) = map(np.int64, range(OWN, OWN + 11))  # a Python integer would be a type of its own to the compiler
+_OWN_TEXTS = (
+    "a body that is chunked, or larger than a buffer",
+    "a request that does not come at once",
+    "no room for one more connection to an endpoint",
+    "the route has policies",
+    "the ingress answers it itself",
+    "no endpoint, or all have failed lately",
+    "the endpoint takes no connection at once",
+    "an answer that is unusual",
+    "no answer",
+    "the answer is late",
+    "the ingress stops",
+)
+HANDED_REASONS = {
+    **{number: text for number, (_, text) in enumerate(REASONS) if number},
+    **dict(enumerate(PUNTS, FIRST_PUNT)),
+    **dict(enumerate(_OWN_TEXTS, OWN)),
+}
+
+GATEWAY_LOOP = np.dtype(
+    [
+        ("next_tick_ns", "i8"),
+        ("paused_until_ns", "i8"),  # accepting, for want of rows or descriptors
+        ("seed", "u8"),  # of request ids
+        ("read_ns", "i8"),  # how long is waited, see ``plane.ingress.timeouts``
+        ("idle_ns", "i8"),
+        ("head_ns", "i8"),
+        ("send_ns", "i8"),
+        ("keep_alive_ns", "i8"),
+        ("tick_ns", "i8"),
+        ("epoll", "i4"),
+        ("listener", "i4"),
+        ("backlog", "i4"),  # the listener may have connections
+        ("clients", "i4"),  # free rows
+        ("upstreams", "i4"),  # likewise
+        ("handed", "i4"),  # rows of the batch that wait for their owner
+        ("done", "i4"),  # rows of DONE that are filled
+        ("idle", "i4"),  # upstream connections without a request
+        ("at_work", "i4"),  # requests under way
+        ("install", "u4"),  # which of the owner's tables is in force
+        ("draining", "i4"),
+        ("port", "i4"),
+    ],
+    align=True,
+)
+
+CLIENT = np.dtype(
+    [
+        ("since_ns", "i8"),  # of the last sign of life, or the beginning of what is timed
+        ("received_ns", "i8"),
+        ("request_id", "u8"),
+        ("fd", "i4"),
+        ("serial", "u4"),
+        ("start", "i4"),  # requests[row, start:end] is here
+        ("end", "i4"),
+        ("size", "i4"),  # of the request in hand, with its body
+        ("unsent", "i4"),  # unsent[row, sent:unsent] waits for whom it is meant
+        ("sent", "i4"),
+        ("upstream", "u4"),
+        ("backend", "u4"),
+        ("goal", "u4"),
+        ("origin", "u4"),
+        ("install", "u4"),
+        ("hop", "i4"),  # bytes of its forwarding fields
+        ("reason", "i4"),  # why it is handed over
+        ("status", "u2"),
+        ("state", "u1"),
+        ("method", "u1"),
+        ("keep_alive", "u1"),
+        ("readable", "u1"),
+        ("writable", "u1"),
+        ("hangup", "u1"),
+        ("used", "u1"),  # it has had an answer
+        ("queued", "u1"),
+        ("chunked", "u1"),  # the answer goes to it in chunks
+        ("over", "u1"),  # all of the answer has been read
+    ],
+    align=True,
+)
+
+UPSTREAM = np.dtype(
+    [
+        ("since_ns", "i8"),
+        ("fd", "i4"),
+        ("serial", "u4"),
+        ("client", "u4"),  # row of the client, 0: it is idle
+        ("endpoint", "u4"),
+        ("before", "u4"),  # idle ones of an endpoint: the next older,
+        ("after", "u4"),  # and the next younger one
+        ("start", "i4"),
+        ("end", "i4"),
+        ("readable", "u1"),
+        ("writable", "u1"),
+        ("hangup", "u1"),
+        ("failed", "u1"),
+        ("used", "u1"),
+        ("keep_alive", "u1"),
+        ("spare", "u1", (2,)),
+    ],
+    align=True,
+)
+
+ENDPOINT = np.dtype(
+    [("ip", "u4"), ("port", "u2"), ("left", "u2"), ("last", "u4"), ("idle", "i4"), ("all", "i4")], align=True
+)
+
+DONE_REQUEST = np.dtype(
+    [
+        ("request_id", "u8"),
+        ("received_ns", "i8"),
+        ("done_ns", "i8"),
+        ("install", "u4"),
+        ("origin", "u4"),
+        ("goal", "u4"),
+        ("backend", "u4"),
+        ("ip", "u4"),
+        ("port", "u2"),
+        ("status", "u2"),
+    ],
+    align=True,
+)
+
+
+class Gateway(NamedTuple):
+    """Everything that one gateway thread works with but for the routes; it owns and writes all of it.
+
+    heads, answer_heads  HEAD, of clients' requests and endpoints' answers; bodies: BODY of answers
+    requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
+    hops                 uint8[rows, bytes]: a client's forwarding fields
+    handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
+    """
+
+    loop: np.ndarray
+    clients: np.ndarray
+    upstreams: np.ndarray
+    endpoints: np.ndarray
+    heads: np.ndarray
+    answer_heads: np.ndarray
+    bodies: np.ndarray
+    lines: np.ndarray
+    requests: np.ndarray
+    answers: np.ndarray
+    unsent: np.ndarray
+    out: np.ndarray
+    hops: np.ndarray
+    nothing: np.ndarray
+    free_clients: np.ndarray
+    free_upstreams: np.ndarray
+    ready: Ring
+    handed: np.ndarray
+    done: np.ndarray
+    punts: np.ndarray
+    ours: Ours
+    exchange: Exchange
+
+
+class Way(NamedTuple):
+    """What is in force: Roads, Memory, and for each backend id the row of its endpoint."""
+
+    roads: Roads
+    memory: Memory
+    endpoint_of: np.ndarray

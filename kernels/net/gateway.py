@@ -1,0 +1,346 @@
+"""The L7 gateway: requests of HTTP/1.1 to the endpoints of the routes in force.
+
+One thread drives it in bounded *breaths*, with the GIL released, as it drives the relay. A breath makes passes: wait
+for events, accept, take each client from state to state (``layout_gateway.STATES``) as far as it goes, look at times.
+Its owner changes what it works with only between breaths, and takes what was handed over.
+
+Law: nothing here blocks, allocates or raises. What is not fully understood is handed over, with its bytes, to the slow
+path (``plane.ingress``), between requests or before the first byte of an answer has gone to the client; it stays there.
+"""
+
+import select
+
+import numpy as np
+
+from kernels.jit import kernel, part
+from kernels.layout_gateway import (
+    ANSWERING,
+    CLIENT,
+    CONNECTING,
+    DONE_REQUEST,
+    DRAINING,
+    ENDPOINT,
+    GATEWAY_LOOP,
+    HANDED,
+    LATE,
+    NO_CONNECTION,
+    READING,
+    SENDING,
+    SLOW_REQUEST,
+    UPSTREAM,
+    VACANT,
+    WAITING,
+    Gateway,
+)
+from kernels.layout_http import Ours
+from kernels.net import http1, replies, requests, ring, streams, syscalls, upstreams
+
+WAKE_KEY, LISTENER_KEY = 0, 1 << 30
+BATCH = 64  # accepted in one pass
+ROUNDS = 16  # steps of one client in one turn
+RETRY_NS = 20_000_000
+BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of a request, a connection
+DONE_ROWS = 8192
+OUT_BYTES = 3 * streams.BUFFER_BYTES
+HOP_BYTES = 160
+
+
+def create(capacity: int, endpoints: int) -> Gateway:
+    """A gateway for so many clients and upstream connections, without a listener."""
+    loop = np.zeros(1, GATEWAY_LOOP)
+    loop[0]["epoll"], loop[0]["listener"] = -1, -1
+    loop[0]["clients"] = loop[0]["upstreams"] = capacity
+    loop[0]["seed"] = np.random.default_rng().integers(1, 1 << 63)
+    rows = capacity + 1
+    clients, connections = np.zeros(rows, CLIENT), np.zeros(rows, UPSTREAM)
+    u1 = np.uint8
+    return Gateway(
+        loop=loop,
+        clients=clients,
+        upstreams=connections,
+        endpoints=np.zeros(endpoints + 1, ENDPOINT),
+        heads=http1.create_heads(rows),
+        answer_heads=http1.create_heads(rows),
+        bodies=http1.create_bodies(rows),
+        lines=http1.create_lines(),
+        requests=streams.create_buffers(rows),
+        answers=streams.create_buffers(rows),
+        unsent=streams.create_buffers(3 * rows).reshape(rows, OUT_BYTES),
+        out=np.zeros(OUT_BYTES, u1),
+        hops=np.zeros((rows, HOP_BYTES), u1),
+        nothing=np.zeros(0, u1),
+        free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
+        free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
+        ready=ring.create(rows),
+        handed=np.zeros(rows, np.uint32),
+        done=np.zeros(DONE_ROWS, DONE_REQUEST),
+        punts=np.zeros(256, np.int64),
+        ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
+        exchange=syscalls.create_exchange(),
+    )
+
+
+@kernel
+def breath(way, gateway, until_ns):
+    """Carry requests until the clock shows ``until_ns``, or its owner is wanted; at least one pass. 0 or ``-errno``."""
+    loop = gateway.loop[0]
+    now_ns = syscalls.monotonic_ns(gateway.exchange)
+    woken = False
+    while True:
+        count = syscalls.wait(gateway.exchange, loop.epoll, _patience_ms(gateway, now_ns, until_ns))
+        if count < 0 and count != -syscalls.EINTR:
+            return count
+        now_ns = syscalls.monotonic_ns(gateway.exchange)
+        for i in range(count):
+            woken |= _on_event(gateway, gateway.exchange.events[i])
+        _accept(gateway, now_ns)
+        for _ in range(ring.size(gateway.ready)):
+            row = ring.take(gateway.ready)
+            gateway.clients[row].queued = 0
+            _carry(way, gateway, row, now_ns)
+        if now_ns >= loop.next_tick_ns:
+            loop.next_tick_ns = now_ns + loop.tick_ns
+            _check_times(gateway, now_ns)
+        full = loop.done > gateway.done.size - 4 * syscalls.EVENTS
+        if woken or loop.handed or full or now_ns >= until_ns:
+            return np.int64(0)
+
+
+@kernel
+def _patience_ms(gateway, now_ns, until_ns):
+    loop = gateway.loop[0]
+    if ring.size(gateway.ready):
+        return np.int64(0)
+    until_ns = min(until_ns, loop.next_tick_ns)
+    if loop.backlog:
+        until_ns = min(until_ns, loop.paused_until_ns)
+    return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)
+
+
+@part
+def _on_event(gateway, event):
+    """Note what an event says, and give the client a turn. Returns whether it ends the breath."""
+    key, events = np.int64(event.key), event.events
+    readable = events & (syscalls.EPOLLIN | syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR) != 0
+    writable = events & syscalls.EPOLLOUT != 0
+    hangup = events & (syscalls.EPOLLRDHUP | syscalls.EPOLLHUP) != 0
+    failed = events & syscalls.EPOLLERR != 0
+    if key & upstreams.UPSTREAM_KEY:
+        row = key ^ upstreams.UPSTREAM_KEY
+        upstream = gateway.upstreams[row]
+        if upstream.serial != event.serial:
+            return False
+        upstream.readable |= readable
+        upstream.writable |= writable
+        upstream.hangup |= hangup
+        upstream.failed |= failed
+        if upstream.client == 0:
+            upstreams.on_idle(gateway, row)
+            return False
+        row = np.int64(upstream.client)
+    elif key == LISTENER_KEY:
+        gateway.loop[0].backlog = 1
+        return False
+    elif key == WAKE_KEY:
+        return True
+    else:
+        row = key
+        client = gateway.clients[row]
+        if client.serial != event.serial:
+            return False
+        client.readable |= readable
+        client.writable |= writable
+        client.hangup |= hangup | failed
+    requests.queue(gateway, row)
+    return False
+
+
+@part
+def _carry(way, gateway, row, now_ns):
+    """Take a client on from state to state, as far as one turn goes."""
+    client = gateway.clients[row]
+    for _ in range(ROUNDS):
+        state = client.state
+        if client.hangup and CONNECTING <= state <= ANSWERING:
+            requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
+            return
+        if state == READING:
+            goes_on = requests.read(way, gateway, row, now_ns)
+        elif state == CONNECTING:
+            goes_on = requests.connect(gateway, row)
+        elif state == SENDING:
+            goes_on = requests.send_rest(gateway, row)
+        elif state == WAITING:
+            goes_on = replies.read_head(gateway, row, now_ns)
+        elif state == ANSWERING:
+            goes_on = replies.pass_on(gateway, row, now_ns)
+        else:
+            return
+        if not goes_on:
+            return
+    requests.queue(gateway, row)
+
+
+@part
+def _accept(gateway, now_ns):
+    """Accept a batch of clients; what they have sent already is read in this pass."""
+    loop = gateway.loop[0]
+    if not loop.backlog or loop.listener < 0 or now_ns < loop.paused_until_ns:
+        return
+    for _ in range(BATCH):
+        if loop.clients == 0:
+            loop.paused_until_ns = now_ns + RETRY_NS
+            return
+        fd = syscalls.accept(gateway.exchange, loop.listener)
+        if fd == -syscalls.EAGAIN or fd == -syscalls.EBADF or fd == -syscalls.EINVAL:
+            loop.backlog = 0
+            return
+        if fd == -syscalls.EMFILE or fd == -syscalls.ENFILE or fd == -syscalls.ENOBUFS or fd == -syscalls.ENOMEM:
+            loop.paused_until_ns = now_ns + RETRY_NS
+            return
+        if fd >= 0:
+            _welcome(gateway, fd, now_ns)
+
+
+@part
+def _welcome(gateway, fd, now_ns):
+    loop = gateway.loop[0]
+    ip = syscalls.swap32(gateway.exchange.address[0].ip)
+    loop.clients -= 1
+    row = np.int64(gateway.free_clients[loop.clients])
+    client = gateway.clients[row]
+    client.fd, client.state, client.since_ns = fd, READING, now_ns
+    client.start = client.end = client.size = client.sent = client.unsent = 0
+    client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
+    client.hop = _write_hop(gateway.hops[row], np.int64(ip), np.int64(loop.port))
+    syscalls.set_option(gateway.exchange, fd, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
+    if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
+        requests.end(gateway, row)
+    else:
+        requests.queue(gateway, row)
+
+
+_FOR = np.frombuffer(b"X-Forwarded-For: ", np.uint8)
+_REAL = np.frombuffer(b"\r\nX-Real-IP: ", np.uint8)
+_PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: ", np.uint8)
+
+
+@kernel
+def _write_hop(out, ip, port):
+    """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
+    to = _put_text(out, np.int64(0), _FOR)
+    to = _put_text(out, _put_ip(out, to, ip), _REAL)
+    to = _put_text(out, _put_ip(out, to, ip), _PROTO)
+    to = _put_number(out, to, port)
+    out[to], out[to + 1] = 13, 10
+    return to + 2
+
+
+@kernel
+def _put_text(out, to, text):
+    for i in range(text.size):
+        out[to + i] = text[i]
+    return to + text.size
+
+
+@kernel
+def _put_ip(out, to, ip):
+    for i in range(4):
+        to = _put_number(out, to, (ip >> (24 - 8 * i)) & 255)
+        if i < 3:
+            out[to] = 46
+            to += 1
+    return to
+
+
+@kernel
+def _put_number(out, to, number):
+    size, rest = 1, number
+    while rest >= 10:
+        rest //= 10
+        size += 1
+    for i in range(size):
+        out[to + size - 1 - i] = 48 + number % 10
+        number //= 10
+    return to + size
+
+
+@part
+def _check_times(gateway, now_ns):
+    """Whoever has waited too long is left, or handed over to whom can say so."""
+    loop = gateway.loop[0]
+    for row in range(1, gateway.clients.size):
+        client = gateway.clients[row]
+        state, age = client.state, now_ns - client.since_ns
+        if state == READING:
+            if client.end > client.start:
+                if age > BEAT_NS:
+                    requests.hand_over(gateway, row, SLOW_REQUEST)
+            elif age > (loop.keep_alive_ns if client.used else loop.head_ns):
+                requests.end(gateway, row)
+        elif state == CONNECTING and age > BEAT_NS:
+            requests.redial(gateway, row, NO_CONNECTION)
+        elif state in (SENDING, WAITING):
+            if now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
+                requests.hand_over(gateway, row, LATE)
+        elif state == ANSWERING:
+            if client.sent < client.unsent:
+                if age > loop.send_ns:
+                    requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
+            elif now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
+                requests.give_up(gateway, row, requests.LATE_ANSWER, now_ns)
+    for row in range(1, gateway.upstreams.size):
+        upstream = gateway.upstreams[row]
+        if upstream.fd > 0 and upstream.client == 0 and now_ns - upstream.since_ns > loop.idle_ns:
+            upstreams.close_idle(gateway, row)
+
+
+@kernel
+def close_left(gateway):
+    """Close the idle connections to endpoints that have left."""
+    for row in range(1, gateway.upstreams.size):
+        upstream = gateway.upstreams[row]
+        if upstream.fd > 0 and upstream.client == 0 and gateway.endpoints[upstream.endpoint].left:
+            upstreams.close_idle(gateway, row)
+
+
+@kernel
+def drain(gateway):
+    """Hand over the clients that ask for nothing now; the others follow when they are answered."""
+    gateway.loop[0].draining = 1
+    for row in range(1, gateway.clients.size):
+        if gateway.clients[row].state == READING:
+            requests.hand_over(gateway, row, DRAINING)
+
+
+@kernel
+def end_all(gateway, now_ns):
+    """Close everything that is left."""
+    for row in range(1, gateway.clients.size):
+        state = gateway.clients[row].state
+        if CONNECTING <= state <= ANSWERING:
+            requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
+        elif state != VACANT and state != HANDED:
+            requests.end(gateway, row)
+    for row in range(1, gateway.upstreams.size):
+        if gateway.upstreams[row].fd > 0:
+            upstreams.close_idle(gateway, row)
+
+
+@kernel
+def watch(gateway, fd, key):
+    """Have a breath hear of the listener or of the wake-up descriptor. 0 or ``-errno``."""
+    events = syscalls.EPOLLIN | syscalls.EPOLLET
+    return syscalls.watch(gateway.exchange, gateway.loop[0].epoll, fd, events, key, 0)
+
+
+def warm(way) -> None:
+    """Compile everything that a live gateway calls, with the types it is called with."""
+    with select.epoll() as epoll:
+        gateway = create(1, 1)
+        gateway.loop[0]["epoll"] = epoll.fileno()
+        watch(gateway, -1, WAKE_KEY)
+        breath(way, gateway, 0)
+        drain(gateway)
+        close_left(gateway)
+        end_all(gateway, 0)

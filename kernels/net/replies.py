@@ -1,0 +1,212 @@
+"""An endpoint's answer on its way to the client.
+
+Law: nothing more is read of an answer before the client has taken what was read. What cannot be understood of it is
+handed over as long as the client has got nothing; afterwards both connections close, so that the client notices.
+"""
+
+import numpy as np
+
+from kernels.jit import kernel, part
+from kernels.layout_gateway import ANSWERING, NO_ANSWER, ODD_ANSWER
+from kernels.layout_http import CHUNKED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
+from kernels.net import http1, requests, syscalls, upstreams
+
+SWITCHING, BROKEN = 101, np.int64(502)
+_CR, _LF, _ZERO = np.uint8(13), np.uint8(10), np.uint8(48)
+CHUNK_ROOM = 32  # bytes around a chunk, and after the last
+
+
+@part
+def read_head(gateway, row, now_ns):
+    """WAITING: read and pass on the head, with what came along of the body. Returns whether there may be more to do."""
+    client = gateway.clients[row]
+    number = np.int64(client.upstream)
+    upstream, data = gateway.upstreams[number], gateway.answers[number]
+    if not upstream.readable and not upstream.failed:
+        return False
+    got = _receive(gateway, upstream, data, now_ns)
+    if got == -syscalls.EAGAIN:
+        return False
+    if got <= 0:
+        requests.hand_over(gateway, row, NO_ANSWER)
+        return False
+    head = gateway.answer_heads[number]
+    size = np.int64(1)
+    interim = True
+    while interim:
+        size = http1.scan_response(
+            data, np.int64(upstream.start), np.int64(upstream.end), head, gateway.lines, np.int64(client.method)
+        )
+        interim = size > 0 and 100 <= head.status < 200 and head.status != SWITCHING
+        if interim:
+            upstream.start += size
+    if size < 0 or (size > 0 and head.status == SWITCHING) or (size == 0 and upstream.end == data.size):
+        requests.hand_over(gateway, row, ODD_ANSWER)
+        return False
+    if size > 0:
+        _pass_head(gateway, row, number, size, now_ns)
+    return True
+
+
+@kernel
+def _receive(gateway, upstream, data, now_ns):
+    got = syscalls.receive(upstream.fd, data[upstream.end :])
+    if got == -syscalls.EAGAIN:
+        upstream.readable = 0
+    elif got > 0:
+        if got < data.size - upstream.end and not upstream.hangup:
+            upstream.readable = 0
+        upstream.end += got
+        upstream.since_ns = now_ns
+    return got
+
+
+@part
+def _pass_head(gateway, row, number, size, now_ns):
+    """Write the head for the client, and what is here of the body."""
+    client, upstream, head = gateway.clients[row], gateway.upstreams[number], gateway.answer_heads[number]
+    body, data = gateway.bodies[number], gateway.answers[number]
+    http1.begin_body(body, head, PLAIN)
+    upstream.keep_alive = head.keep_alive and client.unsent == client.sent
+    first = np.int64(upstream.start + size)
+    said = http1.reframe(body, data, first, np.int64(upstream.end))
+    if said < 0:
+        requests.give_up(gateway, row, BROKEN, now_ns)
+        return
+    client.status, client.over, client.chunked = head.status, said == DONE, 0
+    if head.framing == CHUNKED and client.over:
+        head.framing, head.length = SIZED, body.content
+    elif head.framing == CHUNKED or head.framing == UNTIL_CLOSE:
+        client.chunked = 1
+    keep_alive = client.keep_alive != 0
+    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines, gateway.ours, keep_alive))
+    if to < 0 or to + body.produced + CHUNK_ROOM > gateway.out.size:
+        requests.give_up(gateway, row, BROKEN, now_ns)
+        return
+    client.state = ANSWERING
+    _pass_piece(gateway, row, number, to, first, now_ns)
+
+
+@part
+def _pass_piece(gateway, row, number, to, first, now_ns):
+    """Add to ``out[:to]`` what ``reframe`` left at ``first``, send it, and keep what was not consumed."""
+    client, upstream, body = gateway.clients[row], gateway.upstreams[number], gateway.bodies[number]
+    data, out = gateway.answers[number], gateway.out
+    count = np.int64(body.produced)
+    if client.chunked and count > 0:
+        to = _put_size(out, to, count)
+    for i in range(count):
+        out[to + i] = data[first + i]
+    to += count
+    if client.chunked and count > 0:
+        out[to], out[to + 1] = _CR, _LF
+        to += 2
+    if client.chunked and client.over:
+        to = put_last_chunk(out, to)
+    rest = first + np.int64(body.consumed)
+    left = np.int64(upstream.end) - rest
+    if client.over and left > 0:
+        upstream.keep_alive = 0  # nobody asked
+    for i in range(left):
+        data[i] = data[rest + i]
+    upstream.start, upstream.end = 0, left
+    send(gateway, row, to, now_ns)
+
+
+@kernel
+def _put_size(out, to, count):
+    digits = 1
+    while count >> (4 * digits):
+        digits += 1
+    for i in range(digits):
+        digit = (count >> (4 * (digits - 1 - i))) & 15
+        out[to + i] = digit + (48 if digit < 10 else 87)
+    out[to + digits], out[to + digits + 1] = _CR, _LF
+    return to + digits + 2
+
+
+@kernel
+def put_last_chunk(out, to):
+    out[to] = _ZERO
+    out[to + 1] = out[to + 3] = _CR
+    out[to + 2] = out[to + 4] = _LF
+    return to + 5
+
+
+@part
+def send(gateway, row, size, now_ns):
+    """Send ``out[:size]`` to the client; what it does not take is put aside."""
+    client = gateway.clients[row]
+    client.sent = client.unsent = 0
+    if size == 0:
+        return
+    sent = syscalls.transmit(client.fd, gateway.out[:size])
+    if sent < 0 and sent != -syscalls.EAGAIN and sent != -syscalls.EINTR:
+        requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
+        return
+    if sent < size:
+        requests.keep_unsent(gateway, row, max(sent, 0), size)
+        client.since_ns = now_ns
+        client.writable = 0
+
+
+@part
+def pass_on(gateway, row, now_ns):
+    """ANSWERING: one piece more of the body, or its end. Returns whether there may be more to do."""
+    client = gateway.clients[row]
+    number = np.int64(client.upstream)
+    upstream, body, data = gateway.upstreams[number], gateway.bodies[number], gateway.answers[number]
+    if client.sent < client.unsent:
+        return _send_rest(gateway, row, now_ns)
+    if client.over:
+        _finish(gateway, row, number, now_ns)
+        return True
+    if not upstream.readable and not upstream.failed:
+        return False
+    got = _receive(gateway, upstream, data, now_ns)
+    if got == -syscalls.EAGAIN:
+        return False
+    if got == 0 and body.state == ENDLESS:
+        client.over, upstream.keep_alive = 1, 0
+        send(gateway, row, put_last_chunk(gateway.out, 0), now_ns)
+        return True
+    if got <= 0:
+        requests.give_up(gateway, row, BROKEN, now_ns)
+        return False
+    said = http1.reframe(body, data, np.int64(0), np.int64(upstream.end))
+    if said < 0:
+        requests.give_up(gateway, row, BROKEN, now_ns)
+        return False
+    client.over = said == DONE
+    _pass_piece(gateway, row, number, np.int64(0), np.int64(0), now_ns)
+    return True
+
+
+@part
+def _send_rest(gateway, row, now_ns):
+    client = gateway.clients[row]
+    if not client.writable:
+        return False
+    sent = syscalls.transmit(client.fd, gateway.unsent[row, client.sent : client.unsent])
+    if sent == -syscalls.EAGAIN:
+        client.writable = 0
+        return False
+    if sent < 0 and sent != -syscalls.EINTR:
+        requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
+        return False
+    if sent > 0:
+        client.sent += sent
+        client.since_ns = gateway.upstreams[client.upstream].since_ns = now_ns
+    return True
+
+
+@part
+def _finish(gateway, row, number, now_ns):
+    """The last byte of the answer has gone to the kernel."""
+    client = gateway.clients[row]
+    requests.record(gateway, row, client.status, now_ns)
+    upstreams.release(gateway, number, gateway.upstreams[number].keep_alive != 0, now_ns)
+    if client.keep_alive:
+        requests.next_request(gateway, row, now_ns)
+    else:
+        requests.end(gateway, row)

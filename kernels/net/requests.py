@@ -1,0 +1,288 @@
+"""A client's side of the gateway: a request is read, routed, and sent to an endpoint.
+
+Law: until the first byte of its answer has gone to the client, a request can be handed over to the slow path as it
+came: all its bytes are kept. A client that ends its sending while it waits has left.
+"""
+
+import numpy as np
+
+from kernels.jit import kernel, part
+from kernels.layout_gateway import (
+    ANSWERED_HERE,
+    CONNECTING,
+    DRAINING,
+    HANDED,
+    NO_CONNECTION,
+    NO_ROOM,
+    NOBODY,
+    READING,
+    RULED,
+    SENDING,
+    STREAMED,
+    VACANT,
+    WAITING,
+)
+from kernels.layout_http import CHUNKED, SIZED, Hop
+from kernels.net import hostpath, http1, ring, syscalls, upstreams
+
+CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
+_13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
+
+
+@part
+def read(way, gateway, row, now_ns):
+    """READING: begin the request that is here, or read more. Returns whether there may be more to do."""
+    client = gateway.clients[row]
+    if client.end > client.start:
+        if _begin(way, gateway, row, now_ns):
+            return True
+    elif gateway.loop[0].draining:
+        hand_over(gateway, row, DRAINING)
+        return False
+    else:
+        client.start = client.end = 0
+    if not client.readable:
+        return False
+    buffer = gateway.requests[row]
+    if client.end == buffer.size:
+        if client.start == 0:
+            hand_over(gateway, row, STREAMED)
+            return False
+        for i in range(client.end - client.start):
+            buffer[i] = buffer[client.start + i]
+        client.end -= client.start
+        client.start = 0
+    got = syscalls.receive(client.fd, buffer[client.end :])
+    if got == -syscalls.EAGAIN:
+        client.readable = 0
+        return False
+    if got <= 0 and got != -syscalls.EINTR:
+        end(gateway, row)
+        return False
+    if got > 0:
+        if client.end == client.start:
+            client.since_ns = now_ns
+        if got < buffer.size - client.end and not client.hangup:
+            client.readable = 0
+        client.end += got
+    return True
+
+
+@part
+def _begin(way, gateway, row, now_ns):
+    """Take the request on. Returns False where it is not whole yet."""
+    client, head, data = gateway.clients[row], gateway.heads[row], gateway.requests[row]
+    size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, gateway.lines)
+    if size == 0:
+        return False
+    if size < 0:
+        hand_over(gateway, row, -size)
+        return True
+    body = head.length if head.framing == SIZED else np.int64(0)
+    if head.framing == CHUNKED or body > data.size - size:
+        hand_over(gateway, row, STREAMED)
+        return True
+    if size + body > client.end - client.start:
+        return False
+    if client.upstream != 0:  # it was scanned before its endpoint had taken the connection
+        _send(gateway, row)
+        return True
+    client.size, client.method, client.keep_alive = size + body, head.method, head.keep_alive
+    goal = _route(way, client, head, data)
+    if goal < 0:
+        hand_over(gateway, row, -goal)
+        return True
+    client.goal = goal
+    backend = np.int64(hostpath.pick(way.roads, way.memory, goal, gateway.free_clients, 0, now_ns))
+    if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
+        hand_over(gateway, row, NOBODY)
+        return True
+    client.backend, client.received_ns, client.since_ns = backend, now_ns, now_ns
+    client.install = gateway.loop[0].install
+    client.upstream = upstreams.take(gateway, np.int64(way.endpoint_of[backend]), row, now_ns)
+    if client.upstream == 0:
+        hand_over(gateway, row, NO_ROOM)
+        return True
+    gateway.loop[0].at_work += 1
+    if gateway.upstreams[client.upstream].used:
+        _send(gateway, row)
+    else:
+        client.state = CONNECTING
+    return True
+
+
+@part
+def _route(way, client, head, data):
+    """The goal of a request, whose origin is noted; or a reason to hand it over, negative."""
+    roads = way.roads
+    start = np.int64(head.start)
+    road = hostpath.find(roads, data, start + head.host, head.host_size, start + head.target, head.path_size)
+    if road < 0:
+        return road
+    if road == 0 or road >= roads.roads.size:
+        return np.int64(-ANSWERED_HERE)
+    client.origin = roads.roads[road].origin
+    goal = np.int64(roads.roads[road].goal)
+    if roads.roads[road].rule != 0 or roads.roads[road].fork != 0:
+        return np.int64(-RULED)
+    if goal == 0 or goal >= roads.goals.size or roads.goals[goal].endpoints == 0:
+        return np.int64(-ANSWERED_HERE)
+    if roads.goals[goal].punt != 0:
+        return -np.int64(roads.goals[goal].punt)
+    return goal
+
+
+@part
+def connect(gateway, row):
+    """CONNECTING: send, once the endpoint has taken the connection."""
+    client = gateway.clients[row]
+    upstream = gateway.upstreams[client.upstream]
+    if upstream.failed:
+        redial(gateway, row, NO_CONNECTION)
+        return False
+    if not upstream.writable:
+        return False
+    if upstreams.meets_nobody(gateway, client.upstream):
+        redial(gateway, row, NO_CONNECTION)
+        return False
+    http1.begin(gateway.heads[row])
+    client.state = READING
+    return True
+
+
+@part
+def redial(gateway, row, reason):
+    """Hand a request over of which nothing was sent; its connection is given up."""
+    upstreams.close(gateway, np.int64(gateway.clients[row].upstream))
+    gateway.clients[row].upstream = 0
+    gateway.loop[0].at_work -= 1
+    hand_over(gateway, row, reason)
+
+
+@part
+def _send(gateway, row):
+    """Write the request that was scanned last for its endpoint, and send it."""
+    client, head, loop = gateway.clients[row], gateway.heads[row], gateway.loop[0]
+    loop.seed ^= loop.seed << _13
+    loop.seed ^= loop.seed >> _7
+    loop.seed ^= loop.seed << _17
+    data, none = gateway.requests[row], gateway.nothing
+    number = http1.request_number(data, head) if head.request_id_size else loop.seed
+    hop = Hop(gateway.hops[row, : client.hop], none, none, none)
+    size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, loop.seed))
+    body = np.int64(client.size - head.size)
+    if size < 0 or size + body > gateway.out.size:
+        redial(gateway, row, NO_ROOM)
+        return
+    client.request_id = number
+    for i in range(body):
+        gateway.out[size + i] = data[client.start + head.size + i]
+    client.state = SENDING
+    sent = syscalls.transmit(gateway.upstreams[client.upstream].fd, gateway.out[: size + body])
+    keep_unsent(gateway, row, max(sent, 0), size + body)
+    if client.unsent == client.sent:
+        client.state = WAITING
+    else:
+        gateway.upstreams[client.upstream].writable = 0
+
+
+@part
+def keep_unsent(gateway, row, first, last):
+    """Put ``out[first:last]`` aside, until it is taken."""
+    client = gateway.clients[row]
+    client.sent, client.unsent = 0, last - first
+    for i in range(last - first):
+        gateway.unsent[row, i] = gateway.out[first + i]
+
+
+@part
+def send_rest(gateway, row):
+    """SENDING: the rest of a request. One whose endpoint answers first, or ends, waits no more to send."""
+    client = gateway.clients[row]
+    upstream = gateway.upstreams[client.upstream]
+    if upstream.readable or upstream.failed:
+        client.state = WAITING
+        return True
+    if not upstream.writable:
+        return False
+    sent = syscalls.transmit(upstream.fd, gateway.unsent[row, client.sent : client.unsent])
+    if sent == -syscalls.EAGAIN:
+        upstream.writable = 0
+        return False
+    if sent < 0 and sent != -syscalls.EINTR:
+        client.state = WAITING  # what it has said says why
+        return True
+    client.sent += max(sent, 0)
+    if client.sent == client.unsent:
+        client.state = WAITING
+    return True
+
+
+@part
+def hand_over(gateway, row, reason):
+    """Leave a connection to the slow path, with what is here and was not answered."""
+    client, loop = gateway.clients[row], gateway.loop[0]
+    if client.state == HANDED:
+        return
+    client.state, client.reason = HANDED, reason
+    gateway.handed[loop.handed] = row
+    loop.handed += 1
+    if 0 <= reason < gateway.punts.size:
+        gateway.punts[reason] += 1
+
+
+@part
+def record(gateway, row, status, now_ns):
+    """A request is done."""
+    client, loop = gateway.clients[row], gateway.loop[0]
+    done = gateway.done[loop.done % gateway.done.size]
+    loop.done += 1
+    loop.at_work -= 1
+    done.request_id, done.received_ns, done.done_ns = client.request_id, client.received_ns, now_ns
+    done.install, done.origin, done.goal, done.backend = client.install, client.origin, client.goal, client.backend
+    endpoint = gateway.endpoints[gateway.upstreams[client.upstream].endpoint]
+    done.ip, done.port, done.status = endpoint.ip, endpoint.port, status
+
+
+@part
+def give_up(gateway, row, status, now_ns):
+    """The request in hand cannot be answered, or not to its end, and both connections close; status: for the record."""
+    record(gateway, row, status, now_ns)
+    upstreams.close(gateway, np.int64(gateway.clients[row].upstream))
+    end(gateway, row)
+
+
+@part
+def end(gateway, row):
+    """Close a client's connection that has no request in hand."""
+    syscalls.close(gateway.clients[row].fd)
+    forget(gateway, row)
+
+
+@kernel
+def forget(gateway, row):
+    """Free a client's row; its socket is closed, or somebody else's."""
+    client, loop = gateway.clients[row], gateway.loop[0]
+    client.state, client.fd, client.upstream = VACANT, -1, 0
+    client.serial += 1
+    http1.begin(gateway.heads[row])
+    gateway.free_clients[loop.clients] = row
+    loop.clients += 1
+    loop.paused_until_ns = 0
+
+
+@kernel
+def queue(gateway, row):
+    """Give it another turn in the next pass."""
+    if not gateway.clients[row].queued:
+        gateway.clients[row].queued = 1
+        ring.put(gateway.ready, row)
+
+
+@kernel
+def next_request(gateway, row, now_ns):
+    """The answer is out: go on with what follows the request."""
+    client = gateway.clients[row]
+    client.start += client.size
+    client.size, client.upstream, client.used = 0, 0, 1
+    client.state, client.since_ns = READING, now_ns

@@ -1,0 +1,93 @@
+"""The compiled gateway: one request by it and one by the asyncio side are answered and forwarded alike."""
+
+import re
+from asyncio import StreamReader, StreamWriter
+
+import pytest
+
+from plane.ingress.timeouts import Timeouts
+from tests.ingress.manifests import web
+from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running, saying
+
+pytestmark = pytest.mark.syscalls
+
+HOST = b"Host: example.com\r\n"
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+REQUESTS = {
+    "GET": (b"GET /a?b HTTP/1.1\r\n" + HOST + b"Accept: */*\r\n\r\n", saying(b"hello")),
+    "POST": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabc", saying(b"hello")),
+    "HEAD": (b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+    "close": (b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", saying(b"hello")),
+    "chunked answer": (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", CHUNKS),
+    "304": (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"),
+    "large": (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", saying(b"x" * 300_000)),
+    "chunked request": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        saying(b""),
+    ),
+    "no rule": (b"GET / HTTP/1.1\r\nHost: other.com\r\n\r\n", saying(b"hello")),
+    "no HTTP": (b"GET /\r\n\r\n", saying(b"hello")),
+}
+
+
+async def sent(vip: str, pod: Address, raw: bytes, answer: bytes, *, gateway: bool) -> tuple[object, object]:
+    """(what the endpoint got, what the client got), without times, ids and ports."""
+    async with Endpoint(pod, answer) as endpoint, running(vip, web(pod), gateway=gateway) as here:
+        async with client(here.http) as one:
+            one.send(raw)
+            got = await one.answer(method=raw.partition(b" ")[0].decode())
+        hidden = ("date", "x-request-id", "x-forwarded-port")
+        return [
+            (message.start, [(name, "" if name in hidden else value) for name, value in message.fields], message.body)
+            for message in endpoint.requests
+        ], (got.start, [(name, "" if name in hidden else value) for name, value in got.fields], got.body)
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+async def test_both_ways_are_alike(vip: str, pods: list[Address], what: str) -> None:
+    raw, answer = REQUESTS[what]
+    one = await sent(vip, pods[0], raw, answer, gateway=True)
+    assert one == await sent(vip, pods[0], raw, answer, gateway=False)
+
+
+async def test_pipelined_requests_are_answered_in_order_and_recorded(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), recording=True, gateway=True) as here:
+        async with client(here.http) as one:
+            one.send(b"".join(b"GET /%d HTTP/1.1\r\n%b\r\n" % (number, HOST) for number in range(20)))
+            for _ in range(20):
+                assert (await one.answer()).body == b"hello"
+        assert [request.start for request in endpoint.requests] == [f"GET /{n} HTTP/1.1" for n in range(20)]
+        assert endpoint.connections == 1
+        assert re.fullmatch("[0-9a-f]{16}", endpoint.requests[0].get("x-request-id") or "")
+        rows = await here.ingress.records()
+        assert list(rows["status"]) == [200] * 20
+        assert here.ingress.idle_connections == 1
+
+
+async def test_a_refused_connection_is_tried_elsewhere(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[1]), running(vip, web(*pods[:2]), gateway=True) as here, client(here.http) as one:
+        for _ in range(4):
+            assert (await one.get()).status == 200
+
+
+async def test_no_answer_in_time_is_504(vip: str, pods: list[Address]) -> None:
+    async def silent(_: Endpoint, reader: StreamReader, __: StreamWriter) -> None:
+        await reader.read()
+
+    quick = Timeouts(read_s=0.2)
+    async with Endpoint(pods[0], serve=silent), running(vip, web(pods[0]), gateway=True, timeouts=quick) as here:
+        assert (await ask(here.http, b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\na")).status == 504
+
+
+async def test_half_an_answer_costs_its_connection_only(vip: str, pods: list[Address]) -> None:
+    async def half(_: Endpoint, reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+        await writer.drain()
+
+    async with Endpoint(pods[0], serve=half), running(vip, web(pods[0]), gateway=True) as here:
+        async with client(here.http) as one:
+            one.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            await one.reader.readuntil(b"he")
+            assert await one.at_end()
+        await eventually(lambda: here.ingress._gateway is not None and not here.ingress._gateway.at_work)
