@@ -89,7 +89,7 @@ class Journal:
             ):
                 while parts := self._gathered():
                     writer.write_batch(self._batch(parts))
-        except (OSError, pa.ArrowException) as error:
+        except Exception as error:  # whatever it is, ``put`` says it
             self._failed = error
 
     def _gathered(self) -> list[Any]:

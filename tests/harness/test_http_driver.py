@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness import arrivals
+from harness.drivers import compiled
 from harness.drivers.compiled import CompiledStream
 from harness.drivers.http import Destination
 from harness.drivers.stream import Progress, Stream, Task
@@ -30,6 +31,7 @@ class Threaded(CompiledStream):
 def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test holds both drivers to the same."""
     if request.param == "compiled":
+        compiled.prepare()  # before anything is due
         monkeypatch.setattr(request.module, "Stream", Threaded)
 
 
