@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -123,9 +124,13 @@ def test_an_ingress_that_answers_wrongly_is_an_error(
 
 
 def test_another_program_in_the_place_of_an_ingress_is_an_error(site: Site) -> None:
-    with socket.create_server((site.address, HTTP_PORT)):
-        (row,) = rounds.measure([Asyncio()], {1: site}, Effort(1, 1, (ONE,)))
-    assert row.error == f"another program listens on {site.address}:{HTTP_PORT}; end that one"
+    said = f"another program listens on {site.address}:{HTTP_PORT}; end that one"
+    with (
+        socket.create_server((site.address, HTTP_PORT)),
+        pytest.raises(PlaneError, match=f"^{re.escape(said)}$"),
+        rounds.carrying(Asyncio(), site, rounds.cores(), tls=False),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("backends")
@@ -137,7 +142,7 @@ def test_the_compiled_client_counts_answers_and_finds_what_is_wrong(site: Site) 
             assert measured.misses == {}
             assert measured.answered >= workload.connections
             assert 0 < measured.p50_ns <= measured.p99_ns <= measured.max_ns
-            assert measured.duration_ns >= 200_000_000
+            assert measured.duration_ns > 0
         short = asking.measure(replace(ONE, answer_bytes=4000), where, hosts, 0.2, [])
         assert set(short.misses) == {"too short"}
         nobody = asking.measure(ONE, (site.address, HTTP_PORT), hosts, 0.2, [])
