@@ -146,6 +146,11 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
 )
 @click.option("--quick", is_flag=True, help="One round of half a second: to see that it works, not to quote.")
 @click.option(
+    "--client",
+    type=click.Choice(["compiled", "wrk"]),
+    help="Who asks by plain HTTP; by TLS it is wrk.  [default: compiled; ingress only]",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of results."
 )
 @click.option("--write", type=click.Path(path_type=Path), help="A Markdown file to put the table into as well.")
@@ -158,6 +163,7 @@ def peers(
     rounds: int | None,
     seconds: float | None,
     quick: bool,
+    client: str | None,
     out: Path,
     write: Path | None,
     output: str,
@@ -172,9 +178,13 @@ def peers(
     from harness.tables import console
     from plane.errors import ManifestError, PlaneError
 
-    measure = _ingress if what == "ingress" else _services
+    if client and what != "ingress":
+        raise click.BadParameter("services are asked by their own client only", param_hint="--client")
     try:
-        compared = measure(paths, only, workloads, rounds, seconds, quick, out)
+        if what == "ingress":
+            compared = _ingress(paths, only, workloads, rounds, seconds, quick, client or "compiled", out)
+        else:
+            compared = _services(paths, only, workloads, rounds, seconds, quick, out)
     except ManifestError as error:
         _fail("\n".join(str(problem) for problem in error.problems), 2)
     except PlaneError as error:
@@ -224,6 +234,7 @@ def _ingress(
     rounds: int | None,
     seconds: float | None,
     quick: bool,
+    client: str,
     out: Path,
 ) -> Any:
     from harness.peers.web.comparison import compare
@@ -237,7 +248,7 @@ def _ingress(
     if seconds is not None and not float(seconds).is_integer():
         raise click.BadParameter(f"{seconds:g}: the client of ingress knows whole seconds only", param_hint="--seconds")
     chosen = tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads)
-    effort = Effort(rounds or (1 if quick else 3), int(seconds or 1), chosen)
+    effort = Effort(rounds or (1 if quick else 3), int(seconds or 1), chosen, client)
     return compare(paths or ("configs/peers-ingress",), only, effort, out, console(stderr=True))
 
 

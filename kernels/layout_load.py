@@ -229,7 +229,7 @@ VISITOR = np.dtype(
 # whatever the others are not for.
 COUNTER = np.dtype([("fd", "i4"), ("first", "i4"), ("last", "i4"), ("spare", "i4")], align=True)
 
-# An answer, HttpResponder.answers[start : start + size], and the target it is for, [target : target + target_size].
+# HttpResponder.answers[start : start + size], and the target that it answers, answers[target : target + target_size].
 DISH = np.dtype(
     [
         ("target", "i8"),

@@ -10,7 +10,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,11 +196,13 @@ def ask(
     due_ns: np.ndarray | None = None,
     sources: Sequence[str] = (),
     timeout_s: float = 10.0,
+    at_edge: Callable[[], object] = lambda: None,
 ) -> Answers:
     """Asks HTTP servers for so long, from this thread; what ends in the first ``warm_s`` is not counted.
 
-    fresh   a connection for each request, which should say ``Connection: close``
-    due_ns  an open loop: int64[n], from the beginning on, the warm-up's included; None: a closed loop
+    fresh    a connection for each request, which should say ``Connection: close``
+    due_ns   an open loop: int64[n], from the beginning on, the warm-up's included; None: a closed loop
+    at_edge  is called at the beginning and at the end of what is counted
     """
     prepare()
     allow_descriptors(connections + OTHER_DESCRIPTORS)
@@ -222,10 +224,12 @@ def ask(
             asking.breathe(min(measured_ns, now_ns + BREATH_NS))
         asking.rows.clear()
         load.loop[0]["late"] = load.loop[0]["latest_ns"] = 0
+        at_edge()
         busy, before_ns, cpu_ns = Busy(), time.monotonic_ns(), time.thread_time_ns()
         while (now_ns := time.monotonic_ns()) < end_ns and not (load.loop[0]["open"] and httpload.is_over(load)):
             asking.breathe(min(end_ns, now_ns + BREATH_NS))
         duration_ns, cpu_ns = time.monotonic_ns() - before_ns, time.thread_time_ns() - cpu_ns
+        at_edge()
         loop = load.loop[0]
         generator = Generator("compiled", int(loop["late"]), int(loop["latest_ns"]), busy.share())
     return Answers(asking.ended(), duration_ns, cpu_ns, generator)

@@ -302,7 +302,7 @@ def _begin_receipt(responder, row, start, end):
 def _host_in(buffer, start, end):
     """Where the value of Host begins and ends; nowhere, twice 0, if there is none."""
     line = start
-    colon = np.int64(0)
+    colon = 0
     for at in range(start, end):
         if buffer[at] == heads.COLON and colon == 0:
             colon = at
@@ -310,7 +310,7 @@ def _host_in(buffer, start, end):
             if heads.is_field(buffer, line, colon, HOST):
                 return heads.value_of(buffer, colon, at)
             line = at + 1
-            colon = np.int64(0)
+            colon = 0
     return np.int64(0), np.int64(0)
 
 

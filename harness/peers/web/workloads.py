@@ -26,6 +26,10 @@ class Workload:
     rules: int = 1
 
     @property
+    def method(self) -> str:
+        return "POST" if self.posted_bytes else "GET"
+
+    @property
     def target(self) -> str:
         return "/post" if self.posted_bytes else f"/bytes/{self.answer_bytes}"
 
