@@ -5,6 +5,7 @@ the load open: a stalled server meets the same arrivals as a fast one, and the r
 in their latency (Tene's coordinated omission; Schroeder, Wierman, Harchol-Balter, NSDI '06, on open and closed loops).
 """
 
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -22,3 +23,26 @@ def constant(rate: Fraction, duration_ns: int) -> np.ndarray:
     whole, rest = divmod(period.numerator, period.denominator)
     index = np.arange(number, dtype=np.int64)
     return index * whole + index * rest // period.denominator
+
+
+def poisson(rate: Fraction, duration_ns: int, seed: Sequence[int]) -> np.ndarray:
+    """The same of a Poisson process, as independent users make it: gaps are exponential with a mean of 1/rate.
+
+    Times and their number follow from the seed (``numpy.random.default_rng``; the version is in a run's metadata).
+    """
+    return np.concatenate([np.zeros(0, np.int64), *_drawn(rate, duration_ns, np.random.default_rng(seed))])
+
+
+def _drawn(rate: Fraction, duration_ns: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """Parts of it, until the duration is over."""
+    mean_ns = float(NS_PER_S / rate)
+    at_ns = 0.0
+    while at_ns < duration_ns:
+        times = at_ns + np.cumsum(random.exponential(mean_ns, int((duration_ns - at_ns) / mean_ns) + 16))
+        yield times[times < duration_ns].astype(np.int64)
+        at_ns = float(times[-1])
+
+
+def schedule(rate: Fraction, duration_ns: int, seed: Sequence[int] | None) -> np.ndarray:
+    """Poisson arrivals where there is a seed, else constant ones."""
+    return constant(rate, duration_ns) if seed is None else poisson(rate, duration_ns, seed)

@@ -5,6 +5,7 @@ arrays, written through memoryviews (an item store through one costs a third of 
 copy. Times are absolute, of the monotonic clock; ``NEVER`` stands where nothing happened.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,23 @@ ERROR_STATUS = 400
 
 _ROWS_AT_FIRST = 1 << 14
 
+# Columns of the rows of a load: dtype, and what stands where nothing happened.
+REQUEST_COLUMNS = {
+    "intended_ns": ("i8", NEVER),
+    "start_ns": ("i8", NEVER),
+    "connected_ns": ("i8", NEVER),
+    "sent_ns": ("i8", NEVER),
+    "request_sent_ns": ("i8", NEVER),
+    "first_byte_ns": ("i8", NEVER),
+    "done_ns": ("i8", NEVER),
+    "bytes_in": ("i8", 0),
+    "bytes_out": ("i8", 0),
+    "connection": ("i4", NEVER),
+    "status": ("u2", 0),
+    "error": ("u1", 0),
+    "attempts": ("u1", 0),
+    "reused": ("u1", 0),
+}
 
 # A generator that is on a core so much of the time, or for which that share of the requests was late, is itself what a
 # measurement shows.
@@ -59,7 +77,7 @@ class Generator:
 class Recorded:
     """The rows of one load, as equally long columns in the order in which the requests were scheduled.
 
-    requests     intended_ns, sent_ns, first_byte_ns, done_ns, bytes_in: int64; status uint16 (0 never);
+    requests     intended_ns, sent_ns, first_byte_ns, done_ns, bytes_in, bytes_out: int64; status uint16 (0 never);
                  error uint8 (index of ERRORS), attempts uint8, connection int32 (row of ``connections``, NEVER none);
                  start_ns, connected_ns, request_sent_ns int64 and reused uint8 (docs/records.md)
     connections  began_ns int64 (just before connect), client_ip uint32, client_port uint16 (0 never connected)
@@ -99,24 +117,7 @@ class Recorder:
 
     def __init__(self, due: np.ndarray | None = None):
         """``due`` int64[n] are the intended times of an open loop, which are rows from the start."""
-        self._requests = Columns(
-            {
-                "intended_ns": ("i8", NEVER),
-                "start_ns": ("i8", NEVER),
-                "connected_ns": ("i8", NEVER),
-                "sent_ns": ("i8", NEVER),
-                "request_sent_ns": ("i8", NEVER),
-                "first_byte_ns": ("i8", NEVER),
-                "done_ns": ("i8", NEVER),
-                "bytes_in": ("i8", 0),
-                "connection": ("i4", NEVER),
-                "status": ("u2", 0),
-                "error": ("u1", 0),
-                "attempts": ("u1", 0),
-                "reused": ("u1", 0),
-            },
-            rows=0 if due is None else len(due),
-        )
+        self._requests = Columns(REQUEST_COLUMNS, rows=0 if due is None else len(due))
         self._connections = Columns({"began_ns": ("i8", NEVER), "client_ip": ("u4", 0), "client_port": ("u2", 0)})
         self._take_views()
         if due is not None:
@@ -154,6 +155,11 @@ class Recorder:
         self._client_ip[connection] = client_ip
         self._client_port[connection] = client_port
 
+    def numbered(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """Copies of some of the rows, with their ``number``."""
+        number = np.array(rows, np.int64)
+        return {"number": number, **{name: array[number] for name, array in self._requests.taken().items()}}
+
     def recorded(self) -> Recorded:
         return Recorded(self._requests.taken(), self._connections.taken())
 
@@ -166,6 +172,7 @@ class Recorder:
         self.first_byte = view("first_byte_ns")
         self.done = view("done_ns")
         self.bytes_in = view("bytes_in")
+        self.bytes_out = view("bytes_out")
         self.connection = view("connection")
         self.status = view("status")
         self.error = view("error")

@@ -4,10 +4,13 @@ Law: the file explains itself. Units are in the metadata of the fields, provenan
 are dictionaries that are complete before the first row is written (the IPC file format cannot replace one). Nothing is
 computed here but differences to the run's epoch; whatever judges the rows is in ``report``. ``docs/records.md`` is the
 same table for people. ``VERSION`` changes when a column changes its meaning, not when one is added.
+
+Until that file is there, the rows are in *journals*, one a load (``harness.journal``): a run that was killed is read
+from them.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from harness.recorder import ERRORS, NEVER, Recorded
 VERSION = "requests/1"
 PREFIX = "trafficplane."
 FILE = "requests.arrow"
+_JOURNALS = "requests.*.arrows"
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
@@ -82,28 +86,38 @@ class Route:
 
 @dataclass(frozen=True)
 class LoadRows:
-    """All there is to write of one load: ``request_bytes`` is the size of its request."""
+    """All there is to write of one load."""
 
     load: str
     recorded: Recorded
     route: Route
     id_key: int
-    request_bytes: int
 
 
 def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, str]) -> pa.Table:
     """The rows of all loads under ``SCHEMA``, times counted from the epoch; one chunk for each load, in their order."""
-    schema = SCHEMA.with_metadata({PREFIX + key: text for key, text in {"schema": VERSION, **provenance}.items()})
+    schema = schema_of(provenance)
     texts = {
-        "load": [rows.load for rows in loads],
-        "error": list(ERRORS[1:]),
-        **{
-            name: sorted({text for rows in loads for text in getattr(rows.route, name).texts})
-            for name in ("route", "service", "pod", "node")
-        },
+        name: sorted({text for rows in loads for text in getattr(rows.route, name).texts})
+        for name in ("route", "service", "pod", "node")
     }
-    dictionaries = {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    return pa.Table.from_batches([_batch(schema, rows, epoch_ns, dictionaries) for rows in loads], schema)
+    dictionaries = dictionaries_of([rows.load for rows in loads], texts)
+    batches = []
+    for rows in loads:
+        requests = rows.recorded.requests
+        ids = workload.request_ids(rows.id_key, len(requests["intended_ns"]))
+        batches.append(batch(schema, rows.load, ids, requests, rows.route, epoch_ns, dictionaries))
+    return pa.Table.from_batches(batches, schema)
+
+
+def schema_of(provenance: Mapping[str, str]) -> pa.Schema:
+    return SCHEMA.with_metadata({PREFIX + key: text for key, text in {"schema": VERSION, **provenance}.items()})
+
+
+def dictionaries_of(loads: Sequence[str], texts: Mapping[str, Sequence[str]]) -> dict[str, pa.Array]:
+    """The names of each column of names, for all rows of a run."""
+    every = {"load": loads, "error": ERRORS[1:], **texts}
+    return {name: pa.array(values, pa.string()) for name, values in every.items()}
 
 
 def write(table: pa.Table, path: Path) -> None:
@@ -118,9 +132,30 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def read(path: Path) -> pa.Table:
-    """The rows of a run, from its file or from the folder that holds it. Raises OSError and pa.ArrowInvalid."""
+    """The rows of a run, from its file or from the folder that holds it. Raises OSError and pa.ArrowInvalid.
+
+    Those of a run that was killed are from its journals, in the same order; its metadata says that it was interrupted.
+    """
+    if path.is_dir() and not (path / FILE).exists() and (journals := _journals(path)):
+        return _rescued(journals)
     with pa.memory_map(str(path / FILE if path.is_dir() else path)) as source, pa.ipc.open_file(source) as reader:
         return reader.read_all()
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether ``read`` finds the rows of a run there."""
+    return (folder / FILE).exists() or bool(_journals(folder))
+
+
+def journal_of(folder: Path, load: int) -> Path:
+    """The journal of a load, by its number in the run."""
+    return folder / _JOURNALS.replace("*", f"{load:03}")
+
+
+def forget_journals(folder: Path) -> None:
+    """Takes a run's journals away: its file is there."""
+    for path in _journals(folder):
+        path.unlink()
 
 
 def provenance_of(table: pa.Table) -> dict[str, str]:
@@ -133,18 +168,25 @@ def provenance_of(table: pa.Table) -> dict[str, str]:
     }
 
 
-def _batch(schema: pa.Schema, rows: LoadRows, epoch_ns: int, dictionaries: Mapping[str, pa.Array]) -> pa.RecordBatch:
-    requests = rows.recorded.requests
-    number = len(requests["intended_ns"])
+def batch(
+    schema: pa.Schema,
+    load: str,
+    ids: np.ndarray,
+    requests: Mapping[str, np.ndarray],
+    route: Route,
+    epoch_ns: int,
+    dictionaries: Mapping[str, pa.Array],
+) -> pa.RecordBatch:
+    """Rows of one load under ``SCHEMA``: ``ids`` uint64[n], ``requests`` columns of ``recorder.Recorded``, as long."""
     error = requests["error"].astype(np.int32) - 1
     columns = {
-        "request_id": pa.array(workload.request_ids(rows.id_key, number)),
-        "load": _names(Names(np.zeros(number, np.int32), [rows.load]), dictionaries["load"]),
+        "request_id": pa.array(ids),
+        "load": _names(Names(np.zeros(len(ids), np.int32), [load]), dictionaries["load"]),
         "status": _unless(requests["status"], requests["status"] == 0),
         "bytes_in": pa.array(requests["bytes_in"]),
-        "bytes_out": pa.array(requests["attempts"].astype(np.int64) * rows.request_bytes),
+        "bytes_out": pa.array(requests["bytes_out"]),
         "error": _names(Names(error, ERRORS[1:]), dictionaries["error"]),
-        "generation": _unless(rows.route.generation, rows.route.generation < 0),
+        "generation": _unless(route.generation, route.generation < 0),
         "connection_id": _unless(requests["connection"], requests["connection"] == NEVER),
         "attempts": pa.array(requests["attempts"]),
         "reused": pa.array(requests["reused"]),
@@ -152,8 +194,37 @@ def _batch(schema: pa.Schema, rows: LoadRows, epoch_ns: int, dictionaries: Mappi
     for name in (name for name in schema.names if name.endswith("_ns")):
         columns[name] = _unless(requests[name] - epoch_ns, requests[name] == NEVER)
     for name in ("route", "service", "pod", "node"):
-        columns[name] = _names(getattr(rows.route, name), dictionaries[name])
+        columns[name] = _names(getattr(route, name), dictionaries[name])
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob(_JOURNALS))
+
+
+def _rescued(journals: Sequence[Path]) -> pa.Table:
+    """The rows of journals, by load and within a load by when they were due. Raises pa.ArrowInvalid where none is."""
+    tables = []
+    for path in journals:
+        with pa.OSFile(str(path)) as source:
+            try:
+                stream = pa.ipc.open_stream(source)
+            except pa.ArrowInvalid:  # killed before it had written what the rows are of
+                continue
+            table = pa.Table.from_batches(_whole(stream), stream.schema)
+            tables.append(table.sort_by([("intended_ns", "ascending"), ("request_id", "ascending")]))
+    if not tables:
+        raise pa.ArrowInvalid(f"the run was killed before it wrote anything: {journals[0]} and the like have no schema")
+    return pa.concat_tables(tables)
+
+
+def _whole(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches of a stream up to its end, or to one whose end is torn off."""
+    while True:
+        try:
+            yield stream.read_next_batch()
+        except (StopIteration, pa.ArrowInvalid, OSError):
+            return
 
 
 def _unless(values: np.ndarray, null: np.ndarray) -> pa.Array:

@@ -41,6 +41,7 @@ from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
 from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
+from harness.journal import Header
 from harness.matrix import Variant
 from harness.progress import shown
 from harness.recorder import Recorded
@@ -267,26 +268,28 @@ async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Eve
         started = datetime.now(UTC)
         epoch_ns = time.monotonic_ns() + LEAD_NS
         processes = _Processes(scenario, actors, cluster)
-        async with (
-            resources.watching(processes.pids, epoch_ns) as samples,
-            events.playing(timeline, access, processes.kill_node, epoch_ns) as happened,
-        ):
-            measured = await _measure(scenario.spec.loads, actors, epoch_ns, stop, console)
-        _say_limits(scenario.spec.loads, measured, console)
-        rows = await _joined(scenario, tasks, resolved, measured, cluster)
         facts = {
             "run": provenance.run_id(started),
             "started": started.isoformat(timespec="milliseconds"),
             "epoch_monotonic_ns": str(epoch_ns),
-            "interrupted": str(stop.is_set()).lower(),
-            "loads": json.dumps([_described(*each) for each in zip(scenario.spec.loads, tasks, measured, strict=True)]),
             **provenance.of_machine(),
             **provenance.of_input(asked.text, objects),
         }
         if prepared.variant:
             facts["variant"] = prepared.variant
-        table = records.tabulate(rows, epoch_ns, facts)
-        return _written(table, happened, samples, folder / facts["run"])
+        folder = folder / facts["run"]
+        folder.mkdir(parents=True)
+        headers = _headers(scenario, tasks, facts, folder)
+        async with (
+            resources.watching(processes.pids, epoch_ns) as samples,
+            events.playing(timeline, access, processes.kill_node, epoch_ns) as happened,
+        ):
+            measured = await _measure(scenario.spec.loads, actors, headers, epoch_ns, stop, console)
+        _say_limits(scenario.spec.loads, measured, console)
+        rows = await _joined(scenario, tasks, resolved, measured, cluster)
+        ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(scenario, tasks, measured)}
+        table = records.tabulate(rows, epoch_ns, {**facts, **ended})
+        return _written(table, happened, samples, folder)
 
 
 @asynccontextmanager
@@ -371,11 +374,27 @@ async def _actors(scenario: Scenario, tasks: Sequence[Task]) -> AsyncIterator[li
             ray.kill(actor)
 
 
+def _headers(scenario: Scenario, tasks: Sequence[Task], facts: Mapping[str, str], folder: Path) -> list[Header]:
+    """Of the loads' journals. Who reads one reads of a run that did not end: it was interrupted."""
+    names = [load.name for load in scenario.spec.loads]
+    known = {**facts, "interrupted": "true", "loads": _descriptions(scenario, tasks, [None] * len(tasks))}
+    path = folder.absolute()  # a load's process may work in another folder
+    return [Header(records.journal_of(path, place), name, names, known) for place, name in enumerate(names)]
+
+
 async def _measure(
-    loads: Sequence[Load], actors: Sequence[Any], epoch_ns: int, stop: asyncio.Event, console: Console
+    loads: Sequence[Load],
+    actors: Sequence[Any],
+    headers: Sequence[Header],
+    epoch_ns: int,
+    stop: asyncio.Event,
+    console: Console,
 ) -> list[Recorded]:
     """Runs all loads from the epoch on and returns their rows; ends them early once ``stop`` is set."""
-    runs = [asyncio.ensure_future(_of(actor.run.remote(epoch_ns))) for actor in actors]
+    runs = [
+        asyncio.ensure_future(_of(actor.run.remote(epoch_ns, header)))
+        for actor, header in zip(actors, headers, strict=True)
+    ]
     stopping = asyncio.ensure_future(stop.wait())
     try:
         with shown(loads, console) as show:
@@ -388,7 +407,8 @@ async def _measure(
                 show(elapsed_s, await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors)))
         return await asyncio.gather(*runs)
     except RayError as error:
-        raise PlaneError(f"a load broke off: {error}") from error
+        folder = headers[0].path.parent
+        raise PlaneError(f"a load broke off; what was measured until then is in {folder}: {error}") from error
     finally:
         stopping.cancel()
 
@@ -422,7 +442,6 @@ async def _joined(
                 pods=pods,
             ),
             task.id_key,
-            task.workload.size,
         )
         for load, task, target, recorded in zip(scenario.spec.loads, tasks, resolved, measured, strict=True)
     ]
@@ -439,15 +458,20 @@ def _task(scenario: Scenario, place: int, target: Resolved) -> Task:
         load.duration,
         scenario.timeout_ns(load),
         id_key(scenario.spec.seed, place),
+        (scenario.spec.seed, place) if load.arrivals.process == "poisson" else None,
     )
 
 
-def _described(load: Load, task: Task, recorded: Recorded) -> dict[str, Any]:
-    """What a load was, for whoever reads its rows without the scenario at hand."""
+def _descriptions(scenario: Scenario, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
+    return json.dumps([_described(*each) for each in zip(scenario.spec.loads, tasks, measured, strict=True)])
+
+
+def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, Any]:
+    """What a load was, for whoever reads its rows without the scenario at hand; ``recorded`` None: it has not ended."""
     if task.rate is None:
         arrivals = f"{task.connections} connection" + ("s" if task.connections > 1 else "")
     else:
-        arrivals = format_rate(float(task.rate))
+        arrivals = format_rate(float(task.rate)) + (" (Poisson)" if task.poisson else "")
     return {
         "name": load.name,
         "arrivals": arrivals,
@@ -461,8 +485,8 @@ def _described(load: Load, task: Task, recorded: Recorded) -> dict[str, Any]:
         "path": task.workload.path,
         "address": f"{task.destination.ip}:{task.destination.port}",
         "source": task.destination.source_ip,
-        "generator": asdict(recorded.generator),
-        "generator_limited": recorded.generator.limited(len(recorded.requests["intended_ns"])),
+        "generator": recorded and asdict(recorded.generator),
+        "generator_limited": recorded and recorded.generator.limited(len(recorded.requests["intended_ns"])),
     }
 
 
@@ -485,9 +509,9 @@ def _surroundings(cluster: Cluster) -> Surroundings:
 
 
 def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample], folder: Path) -> Result:
-    folder.mkdir(parents=True)
     run = provenance_of(table)["run"]
     records.write(table, folder / records.FILE)
+    records.forget_journals(folder)
     records.write(events.tabulate(happened, run), folder / events.FILE)
     records.write(resources.tabulate(samples, run), folder / resources.FILE)
     summary = report.summarise(table, report.beside(folder))

@@ -121,10 +121,14 @@ class Target(Part):
 
 
 class Arrivals(Part):
-    """When requests are due: at a constant ``rate`` (open loop), or when the one before is answered (closed loop)."""
+    """When requests are due: at a ``rate`` (open loop), or when the one before is answered (closed loop).
+
+    ``process`` of an open loop: at equal distances, or a Poisson process of that mean rate.
+    """
 
     one_of: ClassVar = ("rate", "connections")
     rate: Rate | None = None
+    process: Literal["constant", "poisson"] = "constant"
     connections: Annotated[int, Field(ge=1, le=10_000)] | None = None
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 1_000
 
@@ -132,6 +136,8 @@ class Arrivals(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         if "rate" not in given and "maxConnections" in given:
             yield ("maxConnections",), "goes with rate; a closed loop has exactly its connections"
+        if "rate" not in given and "process" in given:
+            yield ("process",), "goes with rate; in a closed loop answers make requests due"
 
 
 class Origin(Part):

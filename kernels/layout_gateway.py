@@ -38,7 +38,7 @@ OWN = 128
     NO_ANSWER,
     LATE,
     DRAINING,
-) = range(OWN, OWN + 11)
+) = map(np.int64, range(OWN, OWN + 11))  # a Python integer would be a type of its own to the compiler
 _OWN_TEXTS = (
     "a body that is chunked, or larger than a buffer",
     "a request that does not come at once",

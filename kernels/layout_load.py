@@ -209,7 +209,10 @@ class Load(NamedTuple):
 VISITOR = np.dtype(
     [
         ("left", "i8"),  # bytes of a request's body that are to come
+        ("size", "i8"),  # bytes of a request's body that came, where they are summed up
         ("sent", "i8"),  # bytes of the answer handed to the kernel
+        ("dish", "i4"),  # the answer
+        ("crc", "u4"),  # of the body, as far as it came
         ("fd", "i4"),  # -1: the row is free
         ("held", "i4"),  # bytes of a head that is not whole yet
         ("serial", "u4"),
@@ -222,8 +225,23 @@ VISITOR = np.dtype(
     align=True,
 )
 
-# Where the responder listens, and what it answers there: Responder.answers[start : start + size].
-COUNTER = np.dtype([("start", "i8"), ("size", "i8"), ("head", "i8"), ("fd", "i4"), ("spare", "i4")], align=True)
+# Where the responder listens, and what it answers there: HttpResponder.dishes[first : last + 1], the last of them to
+# whatever the others are not for.
+COUNTER = np.dtype([("fd", "i4"), ("first", "i4"), ("last", "i4"), ("spare", "i4")], align=True)
+
+# An answer, HttpResponder.answers[start : start + size], and the target that it is for, [target : target + target_size].
+DISH = np.dtype(
+    [
+        ("target", "i8"),
+        ("target_size", "i8"),
+        ("start", "i8"),
+        ("size", "i8"),
+        ("head", "i8"),  # bytes of its head
+        ("receipt", "u1"),  # its body is made for each request, of what arrived
+        ("spare", "u1", (7,)),
+    ],
+    align=True,
+)
 
 # The scalars of one responder; there is one row of it.
 HALL = np.dtype(
@@ -242,17 +260,19 @@ class HttpResponder(NamedTuple):
 
     hall      HALL[1]
     counters  COUNTER[...]
+    dishes    DISH[...]
     visitors  VISITOR[V]
     free      uint32[V]: stack of free rows
     answers   uint8[...]
     buffer    uint8[...]: where requests are read to
-    heads     uint8[V, HEAD_BYTES]: the beginning of a head that is not whole yet
+    heads     uint8[V, HEAD_BYTES]: the beginning of a head that is not whole yet, then a receipt
     asked     ANSWER[1]: what the head of a request says of its body and its connection
     exchange  the memory that system calls read and write
     """
 
     hall: np.ndarray
     counters: np.ndarray
+    dishes: np.ndarray
     visitors: np.ndarray
     free: np.ndarray
     answers: np.ndarray

@@ -70,7 +70,7 @@ _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 def compile(snapshot: Snapshot, algorithm: int = RANDOM) -> Fib:
     """All tables of ``layout.Fib``, read-only. ``algorithm`` is that of Services which name none."""
     compiler, index = Compiler(algorithm), EndpointIndex()
-    compiler.compile(snapshot, index, index.follow(snapshot))
+    compiler.follow(snapshot, index, index.follow(snapshot))
     return compiler.whole(snapshot.generation)
 
 
@@ -113,7 +113,13 @@ class Compiler:
             table.taken()  # the empty Fib is what the first patch is for
 
     def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change, since: int = 0) -> Patch:
-        """What makes the Fib that was compiled last, of generation ``since``, the Snapshot's.
+        """What makes the Fib that was compiled last, of generation ``since``, the Snapshot's; see ``follow``."""
+        self.follow(snapshot, index, change)
+        runs = {name: runs for name, table in zip(TABLES, self._tables, strict=True) if (runs := table.taken())}
+        return Patch(since, snapshot.generation, tuple(len(table.rows) for table in self._tables), runs)
+
+    def follow(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> None:
+        """Goes on to this Snapshot; what that changes is in the next patch.
 
         The index has followed the Snapshot, and ``change`` is what came of it.
         """
@@ -125,8 +131,6 @@ class Compiler:
         self._fill(backends, index, stale)
         backends.note()
         self._source_table.replace(self._sources.of(snapshot, index.nodes, anew=change.nodes))
-        runs = {name: runs for name, table in zip(TABLES, self._tables, strict=True) if (runs := table.taken())}
-        return Patch(since, snapshot.generation, tuple(len(table.rows) for table in self._tables), runs)
 
     def whole(self, generation: int) -> Fib:
         """The Fib that was compiled last."""

@@ -91,7 +91,8 @@ class Proxy:
         self._listeners: dict[Frontend, Listener] = {}
         self._listens_everywhere = True  # where the last install wanted it to
         self._highest_node = 0
-        self._slowest_s = 0  # of all pools, slow start
+        self._pools = 0  # in force,
+        self._slowest_s = 0  # and the slow start of the slowest
         self._changing = threading.Lock()  # one start, install or stop at a time
         self._thread: threading.Thread | None = None
         self._epoll: select.epoll | None = None
@@ -370,7 +371,8 @@ class Proxy:
     def _warm_up(self, patch: Patch) -> None:
         """Notes from when on nobody is new to a pool with slow start."""
         fib, steering, _ = self._in_force
-        if "pools" in patch.runs:
+        if "pools" in patch.runs or len(fib.pools) != self._pools:
+            self._pools = len(fib.pools)
             self._slowest_s = int(fib.pools["slow_start_s"].max())
         if self._slowest_s:
             steering.warm_ns[0] = steering.ready_ns[: len(fib.backends)].max() + self._slowest_s * 1_000_000_000

@@ -207,15 +207,22 @@ def _changed(part: _Part, edits: _Leaf) -> list[_Part]:
     for key, value in edits.items():
         by_place.setdefault(part.place(key), {})[key] = value
     parts: list[_Part] = []
+    firsts: list[Any] = []
     kept = 0
     for place in sorted(by_place):
         parts += part.parts[kept:place]
+        firsts += part.firsts[kept:place]
         for each in _changed(part.parts[place], by_place[place]):
             if parts and _fit(parts[-1], each):
-                each = _merged(parts.pop(), each)
-            parts.append(each)
+                parts[-1] = _merged(parts[-1], each)
+            else:
+                parts.append(each)
+                firsts.append(_first(each))
         kept = place + 1
-    return _branches(parts + part.parts[kept:])
+    if parts and kept < len(part.parts) and _fit(parts[-1], part.parts[kept]):
+        parts[-1] = _merged(parts[-1], part.parts[kept])
+        kept += 1
+    return _branches(parts + part.parts[kept:], firsts + part.firsts[kept:])
 
 
 def _edited(leaf: _Leaf, edits: _Leaf) -> _Leaf:
@@ -246,11 +253,10 @@ def _leaves(pairs: _Leaf) -> list[_Part]:
     return [dict(rows[first : first + LEAF]) for first in range(0, len(rows), LEAF)]
 
 
-def _branches(parts: list[_Part]) -> list[_Part]:
+def _branches(parts: list[_Part], firsts: list[Any]) -> list[_Part]:
     """Parts of one height in branches; none for no parts."""
     step = BRANCH if len(parts) > 2 * BRANCH else max(len(parts), 1)
-    several = (parts[first : first + step] for first in range(0, len(parts), step))
-    return [_Branch(list(map(_first, each)), each) for each in several]
+    return [_Branch(firsts[at : at + step], parts[at : at + step]) for at in range(0, len(parts), step)]
 
 
 def _first(part: _Part) -> Any:
@@ -260,7 +266,7 @@ def _first(part: _Part) -> Any:
 def _tree(parts: list[_Part], height: int) -> tuple[_Part, int]:
     """The root over parts of one height, and its own."""
     while len(parts) > 1:
-        parts, height = _branches(parts), height + 1
+        parts, height = _branches(parts, list(map(_first, parts))), height + 1
     if not parts:
         return {}, 0
     root = parts[0]

@@ -46,8 +46,8 @@ class Side:
 def side(path: Path) -> Side:
     """The run in a folder, or the runs in its folders. Raises CompareError."""
     folders = [path]
-    if path.is_dir() and not (path / records.FILE).exists():
-        folders = sorted(file.parent for file in path.glob(f"*/{records.FILE}"))
+    if path.is_dir() and not records.holds_run(path):
+        folders = sorted(folder for folder in path.glob("*/") if records.holds_run(folder))
         if not folders:
             raise CompareError(f"{path} holds no run: no {records.FILE} in it nor in its folders")
     try:

@@ -24,6 +24,7 @@ from harness.units import NS_PER_S
 from harness.workload import Workload
 from kernels import warm
 from kernels.net import httpresponder
+from kernels.net.httpresponder import Counter
 from plane.descriptors import allow_descriptors
 
 BODY_BYTES = 34
@@ -93,7 +94,7 @@ def respond() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=CAPACITY) as listener, select.epoll() as epoll:
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
-        responder = httpresponder.create([(listener.fileno(), httpresponder.answer_of(BODY_BYTES))], CAPACITY)
+        responder = httpresponder.create([Counter(listener.fileno(), httpresponder.answer_of(BODY_BYTES))], CAPACITY)
         responder.hall[0]["epoll"] = epoll.fileno()
         if (status := httpresponder.listen(responder)) < 0:
             raise OSError(-status, os.strerror(-status))

@@ -19,7 +19,8 @@ import numpy as np
 
 from harness import arrivals
 from harness.drivers.stream import OTHER_DESCRIPTORS, Progress, Task
-from harness.recorder import Generator, Recorded
+from harness.journal import Put
+from harness.recorder import REQUEST_COLUMNS, Generator, Recorded
 from harness.units import NS_PER_S
 from harness.workload import Workload
 from kernels import warm
@@ -32,23 +33,6 @@ from plane.descriptors import allow_descriptors
 BREATH_NS = 50_000_000
 _PR_SET_TIMERSLACK = 29
 _libc = ctypes.CDLL(None, use_errno=True)
-
-# Columns of harness.recorder that a ROW has under the same name.
-_SAME = (
-    "intended_ns",
-    "start_ns",
-    "connected_ns",
-    "sent_ns",
-    "request_sent_ns",
-    "first_byte_ns",
-    "done_ns",
-    "bytes_in",
-    "connection",
-    "status",
-    "error",
-    "attempts",
-    "reused",
-)
 
 
 def prepare() -> None:
@@ -64,23 +48,27 @@ def asked(workload: Workload, weight: int = 1) -> Asked:
 
 
 class Asking:
-    """A load that breathes: what has ended is in ``rows`` and ``dials``, arrays of ROW and DIAL one after the other."""
+    """A load that breathes: what has ended is in ``rows`` and ``dials``, arrays of ROW and DIAL one after the other.
 
-    def __init__(self, load: Load):
+    The rows are also given to ``put`` as they are taken out, if there is one.
+    """
+
+    def __init__(self, load: Load, put: Put | None = None):
         self.load = load
+        self._put = put
         self.rows: list[np.ndarray] = []
         self.dials: list[np.ndarray] = []
 
     @classmethod
     @contextmanager
-    def of(cls, load: Load) -> Iterator["Asking"]:
+    def of(cls, load: Load, put: Put | None = None) -> Iterator["Asking"]:
         """With an epoll set of its own; every connection is closed at the end."""
         with select.epoll() as epoll:
             load.loop[0]["epoll"] = epoll.fileno()
             # By default a sleep may last 50 us longer than asked for (prctl(2)).
             _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             try:
-                yield cls(load)
+                yield cls(load, put)
             finally:
                 httpload.end_all(load)
 
@@ -92,6 +80,8 @@ class Asking:
             if loop[name]:
                 kept.append(getattr(self.load, name)[: loop[name]].copy())
                 loop[name] = 0
+                if name == "rows" and self._put:
+                    self._put(kept[-1])
         if status < 0:
             raise OSError(-status, os.strerror(-status))
 
@@ -111,8 +101,8 @@ class CompiledStream:
         self._stopped = threading.Event()
         self._load: Load | None = None
 
-    def run(self, epoch_ns: int) -> Recorded:
-        """Runs the load, whose times count from ``epoch_ns`` of the monotonic clock, and returns all its rows."""
+    def run(self, epoch_ns: int, put: Put | None = None) -> Recorded:
+        """As ``Stream.run``."""
         task = self._task
         start_ns = epoch_ns + task.start_ns
         allow_descriptors(task.connections + OTHER_DESCRIPTORS)
@@ -121,7 +111,7 @@ class CompiledStream:
             [(ip_to_int(place.ip), place.port)],
             [asked(task.workload)],
             task.connections,
-            due=start_ns + arrivals.constant(task.rate, task.duration_ns) if task.rate else None,
+            due=start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None,
             start_ns=start_ns,
             end_ns=start_ns + task.duration_ns,
             timeout_ns=task.timeout_ns,
@@ -129,7 +119,7 @@ class CompiledStream:
             kept=task.workload.keep_alive,
             id_key=task.id_key,
         )
-        with Asking.of(load) as asking:
+        with Asking.of(load, put) as asking:
             self._load = load
             busy = Busy()
             while not httpload.is_over(load):
@@ -244,7 +234,7 @@ def ask(
 def _requests(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Columns as a Recorder has them, in the order in which the requests were due."""
     place = rows["number"]
-    columns = {name: np.empty(len(rows), rows.dtype[name]) for name in _SAME}
+    columns = {name: np.empty(len(rows), rows.dtype[name]) for name in REQUEST_COLUMNS}
     for name, column in columns.items():
         column[place] = rows[name]
     return columns

@@ -65,6 +65,7 @@ class Client:
     ):
         self.record = record
         self.head, self.tail = workload.render()
+        self.size = workload.size
         self.id_key = id_key
         self.bodiless = workload.method == "HEAD"
         self.keep_alive = workload.keep_alive
@@ -221,6 +222,7 @@ class Connection(asyncio.Protocol):
         self.row = row
         record.connection[row] = self.number
         record.attempts[row] += 1
+        record.bytes_out[row] += client.size
         record.reused[row] = self._reused
         record.sent[row] = now = time.monotonic_ns()
         if record.start[row] == recorder.NEVER:

@@ -11,6 +11,7 @@ import uvloop
 from harness.drivers import compiled
 from harness.drivers.compiled import CompiledStream
 from harness.drivers.stream import Progress, Stream, Task
+from harness.journal import Header, Journal
 from harness.recorder import Recorded
 from kernels.jit import INTERPRETED
 
@@ -19,6 +20,7 @@ class LoadProcess:
     """A load that waits for its start: compiled code runs it, asyncio where compiling is switched off."""
 
     def __init__(self, task: Task):
+        self._id_key = task.id_key
         self._stream = Stream(task) if INTERPRETED else CompiledStream(task)
 
     def ready(self) -> None:
@@ -29,11 +31,12 @@ class LoadProcess:
         gc.collect()
         gc.freeze()
 
-    def run(self, epoch_ns: int) -> Recorded:
-        """Runs the load in this thread; see ``Stream.run``."""
-        if isinstance(self._stream, CompiledStream):
-            return self._stream.run(epoch_ns)
-        return uvloop.run(self._stream.run(epoch_ns))
+    def run(self, epoch_ns: int, header: Header) -> Recorded:
+        """Runs the load in this thread, its rows in a journal meanwhile; see ``Stream.run``."""
+        with Journal(header, self._id_key, epoch_ns) as journal:
+            if isinstance(self._stream, CompiledStream):
+                return self._stream.run(epoch_ns, journal.put)
+            return uvloop.run(self._stream.run(epoch_ns, journal.put))
 
     def progress(self) -> Progress:
         return self._stream.progress()

@@ -12,19 +12,22 @@ from typing import Any
 from harness import arrivals
 from harness.drivers.http import Client, Destination
 from harness.drivers.pace import ClosedLoop, OpenLoop
+from harness.journal import JournalError, Put
 from harness.recorder import Recorded, Recorder
 from harness.workload import Workload
 from plane.descriptors import allow_descriptors
 
 # Descriptors a process needs beside the connections of its load.
 OTHER_DESCRIPTORS = 256
+PUT_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
 class Task:
     """All that a driver needs to know of a load; times in ns from the start of the run.
 
-    ``rate`` makes an open loop of at most ``connections`` connections, None a closed loop of exactly as many.
+    ``rate`` makes an open loop of at most ``connections`` connections, None a closed loop of exactly as many. Arrivals
+    of an open loop are Poisson's where ``poisson`` is their seed, else at equal distances.
     """
 
     destination: Destination
@@ -35,6 +38,7 @@ class Task:
     duration_ns: int
     timeout_ns: int
     id_key: int
+    poisson: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,19 @@ class Stream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
 
-    async def run(self, epoch_ns: int) -> Recorded:
+    async def run(self, epoch_ns: int, put: Put | None = None) -> Recorded:
         """Runs the load, whose times count from ``epoch_ns`` of the monotonic clock, and returns all its rows.
 
-        Raises whatever an error of the driver itself was; what the subject does wrong is in the rows.
+        ``put`` is given the rows that have ended, every now and then and at the end. Raises whatever an error of the
+        driver itself was; what the subject does wrong is in the rows.
         """
         task = self._task
         start_ns = epoch_ns + task.start_ns
         allow_descriptors(task.connections + OTHER_DESCRIPTORS)
-        due = start_ns + arrivals.constant(task.rate, task.duration_ns) if task.rate else None
+        due = start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None
         record = Recorder(due)
         self._under_way = 0
+        self._ended_rows: list[int] = []
         self._all_sent = False
         self._over = asyncio.Event()
         self._broken: BaseException | None = None
@@ -91,6 +97,7 @@ class Stream:
         self._client = client
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._failed)
+        putting = loop.create_task(self._put_ended(record, put)) if put else None
         try:
             with self._started:
                 self._loop = loop
@@ -103,9 +110,13 @@ class Stream:
                 self._loop = None
             self._pace.stop()
             client.close()
+            if putting:
+                putting.cancel()
             loop.set_exception_handler(None)
         if self._broken is not None:
             raise self._broken
+        if put:
+            put(record.numbered(self._ended_rows))
         return record.recorded()
 
     def progress(self) -> Progress:
@@ -120,12 +131,24 @@ class Stream:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._over.set)
 
+    async def _put_ended(self, record: Recorder, put: Put) -> None:
+        while True:
+            await asyncio.sleep(PUT_EVERY_S)
+            ended, self._ended_rows = self._ended_rows, []
+            if ended:
+                try:
+                    put(record.numbered(ended))
+                except JournalError as error:
+                    self._broken = error
+                    self._over.set()
+
     def _send(self, row: int) -> None:
         self._under_way += 1
         self._send_row(row)
 
     def _ended(self, row: int, answered: bool) -> None:
         self._under_way -= 1
+        self._ended_rows.append(row)
         self._pace.ended(row, answered)
         if self._all_sent and not self._under_way:
             self._over.set()

@@ -22,10 +22,13 @@ SIZES = (16381, 32749, 65521, 131071)
 SIZE_OF_ONE = 251  # where every slot is the same
 SLOTS_PER_ENDPOINT = 100  # the paper's M ≥ 100·N: the busiest endpoint has about 1 % more than the mean
 
-# An endpoint on its walk along the permutation of slots that follows from its seed.
-_WALK = np.dtype([("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("at", "i8"), ("skip", "i8")])
-_FREE = np.uint32(0xFFFFFFFF)
+# An endpoint on its walk along the permutation of slots that follows from its seed; ``at`` and ``skip`` are places, and
+# a place is what ``_place`` makes of a slot.
+_WALK = np.dtype([("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("at", "u8"), ("skip", "u8")])
+SIZE_LIMIT = 1 << 30  # above it a place is not exact
 
+_WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
+_1, _2, _3, _4 = (np.uint64(number) for number in range(1, 5))
 _32 = np.uint64(32)
 
 
@@ -36,12 +39,13 @@ def table_size(endpoints: int) -> int:
     return next((size for size in SIZES if size >= SLOTS_PER_ENDPOINT * endpoints), SIZES[-1])
 
 
-def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
-    """The ring of endpoints: uint32[size] of indices into ``seeds``; of no slots where no weight is above 0.
+def build(seeds: np.ndarray, weights: np.ndarray, size: int, names: np.ndarray | None = None) -> np.ndarray:
+    """The ring of endpoints: uint32[size] of their ``names``; of no slots where no weight is above 0.
 
     seeds    uint64[n], ``hashing.endpoint_seed`` of each
     weights  uint16[n]; an endpoint of weight 0 is in no slot
-    size     a prime below 2^32; the plane's are SIZES
+    size     a prime below SIZE_LIMIT; the plane's are SIZES
+    names    uint32[n]; None: indices into ``seeds``
 
     Raises ValueError for another size.
     """
@@ -49,35 +53,55 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
         raise ValueError(f"a Maglev table has a prime number of slots, such as one of {SIZES}, not {size}")
     # By seed, and of twins with one seed by weight: what is left to the order listed makes no difference.
     order = np.lexsort((weights, seeds))
-    order = order[np.asarray(weights)[order] > 0].astype(np.uint32)
+    order = order[np.asarray(weights)[order] > 0]
     if not order.size:
         return np.empty(0, np.uint32)
     walks = np.zeros(order.size, _WALK)
     walks["seed"] = np.asarray(seeds)[order]
     walks["weight"] = np.asarray(weights)[order]
-    ring = np.full(size, _FREE, np.uint32)
-    _populate(walks, order, ring)
+    ring = np.empty(size, np.uint32)
+    _populate(walks, order.astype(np.uint32) if names is None else names[order], np.zeros(size, np.uint8), ring)
     return ring
 
 
 @functools.cache
 def is_prime(number: int) -> bool:
-    return 1 < number < 1 << 32 and all(number % factor for factor in range(2, math.isqrt(number) + 1))
+    return 1 < number < SIZE_LIMIT and all(number % factor for factor in range(2, math.isqrt(number) + 1))
 
 
 @kernel
-def _populate(walks, names, ring):
-    """Fill the free ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0."""
-    size = np.int64(ring.size)
+def _place(slot, size):
+    """⌊slot · 2^64 / size⌋: a fraction of the circle, on which going round is the overflow of 64 bits."""
+    whole = _WORD // size
+    return slot * whole + slot * (_WORD - whole * size + _1) // size
+
+
+@kernel
+def _slot(place, size):
+    """The slot that a place is in: the inverse of ``_place``, for any place within the slot."""
+    return ((place >> _32) * size) >> _32
+
+
+@kernel
+def _populate(walks, names, taken, ring):
+    """Fill ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0.
+
+    taken  uint8[slots], zeros: room for which slots are
+
+    A walk goes by places: a step is then one addition, and which slots come next depends on no slot before them, so the
+    processor looks at several at once. It begins in the middle of its slot. Each step rounds down by less than one, and
+    there are fewer than slots, so that a walk never gets as far as the slot below.
+    """
+    size = np.uint64(ring.size)
     full = np.int64(0)
     for i in range(walks.size):
         walk = walks[i]
-        walk["at"] = np.int64(mix64(walk["seed"]) % np.uint64(size))
-        walk["skip"] = np.int64(mix64(walk["seed"] + GOLDEN) % np.uint64(size - 1)) + 1
+        walk["at"] = _place(mix64(walk["seed"]) % size, size) + _WORD // (_2 * size)
+        walk["skip"] = _place(mix64(walk["seed"] + GOLDEN) % (size - _1) + _1, size)
         full = max(full, walk["weight"])
     for i in range(walks.size):
         walks[i]["earned"] = full // 2
-    left = size
+    left = ring.size
     while left > 0:
         for i in range(walks.size):
             walk = walks[i]
@@ -85,13 +109,18 @@ def _populate(walks, names, ring):
             if walk["earned"] < full:
                 continue
             walk["earned"] -= full
-            at = walk["at"]
-            while ring[at] != _FREE:  # ends: the skip visits every slot, and one is free
-                at += walk["skip"]
-                if at >= size:
-                    at -= size
-            ring[at] = names[i]
-            walk["at"] = at
+            at, skip = walk["at"], walk["skip"]
+            while True:  # ends: the skip visits every slot, and one is free
+                one = taken[_slot(at, size)]
+                two = one & taken[_slot(at + skip, size)]
+                three = two & taken[_slot(at + _2 * skip, size)]
+                if not three & taken[_slot(at + _3 * skip, size)]:
+                    break
+                at += _4 * skip
+            at += np.uint64(one + two + three) * skip
+            taken[_slot(at, size)] = 1
+            ring[_slot(at, size)] = names[i]
+            walk["at"] = at + skip
             left -= 1
             if left == 0:
                 return

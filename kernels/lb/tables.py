@@ -35,7 +35,7 @@ class Table:
         """Has so many rows at least; new ones are zeros."""
         before = len(self.rows)
         if length > len(self._array):
-            grown = np.zeros(length + length // 4, self._array.dtype)
+            grown = np.zeros(2 * length, self._array.dtype)  # what is not written to takes no memory
             grown[:before] = self.rows
             self._array = grown
         if length > before:
@@ -57,6 +57,9 @@ class Table:
 
     def note(self, first: int, last: int) -> None:
         """Notes rows from ``first`` until before ``last`` as written, by whoever writes to ``rows`` directly."""
+        if self._written and self._written[-1][0] <= first <= self._written[-1][1]:
+            first, before = self._written.pop()
+            last = max(last, before)
         self._written.append((first, last))
 
     def taken(self) -> list[Run]:

@@ -288,7 +288,7 @@ def _check_times(gateway, now_ns):
                 if age > loop.send_ns:
                     requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
             elif now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
-                requests.give_up(gateway, row, 504, now_ns)
+                requests.give_up(gateway, row, requests.LATE_ANSWER, now_ns)
     for row in range(1, gateway.upstreams.size):
         upstream = gateway.upstreams[row]
         if upstream.fd > 0 and upstream.client == 0 and now_ns - upstream.since_ns > loop.idle_ns:

@@ -1,8 +1,9 @@
 """The responder for HTTP/1.1: it costs next to nothing, so that what asks it or stands before it is measured.
 
-One thread drives it in bounded *breaths*, with the GIL released. Each request gets the answer of the counter where its
-connection came in, of a fixed length; a HEAD gets the head of it. Requests have no body or one of a length that they
-announce, over HTTP/1.1 or 1.0, with or without keep-alive.
+One thread drives it in bounded *breaths*, with the GIL released. Each request gets an answer of fixed length, which the
+counter where its connection came in has for its target; a HEAD gets the head of it. Requests have no body or one of a
+length that they announce, over HTTP/1.1 or 1.0, with or without keep-alive. A *receipt* is an answer that says what
+arrived, so that proxies can be held to it.
 
 Law: a client has one request under way. What is no such request, chunked ones and more than one at a time among it,
 ends its connection by reset and is counted, as is a connection that there is no row for. Nothing here allocates, blocks
@@ -10,12 +11,14 @@ beyond ``until_ns`` or raises.
 """
 
 import select
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from kernels.jit import kernel
-from kernels.layout_load import ANSWER, COUNTER, HALL, VISITOR, WHOLE, HttpResponder
+from kernels.layout_load import ANSWER, COUNTER, DISH, HALL, VISITOR, WHOLE, HttpResponder
 from kernels.net import heads, syscalls
 
 BUFFER_BYTES = 1 << 16
@@ -23,7 +26,37 @@ COUNTER_KEY = 1 << 31  # an event's key: this bit and the row of a counter; with
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
 OVER = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
 IS_HEAD = np.frombuffer(b"head ", np.uint8)
+HOST = np.frombuffer(b"host", np.uint8)
 VERSION_BYTES = 9  # HTTP/1.1 and CR
+RECEIPT_BYTES, SUM_DIGITS, SIZE_DIGITS = 100, 8, 12
+HOST_AT = SUM_DIGITS + SIZE_DIGITS + 2
+DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+ALL_ONES = 0xFFFFFFFF
+
+
+def _table_of_crc() -> np.ndarray:
+    """CRC-32 of zlib, a byte at a time (RFC 1952 8)."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(0xEDB88320), table >> 1)
+    return table
+
+
+CRC = _table_of_crc()
+
+
+class Counter(NamedTuple):
+    """A listening nonblocking socket, and what is answered there.
+
+    answer   to each request, head and body
+    menu     but to a request for one of these targets that
+    receipt  the body of ``answer`` has RECEIPT_BYTES, in the place of which each request gets its ``receipt_of``
+    """
+
+    fd: int
+    answer: bytes
+    menu: Mapping[bytes, bytes] = {}
+    receipt: bool = False
 
 
 def answer_of(size: int) -> bytes:
@@ -31,21 +64,34 @@ def answer_of(size: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
 
 
-def create(counters: Sequence[tuple[int, bytes]], capacity: int) -> HttpResponder:
+def receipt_of(host: bytes, body: bytes) -> bytes:
+    """The receipt of a request: CRC-32 and length of its body, its Host as far as there is room."""
+    return (b"%08x %012d %b" % (zlib.crc32(body), len(body), host))[:RECEIPT_BYTES].ljust(RECEIPT_BYTES)
+
+
+def create(counters: Sequence[Counter], capacity: int) -> HttpResponder:
     """A responder for so many connections; its owner sets ``hall[0]["epoll"]`` and calls ``listen``.
 
-    counters  (descriptor of a listening nonblocking socket, the answer there, head and body)
-
-    Raises ValueError where an answer has no head.
+    Raises ValueError where an answer has no head, or one with receipts no room for them.
     """
     table = np.zeros(len(counters), COUNTER)
-    start = 0
-    for row, (fd, answer) in zip(table, counters, strict=True):
-        head, end, _ = answer.partition(b"\r\n\r\n")
-        if not end:
-            raise ValueError("an answer has a head, which ends with an empty line")
-        row["start"], row["size"], row["head"], row["fd"] = start, len(answer), len(head) + len(end), fd
-        start += len(answer)
+    dishes = np.zeros(sum(len(counter.menu) + 1 for counter in counters), DISH)
+    texts: list[bytes] = []
+    at = dish = 0
+    for row, counter in zip(table, counters, strict=True):
+        row["fd"], row["first"], row["last"] = counter.fd, dish, dish + len(counter.menu)
+        for target, answer in [*counter.menu.items(), (b"", counter.answer)]:
+            head, end, body = answer.partition(b"\r\n\r\n")
+            if not end:
+                raise ValueError("an answer has a head, which ends with an empty line")
+            size, start = len(head) + len(end), at + len(target)
+            receipt = counter.receipt and dish == row["last"]
+            if receipt and (len(body) != RECEIPT_BYTES or len(answer) > heads.HEAD_BYTES):
+                raise ValueError(f"an answer with receipts has a body of {RECEIPT_BYTES} bytes, and a short head")
+            dishes[dish] = (at, len(target), start, len(answer), size, receipt, 0)
+            texts += [target, answer]
+            at += len(target) + len(answer)
+            dish += 1
     hall = np.zeros(1, HALL)
     hall[0]["epoll"], hall[0]["free"] = -1, capacity
     visitors = np.zeros(capacity, VISITOR)
@@ -53,9 +99,10 @@ def create(counters: Sequence[tuple[int, bytes]], capacity: int) -> HttpResponde
     return HttpResponder(
         hall=hall,
         counters=table,
+        dishes=dishes,
         visitors=visitors,
         free=np.arange(capacity - 1, -1, -1, dtype=np.uint32),
-        answers=np.frombuffer(b"".join(answer for _, answer in counters), np.uint8).copy(),
+        answers=np.frombuffer(b"".join(texts), np.uint8).copy(),
         buffer=np.empty(heads.HEAD_BYTES + BUFFER_BYTES, np.uint8),
         heads=np.empty((capacity, heads.HEAD_BYTES), np.uint8),
         asked=np.zeros(1, ANSWER),
@@ -181,18 +228,21 @@ def _take_in(responder, row, end):
                 responder.heads[row, i] = responder.buffer[i]
             visitor.held = end
             return True
-        if size == 0 or not _read_head(responder, visitor, size):
+        if size == 0 or not _read_head(responder, row, size):
             return False
         start = size
     taken = min(visitor.left, end - start)
     visitor.left -= taken
     visitor.answering = visitor.left == 0
+    if responder.dishes[visitor.dish].receipt:
+        _sum_up(responder, row, start, start + taken)
     return start + taken == end  # more of them is another request, while this one is not answered
 
 
 @kernel
-def _read_head(responder, visitor, size):
+def _read_head(responder, row, size):
     """Read the head ``buffer[:size]``. Returns whether it is that of a request."""
+    visitor = responder.visitors[row]
     asked = responder.asked[0]
     line = np.int64(0)
     while responder.buffer[line] != heads.LF:
@@ -208,17 +258,98 @@ def _read_head(responder, visitor, size):
     visitor.closing = not asked.keep
     visitor.bodiless = heads.begins_as(responder.buffer, 0, size, IS_HEAD)
     visitor.sent = 0
+    visitor.dish = _dish_for(responder, visitor.counter, version)
+    if responder.dishes[visitor.dish].receipt:
+        _begin_receipt(responder, row, line + 1, size - 2)
     return True
+
+
+@kernel
+def _dish_for(responder, counter, version):
+    """What a counter has for the request line ``buffer[:version]``, of which only the version is missing."""
+    start = np.int64(0)
+    while start < version and responder.buffer[start] != heads.SP:
+        start += 1
+    start += 1
+    for row in range(responder.counters[counter].first, responder.counters[counter].last):
+        dish = responder.dishes[row]
+        differing = dish.target_size != version - 1 - start
+        i = np.int64(0)
+        while not differing and i < dish.target_size:
+            differing = responder.answers[dish.target + i] != responder.buffer[start + i]
+            i += 1
+        if not differing:
+            return np.int64(row)
+    return np.int64(responder.counters[counter].last)
+
+
+@kernel
+def _begin_receipt(responder, row, start, end):
+    """A receipt with the Host that is in the fields ``buffer[start:end]``."""
+    visitor = responder.visitors[row]
+    dish = responder.dishes[visitor.dish]
+    visitor.crc = ALL_ONES
+    visitor.size = 0
+    for i in range(dish.size):
+        responder.heads[row, i] = responder.answers[dish.start + i]
+    first, last = _host_in(responder.buffer, start, end)
+    for i in range(dish.head, dish.size):
+        at = first + i - dish.head - HOST_AT
+        responder.heads[row, i] = responder.buffer[at] if first <= at < last else heads.SP
+
+
+@kernel
+def _host_in(buffer, start, end):
+    """Where the value of Host begins and ends; nowhere, twice 0, if there is none."""
+    line = start
+    colon = np.int64(0)
+    for at in range(start, end):
+        if buffer[at] == heads.COLON and colon == 0:
+            colon = at
+        elif buffer[at] == heads.LF:
+            if heads.is_field(buffer, line, colon, HOST):
+                return heads.value_of(buffer, colon, at)
+            line = at + 1
+            colon = np.int64(0)
+    return np.int64(0), np.int64(0)
+
+
+@kernel
+def _sum_up(responder, row, start, end):
+    """Add ``buffer[start:end]`` of the body to the receipt, and once it is whole write its sum and its length."""
+    visitor = responder.visitors[row]
+    crc = np.int64(visitor.crc)
+    for i in range(start, end):
+        crc = np.int64(CRC[(crc ^ responder.buffer[i]) & 255]) ^ (crc >> 8)
+    visitor.crc = crc
+    visitor.size += end - start
+    if not visitor.answering:
+        return
+    at = responder.dishes[visitor.dish].head
+    _write(responder.heads[row], at, SUM_DIGITS, crc ^ ALL_ONES, 16)
+    _write(responder.heads[row], at + SUM_DIGITS + 1, SIZE_DIGITS, visitor.size, 10)
+
+
+@kernel
+def _write(text, start, count, value, base):
+    """A number in so many digits."""
+    left = np.int64(value)
+    for i in range(count):
+        text[start + count - 1 - i] = DIGITS[left % base]
+        left //= base
 
 
 @kernel
 def _answer(responder, row):
     """Write of the answer. Returns 1 while the connection stays; ``answering`` is 0 once all is handed over."""
     visitor = responder.visitors[row]
-    counter = responder.counters[visitor.counter]
-    size = counter.head if visitor.bodiless else counter.size
+    dish = responder.dishes[visitor.dish]
+    size = dish.head if visitor.bodiless else dish.size
     while visitor.sent < size:
-        sent = syscalls.transmit(visitor.fd, responder.answers[counter.start + visitor.sent : counter.start + size])
+        if dish.receipt:
+            sent = syscalls.transmit(visitor.fd, responder.heads[row][visitor.sent : size])
+        else:
+            sent = syscalls.transmit(visitor.fd, responder.answers[dish.start + visitor.sent : dish.start + size])
         if sent == -syscalls.EAGAIN:
             return np.int64(1)
         if sent < 0:
@@ -243,7 +374,7 @@ def _end(responder, row):
 def warm() -> None:
     """Compile everything that a live responder calls, with the types it is called with."""
     with select.epoll() as epoll:
-        responder = create([(-1, answer_of(0))], 1)
+        responder = create([Counter(-1, answer_of(0))], 1)
         responder.hall[0]["epoll"] = epoll.fileno()
         listen(responder)
         breath(responder, 0)

@@ -11,7 +11,7 @@ from kernels.layout_gateway import ANSWERING, NO_ANSWER, ODD_ANSWER
 from kernels.layout_http import CHUNKED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
 from kernels.net import http1, requests, syscalls, upstreams
 
-SWITCHING, BROKEN = 101, 502
+SWITCHING, BROKEN = 101, np.int64(502)
 _CR, _LF, _ZERO = np.uint8(13), np.uint8(10), np.uint8(48)
 CHUNK_ROOM = 32  # bytes around a chunk, and after the last
 

@@ -25,7 +25,7 @@ from kernels.layout_gateway import (
 from kernels.layout_http import CHUNKED, SIZED, Hop
 from kernels.net import hostpath, http1, ring, syscalls, upstreams
 
-CLIENT_LEFT = 499
+CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
 _13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
 
 

@@ -115,8 +115,9 @@ def namespaces(snapshot: Snapshot, given: Pass) -> Snapshot:
         for name in sorted({*NAMESPACES, *index.named} - index.there)
     ]
     rows = snapshot.rows("Namespace")
-    snapshot = snapshot.changed([*missing, *({**rows["", name], "status": ACTIVE} for name in sorted(index.fresh))])
-    for name in sorted(index.ending):
+    fresh = sorted(index.fresh) if index.fresh else ()  # going through a set that was large once costs as if it were
+    snapshot = snapshot.changed([*missing, *({**rows["", name], "status": ACTIVE} for name in fresh)])
+    for name in sorted(index.ending) if index.ending else ():
         snapshot = removed(snapshot, _inside(snapshot, name), given.now)
         if not any(_inside(snapshot, name)):
             snapshot = snapshot.changed(drop=[Key("Namespace", "", name)])

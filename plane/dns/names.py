@@ -89,8 +89,8 @@ class Compiler:
         before = self._names
         first = before is NO_NAMES
         self._names = Names(
-            self._of_services(snapshot) if first or services or namespaces else before.services,
-            _block(f"{{{_members(_of_headless(snapshot, self._headless))}}}") if headless else before.headless,
+            _same(before.services, self._of_services(snapshot)) if first or services or namespaces else before.services,
+            _same(before.headless, self._of_headless(snapshot)) if headless else before.headless,
             snapshot.generation,
         )
         return self._names
@@ -122,6 +122,14 @@ class Compiler:
         namespaces = self._inhabited.keys() | {obj["metadata"]["name"] for obj in snapshot.all("Namespace")}
         said = (self._said[name] for name in snapshot.rows("Service") if name in self._said)
         return _block(f"{{{','.join(filter(None, (_members(_common(snapshot, namespaces)), *said)))}}}")
+
+    def _of_headless(self, snapshot: Snapshot) -> np.ndarray:
+        return _block(f"{{{_members(_of_headless(snapshot, self._headless))}}}")
+
+
+def _same(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """The block before where it says the same, so that nobody has to compare the two again."""
+    return before if np.array_equal(before, now) else now
 
 
 def equal(one: Names, other: Names) -> bool:

@@ -1,7 +1,7 @@
 """Heads of HTTP/1.1 a second on one core, beside llhttp (httptools) and h11. Each is first made sure to see the same.
 
-The compiled reader is asked from compiled code, as the gateway asks it, and writes the head that goes to an endpoint in a
-row of its own; the others are asked from Python, which is the only way to ask them, and call back for every field.
+The compiled reader is asked from compiled code, as the gateway asks it, and writes the head that goes to an endpoint
+in a row of its own; the others are asked from Python, which is the only way to ask them, and call back for every field.
 """
 
 from typing import Any

@@ -40,3 +40,31 @@ def test_a_high_rate_for_long_stays_in_range() -> None:
     assert abs(len(due) - 20_000_000) <= 1
     assert (np.diff(due) > 0).all()
     assert due[-1] == (len(due) - 1) * S // Fraction("99999.999999")
+
+
+def test_poisson_arrivals_have_exponential_gaps_of_the_mean_that_was_asked_for() -> None:
+    due = arrivals.poisson(Fraction(1000), 100 * S, (1, 0))
+    assert due.dtype == np.int64
+    assert (np.diff(due) >= 0).all()
+    assert due[0] >= 0
+    assert due[-1] < 100 * S
+    # 100,000 of them with a standard deviation of 316; of exponential gaps the distance to their law is 1.63/sqrt(n) at
+    # most in 99 of 100 seeds, and this seed is fixed.
+    assert abs(len(due) - 100_000) < 4 * 316
+    gaps = np.sort(np.diff(due)) / (S / 1000)
+    law = 1 - np.exp(-gaps)
+    assert np.abs(law - np.arange(len(gaps)) / len(gaps)).max() < 1.63 / len(gaps) ** 0.5
+
+
+@given(
+    rate=st.fractions(min_value=Fraction(1, 3600), max_value=2_000, max_denominator=3600),
+    duration_ns=st.integers(1, 5 * S),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_poisson_arrivals_follow_from_the_seed(rate: Fraction, duration_ns: int, seed: int) -> None:
+    due = arrivals.poisson(rate, duration_ns, (seed, 3))
+    assert due.tolist() == arrivals.schedule(rate, duration_ns, (seed, 3)).tolist()
+    assert (np.diff(due) >= 0).all()
+    assert ((due >= 0) & (due < duration_ns)).all()
+    if len(due) > 20:
+        assert due.tolist() != arrivals.poisson(rate, duration_ns, (seed, 4)).tolist()

@@ -52,7 +52,7 @@ def run(seed: int, factor: float = 1.0, *, mood: float = 0.0, failing: float = 0
         "scenario_sha256": "one",
         "loads": json.dumps([LOAD]),
     }
-    rows = LoadRows("steady", record.recorded(), Route.unknown(REQUESTS), 0, 10)
+    rows = LoadRows("steady", record.recorded(), Route.unknown(REQUESTS), 0)
     return records.tabulate([rows], 0, {**given, **facts})
 
 

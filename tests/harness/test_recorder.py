@@ -23,13 +23,14 @@ def load_rows(load: str, key: int, pods: tuple[str, ...] = ("default/a",)) -> Lo
         record.sent[row] = EPOCH + 10 * row + 2
         record.connection[row] = connection
         record.attempts[row] += 1
+        record.bytes_out[row] += 100
     record.first_byte[0], record.done[0] = EPOCH + 5, EPOCH + 6
     record.status[0], record.bytes_in[0] = 200, 42
     record.error[1] = record.error[2] = TIMEOUT
     pod = Names(np.array([len(pods) - 1, -1, -1], np.int32), pods)
     none = Names(np.full(3, -1, np.int32))
     generation = np.array([9, -1, -1])
-    return LoadRows(load, record.recorded(), Route(none, none, pod, none, generation), key, 100)
+    return LoadRows(load, record.recorded(), Route(none, none, pod, none, generation), key)
 
 
 def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_every_column_and_error_is_in_the_documentation() -> None:
 
 def test_no_rows_at_all_are_a_file_too(tmp_path: Path) -> None:
     record = Recorder(np.zeros(0, np.int64))
-    rows = LoadRows("one", record.recorded(), Route.unknown(0), 0, 100)
+    rows = LoadRows("one", record.recorded(), Route.unknown(0), 0)
     path = tmp_path / "r.arrow"
     records.write(records.tabulate([rows], EPOCH, {}), path)
     assert records.read(path).num_rows == 0
@@ -172,8 +173,9 @@ def test_a_row_stays_small_on_disk(tmp_path: Path) -> None:
     columns["connection"][:] = random.integers(0, 50, number)
     columns["status"][:] = 200
     columns["attempts"][:] = 1
+    columns["bytes_out"][:] = 100
     pod = Names(random.integers(0, 3, number).astype(np.int32), ("a", "b", "c"))
-    rows = LoadRows("one", record.recorded(), Route(pod, pod, pod, pod, np.ones(number, np.int64)), 0, 100)
+    rows = LoadRows("one", record.recorded(), Route(pod, pod, pod, pod, np.ones(number, np.int64)), 0)
     path = tmp_path / "r.arrow"
     records.write(records.tabulate([rows], 0, {}), path)
     assert path.stat().st_size <= 80 * number

@@ -59,7 +59,7 @@ def rows(load: str, latencies_ms: list[int], *, start_ns: int, step_ns: int, **o
     pods = Names((np.arange(number) % 3).astype(np.int32), ("default/a", "default/b", "default/c"))
     nodes = Names((np.arange(number) % 3).astype(np.int32), ("node-1", "node-2", "node-3"))
     none = Names(np.full(number, -1, np.int32))
-    return LoadRows(load, record.recorded(), Route(none, none, pods, nodes, np.ones(number, np.int64)), 0, 10)
+    return LoadRows(load, record.recorded(), Route(none, none, pods, nodes, np.ones(number, np.int64)), 0)
 
 
 def made(*loads: LoadRows, interrupted: bool = False) -> Any:

@@ -98,11 +98,19 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "arrivals that are a number": (
         lambda spec: spec["loads"][0].update(arrivals=5),
-        {"spec.loads[0].arrivals": "needs a mapping with the fields rate, connections, maxConnections"},
+        {"spec.loads[0].arrivals": "needs a mapping with the fields rate, process, connections, maxConnections"},
     ),
     "bound for a closed loop": (
         lambda spec: spec["loads"][1]["arrivals"].update(maxConnections=9),
         {"spec.loads[1].arrivals.maxConnections": "goes with rate"},
+    ),
+    "process of a closed loop": (
+        lambda spec: spec["loads"][1]["arrivals"].update(process="poisson"),
+        {"spec.loads[1].arrivals.process": "goes with rate; in a closed loop"},
+    ),
+    "a process of another name": (
+        lambda spec: spec["loads"][0]["arrivals"].update(process="pareto"),
+        {"spec.loads[0].arrivals.process": "should be 'constant' or 'poisson', not 'pareto'"},
     ),
     "connections as text": (
         lambda spec: spec["loads"][1]["arrivals"].update(connections="8"),

@@ -57,7 +57,7 @@ class Reader:
 
 
 class Requests:
-    """A client's connection: ``seen`` as ``Strict`` has it, ``why`` the reason that ended it, ``closed`` by a request."""
+    """A client's connection: ``seen`` as ``Strict`` has it, ``why`` it was ended, ``closed`` by a request."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -7,7 +7,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from harness.workload import Workload
 from kernels.layout_load import HttpResponder
 from kernels.net import httpresponder
 from kernels.net.httpload import Asked
+from kernels.net.httpresponder import RECEIPT_BYTES, Counter, receipt_of
 from plane.addresses import AddressPlan
 from tests.loopback import PATIENCE_S, Address, addresses, dial, eventually, receive
 
@@ -29,7 +30,9 @@ OK = httpresponder.answer_of(34)
 
 
 @contextlib.contextmanager
-def answering(plan: AddressPlan, port: int, capacity: int = 64) -> Iterator[tuple[HttpResponder, Address]]:
+def answering(
+    plan: AddressPlan, port: int, capacity: int = 64, counter: Callable[[int, bytes], Counter] = Counter
+) -> Iterator[tuple[HttpResponder, Address]]:
     """A responder on a thread; its counters, at ``port`` and the following, give bodies of SIZES."""
     ip = next(addresses(plan, port))[0]
     over = threading.Event()
@@ -38,7 +41,7 @@ def answering(plan: AddressPlan, port: int, capacity: int = 64) -> Iterator[tupl
         for number, size in enumerate(SIZES):
             listener = stack.enter_context(socket.create_server((ip, port + number), backlog=128))
             listener.setblocking(False)
-            counters.append((listener.fileno(), httpresponder.answer_of(size)))
+            counters.append(counter(listener.fileno(), httpresponder.answer_of(size)))
         responder = httpresponder.create(counters, capacity)
         epoll = stack.enter_context(select.epoll())
         responder.hall[0]["epoll"] = epoll.fileno()
@@ -71,6 +74,40 @@ def test_each_counter_has_its_answer_on_a_kept_connection(plan: AddressPlan) -> 
             client.close()
         eventually(lambda: responder.hall[0]["answered"] == 4 * len(SIZES))
         assert responder.hall[0]["turned_away"] == 0
+
+
+def test_a_target_on_the_menu_has_its_answer_and_others_their_receipt(plan: AddressPlan) -> None:
+    menu = {b"/one": httpresponder.answer_of(1), b"/a/two": httpresponder.answer_of(2)}
+
+    def counter(fd: int, _: bytes) -> Counter:
+        return Counter(fd, httpresponder.answer_of(RECEIPT_BYTES), menu, receipt=True)
+
+    body = bytes(range(256)) * 1000
+    with answering(plan, 7371, counter=counter) as (responder, (ip, port)):
+        client = http.client.HTTPConnection(ip, port, timeout=PATIENCE_S)
+        for target, sent, right in (
+            ("/one", b"", b"x"),
+            ("/a/two", body, b"xx"),
+            ("/on", b"", receipt_of(b"here.example", b"")),
+            ("/one/", body, receipt_of(b"here.example", body)),
+            ("/one?a=b", b"c", receipt_of(b"here.example", b"c")),
+            ("/one", b"", b"x"),
+        ):
+            client.request("POST", target, sent, {"X-Host": "x", "Host": "here.example"})
+            assert client.getresponse().read() == right
+        client.request("HEAD", "/two", headers={"Host": "h" * 200})
+        answer = client.getresponse()
+        assert (answer.read(), answer.headers["Content-Length"]) == (b"", str(RECEIPT_BYTES))
+        client.request("GET", "/two", headers={"Host": "h" * 200})
+        assert client.getresponse().read() == receipt_of(b"h" * 200, b"")
+        client.close()
+        assert responder.hall[0]["turned_away"] == 0
+
+
+def test_answers_without_a_head_or_room_for_receipts_are_refused() -> None:
+    for counter in (Counter(-1, b"OK"), Counter(-1, httpresponder.answer_of(RECEIPT_BYTES + 1), receipt=True)):
+        with pytest.raises(ValueError, match="an answer"):
+            httpresponder.create([counter], 1)
 
 
 def test_a_request_in_single_bytes_is_one_request(plan: AddressPlan) -> None:

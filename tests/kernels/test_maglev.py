@@ -44,6 +44,17 @@ def test_ring_of_each_size_equals_twin(size: int) -> None:
     assert maglev.build(seeds, weights, size).tolist() == reference.maglev(seeds.tolist(), weights.tolist(), size)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from([251, 131_071, 1_073_741_789]), st.data())
+def test_walk_by_places_is_exact_to_its_last_step(size: int, data: st.DataObject) -> None:
+    """The last size is the largest prime below the limit."""
+    slots = st.integers(0, size - 1)
+    offset, skip, step = data.draw(slots), data.draw(slots), data.draw(slots | st.integers(size - 3, size + 2))
+    begin, stride = (int(maglev._place(np.uint64(slot), np.uint64(size))) for slot in (offset, skip))
+    place = (begin + ((1 << 64) - 1) // (2 * size) + step * stride) % (1 << 64)
+    assert maglev._slot(np.uint64(place), np.uint64(size)) == (offset + step * skip) % size
+
+
 @settings(deadline=None, max_examples=40)
 @given(endpoints(), st.randoms(use_true_random=False))
 def test_ring_does_not_depend_on_the_order_of_endpoints(given_endpoints, random) -> None:

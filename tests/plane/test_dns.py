@@ -353,6 +353,20 @@ def test_names_that_differ_are_of_another_generation() -> None:
     assert [Zone(each, each.generation).records("cluster.local", "SOA")[0].serial for each in (first, second)] == [3, 4]
 
 
+def test_where_a_change_changes_no_name_the_blocks_are_those_of_before() -> None:
+    before = snapshot_of(*OBJECTS)
+    compiler = names.Compiler(int)
+    first = compiler.compile(before)
+    noted = [
+        {**obj, "metadata": {**obj["metadata"], "annotations": {"a": "b"}}}
+        for kind in ("Service", "EndpointSlice")
+        for obj in before.all(kind)
+    ]
+    second = compiler.compile(before.changed(noted))
+    assert second.services is first.services
+    assert second.headless is first.headless
+
+
 def test_a_slice_that_goes_takes_its_names_with_it() -> None:
     before = snapshot_of(*OBJECTS)
     after = before.changed(drop=[names.Key("EndpointSlice", "default", "db-9000")])

@@ -534,6 +534,15 @@ def test_a_change_of_rows_costs_what_is_changed():
         rows = changed
 
 
+@pytest.mark.parametrize("descending", [True, False])
+def test_a_tree_that_is_thinned_out_is_compact(descending: bool):
+    rows = Rows(dict.fromkeys(range(5_000)))
+    for number in sorted(rows, reverse=descending):
+        if number % 16:
+            rows = rows.changed({}, [number])
+    assert len(parts_of(rows._root)) <= 3 * len(parts_of(Rows(dict(rows))._root))
+
+
 def parts_of(part: Any) -> set[int]:
     """The parts of a tree, by identity, to be compared while all of them are there."""
     below = part.parts if isinstance(part, rows_module._Branch) else ()

@@ -1,0 +1,118 @@
+"""The rows of a load on disk while it runs: what is left of a run that is killed before it writes its file.
+
+Law: a journal is an Arrow IPC stream under the schema of ``records``, rows in the order in which they ended; what only
+a join with the plane's records knows is null. A row is in it at most ``EVERY_S`` after it was put, and then survives
+the process, though not the machine. A thread of its own converts, compresses and writes, so that no request waits for
+it. A journal that can't be written ends its load: rows that nobody would find again are not measured.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from harness import records
+from harness.recorder import REQUEST_COLUMNS
+from harness.records import Route
+
+EVERY_S = 1.0
+BATCH_ROWS = 1 << 14
+# The thread that writes gives way to the one that asks, where both share a core.
+NICE = 10
+
+_ROUTE = ("route", "service", "pod", "node")
+# Takes rows that have ended: columns of ``recorder.Recorded`` and ``number``, by name.
+Put = Callable[[Any], None]
+
+
+class JournalError(RuntimeError):
+    """A journal can't be written; the text names it and says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Where a load's journal is, and what its reader must know: the names of all loads, and the facts of the run."""
+
+    path: Path
+    load: str
+    loads: Sequence[str]
+    facts: Mapping[str, str]
+
+
+class Journal:
+    """What is ``put`` while it is entered is written; leaving it writes the rest. Both raise JournalError."""
+
+    def __init__(self, header: Header, id_key: int, epoch_ns: int):
+        self._header = header
+        self._id_key = np.uint64(id_key)
+        self._epoch_ns = epoch_ns
+        self._schema = records.schema_of(header.facts)
+        self._dictionaries = records.dictionaries_of(header.loads, dict.fromkeys(_ROUTE, ()))
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._failed: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    def __enter__(self) -> "Journal":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if error is None:
+            self._check()
+
+    def put(self, rows: Any) -> None:
+        """Rows that have ended, and that nobody changes any more: a structured array, or arrays by name."""
+        self._check()
+        self._queue.put(rows)
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise JournalError(f"{self._header.path} can't be written: {self._failed}") from self._failed
+
+    def _run(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        try:
+            with (
+                pa.OSFile(str(self._header.path), "wb") as sink,
+                pa.ipc.new_stream(sink, self._schema, options=options) as writer,
+            ):
+                while parts := self._gathered():
+                    writer.write_batch(self._batch(parts))
+        except (OSError, pa.ArrowException) as error:
+            self._failed = error
+
+    def _gathered(self) -> list[Any]:
+        """What is put until it is a batch, until the first of it has waited long enough, or until the end."""
+        parts: list[Any] = []
+        rows, until_s = 0, 0.0
+        while rows < BATCH_ROWS:
+            try:
+                part = self._queue.get(timeout=max(0.0, until_s - time.monotonic()) if parts else None)
+            except queue.Empty:
+                break
+            if part is None:
+                if parts:
+                    self._queue.put(None)  # for the next call to find
+                break
+            until_s = until_s if parts else time.monotonic() + EVERY_S
+            parts.append(part)
+            rows += len(part["number"])
+        return parts
+
+    def _batch(self, parts: Sequence[Any]) -> pa.RecordBatch:
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in ("number", *REQUEST_COLUMNS)}
+        ids = columns["number"].astype(np.uint64) ^ self._id_key
+        route = Route.unknown(len(ids))
+        load = self._header.load
+        return records.batch(self._schema, load, ids, columns, route, self._epoch_ns, self._dictionaries)
