@@ -1,7 +1,7 @@
 """How a pod behaves: what annotations under ``pod.trafficplane.dev/`` ask for, and the draws that follow from it.
 
-Law: words in, numbers out; nothing here waits or looks at a clock. A draw depends on the seed, the pod's address and how
-many were drawn before it, and on nothing else: service times and errors come from streams of their own, so that one
+Law: words in, numbers out; nothing here waits or looks at a clock. A draw depends on the seed, the pod's address and
+how many were drawn before it, and on nothing else: service times and errors come from streams of their own, so that one
 annotation does not change what another one makes of the same seed. ``docs/pods.md`` shows every annotation.
 """
 
