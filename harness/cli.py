@@ -29,7 +29,10 @@ def bench() -> None:
 @click.option("--port-offset", type=int, help="Added to ports that may not be bound.  [default: 0 if they may]")
 @click.option("--address", help="Ray cluster to join.  [default: $RAY_ADDRESS, else a local one]")
 def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int | None, address: str | None) -> None:
-    """Run the scenario file SCENARIO and print its report; rows and summary go to OUT/<scenario>/<run>/."""
+    """Run the scenario file SCENARIO and print its report; rows and summary go to OUT/<scenario>/<run>/.
+
+    Of a scenario with repeats or a matrix there are several runs, in a folder of their own below OUT/<scenario>/.
+    """
     from harness import run as runner
     from harness.tables import console
     from plane.errors import ManifestError, PlaneError
@@ -55,7 +58,8 @@ def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int 
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--output", type=click.Choice(["table", "json", "html"]), default="table", help="What to print.")
 def report(run: Path, output: str) -> None:
-    """Print the report of RUN again, a folder of results or its requests.arrow, from its rows alone."""
+    """Print the report of RUN again from its rows alone: a folder of results, its requests.arrow, or a folder of runs
+    that belong together."""
     import pyarrow as pa
 
     from harness import page, records, rounds

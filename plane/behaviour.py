@@ -1,7 +1,7 @@
 """How a pod behaves: what annotations under ``pod.trafficplane.dev/`` ask for, and the draws that follow from it.
 
-Law: words in, numbers out; nothing here waits or looks at a clock. A draw depends on the seed, the pod's name and how
-many were drawn before it, and on nothing else: service times and errors come from streams of their own, so that one
+Law: words in, numbers out; nothing here waits or looks at a clock. A draw depends on the seed, the pod's address and
+how many were drawn before it, and on nothing else: service times and errors come from streams of their own, so that one
 annotation does not change what another one makes of the same seed. ``docs/pods.md`` shows every annotation.
 """
 
@@ -97,12 +97,15 @@ def samples(text: str) -> list[float]:
 
 
 class Draws:
-    """What becomes of a pod's requests, one after the other. ``times_s`` are the samples of a service time by file."""
+    """What becomes of a pod's requests, one after the other. ``times_s`` are the samples of a service time by file.
 
-    def __init__(self, behaviour: Behaviour, pod_name: str, times_s: Sequence[float] = ()):
+    ``pod`` is its address: unlike its name, a pod of the next run has it too.
+    """
+
+    def __init__(self, behaviour: Behaviour, pod: str, times_s: Sequence[float] = ()):
         self._behaviour = behaviour
-        self._times = random.Random(f"{behaviour.seed} {pod_name} times")
-        self._errors = random.Random(f"{behaviour.seed} {pod_name} errors")
+        self._times = random.Random(f"{behaviour.seed} {pod} times")
+        self._errors = random.Random(f"{behaviour.seed} {pod} errors")
         self._samples = times_s
 
     def service_s(self, age_s: float) -> float:

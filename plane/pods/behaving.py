@@ -30,7 +30,7 @@ def behaving(spec: ContainerSpec, made: Workload) -> Workload:
     if not servers:
         what = f"annotations under {PREFIX} ask how HTTP is served, and {spec.image} serves none as it is started here"
         raise StartError("RunContainerError", f"{what}; leave them out")
-    busy = Slots(asked, Draws(asked, spec.pod_name, _samples(asked)))
+    busy = Slots(asked, Draws(asked, spec.ip, _samples(asked)))
     for server in servers:
         server.through(busy.around)
     return made

@@ -16,6 +16,7 @@ from plane.model import Object
 from tests.pods.hosting import AGNHOST, address, ask, client, container, hosting, pod_object
 
 REQUESTS = 20_000
+POD = "127.0.0.1"
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def netexec(ip: str, asked: Mapping[str, str], **fields: Any) -> Object:
     return pod
 
 
-def times(asked: Behaviour, pod: str = "web-0", age_s: float = 0.0) -> list[float]:
+def times(asked: Behaviour, pod: str = POD, age_s: float = 0.0) -> list[float]:
     draws = Draws(asked, pod)
     return [draws.service_s(age_s) for _ in range(REQUESTS)]
 
@@ -61,26 +62,26 @@ def test_the_mean_of_a_lognormal_service_time_is_the_one_asked_for_whatever_its_
 def test_draws_are_the_same_for_the_same_seed_and_pod_and_for_no_other() -> None:
     first = times(behaviour(service_time="exponential 1ms", seed="7"))
     assert times(behaviour(service_time="exponential 1ms", seed="7", error_rate="5%")) == first
-    assert times(behaviour(service_time="exponential 1ms", seed="7"), pod="web-1") != first
+    assert times(behaviour(service_time="exponential 1ms", seed="7"), pod="127.0.0.2") != first
     assert times(behaviour(service_time="exponential 1ms", seed="8")) != first
 
 
 def test_times_of_a_file_are_drawn_evenly() -> None:
     found = samples("# measured\n1ms\n\n250us # fast\n2s\n")
     assert found == [0.001, 0.00025, 2.0]
-    draws = Draws(behaviour(service_time="file times.txt"), "web-0", found)
+    draws = Draws(behaviour(service_time="file times.txt"), POD, found)
     counted = Counter(draws.service_s(0) for _ in range(REQUESTS))
     assert set(counted) == set(found)
     assert min(counted.values()) > 0.31 * REQUESTS
 
 
 def test_a_pod_that_warms_up_gets_faster_in_a_straight_line() -> None:
-    draws = Draws(Behaviour(ServiceTime("constant", 0.010), warm_up=WarmUp(5, 20)), "web-0")
+    draws = Draws(Behaviour(ServiceTime("constant", 0.010), warm_up=WarmUp(5, 20)), POD)
     assert [draws.service_s(age) for age in (0, 10, 20, 99)] == pytest.approx([0.050, 0.030, 0.010, 0.010])
 
 
 def test_errors_are_as_many_as_asked_for() -> None:
-    draws = Draws(behaviour(error_rate="2.5%"), "web-0")
+    draws = Draws(behaviour(error_rate="2.5%"), POD)
     assert sum(draws.fails() for _ in range(REQUESTS)) == pytest.approx(0.025 * REQUESTS, rel=0.1)
 
 
@@ -130,7 +131,7 @@ async def test_so_many_are_served_at_once_so_many_wait_and_the_rest_is_refused(p
 
 async def test_errors_come_where_the_seed_has_them(plan: AddressPlan, ip: str) -> None:
     asked = annotated(error_rate="40%", seed="3")
-    draws = Draws(behaviour(error_rate="40%", seed="3"), "web-0")
+    draws = Draws(behaviour(error_rate="40%", seed="3"), ip)
     async with hosting(plan) as host, client() as session:
         await host.ready(netexec(ip, asked))
         seen = [(await ask(session, f"http://{ip}:8000/")).status for _ in range(30)]
