@@ -2,7 +2,8 @@
 
 Law: a join is by identity, never by nearness. A request through the Ingress is found by its 64-bit id. A connection
 through a relay is found by its 4-tuple; where a client port was used more than once, by the first time it was accepted
-after the client began to connect. A request that the plane has no record of stays without a route.
+after the client began to connect. A pod is found by its address and the generation that the request was sent under,
+for an address that is free is given out again. A request that the plane has no record of stays without a route.
 
 All addresses are ``uint32`` in host order, all times int64 ns of the machine's monotonic clock.
 """
@@ -19,13 +20,14 @@ from plane.addresses import ip_to_int
 
 # Columns of equal length by name, and lists of the names that some of them index.
 Columns = Mapping[str, Any]
-# Pod address → (namespace/name, node).
-Pods = Mapping[str, tuple[str, str]]
+# Pod address → who had it, one after the other: (generation from which on, namespace/name, node).
+Pods = Mapping[str, Sequence[tuple[int, str, str]]]
 
 # A relay reads the clock once for a batch of connections, some of which may have begun meanwhile: it may stamp a
 # connection so much earlier than it began, a thread's wait for the processor included. The kernel gives a client port
 # out again only when it has been through the others, which takes far longer.
 STAMP_EARLY_NS = 50_000_000
+LAST_GENERATION = (1 << 32) - 1
 
 
 def join(
@@ -75,11 +77,16 @@ class _Found:
         return bool((self.generation >= 0).any())
 
     def route(self, pods: Pods) -> Route:
-        listed = sorted((ip_to_int(ip), pod, node) for ip, (pod, node) in pods.items())
-        known = np.array([ip for ip, _, _ in listed], np.uint32)
-        place = np.searchsorted(known, self.pod_ip).astype(np.int32)
-        here = place < len(known)
-        here[here] = known[place[here]] == self.pod_ip[here]
+        listed = sorted(
+            (ip_to_int(ip) << 32 | since, pod, node) for ip, seen in pods.items() for since, pod, node in seen
+        )
+        known = np.array([key for key, _, _ in listed], np.uint64)
+        # Where nobody recorded a generation the client asked the pod itself, whoever has the address in the end.
+        generation = np.where(self.generation >= 0, self.generation, LAST_GENERATION).astype(np.uint64)
+        address = self.pod_ip.astype(np.uint64) << np.uint64(32)
+        place = np.searchsorted(known, address | generation, side="right").astype(np.int32) - 1
+        here = place >= 0
+        here[here] = known[place[here]] >= address[here]
         index = np.where(here, place, np.int32(-1))
         return Route(
             route=Names(self.route_index, self.routes),

@@ -10,11 +10,11 @@ from plane.model import Object, Snapshot
 
 
 def described(
-    snapshot: Snapshot, pods: Mapping[str, tuple[str, str]], columns: Mapping[str, Mapping[str, Any]], now_ns: int
+    snapshot: Snapshot, pods: Mapping[str, str], columns: Mapping[str, Mapping[str, Any]], now_ns: int
 ) -> list[Object]:
     """An object for each connection, oldest first.
 
-    pods     address → (namespace/name, node)
+    pods     address → namespace/name
     columns  node → columns of ``Proxy.open``
     """
     services = {
@@ -35,7 +35,7 @@ def _described(
     node: str,
     row: Mapping[str, int],
     services: Mapping[tuple[str, int, str], str],
-    pods: Mapping[str, tuple[str, str]],
+    pods: Mapping[str, str],
     now_ns: int,
 ) -> Object:
     frontend = int_to_ip(row["frontend_ip"]), row["frontend_port"], "UDP" if row["proto"] == UDP else "TCP"
@@ -49,7 +49,7 @@ def _described(
         "service": services.get(frontend, ""),
         "frontend": f"{frontend[0]}:{frontend[1]}/{frontend[2]}",
         "backend": f"{backend}:{row['backend_port']}",
-        "pod": pods.get(backend, ("", ""))[0],
+        "pod": pods.get(backend, ""),
         "state": CONNECTION_STATES[row["state"]],
         "because": f"{algorithm}{tries}",
         "bytesToBackend": row["to_backend"],

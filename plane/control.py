@@ -14,9 +14,10 @@ import logging
 import operator
 import time
 import uuid
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kernels.layout import RANDOM
 from plane import connections, environment, statuses
@@ -37,6 +38,7 @@ from plane.store import Store, utc_now
 STATUS_POLL_S = 20.0  # an agent that does not answer for this long and some more is lost
 RESTART_DELAY_S = 0.5
 EVENTS_KEPT = 500
+SEEN_AT_AN_ADDRESS = 256  # pods that are remembered
 RESTART_DELAY_AT_MOST_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -113,6 +115,14 @@ class Member:
     restarts: dict[str, int] = field(default_factory=dict)  # pod uid → restarts in earlier lives of the node
 
 
+class SeenPod(NamedTuple):
+    """A pod that has an address from a generation on, until another has it."""
+
+    since: int
+    name: str  # namespace/name
+    node: str
+
+
 class ControlPlane:
     """Store, publisher and keepers of one plane. Use ``start``, then the store and ``apply``; ``stop`` ends all."""
 
@@ -145,7 +155,7 @@ class ControlPlane:
         self._tasks: list[asyncio.Task[None]] = []
         self._crash: BaseException | None = None
         self._refused: tuple[int, str] = (0, "")  # newest generation that could not be compiled, and why
-        self._seen_pods: dict[str, tuple[str, str]] = {}
+        self._seen_pods: dict[str, deque[SeenPod]] = defaultdict(lambda: deque(maxlen=SEEN_AT_AN_ADDRESS))
         self._pods: Followed[Name, Object] = Followed()
 
     async def start(self, *, nodes: int, ingresses: int = 1) -> None:
@@ -206,9 +216,9 @@ class ControlPlane:
         """Never returns. Raises PlaneError should the control plane break."""
         await self._until(lambda: False)
 
-    def pods_seen(self) -> dict[str, tuple[str, str]]:
-        """Pod address → (namespace/name, node name), the last pod that had it, also of pods that have gone."""
-        return dict(self._seen_pods)
+    def pods_seen(self) -> dict[str, list[SeenPod]]:
+        """Pod address → the pods that had it, one after the other, also those that have gone; the last so many."""
+        return {address: list(pods) for address, pods in self._seen_pods.items()}
 
     async def open_connections(self) -> list[Object]:
         """The connections through Services there are now, node by node, as ``connections.described`` has them."""
@@ -219,7 +229,8 @@ class ControlPlane:
             for member, each in zip(members, found, strict=True)
             if not isinstance(each, BaseException)  # a node that is lost meanwhile has none
         }
-        return connections.described(self.store.snapshot, self._seen_pods, columns, time.monotonic_ns())
+        pods = {address: seen[-1].name for address, seen in self._seen_pods.items()}
+        return connections.described(self.store.snapshot, pods, columns, time.monotonic_ns())
 
     def event(self, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Records an Event about an object, as ``plane describe`` shows it."""
@@ -292,11 +303,11 @@ class ControlPlane:
     def _see_pods(self, snapshot: Snapshot) -> None:
         for _, _, pod in self._pods.news(snapshot.rows("Pod")):
             if pod is not None and (address := (pod.get("status") or {}).get("podIP")):
-                metadata = pod["metadata"]
-                self._seen_pods[address] = (
-                    f"{metadata['namespace']}/{metadata['name']}",
-                    pod["spec"].get("nodeName", ""),
-                )
+                name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+                node = pod["spec"].get("nodeName", "")
+                seen = self._seen_pods[address]
+                if not seen or seen[-1][1:] != (name, node):
+                    seen.append(SeenPod(snapshot.generation, name, node))
 
     def _settle(self) -> None:
         """Moves ``_settled`` to the published Snapshot once every live agent has it. Called under ``_progress``."""

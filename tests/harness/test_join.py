@@ -12,7 +12,7 @@ from plane.addresses import ip_to_int
 
 KEY = id_key(seed=3, load=1)
 FRONTEND = (ip_to_int("127.96.0.10"), 80)
-PODS = {"127.244.1.2": ("default/a", "node-1"), "127.244.2.2": ("default/b", "node-2")}
+PODS = {"127.244.1.2": [(3, "default/a", "node-1")], "127.244.2.2": [(1, "default/b", "node-2")]}
 A, B = (ip_to_int(ip) for ip in PODS)
 
 
@@ -60,6 +60,14 @@ def test_requests_have_the_pod_of_their_connection() -> None:
     assert texts(route.service) == ["default/my-service"] * 3 + [None]
     assert texts(route.route) == [None] * 4
     assert route.generation.tolist() == [6, 7, 6, -1]
+
+
+def test_an_address_that_is_given_out_again_is_told_by_the_generation() -> None:
+    pods = {**PODS, "127.244.1.2": [(3, "default/a", "node-1"), (9, "default/c", "node-1")]}
+    rows = recorded([0, 1, 2, 3], began_ns=[100, 200, 300, 400], client_port=[5000, 5001, 5002, 5003])
+    relayed = relay((105, 5000, A, 2), (205, 5001, A, 3), (305, 5002, A, 8), (405, 5003, A, 9))
+    route = joined(rows, connections=[relayed], pods=pods)
+    assert texts(route.pod) == [None, "default/a", "default/a", "default/c"]
 
 
 def test_a_port_that_is_used_again_is_told_by_the_time() -> None:
