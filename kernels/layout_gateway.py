@@ -38,7 +38,8 @@ OWN = 128
     NO_ANSWER,
     LATE,
     DRAINING,
-) = map(np.int64, range(OWN, OWN + 11))  # a Python integer would be a type of its own to the compiler
+    FAILED,
+) = map(np.int64, range(OWN, OWN + 12))  # a Python integer would be a type of its own to the compiler
 _OWN_TEXTS = (
     "a body that is chunked, or larger than a buffer",
     "a request that does not come at once",
@@ -51,9 +52,10 @@ _OWN_TEXTS = (
     "no answer",
     "the answer is late",
     "the ingress stops",
+    "the gateway has failed",
 )
 HANDED_REASONS = {
-    **{number: text for number, (_, text) in enumerate(REASONS) if number},
+    **{number: word for number, (word, _) in enumerate(REASONS) if number},
     **dict(enumerate(PUNTS, FIRST_PUNT)),
     **dict(enumerate(_OWN_TEXTS, OWN)),
 }

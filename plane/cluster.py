@@ -28,7 +28,8 @@ from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileg
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
 from plane.ingress.edge import Edge
-from plane.ingress.server import NOBODY, Ingress
+from plane.ingress.gateway import warm as warm_gateway
+from plane.ingress.server import NOBODY, Ingress, gateway_is_kept_off_by
 from plane.installed import Installed
 from plane.metrics import INGRESS_PORT
 from plane.model import Object
@@ -77,6 +78,7 @@ class IngressOptions(NamedTuple):
     recording: bool
     edge: Edge
     access_log: str
+    gateway: bool
 
 
 class IngressActor:
@@ -238,6 +240,7 @@ async def running(
     recording: bool = False,
     edge: Edge = NOBODY,
     access_log: str = "",
+    gateway: bool = False,
     algorithm: int = RANDOM,
     zones: int = 1,
     grace_s: float = 5.0,
@@ -247,7 +250,8 @@ async def running(
 
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
     ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over,
-    ``edge`` who stands in front of the ingress, ``access_log`` a file that gets a line for each request.
+    ``edge`` who stands in front of the ingress, ``access_log`` a file that gets a line for each request, ``gateway``
+    whether plain HTTP goes by compiled code.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -261,10 +265,15 @@ async def running(
         loop.call_soon_threadsafe(progress, line)
 
     await asyncio.to_thread(warm, from_thread)
+    if gateway and (why := gateway_is_kept_off_by(edge, access_log)):
+        progress(f"the compiled gateway stays off: {why}")
+    elif gateway:
+        progress("loading the compiled gateway, which takes a while the first time")
+        await asyncio.to_thread(warm_gateway)
     with claimed(plan):
         async with connected(ray_address):
             cluster = Cluster(
-                plan, progress, IngressOptions(recording, edge, access_log), algorithm=algorithm, zones=zones
+                plan, progress, IngressOptions(recording, edge, access_log, gateway), algorithm=algorithm, zones=zones
             )
             some = f"{nodes} node{'s' if nodes > 1 else ''} and {ingresses} ingress{'es' if ingresses > 1 else ''}"
             progress(f"starting {some}")

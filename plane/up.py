@@ -55,6 +55,7 @@ def run(
     trusted_proxies: str = "",
     proxy_protocol: bool = False,
     access_log: str = "",
+    gateway: bool = False,
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)
@@ -76,6 +77,7 @@ def run(
         "ray_address": ray_address,
         "edge": edge,
         "access_log": access_log and str(Path(access_log).absolute()),  # an actor has a working directory of its own
+        "gateway": gateway,
     }
     return asyncio.run(_until_told(loaded, console, ready_file, options))
 

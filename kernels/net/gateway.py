@@ -18,8 +18,8 @@ from kernels.layout_gateway import (
     CLIENT,
     CONNECTING,
     DONE_REQUEST,
-    DRAINING,
     ENDPOINT,
+    FAILED,
     GATEWAY_LOOP,
     HANDED,
     LATE,
@@ -73,7 +73,7 @@ def create(capacity: int, endpoints: int) -> Gateway:
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
         handed=np.zeros(rows, np.uint32),
-        done=np.zeros(DONE_ROWS, DONE_REQUEST),
+        done=np.zeros(DONE_ROWS + rows, DONE_REQUEST),  # times may end each client's request besides
         punts=np.zeros(256, np.int64),
         ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
         exchange=syscalls.create_exchange(),
@@ -95,13 +95,15 @@ def breath(way, gateway, until_ns):
             woken |= _on_event(gateway, gateway.exchange.events[i])
         _accept(gateway, now_ns)
         for _ in range(ring.size(gateway.ready)):
+            if loop.done + ROUNDS > DONE_ROWS:
+                break
             row = ring.take(gateway.ready)
             gateway.clients[row].queued = 0
             _carry(way, gateway, row, now_ns)
         if now_ns >= loop.next_tick_ns:
             loop.next_tick_ns = now_ns + loop.tick_ns
             _check_times(gateway, now_ns)
-        full = loop.done > gateway.done.size - 4 * syscalls.EVENTS
+        full = loop.done + ROUNDS > DONE_ROWS
         if woken or loop.handed or full or now_ns >= until_ns:
             return np.int64(0)
 
@@ -305,12 +307,26 @@ def close_left(gateway):
 
 
 @kernel
-def drain(gateway):
-    """Hand over the clients that ask for nothing now; the others follow when they are answered."""
-    gateway.loop[0].draining = 1
+def drain(gateway, now_ns):
+    """Accept who waits for it, as far as there are rows, and no more; then clients that ask for nothing leave."""
+    loop = gateway.loop[0]
+    for _ in range(loop.clients // BATCH + 1):
+        _accept(gateway, now_ns)
+    loop.draining, loop.listener, loop.backlog = 1, -1, 0
     for row in range(1, gateway.clients.size):
         if gateway.clients[row].state == READING:
-            requests.hand_over(gateway, row, DRAINING)
+            requests.queue(gateway, row)
+
+
+@kernel
+def leave(gateway):
+    """Hand over everybody who has got nothing of the answer in hand."""
+    for row in range(1, gateway.clients.size):
+        state = gateway.clients[row].state
+        if state == CONNECTING or (state == READING and gateway.clients[row].upstream != 0):
+            requests.redial(gateway, row, FAILED)
+        elif state in (READING, SENDING, WAITING):
+            requests.hand_over(gateway, row, FAILED)
 
 
 @kernel
@@ -341,6 +357,7 @@ def warm(way) -> None:
         gateway.loop[0]["epoll"] = epoll.fileno()
         watch(gateway, -1, WAKE_KEY)
         breath(way, gateway, 0)
-        drain(gateway)
+        drain(gateway, 0)
+        leave(gateway)
         close_left(gateway)
         end_all(gateway, 0)

@@ -69,9 +69,15 @@ def _pass_head(gateway, row, number, size, now_ns):
     http1.begin_body(body, head, PLAIN)
     upstream.keep_alive = head.keep_alive and client.unsent == client.sent
     first = np.int64(upstream.start + size)
+    here = np.int64(upstream.end) - first
+    if head.framing == CHUNKED:  # what it compacts is handed over as it came, where that is no body
+        for i in range(here):
+            gateway.out[i] = data[first + i]
     said = http1.reframe(body, data, first, np.int64(upstream.end))
     if said < 0:
-        requests.give_up(gateway, row, BROKEN, now_ns)
+        for i in range(here):
+            data[first + i] = gateway.out[i]
+        requests.hand_over(gateway, row, ODD_ANSWER)
         return
     client.status, client.over, client.chunked = head.status, said == DONE, 0
     if head.framing == CHUNKED and client.over:

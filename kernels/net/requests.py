@@ -36,13 +36,10 @@ def read(way, gateway, row, now_ns):
     if client.end > client.start:
         if _begin(way, gateway, row, now_ns):
             return True
-    elif gateway.loop[0].draining:
-        hand_over(gateway, row, DRAINING)
-        return False
     else:
         client.start = client.end = 0
     if not client.readable:
-        return False
+        return _wait(gateway, row)
     buffer = gateway.requests[row]
     if client.end == buffer.size:
         if client.start == 0:
@@ -55,7 +52,7 @@ def read(way, gateway, row, now_ns):
     got = syscalls.receive(client.fd, buffer[client.end :])
     if got == -syscalls.EAGAIN:
         client.readable = 0
-        return False
+        return _wait(gateway, row)
     if got <= 0 and got != -syscalls.EINTR:
         end(gateway, row)
         return False
@@ -66,6 +63,14 @@ def read(way, gateway, row, now_ns):
             client.readable = 0
         client.end += got
     return True
+
+
+@part
+def _wait(gateway, row):
+    """Nothing is here to be read; an ingress that stops waits for no request to begin. Returns False."""
+    if gateway.loop[0].draining and gateway.clients[row].end == gateway.clients[row].start:
+        hand_over(gateway, row, DRAINING)
+    return False
 
 
 @part
@@ -235,7 +240,7 @@ def hand_over(gateway, row, reason):
 def record(gateway, row, status, now_ns):
     """A request is done."""
     client, loop = gateway.clients[row], gateway.loop[0]
-    done = gateway.done[loop.done % gateway.done.size]
+    done = gateway.done[loop.done]  # a breath ends before it is full, see there
     loop.done += 1
     loop.at_work -= 1
     done.request_id, done.received_ns, done.done_ns = client.request_id, client.received_ns, now_ns

@@ -33,6 +33,12 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
     "--proxy-protocol", is_flag=True, help="Connections to the ingress begin with a header of the PROXY protocol."
 )
 @click.option("--access-log", default="", metavar="F", help="File that gets a line of JSON for each request.")
+@click.option(
+    "--gateway/--no-gateway",
+    default=False,
+    show_default=True,
+    help="Plain HTTP goes by compiled code as far as that takes it.",
+)
 @click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
 @click.option(
     "--port-offset",
@@ -59,6 +65,7 @@ def up(
     trusted_proxies: str,
     proxy_protocol: bool,
     access_log: str,
+    gateway: bool,
     ready_file: str | None,
     port_offset: int | None,
     instance: int,
@@ -80,6 +87,7 @@ def up(
         trusted_proxies=trusted_proxies,
         proxy_protocol=proxy_protocol,
         access_log=access_log,
+        gateway=gateway,
     )
 
 

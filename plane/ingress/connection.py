@@ -44,7 +44,6 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_already",
         "_bodiless",
         "_chunked",
         "_chunks",
@@ -88,7 +87,6 @@ class Connection(asyncio.Protocol):
         self.at_work = False
         self.since = pool.now  # of the last sign of life
         self._pool = pool
-        self._already = b""  # what came of an answer before this end had the connection
         self._partial = False  # of its request a part was not sent, so there can be no other
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -128,11 +126,11 @@ class Connection(asyncio.Protocol):
         self.since = self._pool.now
         self.transport.write(data)
 
-    def begun(self, data: bytes, *, bodiless: bool, used: bool, whole: bool, age_ticks: float) -> None:
-        """A request was begun, and sent, by another before; ``data`` is what came of the answer."""
+    def begun(self, *, bodiless: bool, used: bool, whole: bool, age_ticks: float) -> None:
+        """A request was begun, and sent, by another before."""
         self._parser = httptools.HttpResponseParser(self)
         self._begin(bodiless=bodiless, switch=False)
-        self._already, self._partial = data, not whole
+        self._partial = not whole
         self.at_work, self.used = True, used
         self.since = self._pool.now - int(age_ticks)
 
@@ -230,10 +228,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._pool.connections.add(self)
-        if self._already:
-            since = self.since
-            self.data_received(self._already)
-            self.since, self._already = since, b""
 
     def data_received(self, data: bytes) -> None:
         self.since = self._pool.now

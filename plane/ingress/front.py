@@ -19,7 +19,7 @@ from plane.ingress.announced import Peer
 from plane.ingress.downstream import Downstream, origin_of
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
-from plane.ingress.gateway import Begun
+from plane.ingress.gateway import Begun, Handed, adopt
 from plane.ingress.http1 import Http1, Sent
 from plane.ingress.http2 import Session
 from plane.ingress.patience import Patience
@@ -60,7 +60,6 @@ class Client(web.RequestHandler):
     """
 
     __slots__ = (
-        "_already",
         "_announced",
         "_begun",
         "_following",
@@ -83,16 +82,12 @@ class Client(web.RequestHandler):
         self._begun = False  # something of the head is here
         self._following = False  # so it is behind a request that came with it
         self._patience = Patience(manager.send_s)
-        self._already = b""  # what the gateway has read
         self.begun: Begun | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
         self.origin = origin_of(transport, self._announced, self._front.edge)
         super().connection_made(transport)
-        if self._already:
-            self.data_received(self._already)
-            self._already = b""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -226,11 +221,15 @@ class Front(web.Server):
             logger=log,
         )
 
-    def handed(self, data: bytes, begun: Begun | None) -> Client:
-        """A protocol for a connection that the gateway has handed over."""
+    async def adopt(self, handed: Handed) -> None:
+        """Go on with a connection that the gateway has handed over."""
         client = self()
-        client._already, client.begun = data, begun
-        return client
+        client.begun = handed.begun
+        try:
+            await adopt(handed.client, handed.data, client)
+        except OSError:  # it has left meanwhile
+            if handed.begun is not None and handed.begun.upstream is not None:
+                handed.begun.upstream.close()
 
     def secured(self, announced: Peer | None = None) -> "Undecided":
         """The same for a connection by TLS."""

@@ -6,6 +6,7 @@ where its request was sent already, the endpoint's socket with what came of the 
 """
 
 import asyncio
+import errno
 import logging
 import os
 import queue
@@ -23,13 +24,16 @@ from kernels import layout_gateway as layout
 from kernels.layout_gateway import Way
 from kernels.net import gateway as kernel
 from kernels.net import requests, upstreams
+from kernels.warm import once
 from plane import fastroutes
 from plane.addresses import int_to_ip
 from plane.descriptors import allow_descriptors
 from plane.errors import PlaneError
 from plane.ingress import forwarding
 from plane.ingress.timeouts import Timeouts
+from plane.model import Snapshot
 from plane.routes import Routes
+from plane.routes import compile as compile_routes
 
 BREATH_NS = 250_000_000
 TICK_S = 0.05
@@ -37,6 +41,16 @@ DESCRIPTORS_BESIDES = 4096
 
 log = logging.getLogger("trafficplane.ingress")
 Address = tuple[str, int]
+
+
+def warm() -> None:
+    """Compile, or load, what a gateway runs: not for an event loop, it may take a minute the first time."""
+
+    def compile_all() -> None:
+        roads = fastroutes.compile(compile_routes(Snapshot()))
+        kernel.warm(Way(roads, fastroutes.create_memory(roads), np.zeros(1, np.uint32)))
+
+    once("gateway", compile_all)
 
 
 class Begun(NamedTuple):
@@ -63,7 +77,11 @@ class Handed(NamedTuple):
 
 
 class Gateway:
-    """The gateway's thread. ``take`` gets what is handed over, ``count`` rows of requests done; both in its thread."""
+    """The gateway's thread.
+
+    What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
+    it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's.
+    """
 
     def __init__(
         self,
@@ -71,11 +89,13 @@ class Gateway:
         port: int,
         take: Callable[[Handed], object],
         count: Callable[[np.ndarray], object],
+        fail: Callable[[str], object],
         *,
         capacity: int = 8192,
     ):
         self._take = take
         self._count = count
+        self._fail = fail
         allow_descriptors(2 * capacity + DESCRIPTORS_BESIDES)
         self._gateway = kernel.create(capacity, 64)
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
@@ -94,20 +114,22 @@ class Gateway:
         self._asking = threading.Lock()
         self._running = False
         self._stopping = False
+        self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, listener: socket.socket) -> None:
         """Accept from a listener; there is an ``install`` before."""
         kernel.watch(self._gateway, listener.fileno(), kernel.LISTENER_KEY)
         self._gateway.loop[0]["listener"], self._gateway.loop[0]["backlog"] = listener.fileno(), 1
+        self._listener = listener
         self._running = True
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
         self._thread.start()
 
-    def install(self, routes: Routes, number: int) -> None:
-        """Put Routes in force, which rows of requests done will name by ``number``."""
+    def install(self, routes: Routes, number: int) -> set[int]:
+        """Put Routes in force, which rows of requests done will name by ``number``; returns what they name besides."""
         roads = self._compiler.compile(routes)
-        self.ask(lambda: self._swap(roads, number))
+        return set(self.ask(lambda: self._swap(roads, number)))
 
     def put_out(self, address: Address, seconds: float) -> None:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
@@ -123,6 +145,11 @@ class Gateway:
         return int(self._gateway.loop[0]["at_work"])
 
     @property
+    def serves(self) -> bool:
+        """Whether it carries requests, or has not begun."""
+        return self._running or self._thread is None
+
+    @property
     def clients(self) -> int:
         return len(self._gateway.clients) - 1 - int(self._gateway.loop[0]["clients"])
 
@@ -134,17 +161,20 @@ class Gateway:
             if self._gateway.punts[number]
         }
 
-    def settle(self) -> None:
-        """Have all requests that are done counted."""
-        self.ask(self._count_done)
+    def settle(self) -> np.ndarray:
+        """The rows of requests done that ``count`` has not been given."""
+        rows: np.ndarray = self.ask(self._take_done)
+        return rows
 
     def drain(self) -> None:
-        """Accept no more; hand over who asks for nothing now, and the others once they are answered."""
-        self._gateway.loop[0]["listener"] = -1
-        self.ask(lambda: kernel.drain(self._gateway))
+        """Accept who waits for it and no more; hand over who asks for nothing, the others once they are answered."""
+        if not self._epoll.closed:
+            self.ask(self._drain)
 
     def stop(self) -> None:
         """Close everything at once. Blocks for a moment."""
+        if self._epoll.closed:
+            return
         self._stopping = True
         os.eventfd_write(self._wake, 1)
         if self._thread is not None:
@@ -175,15 +205,38 @@ class Gateway:
                 if self._gateway.loop[0]["done"] > kernel.DONE_ROWS // 2:
                     self._count_done()
                 self._date()
-        except Exception:
+        except Exception as problem:
             log.exception("the gateway has failed")
-        finally:
-            with self._asking:
-                self._running = False
+            self._close(problem)
+        else:
+            self._close(None)
+
+    def _close(self, problem: Exception | None) -> None:
+        """Leave nothing behind; after a problem, as much as can be to the asyncio side."""
+        try:
+            self._count_done()
+            if problem is not None:
+                self._leave_listener()
+                kernel.leave(self._gateway)
             self._give_away()
             kernel.end_all(self._gateway, time.monotonic_ns())
             self._count_done()
-            self._answer()
+        finally:
+            with self._asking:
+                self._running = False
+                self._answer()
+        if problem is not None:
+            self._fail(f"the compiled gateway has failed, and requests go by asyncio until a restart: {problem}")
+
+    def _drain(self) -> None:
+        kernel.drain(self._gateway, time.monotonic_ns())
+        self._leave_listener()
+
+    def _leave_listener(self) -> None:
+        self._gateway.loop[0]["listener"] = -1
+        if self._listener is not None:
+            self._epoll.unregister(self._listener)
+            self._listener = None
 
     def _answer(self) -> None:
         for _ in range(self._questions.qsize()):
@@ -197,12 +250,17 @@ class Gateway:
         self._gateway.ours.date[:] = np.frombuffer(forwarding.date() + b"\r\n", np.uint8)
 
     def _count_done(self) -> None:
-        loop = self._gateway.loop[0]
-        if loop["done"]:
-            self._count(self._gateway.done[: loop["done"]].copy())
-            loop["done"] = 0
+        rows = self._take_done()
+        if len(rows):
+            self._count(rows)
 
-    def _swap(self, roads: Any, number: int) -> None:
+    def _take_done(self) -> np.ndarray:
+        loop = self._gateway.loop[0]
+        rows = self._gateway.done[: loop["done"]].copy()
+        loop["done"] = 0
+        return rows
+
+    def _swap(self, roads: Any, number: int) -> list[int]:
         self._count_done()
         rows = self._rows_of(roads)
         memory = fastroutes.create_memory(roads)
@@ -212,6 +270,9 @@ class Gateway:
         self._gateway.loop[0]["install"] = number
         self._date()
         kernel.close_left(self._gateway)
+        clients = self._gateway.clients
+        under_way = (clients["state"] >= layout.CONNECTING) & (clients["state"] <= layout.ANSWERING)
+        return np.unique(clients["install"][under_way | (clients["upstream"] != 0)]).tolist()
 
     def _rows_of(self, roads: Any) -> np.ndarray:
         """For each backend id the row of its endpoint; others have left, and their rows go to new ones when empty."""
@@ -251,7 +312,9 @@ class Gateway:
         """Take what compiled code has handed over, and leave its rows free."""
         gateway = self._gateway
         loop = gateway.loop[0]
-        for row in gateway.handed[: loop["handed"]].tolist():
+        while loop["handed"]:
+            loop["handed"] -= 1  # first, so that none is taken twice
+            row = int(gateway.handed[loop["handed"]])
             client = gateway.clients[row]
             data = gateway.requests[row, client["start"] : client["end"]].tobytes()
             begun = self._begun(row)
@@ -259,12 +322,12 @@ class Gateway:
             handed = Handed(socket.socket(fileno=int(client["fd"])), data, begun)
             requests.forget(gateway, row)
             self._take(handed)
-        loop["handed"] = 0
 
     def _begun(self, row: int) -> Begun | None:
         gateway, client = self._gateway, self._gateway.clients[row]
         number = int(client["upstream"])
-        if not number and client["reason"] == layout.NO_CONNECTION and self._way is not None:
+        same = client["install"] == gateway.loop[0]["install"]  # or the number may be another's
+        if not number and client["reason"] == layout.NO_CONNECTION and same and self._way is not None:
             backend = self._way.roads.backends[client["backend"]]
             return Begun((int_to_ip(int(backend["ip"])), int(backend["port"])))
         if not number:
@@ -282,12 +345,44 @@ class Gateway:
         return begun
 
 
-async def adopt(handed: Handed, make: Callable[[bytes, Begun | None], asyncio.BaseProtocol]) -> None:
-    """Have the event loop go on with what was handed over."""
-    loop = asyncio.get_running_loop()
+class Waiting(asyncio.Protocol):
+    """Keeps what a socket says until the protocol is there that it is meant for.
+
+    A loop's transport owns its socket only once the call that made it has returned; a protocol that closed it before
+    would leave two owners of one descriptor, and the second would close somebody else's.
+    """
+
+    def __init__(self, data: bytes):
+        self._data = data
+        self._ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return True
+
+    def give_way(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+        """Have ``protocol`` go on from here."""
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self._data:
+            protocol.data_received(self._data)
+        if self._ended and not transport.is_closing() and not protocol.eof_received():
+            transport.close()
+
+
+async def adopt(end: socket.socket, data: bytes, protocol: asyncio.Protocol) -> None:
+    """Have the event loop go on, by ``protocol``, with a socket that said ``data``. Raises OSError: it is closed."""
+    waiting = Waiting(data)
     try:
-        await loop.connect_accepted_socket(lambda: make(handed.data, handed.begun), handed.client)
-    except OSError:  # it has left meanwhile
-        handed.client.close()
-        if handed.begun is not None and handed.begun.upstream is not None:
-            handed.begun.upstream.close()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, end)
+        if transport.is_closing():
+            await asyncio.sleep(0)  # asyncio closes the socket itself by then
+            end.detach()  # and uvloop has closed the descriptor before it knew of the socket
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    except OSError:
+        end.close()
+        raise
+    waiting.give_way(transport, protocol)

@@ -71,7 +71,9 @@ class Metrics:
         self._retries = {row: count for row, count in self._retries.items() if row[:2] in there}
         self._faults = {row: count for row, count in self._faults.items() if row[:2] in there}
 
-    def collect(self, *, at_work: int, idle: int, out: int, open_connections: int, generation: int) -> Iterable[Metric]:
+    def collect(
+        self, *, at_work: int, idle: int, out: int, open_connections: int, generation: int, compiled: bool = False
+    ) -> Iterable[Metric]:
         """Metric families of now.
 
         at_work           requests under way
@@ -79,6 +81,7 @@ class Metrics:
         out               endpoints that are left out since they failed
         open_connections  of clients
         generation        of the Routes in force
+        compiled          whether the compiled gateway is at work
         """
         yield from self._requests()
         yield _gauge("requests_in_flight", "Requests under way.", at_work)
@@ -86,6 +89,7 @@ class Metrics:
         yield _gauge("upstream_idle_connections", "Connections to endpoints that wait for a request.", idle)
         yield _gauge("upstream_endpoints_out", "Endpoints that are left out since they failed.", out)
         yield _gauge("generation", "Generation of the routes in force.", generation)
+        yield _gauge("gateway_up", "Whether the compiled gateway is at work, 1 or 0.", int(compiled))
         mirrored = CounterMetricFamily("trafficplane_ingress_mirrored", "Copies of requests.", labels=("result",))
         for result, count in self.mirrored.items():
             mirrored.add_metric((result,), count)

@@ -32,7 +32,7 @@ _PACK: Callable[..., None] = struct.Struct("<QqqqiiIIHHB3x").pack_into
 
 
 class Records:
-    """Rows of ROW, written in order of ``done_ns``."""
+    """Rows of ROW."""
 
     def __init__(self) -> None:
         self._bytes = bytearray(FIRST_ROWS * ROW.itemsize)
@@ -55,8 +55,12 @@ class Records:
         self._end += ROW.itemsize
 
     def columns(self) -> dict[str, np.ndarray | list[str]]:
-        """A copy: each field of ROW as an array, and the lists that ``route`` and ``service`` are indices of."""
+        """A copy, in order of ``done_ns``.
+
+        Each field of ROW as an array, and the lists that ``route`` and ``service`` are indices of.
+        """
         rows = np.frombuffer(bytes(self._bytes[: self._end]), ROW)
+        rows = rows[np.argsort(rows["done_ns"], kind="stable")]  # those of the gateway come in batches
         found: dict[str, np.ndarray | list[str]] = {
             name: np.ascontiguousarray(rows[name]) for name in ROW.names or () if name != "spare"
         }

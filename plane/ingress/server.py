@@ -8,10 +8,12 @@ that nobody is told 404 by an ingress that has not heard of its routes yet.
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
+import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from prometheus_client import Metric
@@ -27,7 +29,7 @@ from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import Origin
 from plane.ingress.front import Front
-from plane.ingress.gateway import Gateway, Handed, adopt
+from plane.ingress.gateway import Gateway, Handed, warm
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
@@ -49,6 +51,7 @@ NOBODY = Edge()
 DNS_PORT = 53
 LOOKUP_TIMEOUT_S = 1.0  # of one question to cluster DNS, which is asked twice
 GATEWAY_BEAT_S = 0.005
+log = logging.getLogger("trafficplane.ingress")
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
 
@@ -86,7 +89,8 @@ class Ingress:
         self._timeouts = timeouts
         self._edge = edge
         self._metrics = Metrics()
-        self._wants_gateway = gateway and not access_log and edge == NOBODY
+        self._wants_gateway = gateway
+        self._keeps_gateway_off = gateway_is_kept_off_by(edge, access_log)
         self._gateway: Gateway | None = None
         self._tables: dict[int, Table] = {}  # that requests of the gateway may name
         self._adopting: set[asyncio.Task[None]] = set()
@@ -149,13 +153,17 @@ class Ingress:
         )
         self._started = True
         http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
-        if self._wants_gateway:
+        if self._wants_gateway and self._keeps_gateway_off:
+            log.warning("the compiled gateway stays off: %s", self._keeps_gateway_off)
+        elif self._wants_gateway:
+            await asyncio.to_thread(warm)
             loop = asyncio.get_running_loop()
             self._gateway = Gateway(
                 self._timeouts,
                 http_port,
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
+                lambda why: loop.call_soon_threadsafe(self._do_without, why),
             )
             self._pool.failing = self._gateway.put_out
         return http_port, self._https_port
@@ -179,10 +187,8 @@ class Ingress:
                 )
                 self._certificates.install(routes.certificates)
                 self._table = table
-                if self._gateway is not None:
-                    number = max(self._tables, default=0) + 1
-                    self._tables[number] = table
-                    self._gateway.install(routes, number)
+                if self._gateway is not None and self._gateway.serves:
+                    self._install_gateway(self._gateway, routes, table)
                 self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
@@ -201,8 +207,7 @@ class Ingress:
         ``route`` and ``service`` are indices of the lists ``routes`` and ``services``. Without ``recording``: no rows.
         """
         if self._gateway is not None:
-            self._gateway.settle()
-            await asyncio.sleep(0)  # what it said is counted then
+            self._count(self._gateway.settle())
         return (self._records or Records()).columns()
 
     async def stop(self, grace_s: float) -> None:
@@ -212,6 +217,8 @@ class Ingress:
             return
         for server in self._servers:
             server.close()
+        if self._gateway is not None:
+            self._gateway.drain()  # while the listener is there, for those that it has not accepted yet
         self._close_sockets()
         self._front.drain()
         if self._gateway is not None:
@@ -234,22 +241,43 @@ class Ingress:
 
     async def _drain(self, gateway: Gateway, grace_s: float) -> None:
         """Let the gateway's requests finish, for so long at most, and close it."""
-        gateway.drain()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + grace_s
-        while gateway.at_work and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
+        while gateway.clients and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
             await asyncio.sleep(GATEWAY_BEAT_S)
         self._pool.failing = lambda address, seconds: None
         gateway.stop()
         await asyncio.sleep(0)  # what it handed over last is here then
+        self._count(gateway.settle())
         while self._adopting:
             await asyncio.wait(self._adopting)
 
     def _take(self, handed: Handed) -> None:
         """Go on with what the gateway has handed over."""
-        task = asyncio.get_running_loop().create_task(adopt(handed, self._front.handed))
+        task = asyncio.get_running_loop().create_task(self._front.adopt(handed))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
+
+    def _install_gateway(self, gateway: Gateway, routes: Routes, table: Table) -> None:
+        self._count(gateway.settle())  # before their series may go
+        number = max(self._tables, default=0) + 1
+        self._tables[number] = table
+        named = gateway.install(routes, number)
+
+        def forget() -> None:
+            for other in self._tables.keys() - named:
+                if other < number:
+                    del self._tables[other]
+
+        asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
+
+    def _do_without(self, why: str) -> None:
+        """The gateway has failed: its listener goes to the asyncio side."""
+        self._problems += (why,)
+        if not self._told_to_stop.is_set():
+            task = asyncio.get_running_loop().create_task(self._listen_here(self._sockets[0], self._front))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
 
     def _count(self, rows: np.ndarray) -> None:
         """Count and record requests that the gateway has done, in its order."""
@@ -283,7 +311,6 @@ class Ingress:
         return self._plan.bound_port(port) if self._plan and self._plan.has(ip) else port
 
     async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
         for number, row in enumerate(self._sockets):
             secured = self._certificates.listening if number else None
             make = self._front.secured if number else self._front
@@ -295,7 +322,13 @@ class Ingress:
                 patience_s = self._timeouts.head_s
                 self._servers.append(Announced(row, make, self._edge, tls=secured, patience_s=patience_s))
             else:
-                self._servers.append(await loop.create_server(make, sock=row, backlog=BACKLOG, ssl=secured))
+                await self._listen_here(row, make, secured)
+
+    async def _listen_here(
+        self, listener: socket.socket, make: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(make, sock=listener, backlog=BACKLOG, ssl=tls))
 
     async def _answer(self, client: Downstream) -> None:
         received_ns = time.monotonic_ns()
@@ -326,6 +359,7 @@ class Ingress:
     def _collect(self) -> Iterable[Metric]:
         gateway = self._gateway
         if gateway is not None:
+            self._count(gateway.settle())
             self._metrics.punts = gateway.punts()
         return self._metrics.collect(
             at_work=self._at_work + (gateway.at_work if gateway else 0),
@@ -333,12 +367,23 @@ class Ingress:
             out=self._pool.out,
             open_connections=self._front.open_connections + (gateway.clients if gateway else 0),
             generation=self.generation,
+            compiled=gateway is not None and gateway.serves,
         )
 
     def _close_sockets(self) -> None:
         for row in self._sockets:
             row.close()
         self._sockets.clear()
+
+
+def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:
+    """What keeps the compiled gateway off for an ingress, and what does so where it is wanted; empty: nothing."""
+    options = {
+        "the PROXY protocol": edge.proxy_protocol,
+        "proxies that are trusted": bool(edge.trusted),
+        "an access log": bool(access_log),
+    }
+    return ", ".join(what for what, there in options.items() if there)
 
 
 def _bound(address: str, port: int) -> socket.socket:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 
 from plane.balance import Standing
 from plane.ingress.connection import Connection, UnansweredError
-from plane.ingress.gateway import Begun
+from plane.ingress.gateway import Begun, adopt
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.upstreamtls import UpstreamTls
 from plane.sharing import is_refusal
@@ -128,18 +128,14 @@ class Pool:
 
     async def adopted(self, endpoint: "Endpoint", begun: Begun, *, bodiless: bool) -> "Connection":
         """The connection on which the gateway has sent a request. Raises UnansweredError."""
-
-        def make() -> Connection:
-            connection = Connection(self, endpoint)
-            age = self.ticks(begun.age_s)
-            connection.begun(begun.data, bodiless=bodiless, used=begun.used, whole=begun.whole, age_ticks=age)
-            return connection
-
         assert begun.upstream is not None
+        connection = Connection(self, endpoint)
+        connection.begun(bodiless=bodiless, used=begun.used, whole=begun.whole, age_ticks=self.ticks(begun.age_s))
         try:
-            _, connection = await self.loop.create_connection(make, sock=begun.upstream)
+            since = connection.since
+            await adopt(begun.upstream, begun.data, connection)
+            connection.since = since
         except OSError as error:
-            begun.upstream.close()
             why = "the endpoint closed the connection"
             raise UnansweredError(502, why, no_answer=not begun.data) from error
         return connection

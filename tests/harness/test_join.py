@@ -12,7 +12,7 @@ from plane.addresses import ip_to_int
 
 KEY = id_key(seed=3, load=1)
 FRONTEND = (ip_to_int("127.96.0.10"), 80)
-PODS = {"127.244.1.2": [(3, "default/a", "node-1")], "127.244.2.2": [(1, "default/b", "node-2")]}
+PODS = {"127.244.1.2": [(1, "default/a", "node-1")], "127.244.2.2": [(1, "default/b", "node-2")]}
 A, B = (ip_to_int(ip) for ip in PODS)
 
 

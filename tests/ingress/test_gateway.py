@@ -1,14 +1,18 @@
 """The compiled gateway: one request by it and one by the asyncio side are answered and forwarded alike."""
 
+import asyncio
 import re
 from asyncio import StreamReader, StreamWriter
+from pathlib import Path
 
 import pytest
 
+from plane import routes
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
 from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running, saying
 
+PORT = 10297
 pytestmark = pytest.mark.syscalls
 
 HOST = b"Host: example.com\r\n"
@@ -91,3 +95,66 @@ async def test_half_an_answer_costs_its_connection_only(vip: str, pods: list[Add
             await one.reader.readuntil(b"he")
             assert await one.at_end()
         await eventually(lambda: here.ingress._gateway is not None and not here.ingress._gateway.at_work)
+
+
+async def test_a_gateway_that_fails_leaves_all_to_the_other_side(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise RuntimeError("no more")
+
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), gateway=True, metrics_port=PORT) as here:
+        async with client(here.http) as one, client(here.http) as idle:
+            assert (await one.get()).status == 200
+            gateway = here.ingress._gateway
+            assert gateway is not None
+            monkeypatch.setattr(gateway, "_date", fails)
+            assert (await idle.get()).status == 200
+            await eventually(lambda: not gateway.serves and here.ingress._problems)
+            assert (await one.get()).status == (await idle.get()).status == 200
+        assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
+        assert len(endpoint.requests) == 5
+        installed = await here.ingress.install(routes.compile(web(pods[0])))
+        assert "the compiled gateway has failed" in installed.problems[0]
+        assert "no more" in installed.problems[0]
+        scraped = (await ask((vip, PORT), b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n")).body
+        assert b"trafficplane_ingress_gateway_up 0" in scraped
+
+
+async def test_only_tables_that_a_request_may_name_are_kept(vip: str, pods: list[Address]) -> None:
+    go = asyncio.Event()
+
+    async def held(_: Endpoint, reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        writer.write(saying(b"hello"))
+
+    async with Endpoint(pods[0], serve=held) as endpoint, running(vip, web(pods[0]), gateway=True) as here:
+        async with client(here.http) as one:
+            asking = asyncio.create_task(one.get())
+            await eventually(lambda: endpoint.open)
+            await eventually(lambda: here.ingress._gateway is not None and here.ingress._gateway.at_work)
+            for _ in range(3):
+                await here.install(web(pods[0]))
+            await eventually(lambda: set(here.ingress._tables) == {1, 4})
+            go.set()
+            assert (await asking).status == 200
+        await here.install(web(pods[0]))
+        await eventually(lambda: set(here.ingress._tables) == {5})
+
+
+async def test_who_waits_to_be_accepted_when_it_stops_is_answered(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here, client(here.http) as one:
+        one.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        await here.ingress.stop(1)
+        assert (await one.answer()).status == 200
+
+
+async def test_it_stays_off_where_requests_are_logged(
+    vip: str, pods: list[Address], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = str(tmp_path / "access.log")
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True, access_log=log) as here:
+        assert here.ingress._gateway is None
+        assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
+    assert "the compiled gateway stays off: an access log" in caplog.text
