@@ -88,12 +88,6 @@ def _relay() -> None:
     relay.warm()
 
 
-def _routes() -> None:
-    from kernels.net import hostpath
-
-    hostpath.warm()
-
-
 def _measuring() -> None:
     from kernels.net import httpload, httpresponder, loadgen, responder
 
@@ -103,18 +97,10 @@ def _measuring() -> None:
     httpresponder.warm()
 
 
-def _http() -> None:
-    from kernels.net import http1
-
-    http1.warm()
-
-
 PARTS: dict[str, Callable[[], None]] = {
     "load balancing": _load_balancer,
     "connection relay": _relay,
-    "route tables": _routes,
     "load generator and responder": _measuring,
-    "HTTP": _http,
 }
 
 

@@ -82,8 +82,6 @@ from kernels.layout_http import (
     TWO_ENDS,
     UNTIL_CLOSE,
     UNUSUAL_BODY,
-    Hop,
-    Ours,
     freeze,
 )
 
@@ -928,17 +926,3 @@ def _move_line(body, data, to, said):
             size += 1
         to = _put_hex(data, to, np.uint64(body["left"]), size)
     return _end_line(data, to)
-
-
-def warm() -> None:
-    """Compile what others call from Python; the loops have what they call compiled with themselves."""
-    data, out = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
-    head, body, lines = create_heads(1)[0], create_bodies(1)[0], create_lines()
-    scan_request(data, 0, 0, head, lines)
-    scan_response(data, 0, 0, head, lines, GET)
-    nothing = np.zeros(0, np.uint8)
-    write_request(out, data, head, lines, Hop(nothing, nothing, nothing, nothing), np.uint64(0))
-    write_response(out, data, head, lines, Ours(nothing, nothing, nothing), True)
-    begin_body(body, head, SKIPPED)
-    reframe(body, data, 0, 0)
-    request_number(data, head)

@@ -23,7 +23,7 @@ import numpy as np
 from kernels import layout_gateway as layout
 from kernels.layout_gateway import Way
 from kernels.net import gateway as kernel
-from kernels.net import requests, upstreams
+from kernels.net import hostpath, requests, upstreams
 from kernels.warm import once
 from plane import fastroutes
 from plane.addresses import int_to_ip
@@ -47,6 +47,7 @@ def warm() -> None:
     """Compile, or load, what a gateway runs: not for an event loop, it may take a minute the first time."""
 
     def compile_all() -> None:
+        hostpath.warm()
         roads = fastroutes.compile(compile_routes(Snapshot()))
         kernel.warm(Way(roads, fastroutes.create_memory(roads), np.zeros(1, np.uint32)))
 
