@@ -92,6 +92,15 @@ def report(run: Path, output: str) -> None:
     sys.exit(int(not summary["met"]))
 
 
+def _least(text: str) -> float:
+    """``--ignore-below``. Raises ValueError."""
+    from harness import units
+
+    if text != "0" and not text.endswith("%"):
+        raise ValueError(f"--ignore-below {text!r} is no share: write 0, or a part, as 2%")
+    return float(units.share(0 if text == "0" else text))
+
+
 @bench.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(exists=True, path_type=Path))
 @click.option("--fail-if", "limits", multiple=True, metavar="LIMIT", help="As 'p99 > +5%'. May be repeated.")
@@ -105,7 +114,7 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
 
     Exit codes: 0 done, 1 a --fail-if is so, 2 bad input or runs that may not be compared.
     """
-    from harness import rounds, units
+    from harness import rounds
     from harness.compare.comparison import summarise
     from harness.compare.limits import limit
     from harness.compare.sides import CompareError
@@ -117,7 +126,7 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
     if len(runs) < 2:
         raise click.UsageError("name two runs or more: the first is what the others are held against")
     try:
-        least = float(units.share(0 if ignore_below == "0" else ignore_below))
+        least = _least(ignore_below)
         summary = summarise(runs, [limit(text) for text in limits], least, force=force)
     except (CompareError, ValueError) as error:
         _fail(str(error), 2)
@@ -148,7 +157,7 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
     type=click.FloatRange(0.1),
     help="How long each is measured, for ingress whole seconds.  [default: 2, for ingress 1]",
 )
-@click.option("--quick", is_flag=True, help="One round of half a second: to see that it works, not to quote.")
+@click.option("--quick", is_flag=True, help="One short round: to see that it works, not to quote.")
 @click.option(
     "--client",
     type=click.Choice(["compiled", "wrk"]),

@@ -90,7 +90,7 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
         return _run_flows(file, surface, console)
     if kind == queues.KIND:
         stop = threading.Event()
-        with _stopping(stop):
+        with _stopping(stop, console):
             return queues.run(file, surface.out, console, stop)
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
@@ -165,7 +165,7 @@ def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
     prepared = flows.prepare(file)
     stop = threading.Event()
     workers = prepared.scenario.spec.workers
-    with _stopping(stop):
+    with _stopping(stop, console):
         if workers == 1:
             return flows.run(prepared, surface.out, console, flows.here, stop)
         return asyncio.run(_on_actors(prepared, surface, console, stop))
@@ -181,13 +181,14 @@ async def _on_actors(prepared: flows.Prepared, surface: Surface, console: Consol
 
 
 @contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
+def _stopping(stop: threading.Event, console: Console) -> Iterator[None]:
     """SIGINT and SIGTERM have a run of flows end after the shards that are under way, and the second time at once."""
 
     def act(*_: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        console.print("what is under way is finished first; once more ends it at once", markup=False)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, act) for number in numbers]

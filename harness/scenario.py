@@ -287,7 +287,7 @@ def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
             yield ("timeline", place, "killNode"), f"there are {nodes} nodes, counted from 1"
         with contextlib.suppress(ValueError):
             if units.pause(at(event, "at")) >= end_ns:
-                yield ("timeline", place, "at"), "is not before the end of the last load"
+                yield ("timeline", place, "at"), f"is not before the end of the last load, {units.format_ns(end_ns)}"
 
 
 class Scenario(Part):

@@ -53,10 +53,12 @@ def share(value: object) -> int | Fraction:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     found = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or Fraction(found[1]) > 100:
+    if found is None:
         raise ValueError(
             f"{_shown(value)} is neither a count nor a share: write a whole number, as 0, or a part, as 0.1%"
         )
+    if Fraction(found[1]) > 100:
+        raise ValueError(f"{_shown(value)} is more than all: a share is 100% at most")
     return Fraction(found[1]) / 100
 
 

@@ -54,9 +54,12 @@ def limit(text: str) -> Limit:
     if metric not in METRICS:
         raise ValueError(f"{text!r}: {metric!r} is no metric of a comparison; there are {', '.join(METRICS)}")
     if sign:
-        value = units.share(quantity)
-        if not isinstance(value, Fraction):
+        if not quantity.endswith("%"):
             raise ValueError(f"{text!r}: a change is a share, as +5%: {EXAMPLE}")
+        try:
+            value = units.share(quantity)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}") from None
         return Limit(text, load or "", metric, sense == ">", True, float(value) * (-1 if sign == "-" else 1))
     return Limit(text, load or "", metric, sense == ">", False, _value(text, metric, quantity))
 

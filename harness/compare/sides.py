@@ -70,7 +70,8 @@ def side(path: Path) -> Side:
 def refusals(base: Side, other: Side) -> list[str]:
     """Why the two may not be compared; nothing where they may."""
     cut = [f"run {facts['run']} was interrupted" for facts in (*base.facts, *other.facts) if _interrupted(facts)]
-    return [*cut, *asked_differently(base.facts[0], other.facts[0])]
+    both = [f"run {run} is on both sides" for run in base.runs if run in other.runs]
+    return [*cut, *both, *asked_differently(base.facts[0], other.facts[0])]
 
 
 def differences(base: Side, other: Side) -> list[str]:

@@ -139,7 +139,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "share of more than all": (
         lambda spec: spec["objectives"].update(errors="101%"),
-        {"spec.objectives.errors": "neither a count nor a share"},
+        {"spec.objectives.errors": "is more than all"},
     ),
     "misspelt field": (
         lambda spec: spec.update(manifest=spec.pop("manifests")),
