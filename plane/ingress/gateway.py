@@ -44,7 +44,7 @@ Address = tuple[str, int]
 
 
 def warm() -> None:
-    """Compile, or load, what a gateway runs: not for an event loop, it may take a minute the first time."""
+    """Compile, or load, what a gateway runs. Blocks, the first time for a minute."""
 
     def compile_all() -> None:
         hostpath.warm()

@@ -156,7 +156,7 @@ class Ingress:
         if self._wants_gateway and self._keeps_gateway_off:
             log.warning("the compiled gateway stays off: %s", self._keeps_gateway_off)
         elif self._wants_gateway:
-            await asyncio.to_thread(warm)
+            warm()  # nobody is served before; `plane up` has it compiled before there is a process
             loop = asyncio.get_running_loop()
             self._gateway = Gateway(
                 self._timeouts,

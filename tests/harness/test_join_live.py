@@ -52,7 +52,7 @@ async def test_each_request_has_the_pod_that_saw_it(relays: list[Proxy], plan: A
             service="default/web",
             ingress=[],
             connections=[relay.recorded() for relay in relays],
-            pods={ip: (f"default/{ip}", "") for ip, _ in addresses},
+            pods={ip: [(0, f"default/{ip}", "")] for ip, _ in addresses},
         )
     rows = len(recorded.requests["done_ns"])
     assert rows > 12

@@ -130,7 +130,7 @@ def test_generator_and_responder_understand_each_other(plan: AddressPlan, desk: 
     ):
         run_until(load, lambda: answered(load) >= 200)
         assert misses(load) == {}
-        assert place.room[0]["answered"] >= answered(load)
+        eventually(lambda: place.room[0]["answered"] >= answered(load))  # it counts when it has sent
         assert place.room[0]["turned_away"] == 0
 
 
