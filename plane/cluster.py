@@ -10,6 +10,7 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 
 # isort: split
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -28,7 +29,6 @@ from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileg
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
 from plane.ingress.edge import Edge
-from plane.ingress.gateway import warm as warm_gateway
 from plane.ingress.server import NOBODY, Ingress, gateway_is_kept_off_by
 from plane.installed import Installed
 from plane.metrics import INGRESS_PORT
@@ -87,6 +87,8 @@ class IngressActor:
     async def start(self, number: int, plan: AddressPlan, options: IngressOptions) -> None:
         ports = plan.bound_port(80), plan.bound_port(443)
         port = INGRESS_PORT + number - 1
+        gc.collect()
+        gc.freeze()  # all that is imported stays; going through it again would hold up requests for a tenth of a second
         self.ingress = Ingress(plan.vip(1), *ports, plan=plan, metrics_port=port, **options._asdict())
         await self.ingress.start()
 
@@ -269,6 +271,8 @@ async def running(
         progress(f"the compiled gateway stays off: {why}")
     elif gateway:
         progress("loading the compiled gateway, which takes a while the first time")
+        from plane.ingress.gateway import warm as warm_gateway  # here, for it loads the gateway's kernels
+
         await asyncio.to_thread(warm_gateway)
     with claimed(plan):
         async with connected(ray_address):

@@ -11,7 +11,7 @@ from typing import Protocol
 from plane.ingress.announced import Peer
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin, RequestHead
-from plane.ingress.gateway import Begun
+from plane.ingress.handing import Begun
 
 Field = tuple[bytes, bytes]
 

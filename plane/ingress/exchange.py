@@ -25,7 +25,7 @@ from plane.ingress.accesslog import Entry
 from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.downstream import Downstream
 from plane.ingress.forwarding import RefusedError, RequestHead
-from plane.ingress.gateway import Begun
+from plane.ingress.handing import Begun
 from plane.ingress.http1 import Http1
 from plane.ingress.metrics import Metrics
 from plane.ingress.policed import Policed

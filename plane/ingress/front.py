@@ -19,7 +19,7 @@ from plane.ingress.announced import Peer
 from plane.ingress.downstream import Downstream, origin_of
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
-from plane.ingress.gateway import Begun, Handed, adopt
+from plane.ingress.handing import Begun, Handed, adopt
 from plane.ingress.http1 import Http1, Sent
 from plane.ingress.http2 import Session
 from plane.ingress.patience import Patience

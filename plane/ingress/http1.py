@@ -20,7 +20,7 @@ from plane.ingress.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from plane.ingress.front import Client
-    from plane.ingress.gateway import Begun
+    from plane.ingress.handing import Begun
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

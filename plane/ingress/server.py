@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prometheus_client import Metric
@@ -29,7 +30,7 @@ from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import Origin
 from plane.ingress.front import Front
-from plane.ingress.gateway import Gateway, Handed, warm
+from plane.ingress.handing import Handed
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
@@ -44,6 +45,9 @@ from plane.ingress.upstream import Pool
 from plane.installed import Installed
 from plane.metrics import Exposition
 from plane.routes import Routes
+
+if TYPE_CHECKING:
+    from plane.ingress.gateway import Gateway
 
 BACKLOG = 4096
 DEFAULT_TIMEOUTS = Timeouts()
@@ -156,6 +160,8 @@ class Ingress:
         if self._wants_gateway and self._keeps_gateway_off:
             log.warning("the compiled gateway stays off: %s", self._keeps_gateway_off)
         elif self._wants_gateway:
+            from plane.ingress.gateway import Gateway, warm  # here, for it loads the compiler
+
             warm()  # nobody is served before; `plane up` has it compiled before there is a process
             loop = asyncio.get_running_loop()
             self._gateway = Gateway(
@@ -239,7 +245,7 @@ class Ingress:
             self._log.close()
             self._log = None
 
-    async def _drain(self, gateway: Gateway, grace_s: float) -> None:
+    async def _drain(self, gateway: "Gateway", grace_s: float) -> None:
         """Let the gateway's requests finish, for so long at most, and close it."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + grace_s
@@ -258,7 +264,7 @@ class Ingress:
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
-    def _install_gateway(self, gateway: Gateway, routes: Routes, table: Table) -> None:
+    def _install_gateway(self, gateway: "Gateway", routes: Routes, table: Table) -> None:
         self._count(gateway.settle())  # before their series may go
         number = max(self._tables, default=0) + 1
         self._tables[number] = table

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 
 from plane.balance import Standing
 from plane.ingress.connection import Connection, UnansweredError
-from plane.ingress.gateway import Begun, adopt
+from plane.ingress.handing import Begun, adopt
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.upstreamtls import UpstreamTls
 from plane.sharing import is_refusal

@@ -1,0 +1,78 @@
+"""What the compiled gateway hands over to the asyncio side, and how an event loop goes on with it.
+
+Law: nothing compiled is known here, so that an ingress without a gateway does not load the compiler.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from typing import NamedTuple
+
+Address = tuple[str, int]
+
+
+class Begun(NamedTuple):
+    """A request of which something has been done: its endpoint was chosen, and maybe asked.
+
+    upstream  the connection that it was sent on, None: it was not sent; ``data`` is what came of the answer
+    used      that connection had carried another request before; age_s: since it last gave a sign of life
+    """
+
+    address: Address
+    upstream: socket.socket | None = None
+    data: bytes = b""
+    used: bool = False
+    age_s: float = 0.0
+    whole: bool = True  # all of it was sent
+
+
+class Handed(NamedTuple):
+    """A client for the asyncio side: its socket, what it has sent and got no answer to, and what was begun of that."""
+
+    client: socket.socket
+    data: bytes
+    begun: Begun | None
+
+
+class Waiting(asyncio.Protocol):
+    """Keeps what a socket says until the protocol is there that it is meant for.
+
+    A loop's transport owns its socket only once the call that made it has returned; a protocol that closed it before
+    would leave two owners of one descriptor, and the second would close somebody else's.
+    """
+
+    def __init__(self, data: bytes):
+        self._data = data
+        self._ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return True
+
+    def give_way(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+        """Have ``protocol`` go on from here."""
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self._data:
+            protocol.data_received(self._data)
+        if self._ended and not transport.is_closing() and not protocol.eof_received():
+            transport.close()
+
+
+async def adopt(end: socket.socket, data: bytes, protocol: asyncio.Protocol) -> None:
+    """Have the event loop go on, by ``protocol``, with a socket that said ``data``. Raises OSError: it is closed."""
+    waiting = Waiting(data)
+    try:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, end)
+        if transport.is_closing():
+            await asyncio.sleep(0)  # asyncio closes the socket itself by then
+            end.detach()  # and uvloop has closed the descriptor before it knew of the socket
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    except OSError:
+        end.close()
+        raise
+    waiting.give_way(transport, protocol)
