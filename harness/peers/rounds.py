@@ -156,6 +156,11 @@ def target_of(scene: Scene, workload: Workload) -> Target:
 def _row(peer: Peer, workload: Workload, turn: tuple[int, int], outcome: Measured | str) -> Row:
     """What a measurement came to; in the place of one, why there is none."""
     described = peer.name, workload.name, *turn, workload.connections, workload.unit, workload.answer_bytes
+    return row_of(described, outcome, has_processes=bool(peer.pids()))
+
+
+def row_of(described: tuple[str, str, int, int, int, str, int], outcome: Measured | str, *, has_processes: bool) -> Row:
+    """``described`` are the first fields of the Row; an outcome that is a text, or has misses, is all that follows."""
     if isinstance(outcome, str):
         return Row(*described, error=outcome)
     if outcome.misses:
@@ -164,7 +169,7 @@ def _row(peer: Peer, workload: Workload, turn: tuple[int, int], outcome: Measure
         *described,
         answered=outcome.answered,
         duration_ns=outcome.duration_ns,
-        cpu_ns=outcome.cpu_ns if peer.pids() else None,
+        cpu_ns=outcome.cpu_ns if has_processes else None,
         core_ns=outcome.core_ns,
         p50_ns=outcome.p50_ns,
         p99_ns=outcome.p99_ns,

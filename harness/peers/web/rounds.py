@@ -17,7 +17,7 @@ from typing import NamedTuple
 from harness.peers.client import Measured
 from harness.peers.process import Process, is_listening
 from harness.peers.records import Row
-from harness.peers.rounds import Cores, cores
+from harness.peers.rounds import Cores, cores, row_of
 from harness.peers.web import corpus
 from harness.peers.web.caddy import Caddy
 from harness.peers.web.client import COMPILED, COMPILING_S, Client
@@ -148,17 +148,4 @@ def _row(peer: Peer, workload: Workload, turn: Turn, outcome: Measured | str) ->
     """What a measurement came to; in the place of one, why there is none."""
     unit = "connections" if workload.fresh else "requests"
     described = peer.name, workload.name, turn.round, turn.place, workload.connections, unit, workload.answer_bytes
-    if isinstance(outcome, str):
-        return Row(*described, error=outcome)
-    if outcome.misses:
-        return Row(*described, error=", ".join(f"{count} {why}" for why, count in outcome.misses.items()))
-    return Row(
-        *described,
-        answered=outcome.answered,
-        duration_ns=outcome.duration_ns,
-        cpu_ns=outcome.cpu_ns if peer.pids() else None,
-        core_ns=outcome.core_ns,
-        p50_ns=outcome.p50_ns,
-        p99_ns=outcome.p99_ns,
-        max_ns=outcome.max_ns,
-    )
+    return row_of(described, outcome, has_processes=bool(peer.pids()))
