@@ -164,7 +164,7 @@ def test_a_change_that_chance_explains_breaks_no_limit() -> None:
     [
         ("p99", "write it as 'p99 > +5%'"),
         ("p98 > +5%", "there are p50, p90, p99, p99.9, errors, rate"),
-        ("p99 > +5ms", "a part, as 0.1%"),
+        ("p99 > +5ms", "a change is a share, as +5%"),
         ("p99 > 5", "no unit"),
         ("errors > 3", "only 0 is also a count"),
     ],
