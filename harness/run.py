@@ -26,12 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from harness import events, matrix, page, provenance, records, report, resources, rounds, targets
+from harness import events, matrix, page, provenance, records, report, resources, rounds, targets, traffic
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
@@ -50,7 +51,6 @@ from harness.resources import Sample
 from harness.scenario import Load, Scenario, kind_of, read, text_of
 from harness.targets import Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns, format_rate
-from harness.workload import id_key
 from plane import manifests, offline
 from plane.addresses import AddressPlan
 from plane.advice import advise
@@ -262,7 +262,7 @@ async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Eve
         else:
             await stack.enter_async_context(connected(surface.ray_address))
         resolved = targets.resolve(scenario, str(asked.file), _surroundings(cluster) if cluster else None)
-        tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
+        tasks = [traffic.task(scenario, place, target) for place, target in enumerate(resolved)]
         actors = await stack.enter_async_context(_actors(scenario, tasks))
         access = await stack.enter_async_context(_api(cluster)) if cluster and timeline else None
         _on_signals(stop.set)
@@ -443,24 +443,10 @@ async def _joined(
                 pods=pods,
             ),
             task.id_key,
+            task.mix.asked(np.arange(len(recorded.requests["intended_ns"]))),
         )
         for load, task, target, recorded in zip(scenario.spec.loads, tasks, resolved, measured, strict=True)
     ]
-
-
-def _task(scenario: Scenario, place: int, target: Resolved) -> Task:
-    load = scenario.spec.loads[place]
-    return Task(
-        target.destination,
-        target.workload,
-        load.arrivals.rate,
-        load.arrivals.connections or load.arrivals.max_connections,
-        load.start,
-        load.duration,
-        scenario.timeout_ns(load),
-        id_key(scenario.spec.seed, place),
-        (scenario.spec.seed, place) if load.arrivals.process == "poisson" else None,
-    )
 
 
 def _descriptions(scenario: Scenario, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
@@ -481,11 +467,11 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
         "start_ns": task.start_ns,
         "duration_ns": task.duration_ns,
         "timeout_ns": task.timeout_ns,
-        "method": task.workload.method,
-        "host": task.workload.host,
-        "path": task.workload.path,
+        "method": task.mix.workloads[0].method,
+        "host": task.mix.workloads[0].host,
+        "path": task.mix.workloads[0].path,
         "address": f"{task.destination.ip}:{task.destination.port}",
-        "source": task.destination.source_ip,
+        "source": ", ".join(task.destination.sources) or None,
         "generator": recorded and asdict(recorded.generator),
         "generator_limited": recorded and recorded.generator.limited(len(recorded.requests["intended_ns"])),
     }

@@ -17,32 +17,21 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, InstanceOf
 
-from harness import axes, units
+from harness import axes, requests, units
 from harness.axes import Axis
+from harness.requests import Headers, Label, Method, Request
 from plane import documents, strict
 from plane.errors import ManifestError, Problem
 from plane.strict import Contradiction, Part, Whole, at, read_by
 
 # A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
 ROWS_AT_MOST = 50_000_000
-# Headers that the driver writes itself, because a wrong one would change what is measured.
-OWN_HEADERS = ("connection", "content-length", "transfer-encoding", "x-request-id")
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?\.?")
 
 
 class ScenarioError(ManifestError):
     """Everything that is wrong with a scenario, all of it at once; a command that meets one exits with 2."""
-
-
-def _label(value: Any) -> str:
-    if not isinstance(value, str) or not _LABEL.fullmatch(value):
-        raise ValueError(
-            f"{value!r} is no name: write 1 to 63 of a-z, 0-9 and '-', beginning and ending with a-z or 0-9"
-        )
-    return value
 
 
 def _url(value: Any) -> SplitResult:
@@ -63,32 +52,6 @@ def _url(value: Any) -> SplitResult:
     return url
 
 
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"/[!-~]*", value) or "#" in value:
-        raise ValueError(f"{value!r} is no path: it begins with '/' and is percent-encoded, as /hostname?full=1")
-    return value
-
-
-def _method(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Z]+", value) or value in ("CONNECT", "TRACE"):
-        raise ValueError(f"{value!r} is no method for a load: write GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS")
-    return value
-
-
-def _headers(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError("headers are a mapping of names to text, as {Accept: application/json}")
-    for name, text in value.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is no header name")
-        if name.lower() in OWN_HEADERS:
-            raise ValueError(f"{name} is set by the load itself: leave it out")
-        if not isinstance(text, str) or not re.fullmatch(r"[\t -~]*", text):
-            raise ValueError(f"{name}: {text!r} is no header text: put printable ASCII into quotes")
-    return value
-
-
-Label = Annotated[str, read_by(_label)]
 Duration = Annotated[int, read_by(units.duration)]
 Pause = Annotated[int, read_by(units.pause)]
 Latency = Annotated[int, read_by(units.latency)]
@@ -111,7 +74,7 @@ class Target(Part):
     service: Label | None = None
     namespace: Label = "default"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    path: Annotated[str, read_by(_path)] = "/"
+    path: requests.Path = "/"
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
@@ -141,9 +104,15 @@ class Arrivals(Part):
 
 
 class Origin(Part):
-    """Where a load comes from: the address of a client pod on node ``node``, counted from 1."""
+    """Where a load comes from: the addresses of so many client ``pods``, on node ``node``, counted from 1."""
 
-    node: Annotated[int, Field(ge=1)]
+    node: Annotated[int, Field(ge=1)] | None = None
+    pods: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if not given:
+            yield (), "says nothing: give it a node, a number of pods, or both"
 
 
 class Objectives(Part):
@@ -162,13 +131,14 @@ class Objectives(Part):
 
 
 class Load(Part):
-    """One stream of requests, all alike."""
+    """One stream of requests, all alike or a mix of several."""
 
     name: Label
     target: Target
-    method: Annotated[str, read_by(_method)] = "GET"
-    headers: Annotated[dict[str, str], read_by(_headers)] = Field(default_factory=dict)
+    method: Method = "GET"
+    headers: Headers = Field(default_factory=dict)
     body: str = ""
+    requests: list[Request] = Field(default_factory=list)
     arrivals: Arrivals
     start: Pause = 0
     duration: Duration
@@ -179,16 +149,13 @@ class Load(Part):
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        yield from requests.contradictions(given)
         try:
-            requests = (
-                units.rate(at(given, "arrivals", "rate")) * units.duration(given.get("duration")) / units.NS_PER_S
-            )
+            due = units.rate(at(given, "arrivals", "rate")) * units.duration(given.get("duration")) / units.NS_PER_S
         except ValueError:
             return
-        if requests > ROWS_AT_MOST:
-            reason = (
-                f"makes {int(requests):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them"
-            )
+        if due > ROWS_AT_MOST:
+            reason = f"makes {int(due):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them"
             yield ("arrivals", "rate"), reason
 
 

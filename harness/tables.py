@@ -1,6 +1,6 @@
 """A summary as tables for a terminal or a job's log."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -25,6 +25,8 @@ def console(*, stderr: bool = False) -> Console:
 def tables(summary: Mapping[str, Any]) -> RenderableType:
     """The summary of ``report.summarise``: loads, requests by pod, objectives."""
     parts: list[RenderableType] = [_loads(summary)]
+    for title, column, rows in parted(summary):
+        parts += ["", _parts(title, column, rows)]
     if any(row["pod"] for row in summary["pods"]):
         parts += ["", _pods(summary)]
     if summary["events"]:
@@ -63,6 +65,33 @@ def _loads(summary: Mapping[str, Any]) -> Table:
             *(latency_text(load["latency_ns"][name]) for name in PERCENTILES),
         )
     return table
+
+
+def parted(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Sequence[Mapping[str, Any]]]]:
+    """(title, what tells the rows apart, rows) of the loads of whose rows there are several kinds."""
+    for load in summary["loads"]:
+        if load["requests"]:
+            yield f"{load['name']} by request", "request", load["requests"]
+
+
+def _parts(title: str, column: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = table_of(title, column, numbers=("requests", "share", "errors", *PERCENTILES))
+    for name, *cells in part_cells(column, rows):
+        table.add_row(Text(name), *cells[:2], Text(cells[2], style="red" if cells[2] != "0" else ""), *cells[3:])
+    return table
+
+
+def part_cells(column: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Cells of each row of such a table."""
+    total = max(sum(row["scheduled"] for row in rows), 1)
+    for row in rows:
+        yield [
+            row[column],
+            f"{row['scheduled']:,}",
+            f"{row['scheduled'] / total:.1%}",
+            f"{row['errors']:,}",
+            *(latency_text(row["latency_ns"][name]) for name in PERCENTILES),
+        ]
 
 
 def _pods(summary: Mapping[str, Any]) -> Table:

@@ -51,7 +51,7 @@ class _UnresolvedError(Exception):
 
 
 def client_pods(scenario: Scenario) -> list[Object]:
-    """The pods whose addresses loads come from: one for each load that dials a Service or names a node.
+    """The pods whose addresses loads come from: of each load that dials a Service or says where it comes from.
 
     They are real pods, so that their addresses are reserved and known to the plane; they run nothing.
     """
@@ -59,23 +59,22 @@ def client_pods(scenario: Scenario) -> list[Object]:
         {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": client_name(load), "namespace": load.target.namespace},
+            "metadata": {"name": name, "namespace": load.target.namespace},
             "spec": {
                 "containers": [{"name": "client", "image": CLIENT_IMAGE}],
-                **({"nodeName": node_name(load.origin.node)} if load.origin else {}),
+                **({"nodeName": node_name(load.origin.node)} if load.origin and load.origin.node else {}),
             },
         }
         for load in scenario.spec.loads
-        if has_client(load)
+        for name in client_names(load)
     ]
 
 
-def client_name(load: Load) -> str:
-    return f"{load.name}-client"
-
-
-def has_client(load: Load) -> bool:
-    return load.target.service is not None or load.origin is not None
+def client_names(load: Load) -> list[str]:
+    """Of a load's client pods; none where it comes from wherever the kernel has it."""
+    if load.origin is not None and load.origin.pods > 1:
+        return [f"{load.name}-client-{number}" for number in range(1, load.origin.pods + 1)]
+    return [f"{load.name}-client"] if load.origin is not None or load.target.service is not None else []
 
 
 def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[Resolved]:
@@ -94,48 +93,48 @@ def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[
 
 
 def _resolve(load: Load, around: Surroundings | None) -> Resolved:
-    source = _source(load, around)
+    sources = _sources(load, around)
     url = load.target.url
     if url is None:
         assert around is not None  # the schema lets a service be named only with manifests
         service = _service(around.snapshot, load.target.namespace, load.target.service or "", "target.service")
         port = _port(service, load.target.port)
         host = f"{service.name}.{service.namespace}.svc.cluster.local" + (f":{port}" if port != HTTP_PORT else "")
-        return _to_service(load, service, port, around, host, load.target.path, source)
+        return _to_service(load, service, port, around, host, load.target.path, sources)
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     host = url.hostname or ""
     port = url.port or HTTP_PORT
     if is_address(host):
-        return _to_address(load, host, port, url, path, source)
+        return _to_address(load, host, port, url, path, sources)
     if around is not None:
         dialled = _service_of_name(around.snapshot, host)
         if dialled is not None:
-            return _to_service(load, dialled, _port(dialled, port, "target.url"), around, url.netloc, path, source)
+            return _to_service(load, dialled, _port(dialled, port, "target.url"), around, url.netloc, path, sources)
         if _has_rules_for(around.snapshot, host):
-            return _to_ingress(load, around, url, path, source)
+            return _to_ingress(load, around, url, path, sources)
     try:
         found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
     except OSError:
         if around is not None and _takes_any_host(around.snapshot):
-            return _to_ingress(load, around, url, path, source)
+            return _to_ingress(load, around, url, path, sources)
         where = "no Ingress has this host, no Service this name, and" if around else "there are no manifests, and"
         raise _UnresolvedError("target.url", f"{host}: {where} the system does not know it") from None
-    return _to_address(load, str(found), port, url, path, source)
+    return _to_address(load, str(found), port, url, path, sources)
 
 
-def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, source: str | None) -> Resolved:
+def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
     ip, port = around.ingress
-    return Resolved(Destination(ip, port, source), _workload(load, url.netloc, path), (ip_to_int(ip), port))
+    return Resolved(Destination(ip, port, sources), _workload(load, url.netloc, path), (ip_to_int(ip), port))
 
 
-def _to_address(load: Load, ip: str, port: int, url: SplitResult, path: str, source: str | None) -> Resolved:
-    return Resolved(Destination(ip, port, source), _workload(load, url.netloc, path), (ip_to_int(ip), port))
+def _to_address(load: Load, ip: str, port: int, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
+    return Resolved(Destination(ip, port, sources), _workload(load, url.netloc, path), (ip_to_int(ip), port))
 
 
 def _to_service(
-    load: Load, service: Service, port: int, around: Surroundings, host: str, path: str, source: str | None
+    load: Load, service: Service, port: int, around: Surroundings, host: str, path: str, sources: tuple[str, ...]
 ) -> Resolved:
-    destination = Destination(service.cluster_ip, around.plan.bound_port(port), source)
+    destination = Destination(service.cluster_ip, around.plan.bound_port(port), sources)
     return Resolved(destination, _workload(load, host, path), (ip_to_int(service.cluster_ip), port), service.full_name)
 
 
@@ -143,15 +142,18 @@ def _workload(load: Load, host: str, path: str) -> Workload:
     return Workload(host, path, load.method, load.headers, load.body, load.keep_alive)
 
 
-def _source(load: Load, around: Surroundings | None) -> str | None:
-    """Address of the load's client pod, None where it has none."""
-    if around is None or not has_client(load):
-        return None
-    pod = around.snapshot.get("Pod", load.target.namespace, client_name(load)) or {}
-    address = (pod.get("status") or {}).get("podIP")
-    if not address:
-        raise _UnresolvedError("from", f"the client pod {load.target.namespace}/{client_name(load)} has no address")
-    return str(address)
+def _sources(load: Load, around: Surroundings | None) -> tuple[str, ...]:
+    """Addresses of the load's client pods."""
+    if around is None:
+        return ()
+    addresses = []
+    for name in client_names(load):
+        pod = around.snapshot.get("Pod", load.target.namespace, name) or {}
+        address = (pod.get("status") or {}).get("podIP")
+        if not address:
+            raise _UnresolvedError("from", f"the client pod {load.target.namespace}/{name} has no address")
+        addresses.append(str(address))
+    return tuple(addresses)
 
 
 def _service(snapshot: Snapshot, namespace: str, name: str, field: str) -> Service:

@@ -109,14 +109,15 @@ class CompiledStream:
         place = task.destination
         load = httpload.create(
             [(ip_to_int(place.ip), place.port)],
-            [asked(task.workload)],
+            [asked(workload) for workload in task.mix.workloads],
             task.connections,
             due=start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None,
             start_ns=start_ns,
             end_ns=start_ns + task.duration_ns,
             timeout_ns=task.timeout_ns,
-            sources=[ip_to_int(place.source_ip)] if place.source_ip else [],
-            kept=task.workload.keep_alive,
+            sources=[ip_to_int(source) for source in place.sources],
+            kept=task.mix.keep_alive,
+            order=task.mix.order,
             id_key=task.id_key,
         )
         with Asking.of(load, put) as asking:

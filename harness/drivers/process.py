@@ -20,7 +20,7 @@ class LoadProcess:
     """A load that waits for its start: compiled code runs it, asyncio where compiling is switched off."""
 
     def __init__(self, task: Task):
-        self._id_key = task.id_key
+        self._task = task
         self._stream = Stream(task) if INTERPRETED else CompiledStream(task)
 
     def ready(self) -> None:
@@ -33,7 +33,7 @@ class LoadProcess:
 
     def run(self, epoch_ns: int, header: Header) -> Recorded:
         """Runs the load in this thread, its rows in a journal meanwhile; see ``Stream.run``."""
-        with Journal(header, self._id_key, epoch_ns) as journal:
+        with Journal(header, self._task.id_key, epoch_ns, self._task.mix) as journal:
             if isinstance(self._stream, CompiledStream):
                 return self._stream.run(epoch_ns, journal.put)
             return uvloop.run(self._stream.run(epoch_ns, journal.put))

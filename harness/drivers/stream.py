@@ -13,8 +13,8 @@ from harness import arrivals
 from harness.drivers.http import Client, Destination
 from harness.drivers.pace import ClosedLoop, OpenLoop
 from harness.journal import JournalError, Put
+from harness.mix import Mix
 from harness.recorder import Recorded, Recorder
-from harness.workload import Workload
 from plane.descriptors import allow_descriptors
 
 # Descriptors a process needs beside the connections of its load.
@@ -31,7 +31,7 @@ class Task:
     """
 
     destination: Destination
-    workload: Workload
+    mix: Mix
     rate: Fraction | None
     connections: int
     start_ns: int
@@ -78,7 +78,7 @@ class Stream:
         self._broken: BaseException | None = None
         client = Client(
             task.destination,
-            task.workload,
+            task.mix,
             record,
             id_key=task.id_key,
             timeout_ns=task.timeout_ns,

@@ -180,7 +180,7 @@ async def test_connections_come_from_the_source_address(source: str) -> None:
         await answering(OK)(reader, writer)
 
     async with serving(handler) as server:
-        recorded = await run(closed_loop(Destination(server.ip, server.port, source), 3, 80))
+        recorded = await run(closed_loop(Destination(server.ip, server.port, (source,)), 3, 80))
     connections = recorded.connections
     assert {ip for ip, _ in seen} == {source}
     assert set(connections["client_ip"]) == {ip_to_int(source)}
@@ -188,8 +188,17 @@ async def test_connections_come_from_the_source_address(source: str) -> None:
     assert (connections["began_ns"] <= recorded.requests["sent_ns"].min()).all()
 
 
+async def test_connections_come_from_several_addresses_in_turn() -> None:
+    sources = ("127.1.2.3", "127.1.2.4", "127.1.2.5")
+    async with serving(answering(OK)) as server:
+        task = in_turn(Destination(server.ip, server.port, sources), 100, 70, workload=Workload("x", keep_alive=False))
+        recorded = await run(task)
+    assert texts(recorded) == [""] * 7
+    assert recorded.connections["client_ip"].tolist() == [ip_to_int(sources[number % 3]) for number in range(7)]
+
+
 async def test_an_address_that_is_not_of_this_machine_is_named() -> None:
-    recorded = await run(open_loop(Destination("127.0.0.1", 9, "192.0.2.1"), 50, 60))
+    recorded = await run(open_loop(Destination("127.0.0.1", 9, ("192.0.2.1",)), 50, 60))
     assert texts(recorded) == ["no_local_port"] * 3
 
 
@@ -437,6 +446,6 @@ async def test_a_load_stopped_before_it_began_has_no_rows() -> None:
 async def test_the_driver_works_the_same_from_an_address_of_the_plan(plan: AddressPlan) -> None:
     async with serving(answering(OK), plan.vip(9)) as server:
         source = str(plan.pods_of(1)[200])
-        recorded = await run(closed_loop(Destination(server.ip, server.port, source), 2, 80))
+        recorded = await run(closed_loop(Destination(server.ip, server.port, (source,)), 2, 80))
     assert answered(recorded).all()
     assert set(recorded.connections["client_ip"]) == {ip_to_int(source)}

@@ -190,6 +190,10 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         lambda spec: spec["loads"][1]["from"].update(node=4),
         {"spec.loads[1].from.node": "there are 3 nodes"},
     ),
+    "from nowhere": (
+        lambda spec: spec["loads"][1].update({"from": {}}),
+        {"spec.loads[1].from": "says nothing: give it a node, a number of pods, or both"},
+    ),
     "method in lower case": (
         lambda spec: spec["loads"][0].update(method="get"),
         {"spec.loads[0].method": "'get' is no method"},
