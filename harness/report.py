@@ -9,7 +9,7 @@ interrupted run cut off are counted as such, and in nothing else: nobody knows w
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -127,7 +127,18 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
         "sent_again": int(np.sum(rows["attempts"].to_numpy() > 1)),
         "latency_ns": percentiles(done_ns - intended[answered], len(rows)),
         "requests": list(_requests(rows)),
+        "stages": list(_stages(rows, description.get("stages", ()))),
     }
+
+
+def _stages(rows: pa.Table, stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What became of the requests that were due in each stage of a load that has some."""
+    intended = rows["intended_ns"].to_numpy()
+    for number, stage in enumerate(stages, 1):
+        since = intended - stage["start_ns"]
+        due = rows.filter(pa.array((since >= 0) & (since < stage["duration_ns"])))
+        times = {"start_ns": stage["start_ns"], "duration_ns": stage["duration_ns"]}
+        yield {"stage": f"{number}: {stage['stage']}", **times, **part(due)}
 
 
 def _requests(rows: pa.Table) -> Iterator[dict[str, Any]]:

@@ -50,7 +50,7 @@ from harness.records import LoadRows, provenance_of
 from harness.resources import Sample
 from harness.scenario import Load, Scenario, kind_of, read, text_of
 from harness.targets import Resolved, Surroundings
-from harness.units import NS_PER_S, format_ns, format_rate
+from harness.units import NS_PER_S, format_ns
 from plane import manifests, offline
 from plane.addresses import AddressPlan
 from plane.advice import advise
@@ -455,17 +455,17 @@ def _descriptions(scenario: Scenario, tasks: Sequence[Task], measured: Sequence[
 
 def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, Any]:
     """What a load was, for whoever reads its rows without the scenario at hand; ``recorded`` None: it has not ended."""
-    if task.rate is None:
-        arrivals = f"{task.connections} connection" + ("s" if task.connections > 1 else "")
-    else:
-        arrivals = format_rate(float(task.rate)) + (" (Poisson)" if task.poisson else "")
     return {
         "name": load.name,
-        "arrivals": arrivals,
-        "rate": None if task.rate is None else float(task.rate),
+        "arrivals": task.text,
+        "rate": task.mean_rate,
         "connections": task.connections,
         "start_ns": task.start_ns,
         "duration_ns": task.duration_ns,
+        "stages": [
+            {"stage": stage.text, "start_ns": task.start_ns + stage.start_ns, "duration_ns": stage.duration_ns}
+            for stage in task.stages
+        ],
         "timeout_ns": task.timeout_ns,
         "method": task.mix.workloads[0].method,
         "host": task.mix.workloads[0].host,

@@ -17,9 +17,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, InstanceOf
 
-from harness import axes, requests, units
+from harness import axes, requests, stages, units
 from harness.axes import Axis
 from harness.requests import Headers, Label, Method, Request
+from harness.stages import Stage
 from plane import documents, strict
 from plane.errors import ManifestError, Problem
 from plane.strict import Contradiction, Part, Whole, at, read_by
@@ -84,23 +85,26 @@ class Target(Part):
 
 
 class Arrivals(Part):
-    """When requests are due: at a ``rate`` (open loop), or when the one before is answered (closed loop).
+    """When requests are due: at a ``rate`` or at rates in ``stages`` (open loop), or when the one before is answered.
 
     ``process`` of an open loop: at equal distances, or a Poisson process of that mean rate.
     """
 
-    one_of: ClassVar = ("rate", "connections")
+    one_of: ClassVar = ("rate", "connections", "stages")
     rate: Rate | None = None
+    stages: Annotated[list[Stage], Field(min_length=1)] | None = None
     process: Literal["constant", "poisson"] = "constant"
     connections: Annotated[int, Field(ge=1, le=10_000)] | None = None
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 1_000
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
-        if "rate" not in given and "maxConnections" in given:
-            yield ("maxConnections",), "goes with rate; a closed loop has exactly its connections"
-        if "rate" not in given and "process" in given:
-            yield ("process",), "goes with rate; in a closed loop answers make requests due"
+        opened = given.keys() & {"rate", "stages"}
+        if not opened and "maxConnections" in given:
+            yield ("maxConnections",), "goes with rate or stages; a closed loop has exactly its connections"
+        if not opened and "process" in given:
+            yield ("process",), "goes with rate or stages; in a closed loop answers make requests due"
+        yield from stages.contradictions(given.get("stages"))
 
 
 class Origin(Part):
@@ -141,7 +145,7 @@ class Load(Part):
     requests: list[Request] = Field(default_factory=list)
     arrivals: Arrivals
     start: Pause = 0
-    duration: Duration
+    lasts: Duration | None = Field(default=None, alias="duration")
     timeout: Duration | None = None
     keep_alive: bool = True
     origin: Origin | None = Field(default=None, alias="from")
@@ -150,13 +154,32 @@ class Load(Part):
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from requests.contradictions(given)
+        staged = at(given, "arrivals", "stages")
+        if staged is None and "duration" not in given:
+            yield ("duration",), "is required"
+        if staged is not None and "duration" in given:
+            yield ("duration",), "is that of the stages together: leave it out"
         try:
-            due = units.rate(at(given, "arrivals", "rate")) * units.duration(given.get("duration")) / units.NS_PER_S
+            rate = at(given, "arrivals", "rate")
+            due = stages.requests(staged) if staged else units.rate(rate) * duration_of(given) / units.NS_PER_S
         except ValueError:
             return
         if due > ROWS_AT_MOST:
-            reason = f"makes {int(due):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them"
-            yield ("arrivals", "rate"), reason
+            yield (
+                ("arrivals", "stages" if staged else "rate"),
+                f"makes {int(due):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them",
+            )
+
+    @property
+    def duration(self) -> int:
+        """ns in which requests are due."""
+        return self.lasts or sum(stage.duration for stage in self.arrivals.stages or ())
+
+
+def duration_of(load: Any) -> int:
+    """The same of a load as it stands in a file. Raises ValueError where it has none."""
+    staged = at(load, "arrivals", "stages")
+    return units.duration(at(load, "duration")) if staged is None else stages.duration(staged)
 
 
 class Scale(Part):
@@ -240,9 +263,7 @@ class Spec(Part):
 def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
     """What is wrong with the events of a spec; ``nodes`` 0: no plane."""
     try:
-        end_ns = max(
-            units.pause(load.get("start", "0s")) + units.duration(load.get("duration")) for load in given["loads"]
-        )
+        end_ns = max(units.pause(load.get("start", "0s")) + duration_of(load) for load in given["loads"])
     except (ValueError, AttributeError, KeyError, TypeError):
         return  # what is wrong with the loads is said elsewhere
     timeline = given.get("timeline")

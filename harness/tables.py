@@ -70,6 +70,8 @@ def _loads(summary: Mapping[str, Any]) -> Table:
 def parted(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Sequence[Mapping[str, Any]]]]:
     """(title, what tells the rows apart, rows) of the loads of whose rows there are several kinds."""
     for load in summary["loads"]:
+        if load["stages"]:
+            yield f"{load['name']} by stage", "stage", load["stages"]
         if load["requests"]:
             yield f"{load['name']} by request", "request", load["requests"]
 

@@ -14,6 +14,7 @@ from harness.drivers.stream import Task
 from harness.mix import Mix
 from harness.requests import NUMBER, Request
 from harness.scenario import Scenario
+from harness.stages import slopes
 from harness.targets import Resolved
 from harness.workload import Workload, id_key
 
@@ -37,6 +38,7 @@ def task(scenario: Scenario, place: int, target: Resolved) -> Task:
         scenario.timeout_ns(load),
         id_key(*seed),
         seed if load.arrivals.process == "poisson" else None,
+        slopes(load.arrivals.stages or ()),
     )
 
 

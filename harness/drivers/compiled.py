@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import arrivals
 from harness.drivers.stream import OTHER_DESCRIPTORS, Progress, Task
 from harness.journal import Put
 from harness.recorder import REQUEST_COLUMNS, Generator, Recorded
@@ -111,7 +110,7 @@ class CompiledStream:
             [(ip_to_int(place.ip), place.port)],
             [asked(workload) for workload in task.mix.workloads],
             task.connections,
-            due=start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None,
+            due=task.due(start_ns),
             start_ns=start_ns,
             end_ns=start_ns + task.duration_ns,
             timeout_ns=task.timeout_ns,

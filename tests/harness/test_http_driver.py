@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness import arrivals
+from harness.arrivals import Slope
 from harness.drivers import compiled
 from harness.drivers.compiled import CompiledStream
 from harness.drivers.http import Destination
@@ -68,6 +70,18 @@ async def test_an_open_loop_sends_at_the_times_of_a_poisson_process() -> None:
     due = arrivals.poisson(Fraction(300), 200 * MS, (1, 2))
     assert (recorded.requests["intended_ns"] - epoch_ns - 5 * MS).tolist() == due.tolist()
     assert (recorded.requests["sent_ns"] >= recorded.requests["intended_ns"]).all()
+    assert answered(recorded).all()
+
+
+async def test_an_open_loop_sends_at_the_times_of_its_stages() -> None:
+    stages = (Slope(0, 100 * MS, Fraction(0), Fraction(400)), Slope(100 * MS, 50 * MS, Fraction(400), Fraction(400)))
+    async with serving(answering(OK)) as server:
+        epoch_ns = time.monotonic_ns() + 20 * MS
+        task = replace(open_loop(server, 1, 150, start_ns=5 * MS), rate=None, stages=stages)
+        recorded = await Stream(task).run(epoch_ns)
+    due = arrivals.staged(stages, None)
+    assert len(due) == 40
+    assert (recorded.requests["intended_ns"] - epoch_ns - 5 * MS).tolist() == due.tolist()
     assert answered(recorded).all()
 
 
