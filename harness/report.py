@@ -127,6 +127,7 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
         "sent_again": int(np.sum(rows["attempts"].to_numpy() > 1)),
         "latency_ns": percentiles(done_ns - intended[answered], len(rows)),
         "requests": list(_requests(rows)),
+        "generator_limited": description.get("generator_limited"),
         "stages": list(_stages(rows, description.get("stages", ()))),
     }
 

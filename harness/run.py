@@ -32,7 +32,20 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from harness import controllers, events, matrix, page, provenance, records, report, resources, rounds, targets, traffic
+from harness import (
+    controllers,
+    events,
+    matrix,
+    maxrate,
+    page,
+    provenance,
+    records,
+    report,
+    resources,
+    rounds,
+    targets,
+    traffic,
+)
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
@@ -44,12 +57,13 @@ from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.journal import Header
 from harness.matrix import Variant
+from harness.maxrate import Probe, Search, Wanted
 from harness.peers.web.peer import Peer
 from harness.progress import shown
 from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.resources import Sample
-from harness.scenario import OURS, Load, Scenario, kind_of, read, text_of
+from harness.scenario import OURS, Load, Scenario, kind_of, parse, read, text_of
 from harness.targets import Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns
 from plane import manifests, offline
@@ -167,6 +181,50 @@ def _once(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -
         raise KeyboardInterrupt from None
 
 
+def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> Result:
+    """Looks for the highest rate at which a load keeps its objectives, on one plane; raises as ``run``."""
+    scenario, text = read(file)
+    place = maxrate.place_of(scenario, str(file), wanted)
+    loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
+    asked = Asked(scenario, text, file, surface, console)
+    (variant,) = matrix.variants(scenario, file, loaded)
+    prepared = _prepared(asked, variant, first=True)
+    found = maxrate.search(scenario, place, wanted)
+    try:
+        return asyncio.run(_search(asked, prepared, place, wanted, found))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, found: Search) -> Result:
+    """Probe after probe, until the search ends or is interrupted."""
+    console, load = asked.console, asked.scenario.spec.loads[place]
+    stop = asyncio.Event()
+    folder = asked.surface.out / asked.scenario.name / provenance.run_id()
+    probes: list[dict[str, Any]] = []
+    async with _ready(asked, prepared) as scene:
+        _on_signals(stop.set)
+        while not stop.is_set() and (step := found.next()) is not None:
+            why, rate = step
+            text = maxrate.text_of(asked.text, place, wanted, rate, len(probes))
+            probing = replace(asked, scenario=parse(text, str(asked.file)), text=text)
+            tasks = _tasks(probing.scenario, scene.resolved)
+            await asyncio.gather(
+                *(_of(actor.take.remote(task)) for actor, task in zip(scene.actors, tasks, strict=True))
+            )
+            result = await _measured(probing, prepared, scene, folder, stop)
+            if stop.is_set():
+                break
+            probes.append(maxrate.probe_of(why, rate, result.summary, load.name, result.folder))
+            console.print(f"probe {len(probes)}: {maxrate.line(probes[-1])}", markup=False, soft_wrap=True)
+            found.tell(why, Probe(rate, probes[-1]["met"], probes[-1]["generator_limited"]))
+    if not probes:
+        raise KeyboardInterrupt
+    summary = maxrate.summarise(asked.scenario, load, found, probes, folder.name, interrupted=stop.is_set())
+    (folder / maxrate.FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    return Result(folder, summary)
+
+
 def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
     prepared = flows.prepare(file)
     stop = threading.Event()
@@ -258,13 +316,31 @@ def _flow_actor() -> Any:
 
 
 async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:
+    async with _ready(asked, prepared) as scene:
+        _on_signals(stop.set)
+        return await _measured(asked, prepared, scene, folder, stop)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is there for loads to run: the plane and another ingress before its pods, if any; an actor for each load."""
+
+    cluster: Cluster | None
+    controller: Peer | None
+    resolved: Sequence[Resolved]
+    actors: Sequence[Any]
+    access: Access | None
+
+
+@asynccontextmanager
+async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
+    """All of it there; SIGINT and SIGTERM end what makes it."""
     scenario, surface, console = asked.scenario, asked.surface, asked.console
-    objects, timeline = prepared.objects, prepared.timeline
     async with AsyncExitStack() as stack:
         _on_signals(_canceller())
         cluster = None
-        if objects:
-            cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console))
+        if prepared.objects:
+            cluster = await stack.enter_async_context(_plane(scenario, prepared.objects, surface, console))
         else:
             await stack.enter_async_context(connected(surface.ray_address))
         around = _surroundings(cluster) if cluster else None
@@ -275,37 +351,46 @@ async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Eve
             around = replace(around, ingress=controllers.address_of(around.plan))
             console.print(f"before the pods: {controller.version()}", markup=False, soft_wrap=True)
         resolved = targets.resolve(scenario, str(asked.file), around)
-        tasks = [traffic.task(scenario, place, target) for place, target in enumerate(resolved)]
-        actors = await stack.enter_async_context(_actors(scenario, tasks))
-        access = await stack.enter_async_context(_api(cluster)) if cluster and timeline else None
-        _on_signals(stop.set)
-        started = datetime.now(UTC)
-        epoch_ns = time.monotonic_ns() + LEAD_NS
-        processes = _Processes(scenario, actors, cluster, controller)
-        facts = {
-            "run": provenance.run_id(started),
-            "started": started.isoformat(timespec="milliseconds"),
-            "epoch_monotonic_ns": str(epoch_ns),
-            **provenance.of_machine(),
-            **provenance.of_input(asked.text, objects),
-        }
-        if prepared.variant:
-            facts["variant"] = prepared.variant
-        if controller:
-            facts["ingress"] = controller.version()
-        folder = folder / facts["run"]
-        folder.mkdir(parents=True)
-        headers = _headers(scenario, tasks, facts, folder)
-        async with (
-            resources.watching(processes.pids, epoch_ns) as samples,
-            events.playing(timeline, access, processes.kill_node, epoch_ns) as happened,
-        ):
-            measured = await _measure(scenario.spec.loads, actors, headers, epoch_ns, stop, console)
-        _say_limits(scenario.spec.loads, measured, console)
-        rows = await _joined(scenario, tasks, resolved, measured, cluster)
-        ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(scenario, tasks, measured)}
-        table = records.tabulate(rows, epoch_ns, {**facts, **ended})
-        return _written(table, happened, samples, folder)
+        actors = await stack.enter_async_context(_actors(scenario, _tasks(scenario, resolved)))
+        access = await stack.enter_async_context(_api(cluster)) if cluster and prepared.timeline else None
+        yield Scene(cluster, controller, resolved, actors, access)
+
+
+def _tasks(scenario: Scenario, resolved: Sequence[Resolved]) -> list[Task]:
+    return [traffic.task(scenario, place, target) for place, target in enumerate(resolved)]
+
+
+async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path, stop: asyncio.Event) -> Result:
+    """Runs the loads, whose actors have them already; the results are in a folder in the given one."""
+    scenario, console = asked.scenario, asked.console
+    tasks = _tasks(scenario, scene.resolved)
+    started = datetime.now(UTC)
+    epoch_ns = time.monotonic_ns() + LEAD_NS
+    processes = _Processes(scenario, scene.actors, scene.cluster, scene.controller)
+    facts = {
+        "run": provenance.run_id(started),
+        "started": started.isoformat(timespec="milliseconds"),
+        "epoch_monotonic_ns": str(epoch_ns),
+        **provenance.of_machine(),
+        **provenance.of_input(asked.text, prepared.objects),
+    }
+    if prepared.variant:
+        facts["variant"] = prepared.variant
+    if scene.controller:
+        facts["ingress"] = scene.controller.version()
+    folder = folder / facts["run"]
+    folder.mkdir(parents=True)
+    headers = _headers(scenario, tasks, facts, folder)
+    async with (
+        resources.watching(processes.pids, epoch_ns) as samples,
+        events.playing(prepared.timeline, scene.access, processes.kill_node, epoch_ns) as happened,
+    ):
+        measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console)
+    _say_limits(scenario.spec.loads, measured, console)
+    rows = await _joined(scenario, tasks, scene.resolved, measured, scene.cluster)
+    ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(scenario, tasks, measured)}
+    table = records.tabulate(rows, epoch_ns, {**facts, **ended})
+    return _written(table, happened, samples, folder)
 
 
 @asynccontextmanager
