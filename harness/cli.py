@@ -76,7 +76,7 @@ def _share(context: click.Context, option: click.Parameter, text: str) -> float:
     help="As p99=100ms or errors=0.1%, in place of the scenario's of that name. May be repeated.",
 )
 @click.option("--start", metavar="RATE", help="Rate of the first probe, as 100/s.  [default: that of the load]")
-@click.option("--duration", help="Of each probe, as 5s.  [default: that of the load]")
+@click.option("--duration", help="Of each load in a probe, as 5s.  [default: its own]")
 @click.option("--precision", default="5%", show_default=True, callback=_share, help="How closely the rate is found.")
 @click.option("--at-least", metavar="RATE", help="Exit with 1 where the rate found is less.")
 @click.option(

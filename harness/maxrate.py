@@ -3,8 +3,8 @@
 Law: the rate is doubled while the objectives are kept (halved until they are), then the gap between the highest kept
 and the lowest missed is halved until it is small, then the highest kept is tried once more: only a rate that was kept
 twice is the answer. Each try, a *probe*, is a run like any other, with a folder and a scenario of its own that differs
-in the rate. A probe that missed while the generator was at its limit says nothing about the subject: it is repeated
-once, and if it is so again then the generator is named as what ended the search.
+in the rate. A probe that missed by what the generator's own lateness may have cost says nothing about the subject: it
+is repeated once, and if it is so again then the generator is named as what ended the search.
 """
 
 import json
@@ -20,7 +20,8 @@ from rich.text import Text
 
 from harness import units
 from harness.objectives import PERCENTILES, latency_text
-from harness.scenario import ROWS_AT_MOST, Load, Scenario, ScenarioError
+from harness.recorder import BUSY_SHARE
+from harness.scenario import ROWS_AT_MOST, Load, Objectives, Scenario, ScenarioError
 from harness.tables import table_of
 from harness.units import NS_PER_S, format_rate
 from plane.errors import Problem
@@ -54,11 +55,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a try came to; ``limited``: the generator was at its limit."""
+    """What a try came to; ``spoilt``: it missed, and the generator may be to blame."""
 
     rate: Fraction
     met: bool
-    limited: bool = False
+    spoilt: bool = False
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Search:
     @property
     def limit(self) -> str:
         """What ended the search upwards."""
-        at_limit = [probe.limited for probe in self._probes if not probe.met and probe.rate == self.missed]
+        at_limit = [probe.spoilt for probe in self._probes if not probe.met and probe.rate == self.missed]
         return ROWS if not at_limit else GENERATOR if all(at_limit) else SUBJECT
 
     def next(self) -> tuple[str, Fraction] | None:
@@ -102,15 +103,14 @@ class Search:
             above = rounded(kept * 2) if kept else self.start
             return (DOUBLE if kept else START, above) if above <= self.most or not kept else (CONFIRM, kept)
         if kept is None:
-            below = rounded(missed / 2)
-            return (HALVE, below) if below >= LEAST_RATE else None
+            return (HALVE, max(rounded(missed / 2), LEAST_RATE)) if missed > LEAST_RATE else None
         middle = rounded((kept + missed) / 2)
         small = missed <= kept * (1 + Fraction(self.precision))
         return (CONFIRM, kept) if small or not kept < middle < missed else (BISECT, middle)
 
     def tell(self, why: str, probe: Probe) -> None:
         """What the probe that was next came to."""
-        if probe.limited and not probe.met and self._again is None:
+        if probe.spoilt and not probe.met and self._again is None:
             self._again = why, probe.rate
             return
         self._again = None
@@ -194,7 +194,9 @@ def text_of(text: str, place: int, wanted: Wanted, rate: Fraction, number: int) 
     arrivals = {name: value for name, value in load["arrivals"].items() if name in ("process", "maxConnections")}
     load["arrivals"] = {**arrivals, "rate": f"{float(rate):.6g}/s"}
     if wanted.duration is not None:
-        load["duration"] = wanted.duration
+        for each in spec["loads"]:
+            if "duration" in each or each is load:
+                each["duration"] = wanted.duration
     load["objectives"] = {**load.get("objectives", {}), **objectives_of(wanted.objectives)}
     spec["seed"] = spec.get("seed", 0) + number
     return yaml.safe_dump(document, sort_keys=False)
@@ -204,13 +206,16 @@ def line(probe: Mapping[str, Any]) -> str:
     """A probe for a log."""
     missed = ", ".join(f"{row['objective']} {row['actual']}" for row in probe["missed"])
     text = f"{probe['why']} {format_rate(probe['rate'])}: " + (f"missed, {missed}" if missed else "kept")
-    return text + (" (generator-limited)" if probe["generator_limited"] else "")
+    return text + (", for which the generator may be to blame" if probe["spoilt"] else "")
 
 
-def probe_of(why: str, rate: Fraction, summary: Mapping[str, Any], load: str, folder: Path) -> dict[str, Any]:
+def probe_of(
+    why: str, rate: Fraction, summary: Mapping[str, Any], load: str, objectives: Objectives, folder: Path
+) -> dict[str, Any]:
     """What a probe came to, for the summary."""
     row = next(row for row in summary["loads"] if row["name"] == load)
     missed = [each for each in summary["objectives"] if each["load"] == load and not each["met"]]
+    names = [each["objective"] for each in missed]
     return {
         "why": why,
         "rate": float(rate),
@@ -221,8 +226,25 @@ def probe_of(why: str, rate: Fraction, summary: Mapping[str, Any], load: str, fo
         "met": not missed,
         "missed": [{name: each[name] for name in ("objective", "limit", "actual")} for each in missed],
         "generator_limited": bool(row["generator_limited"]),
+        "spoilt": bool(missed) and _may_be_to_blame(row, names, objectives),
         "results": folder.name,
     }
+
+
+def _may_be_to_blame(row: Mapping[str, Any], missed: Sequence[str], objectives: Objectives) -> bool:
+    """Whether the generator was at its limit, and its being late may be all that made a load miss these objectives.
+
+    Where its thread had time left, it has added at most as much to a latency as it was late at the latest.
+    """
+    generator = row["generator"]
+    if not row["generator_limited"] or generator["busy"] >= BUSY_SHARE:
+        return bool(row["generator_limited"])
+    for name in missed:
+        latency_ns = row["latency_ns"].get(name)
+        most_ns = getattr(objectives, name.replace(".", "_"), None)
+        if latency_ns is None or most_ns is None or latency_ns - generator["latest_ns"] > most_ns:
+            return False
+    return True
 
 
 def summarise(
@@ -257,6 +279,8 @@ def tables(summary: Mapping[str, Any]) -> RenderableType:
             word.append(" " + ", ".join(each["objective"] for each in probe["missed"]))
         if probe["generator_limited"]:
             word.append(" generator-limited", style="yellow")
+        if probe["spoilt"]:
+            word.append(", does not count", style="yellow")
         table.add_row(
             probe["why"],
             format_rate(probe["rate"]),

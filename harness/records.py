@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         _column("intended_ns", pa.int64(), "ns", "when the request was due"),
         _column("start_ns", pa.int64(), "ns", "when it had a connection, or one was dialled for it", nullable=True),
         _column("connected_ns", pa.int64(), "ns", "when the connection dialled for it was there", nullable=True),
+        _column("tls_done_ns", pa.int64(), "ns", "when that connection was secured, by TLS", nullable=True),
         _column("sent_ns", pa.int64(), "ns", "when it was last handed to the kernel; null: never", nullable=True),
         _column("request_sent_ns", pa.int64(), "ns", "when the kernel had taken all of it", nullable=True),
         _column("first_byte_ns", pa.int64(), "ns", "when the first byte of the answer was read", nullable=True),

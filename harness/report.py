@@ -127,9 +127,19 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
         "sent_again": int(np.sum(rows["attempts"].to_numpy() > 1)),
         "latency_ns": percentiles(done_ns - intended[answered], len(rows)),
         "requests": list(_requests(rows)),
+        "generator": description.get("generator"),
         "generator_limited": description.get("generator_limited"),
+        "handshakes": _handshakes(rows),
         "stages": list(_stages(rows, description.get("stages", ()))),
     }
+
+
+def _handshakes(rows: pa.Table) -> dict[str, Any] | None:
+    """How many connections of a load were secured, and how long that took; None where none was."""
+    if "tls_done_ns" not in rows.column_names:  # a run of before
+        return None
+    took = pc.subtract(rows["tls_done_ns"], rows["connected_ns"]).drop_null().to_numpy()
+    return {"made": len(took), "latency_ns": percentiles(took, len(took))} if len(took) else None
 
 
 def _stages(rows: pa.Table, stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from harness import (
+    certificates,
     controllers,
     events,
     matrix,
@@ -46,6 +47,7 @@ from harness import (
     targets,
     traffic,
 )
+from harness.certificates import Issued
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
@@ -64,7 +66,7 @@ from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.resources import Sample
 from harness.scenario import OURS, Load, Scenario, kind_of, parse, read, text_of
-from harness.targets import Resolved, Surroundings
+from harness.targets import HTTPS_PORT, Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns
 from plane import manifests, offline
 from plane.addresses import AddressPlan
@@ -74,6 +76,7 @@ from plane.cluster import Cluster, connected, running
 from plane.control import AgentLostError
 from plane.errors import PlaneError
 from plane.kubeconfig import Access
+from plane.manifests import Manifest
 from plane.model import Object
 from plane.up import checked, warn
 
@@ -146,6 +149,7 @@ class Prepared:
     ingress: str
     objects: list[Object]
     timeline: Sequence[Planned]
+    issued: Issued
 
 
 def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
@@ -153,21 +157,25 @@ def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
     scenario, file = asked.scenario, str(asked.file)
     if not scenario.spec.manifests:
         targets.resolve(scenario, file, None)
-        return Prepared(variant.name, variant.ingress, [], [])
-    loaded = checked(variant.loaded, asked.surface.instance)
+        return Prepared(variant.name, variant.ingress, [], [], Issued())
+    issued = certificates.issued(scenario.spec.certificates)
+    made = tuple(Manifest(file, 1, secret) for secret in issued.secrets)
+    loaded = checked(replace(variant.loaded, objects=(*variant.loaded.objects, *made)), asked.surface.instance)
     for warning in loaded.warnings if first else ():
         warn(asked.console, warning)
-    objects = [manifest.object for manifest in loaded.objects]
+    objects = [manifest.object for manifest in loaded.objects if manifest not in made]
     # Where the loads would go is known from the manifests alone: what leads nowhere is found before anything runs.
     plan = AddressPlan(asked.surface.instance)
-    settled = offline.settled([*objects, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan)
+    settled = offline.settled(
+        [*objects, *issued.secrets, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan
+    )
     timeline = events.planned(scenario, asked.file, settled)
     targets.resolve(scenario, file, Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
     if variant.ingress != OURS:
         if lacking := controllers.lacks(variant.ingress):
             raise PlaneError(lacking)
         controllers.site_of(settled, plan, scenario.spec.ingress_upstream, file)
-    return Prepared(variant.name, variant.ingress, objects, timeline)
+    return Prepared(variant.name, variant.ingress, objects, timeline, issued)
 
 
 def _once(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:
@@ -213,11 +221,12 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
                 *(_of(actor.take.remote(task)) for actor, task in zip(scene.actors, tasks, strict=True))
             )
             result = await _measured(probing, prepared, scene, folder, stop)
+            objectives = probing.scenario.objectives(probing.scenario.spec.loads[place])
             if stop.is_set():
                 break
-            probes.append(maxrate.probe_of(why, rate, result.summary, load.name, result.folder))
+            probes.append(maxrate.probe_of(why, rate, result.summary, load.name, objectives, result.folder))
             console.print(f"probe {len(probes)}: {maxrate.line(probes[-1])}", markup=False, soft_wrap=True)
-            found.tell(why, Probe(rate, probes[-1]["met"], probes[-1]["generator_limited"]))
+            found.tell(why, Probe(rate, probes[-1]["met"], probes[-1]["spoilt"]))
     if not probes:
         raise KeyboardInterrupt
     summary = maxrate.summarise(asked.scenario, load, found, probes, folder.name, interrupted=stop.is_set())
@@ -340,15 +349,15 @@ async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
         _on_signals(_canceller())
         cluster = None
         if prepared.objects:
-            cluster = await stack.enter_async_context(_plane(scenario, prepared.objects, surface, console))
+            cluster = await stack.enter_async_context(_plane(scenario, prepared, surface, console))
         else:
             await stack.enter_async_context(connected(surface.ray_address))
-        around = _surroundings(cluster) if cluster else None
+        around = _surroundings(cluster, prepared.issued) if cluster else None
         controller = None
         if around and prepared.ingress != OURS:
             site = controllers.site_of(around.snapshot, around.plan, scenario.spec.ingress_upstream, str(asked.file))
             controller = await stack.enter_async_context(controllers.running(prepared.ingress, site))
-            around = replace(around, ingress=controllers.address_of(around.plan))
+            around = replace(around, ingress=controllers.address_of(around.plan), https_port=HTTPS_PORT)
             console.print(f"before the pods: {controller.version()}", markup=False, soft_wrap=True)
         resolved = targets.resolve(scenario, str(asked.file), around)
         actors = await stack.enter_async_context(_actors(scenario, _tasks(scenario, resolved)))
@@ -394,9 +403,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
 
 
 @asynccontextmanager
-async def _plane(
-    scenario: Scenario, objects: list[Object], surface: Surface, console: Console
-) -> AsyncIterator[Cluster]:
+async def _plane(scenario: Scenario, prepared: Prepared, surface: Surface, console: Console) -> AsyncIterator[Cluster]:
     """A plane that runs the manifests, and the pods that loads come from, all of it ready."""
 
     def say(line: str) -> None:
@@ -410,7 +417,7 @@ async def _plane(
         recording=True,
         progress=say,
     ) as cluster:
-        await cluster.apply([*objects, *targets.client_pods(scenario)])
+        await cluster.apply([*prepared.objects, *prepared.issued.secrets, *targets.client_pods(scenario)])
         say("waiting for the pods")
         await cluster.ready(READY_TIMEOUT_S)
         yield cluster
@@ -575,6 +582,7 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
         "host": task.mix.workloads[0].host,
         "path": task.mix.workloads[0].path,
         "address": f"{task.destination.ip}:{task.destination.port}",
+        "tls": task.destination.tls is not None,
         "source": ", ".join(task.destination.sources) or None,
         "generator": recorded and asdict(recorded.generator),
         "generator_limited": recorded and recorded.generator.limited(len(recorded.requests["intended_ns"])),
@@ -594,9 +602,9 @@ def _say_limits(loads: Sequence[Load], measured: Sequence[Recorded], console: Co
             console.print(line, markup=False, soft_wrap=True)
 
 
-def _surroundings(cluster: Cluster) -> Surroundings:
-    address, http_port, _ = cluster.ingress_address
-    return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port))
+def _surroundings(cluster: Cluster, issued: Issued) -> Surroundings:
+    address, http_port, https_port = cluster.ingress_address
+    return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port), https_port, issued.authority)
 
 
 def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample], folder: Path) -> Result:

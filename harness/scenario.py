@@ -19,6 +19,7 @@ from pydantic import Field, InstanceOf
 
 from harness import axes, requests, stages, units
 from harness.axes import Axis
+from harness.certificates import Certificate
 from harness.requests import Headers, Label, Method, Request
 from harness.stages import Stage
 from plane import documents, strict
@@ -36,12 +37,12 @@ class ScenarioError(ManifestError):
 
 
 def _url(value: Any) -> SplitResult:
-    example = "write one as http://example.com/path"
+    example = "write one as http://example.com/path or https://example.com/path"
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         raise ValueError(f"{value!r} is no URL: {example}")
     url = urlsplit(value)
-    if url.scheme != "http":
-        raise ValueError(f"{value!r}: loads speak plain HTTP, {example}")
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"{value!r}: loads speak HTTP and HTTPS, {example}")
     if not url.hostname or not _HOST.fullmatch(url.hostname) or url.username is not None or url.fragment:
         raise ValueError(f"{value!r} needs an IPv4 address or a name, and neither user nor fragment: {example}")
     try:
@@ -67,6 +68,14 @@ class Metadata(Part):
     name: Label
 
 
+class Trust(Part):
+    """Whose certificates a load by HTTPS takes: any, or those that the file ``ca`` has signed, and no others."""
+
+    one_of: ClassVar = ("insecure", "ca")
+    insecure: bool | None = None
+    ca: str | None = None
+
+
 class Target(Part):
     """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``."""
 
@@ -76,9 +85,12 @@ class Target(Part):
     namespace: Label = "default"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     path: requests.Path = "/"
+    tls: Trust | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "tls" in given and not str(given.get("url")).startswith("https:"):
+            yield ("tls",), "goes with a url that begins with https://"
         if "url" in given:
             for name in given.keys() & {"namespace", "port", "path"}:
                 yield (name,), "goes with service; a url has it in itself"
@@ -236,6 +248,7 @@ class Spec(Part):
     loads: Annotated[list[Load], Field(min_length=1)]
     timeline: list[Event] = Field(default_factory=list)
     timeout: Duration = 10 * units.NS_PER_S
+    certificates: list[Certificate] = Field(default_factory=list)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     objectives: Objectives = Objectives()
     repeats: Annotated[int, Field(ge=1, le=100)] = 1

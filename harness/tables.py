@@ -27,6 +27,8 @@ def tables(summary: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_loads(summary)]
     for title, column, rows in parted(summary):
         parts += ["", _parts(title, column, rows)]
+    if any(load["handshakes"] for load in summary["loads"]):
+        parts += ["", _handshakes(summary)]
     if any(row["pod"] for row in summary["pods"]):
         parts += ["", _pods(summary)]
     if summary["events"]:
@@ -94,6 +96,15 @@ def part_cells(column: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[
             f"{row['errors']:,}",
             *(latency_text(row["latency_ns"][name]) for name in PERCENTILES),
         ]
+
+
+def _handshakes(summary: Mapping[str, Any]) -> Table:
+    table = table_of("TLS handshakes", "load", numbers=("made", *PERCENTILES))
+    for load in summary["loads"]:
+        if made := load["handshakes"]:
+            latency = (latency_text(made["latency_ns"][name]) for name in PERCENTILES)
+            table.add_row(load["name"], f"{made['made']:,}", *latency)
+    return table
 
 
 def _pods(summary: Mapping[str, Any]) -> Table:

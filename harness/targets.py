@@ -6,11 +6,14 @@ that a load never waits for DNS.
 """
 
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import SplitResult
 
 from harness.drivers.http import Destination
+from harness.drivers.tls import Tls
 from harness.scenario import Load, Scenario, ScenarioError, is_address
 from harness.workload import Workload
 from plane.addresses import AddressPlan, ip_to_int
@@ -20,15 +23,21 @@ from plane.statuses import node_name
 
 CLIENT_IMAGE = "registry.k8s.io/pause:3.10"
 HTTP_PORT = 80
+HTTPS_PORT = 443
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is there for targets to be: a plane's Snapshot, plan and Ingress (address, port of HTTP); or no plane."""
+    """What is there for targets to be: a plane's Snapshot, plan and Ingress (address, port of HTTP); or no plane.
+
+    authority  PEM of who signed the run's certificates, if it has any
+    """
 
     snapshot: Snapshot
     plan: AddressPlan
     ingress: tuple[str, int]
+    https_port: int = HTTPS_PORT
+    authority: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,9 @@ def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[
     resolved, problems = [], []
     for place, load in enumerate(scenario.spec.loads):
         try:
-            resolved.append(_resolve(load, around))
+            found = _resolve(load, around)
+            tls = _tls(load, Path(file).parent, around)
+            resolved.append(replace(found, destination=replace(found.destination, tls=tls)))
         except _UnresolvedError as error:
             field, reason = error.args
             path = f"spec.loads[{place}].{field}"
@@ -103,7 +114,7 @@ def _resolve(load: Load, around: Surroundings | None) -> Resolved:
         return _to_service(load, service, port, around, host, load.target.path, sources)
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     host = url.hostname or ""
-    port = url.port or HTTP_PORT
+    port = url.port or (HTTPS_PORT if url.scheme == "https" else HTTP_PORT)
     if is_address(host):
         return _to_address(load, host, port, url, path, sources)
     if around is not None:
@@ -124,6 +135,7 @@ def _resolve(load: Load, around: Surroundings | None) -> Resolved:
 
 def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
     ip, port = around.ingress
+    port = around.https_port if url.scheme == "https" else port
     return Resolved(Destination(ip, port, sources), _workload(load, url.netloc, path), (ip_to_int(ip), port))
 
 
@@ -140,6 +152,22 @@ def _to_service(
 
 def _workload(load: Load, host: str, path: str) -> Workload:
     return Workload(host, path, load.method, load.headers, load.body, load.keep_alive)
+
+
+def _tls(load: Load, folder: Path, around: Surroundings | None) -> Tls | None:
+    """How a load by HTTPS does it, None where it is by plain HTTP."""
+    url, trust = load.target.url, load.target.tls
+    if url is None or url.scheme != "https":
+        return None
+    made = Tls(url.hostname or "", around.authority if around else "", insecure=bool(trust and trust.insecure))
+    if trust and trust.ca is not None:
+        try:
+            made = replace(made, authorities=(folder / trust.ca).read_text(encoding="ascii"), only=True)
+            made.context()
+        except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
+            reason = f"{folder / trust.ca} holds no certificates in PEM: {error}"
+            raise _UnresolvedError("target.tls.ca", reason) from None
+    return made
 
 
 def _sources(load: Load, around: Surroundings | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ NEVER = -1
 
 # What became of a request that was not answered in full; 0 is none of these. Texts are documented in docs/records.md.
 CONNECT_REFUSED, CONNECT_FAILED, RESET, EOF, TIMEOUT, PROTOCOL, NO_LOCAL_PORT, NO_DESCRIPTOR, INTERRUPTED = range(1, 10)
+TLS_FAILED = 10
 ERRORS = (
     "",
     "connect_refused",
@@ -24,6 +25,7 @@ ERRORS = (
     "no_local_port",
     "no_descriptor",
     "interrupted",
+    "tls_failed",
 )
 
 # State of a client.
@@ -71,6 +73,7 @@ ROW = np.dtype(
         ("intended_ns", "i8"),  # it was due
         ("start_ns", "i8"),  # it was given a connection, or one was dialled for it
         ("connected_ns", "i8"),  # the connection that was dialled for it was there
+        ("tls_done_ns", "i8"),  # it had been secured; of plain HTTP NEVER
         ("sent_ns", "i8"),  # it was handed to the kernel; of its last attempt, as what follows
         ("request_sent_ns", "i8"),  # the kernel had taken all of it
         ("first_byte_ns", "i8"),

@@ -22,13 +22,16 @@ from typing import Any, NamedTuple
 import httptools
 
 from harness import recorder
+from harness.drivers.tls import Tls
 from harness.mix import Mix
 from harness.recorder import Recorder
+from harness.units import NS_PER_S
 from harness.workload import Workload
 from plane.addresses import ip_to_int
 
 # How often timeouts are looked for; an expired request is noticed that much later at most.
 SWEEP_S = 0.02
+HANDSHAKE_LONGER_S = 1.0
 
 _IP_BIND_ADDRESS_NO_PORT = 24
 _FRAMED = re.compile(rb"^(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -43,11 +46,12 @@ _CONNECT_ERRORS = {
 
 @dataclass(frozen=True)
 class Destination:
-    """Where connections go, and from which of this machine's addresses in turn (none: the kernel chooses)."""
+    """Where connections go, by TLS or not, and from which addresses in turn (none: the kernel chooses)."""
 
     ip: str
     port: int
     sources: tuple[str, ...] = ()
+    tls: Tls | None = None
 
 
 class _Rendered(NamedTuple):
@@ -93,6 +97,13 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._dialled = 0
+        self._secured: dict[str, Any] = {}
+        self.secured = destination.tls is not None
+        if tls := destination.tls:
+            # Who is still shaking hands when its request has timed out for long is given up.
+            patience_s = timeout_ns / NS_PER_S + HANDSHAKE_LONGER_S
+            self._secured = {"ssl": tls.context(), "server_hostname": tls.server_name}
+            self._secured["ssl_handshake_timeout"] = patience_s
         self._idle: dict[Connection, None] = {}  # the one used last is used next
         self._waiting: deque[int] = deque()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -182,7 +193,16 @@ class Client:
         else:
             # From here on the transport owns the socket, and nobody may cancel what hands it over.
             connection.connecting = None
-            await self._loop.create_connection(lambda: connection, sock=sock)
+            if not self._secured:
+                await self._loop.create_connection(lambda: connection, sock=sock)
+                return
+            if connection.row >= 0:
+                self.record.connected_at[connection.row] = time.monotonic_ns()
+            try:
+                await self._loop.create_connection(lambda: connection, sock=sock, **self._secured)
+            except OSError:  # that of TLS is one, as is that of a handshake that takes too long
+                if connection.row >= 0:
+                    connection.abandon(recorder.TLS_FAILED)
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -272,7 +292,8 @@ class Connection(asyncio.Protocol):
         if self.row < 0:  # abandoned while it was connecting
             self._transport.abort()
         else:
-            self._record.connected_at[self.row] = time.monotonic_ns()
+            there = self._record.tls_done if self._client.secured else self._record.connected_at
+            there[self.row] = time.monotonic_ns()
             self.send(self.row)
 
     def data_received(self, data: bytes) -> None:

@@ -17,7 +17,7 @@ from kernels.jit import INTERPRETED
 
 
 class LoadProcess:
-    """A load that waits for its start: compiled code runs it, asyncio where compiling is switched off."""
+    """A load that waits for its start: compiled code runs it, asyncio by TLS and where compiling is switched off."""
 
     def __init__(self, task: Task):
         self.take(task)
@@ -25,7 +25,9 @@ class LoadProcess:
     def take(self, task: Task) -> None:
         """That load from here on; the one before has ended."""
         self._task = task
-        self._stream: Stream | CompiledStream = Stream(task) if INTERPRETED else CompiledStream(task)
+        self._stream: Stream | CompiledStream = (
+            Stream(task) if INTERPRETED or task.destination.tls else CompiledStream(task)
+        )
 
     def ready(self) -> None:
         """Returns once the process is there and has nothing else to do."""

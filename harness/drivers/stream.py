@@ -13,11 +13,12 @@ import numpy as np
 
 from harness import arrivals
 from harness.arrivals import Slope
+from harness.drivers.busy import Busy
 from harness.drivers.http import Client, Destination
 from harness.drivers.pace import ClosedLoop, OpenLoop
 from harness.journal import JournalError, Put
 from harness.mix import Mix
-from harness.recorder import Recorded, Recorder
+from harness.recorder import Generator, Recorded, Recorder
 from harness.units import NS_PER_S, format_rate
 from plane.descriptors import allow_descriptors
 
@@ -130,6 +131,7 @@ class Stream:
         self._client = client
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._failed)
+        busy = Busy()
         putting = loop.create_task(self._put_ended(record, put)) if put else None
         try:
             with self._started:
@@ -150,7 +152,7 @@ class Stream:
             raise self._broken
         if put:
             put(record.numbered(self._ended_rows))
-        return record.recorded()
+        return record.recorded(Generator("asyncio", self._pace.late, self._pace.latest_ns, busy.share()))
 
     def progress(self) -> Progress:
         if self._client is None:

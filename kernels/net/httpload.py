@@ -335,6 +335,7 @@ def _take(load, row):
     loop.next += 1
     asked.start_ns = loop.now_ns
     asked.connected_ns = NEVER
+    asked.tls_done_ns = NEVER
     asked.attempts = 0
     asked.bytes_out = 0
     asked.connection = NEVER
@@ -390,6 +391,7 @@ def _put_unsent(load, error):
     row.intended_ns = load.due[loop.next]
     row.start_ns = NEVER
     row.connected_ns = NEVER
+    row.tls_done_ns = NEVER
     row.sent_ns = NEVER
     row.request_sent_ns = NEVER
     row.first_byte_ns = NEVER

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from harness import maxrate, scenario
 from harness.cli import bench
 from harness.maxrate import BISECT, CONFIRM, DOUBLE, GENERATOR, HALVE, ROWS, START, SUBJECT, Probe, Search, Wanted
+from harness.scenario import Objectives
 from tests.harness.test_scenario import GOOD, changed
 
 MOST = Fraction(1_000_000)
@@ -77,7 +78,7 @@ def test_what_is_found_is_close_to_what_the_subject_can(capacity: int, start: in
 
 def test_a_subject_that_keeps_nothing_is_asked_ever_less() -> None:
     search = Search(Fraction(5), MOST, 0.05)
-    assert tried(search, able(0)) == [(START, 5), (HALVE, 2), (HALVE, 1)]
+    assert tried(search, able(0)) == [(START, 5), (HALVE, 2), (HALVE, 1), (HALVE, 1)]
     assert (search.kept, search.confirmed) == (None, False)
 
 
@@ -145,7 +146,7 @@ def test_a_probe_is_a_scenario_of_its_own() -> None:
         "p99": 20_000_000,
         "p99_9": 250_000_000,
     }
-    assert probe.loads[0] == before.loads[0]
+    assert probe.loads[0] == before.loads[0].model_copy(update={"lasts": 2_000_000_000})
     assert (probe.loads[1].target, probe.loads[1].start) == (before.loads[1].target, before.loads[1].start)
 
 
@@ -216,9 +217,10 @@ def made(search: Search, *probes: tuple[str, int, bool, bool], interrupted: bool
     for why, rate, met, limited in probes:
         objective = {"load": "via-ingress", "objective": "p99", "limit": "1 ms", "actual": "9 ms", "met": met}
         row = {"name": "via-ingress", "achieved_rate": 9.0, "scheduled": 9, "errors": 0, "generator_limited": limited}
+        row["generator"] = {"busy": 0.95, "latest_ns": 0}
         latency = dict.fromkeys(("p50", "p90", "p99", "p99.9", "max"), 9)
         summary = {"loads": [{**row, "latency_ns": latency}], "objectives": [objective]}
-        rows.append(maxrate.probe_of(why, Fraction(rate), summary, "via-ingress", Path("x")))
+        rows.append(maxrate.probe_of(why, Fraction(rate), summary, "via-ingress", asked.spec.objectives, Path("x")))
         search.tell(why, Probe(Fraction(rate), met, limited))
     return maxrate.summarise(asked, asked.spec.loads[0], search, rows, "r", interrupted=interrupted)
 
@@ -242,6 +244,35 @@ def test_a_summary_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "generator-limited" in done.output
     assert "keeps its objectives at 100/s" in done.output
+
+
+@pytest.mark.parametrize(
+    ("limited", "busy", "latest_ms", "p99_ms", "spoilt"),
+    [
+        (False, 0.95, 900, 150, False),
+        (True, 0.95, 0, 150, True),
+        (True, 0.5, 60, 150, True),
+        (True, 0.5, 40, 150, False),
+        (True, 0.5, 60, None, False),
+    ],
+    ids=["not at its limit", "no time left", "as late as that", "not as late as that", "no answer"],
+)
+def test_a_miss_is_the_generators_only_where_its_lateness_may_be_all_of_it(
+    limited: bool, busy: float, latest_ms: int, p99_ms: int | None, spoilt: bool
+) -> None:
+    latency = {"p99": p99_ms and p99_ms * 1_000_000}
+    row = {"name": "a", "achieved_rate": 9.0, "scheduled": 9, "errors": 0, "latency_ns": latency}
+    row |= {"generator_limited": limited, "generator": {"busy": busy, "latest_ns": latest_ms * 1_000_000}}
+    missed = {"load": "a", "objective": "p99", "limit": "100 ms", "actual": "", "met": False}
+    probe = maxrate.probe_of(
+        START,
+        Fraction(1),
+        {"loads": [row], "objectives": [missed]},
+        "a",
+        Objectives.model_validate({"p99": "100ms"}),
+        Path("x"),
+    )
+    assert probe["spoilt"] is spoilt
 
 
 def test_the_page_says_what_a_summary_holds() -> None:

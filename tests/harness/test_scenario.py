@@ -229,7 +229,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "url of another scheme": (
         lambda spec: spec["loads"][0]["target"].update(url="ftp://example.com/"),
-        {"spec.loads[0].target.url": "plain HTTP"},
+        {"spec.loads[0].target.url": "loads speak HTTP and HTTPS"},
     ),
     "url without a host": (
         lambda spec: spec["loads"][0]["target"].update(url="http:///x"),
