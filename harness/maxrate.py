@@ -140,6 +140,10 @@ def place_of(scenario: Scenario, file: str, wanted: Wanted) -> int:
         reason = "does not go with max-rate: what an event does would stay for all probes after it"
         _refuse(scenario, file, "spec.timeline", reason)
     place = 0 if wanted.load is None else names.index(wanted.load)
+    if scenario.spec.loads[place].arrivals.replay is not None:
+        _refuse(
+            scenario, file, f"spec.loads[{place}].arrivals.replay", "has the pace of its log: give another load a rate"
+        )
     if scenario.spec.loads[place].arrivals.rate is None and wanted.start is None:
         reason = "has no rate to begin with: give it one, or --start, as --start 100/s"
         _refuse(scenario, file, f"spec.loads[{place}].arrivals", reason)

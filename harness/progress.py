@@ -40,7 +40,7 @@ def _bars(console: Console) -> Bars:
 
 
 def _on_terminal(loads: Sequence[Load], bars: Bars) -> Show:
-    rows = [bars.add_task(load.name, total=load.duration / NS_PER_S, counts="") for load in loads]
+    rows = [bars.add_task(load.name, total=load.duration / NS_PER_S or None, counts="") for load in loads]
     counts = _Counts(loads)
 
     def show(elapsed_s: float, progress: Sequence[Progress]) -> None:

@@ -130,6 +130,7 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
         "generator": description.get("generator"),
         "generator_limited": description.get("generator_limited"),
         "handshakes": _handshakes(rows),
+        "replay": description.get("replay"),
         "stages": list(_stages(rows, description.get("stages", ()))),
     }
 

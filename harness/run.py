@@ -64,6 +64,7 @@ from harness.peers.web.peer import Peer
 from harness.progress import shown
 from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
+from harness.replay import Log
 from harness.resources import Sample
 from harness.scenario import OURS, Load, Scenario, kind_of, parse, read, text_of
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
@@ -112,7 +113,9 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
             return queues.run(file, surface.out, console, stop)
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
-    asked = Asked(scenario, text, file, surface, console)
+    asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
+    for line in traffic.warnings(scenario, asked.logs):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     variants = matrix.variants(scenario, file, loaded)
     prepared = [_prepared(asked, variant, first=place == 0) for place, variant in enumerate(variants)]
     folder = surface.out / scenario.name
@@ -132,13 +135,17 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command was given: the scenario with its text and file, where it runs and where it says so."""
+    """What the command was given: the scenario with its text and file, where it runs and where it says so.
+
+    logs  what loads replay, by their places in the scenario
+    """
 
     scenario: Scenario
     text: str
     file: Path
     surface: Surface
     console: Console
+    logs: Mapping[int, Log]
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,9 @@ def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> 
     scenario, text = read(file)
     place = maxrate.place_of(scenario, str(file), wanted)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
-    asked = Asked(scenario, text, file, surface, console)
+    asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
+    for line in traffic.warnings(scenario, asked.logs):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     (variant,) = matrix.variants(scenario, file, loaded)
     prepared = _prepared(asked, variant, first=True)
     found = maxrate.search(scenario, place, wanted)
@@ -216,7 +225,7 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
             why, rate = step
             text = maxrate.text_of(asked.text, place, wanted, rate, len(probes))
             probing = replace(asked, scenario=parse(text, str(asked.file)), text=text)
-            tasks = _tasks(probing.scenario, scene.resolved)
+            tasks = _tasks(probing, scene.resolved)
             await asyncio.gather(
                 *(_of(actor.take.remote(task)) for actor, task in zip(scene.actors, tasks, strict=True))
             )
@@ -360,19 +369,19 @@ async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
             around = replace(around, ingress=controllers.address_of(around.plan), https_port=HTTPS_PORT)
             console.print(f"before the pods: {controller.version()}", markup=False, soft_wrap=True)
         resolved = targets.resolve(scenario, str(asked.file), around)
-        actors = await stack.enter_async_context(_actors(scenario, _tasks(scenario, resolved)))
+        actors = await stack.enter_async_context(_actors(scenario, _tasks(asked, resolved)))
         access = await stack.enter_async_context(_api(cluster)) if cluster and prepared.timeline else None
         yield Scene(cluster, controller, resolved, actors, access)
 
 
-def _tasks(scenario: Scenario, resolved: Sequence[Resolved]) -> list[Task]:
-    return [traffic.task(scenario, place, target) for place, target in enumerate(resolved)]
+def _tasks(asked: Asked, resolved: Sequence[Resolved]) -> list[Task]:
+    return [traffic.task(asked.scenario, place, target, asked.logs.get(place)) for place, target in enumerate(resolved)]
 
 
 async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path, stop: asyncio.Event) -> Result:
     """Runs the loads, whose actors have them already; the results are in a folder in the given one."""
     scenario, console = asked.scenario, asked.console
-    tasks = _tasks(scenario, scene.resolved)
+    tasks = _tasks(asked, scene.resolved)
     started = datetime.now(UTC)
     epoch_ns = time.monotonic_ns() + LEAD_NS
     processes = _Processes(scenario, scene.actors, scene.cluster, scene.controller)
@@ -389,7 +398,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         facts["ingress"] = scene.controller.version()
     folder = folder / facts["run"]
     folder.mkdir(parents=True)
-    headers = _headers(scenario, tasks, facts, folder)
+    headers = _headers(asked, tasks, facts, folder)
     async with (
         resources.watching(processes.pids, epoch_ns) as samples,
         events.playing(prepared.timeline, scene.access, processes.kill_node, epoch_ns) as happened,
@@ -397,7 +406,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console)
     _say_limits(scenario.spec.loads, measured, console)
     rows = await _joined(scenario, tasks, scene.resolved, measured, scene.cluster)
-    ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(scenario, tasks, measured)}
+    ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
     table = records.tabulate(rows, epoch_ns, {**facts, **ended})
     return _written(table, happened, samples, folder)
 
@@ -486,10 +495,10 @@ async def _actors(scenario: Scenario, tasks: Sequence[Task]) -> AsyncIterator[li
             ray.kill(actor)
 
 
-def _headers(scenario: Scenario, tasks: Sequence[Task], facts: Mapping[str, str], folder: Path) -> list[Header]:
+def _headers(asked: Asked, tasks: Sequence[Task], facts: Mapping[str, str], folder: Path) -> list[Header]:
     """Of the loads' journals. Who reads one reads of a run that did not end: it was interrupted."""
-    names = [load.name for load in scenario.spec.loads]
-    known = {**facts, "interrupted": "true", "loads": _descriptions(scenario, tasks, [None] * len(tasks))}
+    names = [load.name for load in asked.scenario.spec.loads]
+    known = {**facts, "interrupted": "true", "loads": _descriptions(asked, tasks, [None] * len(tasks))}
     path = folder.absolute()  # a load's process may work in another folder
     return [Header(records.journal_of(path, place), name, names, known) for place, name in enumerate(names)]
 
@@ -560,8 +569,11 @@ async def _joined(
     ]
 
 
-def _descriptions(scenario: Scenario, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
-    return json.dumps([_described(*each) for each in zip(scenario.spec.loads, tasks, measured, strict=True)])
+def _descriptions(asked: Asked, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
+    rows = [_described(*each) for each in zip(asked.scenario.spec.loads, tasks, measured, strict=True)]
+    for place, log in asked.logs.items():
+        rows[place]["replay"] = log.said()
+    return json.dumps(rows)
 
 
 def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pydantic import Field, InstanceOf
 from harness import axes, requests, stages, units
 from harness.axes import Axis
 from harness.certificates import Certificate
+from harness.replay import Replay
 from harness.requests import Headers, Label, Method, Request
 from harness.stages import Stage
 from plane import documents, strict
@@ -97,24 +98,28 @@ class Target(Part):
 
 
 class Arrivals(Part):
-    """When requests are due: at a ``rate`` or at rates in ``stages`` (open loop), or when the one before is answered.
+    """When requests are due: at a ``rate``, at rates in ``stages`` or as in a log (``replay``), all of which are open
+    loops; or when the one before is answered.
 
     ``process`` of an open loop: at equal distances, or a Poisson process of that mean rate.
     """
 
-    one_of: ClassVar = ("rate", "connections", "stages")
+    one_of: ClassVar = ("rate", "connections", "stages", "replay")
     rate: Rate | None = None
     stages: Annotated[list[Stage], Field(min_length=1)] | None = None
     process: Literal["constant", "poisson"] = "constant"
     connections: Annotated[int, Field(ge=1, le=10_000)] | None = None
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    replay: Replay | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         opened = given.keys() & {"rate", "stages"}
-        if not opened and "maxConnections" in given:
-            yield ("maxConnections",), "goes with rate or stages; a closed loop has exactly its connections"
-        if not opened and "process" in given:
+        if not opened and "replay" not in given and "maxConnections" in given:
+            yield ("maxConnections",), "goes with rate, stages or replay; a closed loop has exactly its connections"
+        if "replay" in given and "process" in given:
+            yield ("process",), "goes with rate or stages; the times of a replay are those of its log"
+        elif not opened and "process" in given:
             yield ("process",), "goes with rate or stages; in a closed loop answers make requests due"
         yield from stages.contradictions(given.get("stages"))
 
@@ -167,7 +172,11 @@ class Load(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from requests.contradictions(given)
         staged = at(given, "arrivals", "stages")
-        if staged is None and "duration" not in given:
+        replayed = at(given, "arrivals", "replay")
+        for name in ("method", "body", "requests") if replayed is not None else ():
+            if name in given:
+                yield (name,), "does not go with replay: its log says what is asked for"
+        if staged is None and replayed is None and "duration" not in given:
             yield ("duration",), "is required"
         if staged is not None and "duration" in given:
             yield ("duration",), "is that of the stages together: leave it out"
@@ -184,7 +193,7 @@ class Load(Part):
 
     @property
     def duration(self) -> int:
-        """ns in which requests are due."""
+        """ns in which requests are due; 0 where only the log of a replay knows."""
         return self.lasts or sum(stage.duration for stage in self.arrivals.stages or ())
 
 

@@ -5,30 +5,65 @@ send equal requests. Which of its requests a row is, is drawn by their weights, 
 ``zipf`` (Zipf 1949; of URLs: Breslau et al., INFOCOM '99).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from harness import replay
 from harness.drivers.stream import Task
 from harness.mix import Mix
+from harness.replay import Log
 from harness.requests import NUMBER, Request
-from harness.scenario import Scenario
+from harness.scenario import Scenario, ScenarioError
 from harness.stages import slopes
 from harness.targets import Resolved
+from harness.units import NS_PER_S
 from harness.workload import Workload, id_key
+from plane.errors import Problem
 
 # Rows after which a mix repeats itself.
 PERIOD = 1 << 20
+# Lines of a log that are no requests, as far as a message has room for them.
+LINES_SHOWN = 3
 # Apart from the arrivals, which are drawn by the seed and the place of the load alone.
 _OF_MIX = 1
 
 
-def task(scenario: Scenario, place: int, target: Resolved) -> Task:
-    """What the load at that place is to its driver."""
+def logs_of(scenario: Scenario, file: Path) -> dict[int, Log]:
+    """The logs that loads replay, by the loads' places. Raises ScenarioError with all that are none."""
+    logs: dict[int, Log] = {}
+    problems = []
+    for place, load in enumerate(scenario.spec.loads):
+        if load.arrivals.replay is None:
+            continue
+        try:
+            logs[place] = replay.read(file.parent / load.arrivals.replay.log)
+        except (OSError, ValueError) as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+            field = f"spec.loads[{place}].arrivals.replay.log"
+            problems.append(Problem(str(file), 1, f"Scenario {scenario.name}", field, reason))
+    if problems:
+        raise ScenarioError(problems)
+    return logs
+
+
+def warnings(scenario: Scenario, logs: Mapping[int, Log]) -> Iterator[str]:
+    """What people are told of logs before they are replayed."""
+    for place, log in logs.items():
+        if log.unreadable:
+            first = "; ".join(f"line {row.line} {row.reason}" for row in log.unread[:LINES_SHOWN])
+            more = ", …" if log.unreadable > LINES_SHOWN else ""
+            count = f"{log.unreadable:,} of {log.lines:,} lines of {log.name}"
+            yield f"load {scenario.spec.loads[place].name}: {count} are no requests and not replayed: {first}{more}"
+
+
+def task(scenario: Scenario, place: int, target: Resolved, log: Log | None = None) -> Task:
+    """What the load at that place is to its driver; ``log`` is what it replays, if it does."""
     load = scenario.spec.loads[place]
     seed = scenario.spec.seed, place
-    return Task(
+    made = Task(
         target.destination,
         mixed(load.requests, target.workload, (*seed, _OF_MIX)),
         load.arrivals.rate,
@@ -40,6 +75,16 @@ def task(scenario: Scenario, place: int, target: Resolved) -> Task:
         seed if load.arrivals.process == "poisson" else None,
         slopes(load.arrivals.stages or ()),
     )
+    if load.arrivals.replay is None or log is None:
+        return made
+    due_ns = log.at(load.arrivals.replay.speed)
+    if load.lasts is not None:
+        due_ns = due_ns[due_ns < load.lasts]
+    workloads = [replace(target.workload, method=method, path=path) for method, path in log.asked]
+    mix = Mix(workloads, [workload.called for workload in workloads], log.order)
+    pace = log.name if load.arrivals.replay.speed == 1 else f"{log.name}, {load.arrivals.replay.speed:g} times its pace"
+    duration_ns = load.lasts or max(int(due_ns[-1]) + 1, NS_PER_S)
+    return replace(made, mix=mix, duration_ns=duration_ns, replayed=due_ns, pace=pace)
 
 
 def mixed(requests: Sequence[Request], base: Workload, seed: Sequence[int]) -> Mix:

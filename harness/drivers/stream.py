@@ -35,7 +35,7 @@ class Task:
 
     ``rate``, or rates in ``stages``, make an open loop of at most ``connections`` connections; without, it is a closed
     loop of exactly as many. Arrivals of an open loop are Poisson's where ``poisson`` is their seed, else at equal
-    distances.
+    distances. ``replayed``, int64[n], are those of a log, and ``pace`` what it is and how fast.
     """
 
     destination: Destination
@@ -48,14 +48,18 @@ class Task:
     id_key: int
     poisson: tuple[int, ...] | None = None
     stages: tuple[Slope, ...] = ()
+    replayed: np.ndarray | None = None
+    pace: str = ""
 
     @property
     def opened(self) -> bool:
-        return self.rate is not None or bool(self.stages)
+        return self.rate is not None or bool(self.stages) or self.replayed is not None
 
     @property
     def mean_rate(self) -> float | None:
         """Of an open loop, requests per second."""
+        if self.replayed is not None:
+            return len(self.replayed) * NS_PER_S / self.duration_ns
         if self.stages:
             return float(sum(stage.requests for stage in self.stages)) * NS_PER_S / self.duration_ns
         return None if self.rate is None else float(self.rate)
@@ -65,12 +69,16 @@ class Task:
         """How requests come, for people."""
         if not self.opened:
             return f"{self.connections} connection" + ("s" if self.connections > 1 else "")
+        if self.pace:
+            return self.pace
         rates = [stage.text for stage in self.stages] or [format_rate(float(self.rate or 0))]
         text = ", ".join(rates) if len(rates) <= STAGES_SHOWN else f"{len(rates)} stages"
         return text + (" (Poisson)" if self.poisson else "")
 
     def due(self, start_ns: int) -> np.ndarray | None:
         """When requests of an open loop are due that begins at ``start_ns``, int64[n]; None: it is a closed loop."""
+        if self.replayed is not None:
+            return start_ns + self.replayed
         if self.stages:
             return start_ns + arrivals.staged(self.stages, self.poisson)
         return start_ns + arrivals.schedule(self.rate, self.duration_ns, self.poisson) if self.rate else None
