@@ -4,7 +4,7 @@ Law: one authority is made for each run and forgotten with it. Loads by HTTPS tr
 that a scenario with TLS needs no key in its folder and never expires.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from harness.requests import Label
 from plane.model import Object
-from plane.strict import Part, read_by
+from plane.strict import Contradiction, Part, at, read_by
 
 
 def _host(value: Any) -> str:
@@ -29,6 +29,32 @@ class Certificate(Part):
     secret: Label
     namespace: Label = "default"
     hosts: Annotated[list[Annotated[str, read_by(_host)]], Field(min_length=1)]
+
+
+def contradictions(given: Any) -> Iterator[Contradiction]:
+    """What is wrong between the certificates of a spec."""
+    seen = set()
+    for place, certificate in enumerate(given if isinstance(given, list) else ()):
+        name = at(certificate, "namespace") or "default", at(certificate, "secret")
+        if all(isinstance(part, str) for part in name) and name in seen:
+            yield (
+                ("certificates", place, "secret"),
+                f"Secret {'/'.join(name)} is another one, too: give it all hosts",
+            )
+        seen.add(name)
+
+
+def clashes(certificates: Sequence[Certificate], objects: Iterable[Object]) -> Iterator[tuple[str, str]]:
+    """(field, reason) of those whose Secret is among the objects already."""
+    there = {
+        (obj["metadata"].get("namespace", "default"), obj["metadata"]["name"])
+        for obj in objects
+        if obj["kind"] == "Secret"
+    }
+    for place, certificate in enumerate(certificates):
+        if (certificate.namespace, certificate.secret) in there:
+            named = f"Secret {certificate.namespace}/{certificate.secret}"
+            yield f"spec.certificates[{place}].secret", f"{named} is in the manifests, too: leave one of them out"
 
 
 @dataclass(frozen=True)

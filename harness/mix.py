@@ -41,6 +41,10 @@ class Mix:
         which = self.order[numbers % len(self.order)]
         return Asked(*(Names(place[which], texts) for place, texts in self._columns))
 
+    def asked_first(self, rows: int) -> Asked:
+        """The same of the first so many rows."""
+        return self.asked(np.arange(rows))
+
     @cached_property
     def _columns(self) -> list[tuple[np.ndarray, list[str]]]:
         """Of the requests' names and of their paths: the place int32 of each workload's in a list, and that list."""

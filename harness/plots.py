@@ -93,7 +93,7 @@ def percentile_curve(table: pa.Table, loads: Loads) -> str:
         most = 10.0
         for load, colour in zip(loads, _colours(loads), strict=True):
             ordered = np.sort(latencies_ns(_of(table, load["name"]))) / 1e6
-            if not len(ordered):
+            if not np.isfinite(ordered).any():
                 continue
             # One of how many requests is slower: 1 is the fastest, as many as there are the slowest.
             one_of = np.geomspace(1, len(ordered), 400)

@@ -26,7 +26,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -66,7 +65,7 @@ from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.replay import Log
 from harness.resources import Sample
-from harness.scenario import OURS, Load, Scenario, kind_of, parse, read, text_of
+from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, text_of
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns
 from plane import manifests, offline
@@ -75,7 +74,7 @@ from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, connected, running
 from plane.control import AgentLostError
-from plane.errors import PlaneError
+from plane.errors import PlaneError, Problem
 from plane.kubeconfig import Access
 from plane.manifests import Manifest
 from plane.model import Object
@@ -165,6 +164,9 @@ def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
     if not scenario.spec.manifests:
         targets.resolve(scenario, file, None)
         return Prepared(variant.name, variant.ingress, [], [], Issued())
+    clashes = certificates.clashes(scenario.spec.certificates, (row.object for row in variant.loaded.objects))
+    if problems := [Problem(file, 1, f"Scenario {scenario.name}", *clash) for clash in clashes]:
+        raise ScenarioError(problems)
     issued = certificates.issued(scenario.spec.certificates)
     made = tuple(Manifest(file, 1, secret) for secret in issued.secrets)
     loaded = checked(replace(variant.loaded, objects=(*variant.loaded.objects, *made)), asked.surface.instance)
@@ -563,7 +565,7 @@ async def _joined(
                 pods=pods,
             ),
             task.id_key,
-            task.mix.asked(np.arange(len(recorded.requests["intended_ns"]))),
+            task.mix.asked_first(len(recorded.requests["intended_ns"])),
         )
         for load, task, target, recorded in zip(scenario.spec.loads, tasks, resolved, measured, strict=True)
     ]

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, InstanceOf
 
-from harness import axes, requests, stages, units
+from harness import axes, certificates, requests, stages, units
 from harness.axes import Axis
 from harness.certificates import Certificate
 from harness.replay import Replay
@@ -272,8 +272,9 @@ class Spec(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from axes.contradictions(given)
         plane = bool(given.get("manifests"))
-        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream"}:
+        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream", "certificates"}:
             yield (name,), "goes with manifests: without them no plane is started"
+        yield from certificates.contradictions(given.get("certificates"))
         if "ingressUpstream" in given and not axes.others(given, OURS):
             yield ("ingressUpstream",), f"goes with another ingress than {OURS}, which follows endpoints by itself"
         if given.get("timeline") and axes.others(given, OURS) and given.get("ingressUpstream") != "service":

@@ -27,9 +27,8 @@ def tables(summary: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_loads(summary)]
     for title, column, rows in parted(summary):
         parts += ["", _parts(title, column, rows)]
-    for load in summary["loads"]:
-        if load["replay"] and load["replay"]["unreadable"]:
-            parts += ["", Text(_unread(load["name"], load["replay"]), style="yellow")]
+    for line in unread(summary):
+        parts += ["", Text(line, style="yellow")]
     if any(load["handshakes"] for load in summary["loads"]):
         parts += ["", _handshakes(summary)]
     if any(row["pod"] for row in summary["pods"]):
@@ -101,11 +100,15 @@ def part_cells(column: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[
         ]
 
 
-def _unread(name: str, log: Mapping[str, Any]) -> str:
-    numbers = ", ".join(str(row["line"]) for row in log["unread"])
-    more = ", …" if log["unreadable"] > len(log["unread"]) else ""
-    counts = f"{log['unreadable']:,} of {log['lines']:,} lines of {log['log']} are no requests"
-    return f"{name}: {counts} and were not replayed: {numbers}{more}"
+def unread(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each log of which not every line was replayed."""
+    for load in summary["loads"]:
+        log = load["replay"]
+        if log and log["unreadable"]:
+            numbers = ", ".join(str(row["line"]) for row in log["unread"])
+            more = ", …" if log["unreadable"] > len(log["unread"]) else ""
+            counts = f"{log['unreadable']:,} of {log['lines']:,} lines of {log['log']} are no requests"
+            yield f"{load['name']}: {counts} and were not replayed: {numbers}{more}"
 
 
 def _handshakes(summary: Mapping[str, Any]) -> Table:

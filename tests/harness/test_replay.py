@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import records, replay, report, scenario, targets, traffic
+from harness import page, records, replay, report, scenario, targets, traffic
 from harness.recorder import Recorder
 from harness.records import LoadRows, Route
 from harness.scenario import Scenario, ScenarioError
@@ -211,10 +211,13 @@ def test_a_report_names_the_lines_that_were_no_requests(tmp_path: Path) -> None:
     text = (CONFIGS / "access-log-replay.yaml").read_text()
     facts = {"scenario": text, "interrupted": "false", "run": "r", "started": ""}
     facts["loads"] = json.dumps([{**load, "replay": log.said()}])
-    summary = report.summarise(records.tabulate([rows], 0, facts))
+    table = records.tabulate([rows], 0, facts)
+    summary = report.summarise(table)
     found = summary["loads"][0]["replay"]
     assert (found["lines"], found["requests"], found["unreadable"], len(found["unread"])) == (33, 2, 31, 20)
     terminal = console()
     with terminal.capture() as said:
         terminal.print(tables(summary))
-    assert "morning: 31 of 33 lines of access.log are no requests and were not replayed: 2, 4, 5," in said.get()
+    line = "morning: 31 of 33 lines of access.log are no requests and were not replayed: 2, 4, 5,"
+    assert line in said.get()
+    assert line in page.page(table, summary)

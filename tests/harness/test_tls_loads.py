@@ -198,6 +198,17 @@ def test_an_authority_that_is_none_is_named(tmp_path: Path, text: str | None) ->
         resolved({"tls": {"ca": "ca.pem"}}, tmp_path)
 
 
+def test_a_certificate_whose_secret_is_there_is_named() -> None:
+    twice = problems(changed(lambda spec: spec.update(certificates=[{"secret": "a", "hosts": ["a.example"]}] * 2)))
+    assert twice == {"spec.certificates[1].secret": "Secret default/a is another one, too: give it all hosts"}
+    secret = {"kind": "Secret", "metadata": {"name": "shop-tls"}}
+    asked = [Certificate(secret=name, hosts=["a.example"]) for name in ("other", "shop-tls")]
+    assert list(certificates.clashes(asked, [secret])) == [
+        ("spec.certificates[1].secret", "Secret default/shop-tls is in the manifests, too: leave one of them out")
+    ]
+    assert not list(certificates.clashes(asked, [{**secret, "kind": "ConfigMap"}]))
+
+
 def test_what_is_wrong_with_tls_is_named() -> None:
     def change(spec: Any) -> None:
         spec["loads"][0]["target"]["tls"] = {"insecure": True, "ca": "x"}
