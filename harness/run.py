@@ -429,6 +429,7 @@ async def _joined(
     ingress = await cluster.ingress_records() if cluster else []
     connections = await cluster.connections() if cluster else []
     pods = cluster.pods_seen() if cluster else {}
+    served = await cluster.served() if cluster else []
     return [
         LoadRows(
             load.name,
@@ -441,6 +442,7 @@ async def _joined(
                 ingress=ingress,
                 connections=connections,
                 pods=pods,
+                served=served,
             ),
             task.id_key,
         )

@@ -13,6 +13,8 @@ from harness.workload import request_ids
 
 EPOCH = 1_000_000
 
+NOT_SEEN = dict.fromkeys(records.SEEN)
+
 
 def load_rows(load: str, key: int, pods: tuple[str, ...] = ("default/a",)) -> LoadRows:
     """Three requests: answered, timed out while under way, never sent."""
@@ -58,6 +60,7 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": "default/a",
             "node": None,
             "generation": 9,
+            **NOT_SEEN,
             "connection_id": 0,
             "attempts": 1,
             "reused": 0,
@@ -81,6 +84,7 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": None,
             "node": None,
             "generation": None,
+            **NOT_SEEN,
             "connection_id": 0,
             "attempts": 1,
             "reused": 0,
@@ -104,6 +108,7 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": None,
             "node": None,
             "generation": None,
+            **NOT_SEEN,
             "connection_id": None,
             "attempts": 0,
             "reused": 0,
