@@ -5,6 +5,7 @@ load, others answer meanwhile.
 """
 
 import gc
+from dataclasses import replace
 
 import uvloop
 
@@ -13,6 +14,7 @@ from harness.drivers.compiled import CompiledStream
 from harness.drivers.stream import Progress, Stream, Task
 from harness.journal import Header, Journal
 from harness.recorder import Recorded
+from harness.tally import Tally
 from kernels.jit import INTERPRETED
 
 
@@ -21,6 +23,7 @@ class LoadProcess:
 
     def __init__(self, task: Task):
         self._id_key = task.id_key
+        self._tally = Tally()
         self._stream = Stream(task) if INTERPRETED else CompiledStream(task)
 
     def ready(self) -> None:
@@ -33,13 +36,13 @@ class LoadProcess:
 
     def run(self, epoch_ns: int, header: Header) -> Recorded:
         """Runs the load in this thread, its rows in a journal meanwhile; see ``Stream.run``."""
-        with Journal(header, self._id_key, epoch_ns) as journal:
+        with Journal(header, self._id_key, epoch_ns, also=self._tally.add) as journal:
             if isinstance(self._stream, CompiledStream):
                 return self._stream.run(epoch_ns, journal.put)
             return uvloop.run(self._stream.run(epoch_ns, journal.put))
 
     def progress(self) -> Progress:
-        return self._stream.progress()
+        return replace(self._stream.progress(), latency_ns=self._tally.percentiles())
 
     def stop(self) -> None:
         self._stream.stop()
