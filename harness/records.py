@@ -29,11 +29,23 @@ _JOURNALS = "requests.*.arrows"
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
 
-def _column(
-    name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False, otel: str = ""
-) -> pa.Field:
-    """``otel``: the attribute or metric of OpenTelemetry's semantic conventions (1.44) that says the same."""
-    metadata = {"unit": unit, "description": meaning, **({"otel": otel} if otel else {})}
+# What OpenTelemetry's semantic conventions (1.44) call it, attribute or metric: key ``otel`` of a field's metadata.
+OTEL = {
+    "request_id": "http.request.header.x-request-id",
+    "status": "http.response.status_code",
+    "bytes_in": "http.response.size",
+    "bytes_out": "http.request.size",
+    "error": "error.type",
+    "route": "http.route",
+    "service": "k8s.service.name",
+    "pod": "k8s.pod.name",
+    "node": "k8s.node.name",
+    "service_ns": "http.server.request.duration",
+}
+
+
+def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
+    metadata = {"unit": unit, "description": meaning, **({"otel": OTEL[name]} if name in OTEL else {})}
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
 
 
@@ -45,13 +57,7 @@ def _seen(name: str, meaning: str) -> pa.Field:
 # Units are UCUM's, as in OpenTelemetry: ns, By (bytes), 1 (a number or a name).
 SCHEMA = pa.schema(
     [
-        _column(
-            "request_id",
-            pa.uint64(),
-            "1",
-            "sent as X-Request-ID in 16 hex digits; unique in the run",
-            otel="http.request.header.x-request-id",
-        ),
+        _column("request_id", pa.uint64(), "1", "sent as X-Request-ID in 16 hex digits; unique in the run"),
         _column("load", _NAME, "1", "name of the load"),
         _column("intended_ns", pa.int64(), "ns", "when the request was due"),
         _column("start_ns", pa.int64(), "ns", "when it had a connection, or one was dialled for it", nullable=True),
@@ -60,40 +66,18 @@ SCHEMA = pa.schema(
         _column("request_sent_ns", pa.int64(), "ns", "when the kernel had taken all of it", nullable=True),
         _column("first_byte_ns", pa.int64(), "ns", "when the first byte of the answer was read", nullable=True),
         _column("done_ns", pa.int64(), "ns", "when the answer was there in full; null: never", nullable=True),
-        _column(
-            "status", pa.uint16(), "1", "HTTP status of the answer", nullable=True, otel="http.response.status_code"
-        ),
-        _column(
-            "bytes_in",
-            pa.int64(),
-            "By",
-            "bytes of the answer, head and body, as far as they came",
-            otel="http.response.size",
-        ),
-        _column(
-            "bytes_out",
-            pa.int64(),
-            "By",
-            "bytes of the request, head and body, over all attempts",
-            otel="http.request.size",
-        ),
-        _column(
-            "error", _NAME, "1", "why there is no whole answer; null: there is one", nullable=True, otel="error.type"
-        ),
-        _column("route", _NAME, "1", "Ingress, rule and path that matched", nullable=True, otel="http.route"),
-        _column("service", _NAME, "1", "namespace/name of the Service", nullable=True, otel="k8s.service.name"),
-        _column("pod", _NAME, "1", "namespace/name of the pod that was chosen", nullable=True, otel="k8s.pod.name"),
-        _column("node", _NAME, "1", "node of that pod", nullable=True, otel="k8s.node.name"),
+        _column("status", pa.uint16(), "1", "HTTP status of the answer", nullable=True),
+        _column("bytes_in", pa.int64(), "By", "bytes of the answer, head and body, as far as they came"),
+        _column("bytes_out", pa.int64(), "By", "bytes of the request, head and body, over all attempts"),
+        _column("error", _NAME, "1", "why there is no whole answer; null: there is one", nullable=True),
+        _column("route", _NAME, "1", "Ingress, rule and path that matched", nullable=True),
+        _column("service", _NAME, "1", "namespace/name of the Service", nullable=True),
+        _column("pod", _NAME, "1", "namespace/name of the pod that was chosen", nullable=True),
+        _column("node", _NAME, "1", "node of that pod", nullable=True),
         _column("generation", pa.int64(), "1", "generation of the tables that chose the pod", nullable=True),
         _column("path", _NAME, "1", "how the ingress took it: fast is compiled code, slow asyncio", nullable=True),
         _column("retries", pa.uint8(), "1", "tries of the ingress after the first", nullable=True),
-        _column(
-            "upstream_reused",
-            pa.uint8(),
-            "1",
-            "1: the ingress had asked the pod by that connection before",
-            nullable=True,
-        ),
+        _column("upstream_reused", pa.uint8(), "1", "1: it had asked the pod by that connection before", nullable=True),
         _seen("ingress_received_ns", "when the ingress had its head"),
         _seen("ingress_routed_ns", "when the ingress knew where it goes"),
         _seen("ingress_picked_ns", "when the ingress had chosen the endpoint; of its last try"),
@@ -101,14 +85,7 @@ SCHEMA = pa.schema(
         _seen("upstream_first_byte_ns", "when the ingress read the first byte of the pod's answer"),
         _seen("ingress_done_ns", "when the ingress had handed the last byte of the answer to the kernel"),
         _seen("pod_received_ns", "when the pod had its head"),
-        _column(
-            "service_ns",
-            pa.int64(),
-            "ns",
-            "how long the pod took to make the answer, waiting in it included",
-            nullable=True,
-            otel="http.server.request.duration",
-        ),
+        _column("service_ns", pa.int64(), "ns", "how long the pod took, waiting in it included", nullable=True),
         _column("connection_id", pa.int32(), "1", "number of the connection within its load", nullable=True),
         _column("attempts", pa.uint8(), "1", "how often the request was sent"),
         _column("reused", pa.uint8(), "1", "1: its connection had carried another request before"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from harness import hops, records
 from harness.hops import NAMES, around, parts_ns, summarise
+from plane.ingress.records import NEVER, PATHS, Hops, Records
 from tests.harness.test_report import MS, loop, made, steady
 
 WAY = (
@@ -120,3 +121,27 @@ def test_rows_of_an_older_run_are_taken_apart_as_far_as_they_go(tmp_path) -> Non
     assert set(summarise(read)["p50"]) == {"receive"}  # made without any time but the last
     assert sum(summarise(read)["p99.9"].values()) == 998 * MS  # the 1998th of 2000
     assert hops.known(summarise(read)) == ["receive"]
+
+
+def test_the_fast_path_says_when_it_had_a_request_and_no_more() -> None:
+    kept = Records()
+    kept.add(0xFF, 7, 60, 440, 0, 0, 1, 1, 8080, 200, 0)
+    kept.add(0xFE, 7, 70, 450, 0, 0, 1, 1, 8080, 200, 2, hops=Hops())
+    columns = kept.columns()
+    assert [PATHS[path] for path in columns["path"]] == ["fast", "slow"]
+    assert {name: columns[name].tolist() for name in columns if name.endswith("_ns")} == {
+        "received_ns": [60, 70],
+        "done_ns": [440, 450],
+        **{key: [NEVER, NEVER] for key in ("routed_ns", "picked_ns", "connected_ns", "first_byte_ns")},
+    }
+    fast = whole(**dict.fromkeys(("ingress_routed_ns", "ingress_picked_ns", "upstream_connected_ns")))
+    fast["upstream_first_byte_ns"] = None
+    assert parts_of(fast) == {
+        "client queue": 1,
+        "client connect": 2,
+        "to ingress": 3,
+        "to pod": 15,
+        "pod": 7,
+        "answer": 16,
+        "to client": 9,
+    }
