@@ -21,23 +21,27 @@ def bench() -> None:
 
 @bench.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of results."
-)
+@click.option("--out", default="results", show_default=True, help="Folder of results, or a URL they are copied to.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
 @click.option("--instance", type=int, default=0, show_default=True, help="Which of this machine's planes, 0 to 5.")
 @click.option("--port-offset", type=int, help="Added to ports that may not be bound.  [default: 0 if they may]")
 @click.option("--address", help="Ray cluster to join.  [default: $RAY_ADDRESS, else a local one]")
-def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int | None, address: str | None) -> None:
+def run(scenario: Path, out: str, output: str, instance: int, port_offset: int | None, address: str | None) -> None:
     """Run the scenario file SCENARIO and print its report; rows and summary go to OUT/<scenario>/<run>/.
 
-    Of a scenario with repeats or a matrix there are several runs, in a folder of their own below OUT/<scenario>/.
+    Of a scenario with repeats or a matrix there are several runs, in a folder of their own below OUT/<scenario>/. Where
+    OUT is a URL, as s3://bucket/folder, a run is written to results/ here, and copied when it has ended.
     """
     from harness import run as runner
+    from harness.destination import destination
     from harness.tables import console
     from plane.errors import ManifestError, PlaneError
 
-    surface = runner.Surface(out, instance, port_offset, address)
+    try:
+        goes = destination(out)
+    except ValueError as error:
+        _fail(str(error), 2)
+    surface = runner.Surface(goes.folder, instance, port_offset, address)
     try:
         result = runner.run(scenario, surface, console(stderr=True))
     except ManifestError as error:
@@ -46,11 +50,16 @@ def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int 
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted before the first request: nothing was measured", INTERRUPTED)
+    try:
+        copied = goes.keep(result.folder)
+    except OSError as error:
+        _fail(f"results are in {result.folder}, but can't be copied to {out}: {error}", 1)
     if output == "json":
-        click.echo(json.dumps({**result.summary, "results": str(result.folder)}, indent=2))
+        there = {"copied_to": copied} if copied else {}
+        click.echo(json.dumps({**result.summary, "results": str(result.folder), **there}, indent=2))
     else:
         console().print(_tables(result.summary))
-        click.echo(f"\nresults in {result.folder}")
+        click.echo(f"\nresults in {result.folder}" + (f", and in {copied}" if copied else ""))
     sys.exit(INTERRUPTED if result.summary["interrupted"] else int(not result.summary["met"]))
 
 
@@ -99,6 +108,13 @@ def _least(text: str) -> float:
     if text != "0" and not text.endswith("%"):
         raise ValueError(f"--ignore-below {text!r} is no share: write 0, or a part, as 2%")
     return float(units.share(0 if text == "0" else text))
+
+
+def _folder(_: click.Context, __: click.Parameter, given: Path) -> Path:
+    """A folder of this machine, and no URL, which would be taken for one."""
+    if ":/" in str(given):  # a Path makes one slash of two
+        raise click.BadParameter(f"{given} is no folder; only `plane bench run` takes a URL")
+    return given
 
 
 @bench.command()
@@ -164,7 +180,12 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
     help="Who asks by plain HTTP; by TLS it is wrk.  [default: compiled; ingress only]",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of results."
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=_folder,
+    default=Path("results"),
+    show_default=True,
+    help="Folder of results.",
 )
 @click.option("--write", type=click.Path(path_type=Path), help="A Markdown file to put the table into as well.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")

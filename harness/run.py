@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from harness import events, matrix, page, provenance, records, report, resources, rounds, targets
+from harness import controllers, events, matrix, page, provenance, records, report, resources, rounds, targets
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
@@ -44,11 +44,12 @@ from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.journal import Header
 from harness.matrix import Variant
+from harness.peers.web.peer import Peer
 from harness.progress import Seen, shown
 from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.resources import Sample
-from harness.scenario import Load, Scenario, kind_of, read, text_of
+from harness.scenario import OURS, Load, Scenario, kind_of, read, text_of
 from harness.targets import Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns, format_rate
 from harness.workload import id_key
@@ -130,6 +131,7 @@ class Prepared:
     """All that is known of a run before it starts."""
 
     variant: str
+    ingress: str
     objects: list[Object]
     timeline: Sequence[Planned]
 
@@ -139,7 +141,7 @@ def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
     scenario, file = asked.scenario, str(asked.file)
     if not scenario.spec.manifests:
         targets.resolve(scenario, file, None)
-        return Prepared(variant.name, [], [])
+        return Prepared(variant.name, variant.ingress, [], [])
     loaded = checked(variant.loaded, asked.surface.instance)
     for warning in loaded.warnings if first else ():
         warn(asked.console, warning)
@@ -149,7 +151,11 @@ def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
     settled = offline.settled([*objects, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan)
     timeline = events.planned(scenario, asked.file, settled)
     targets.resolve(scenario, file, Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
-    return Prepared(variant.name, objects, timeline)
+    if variant.ingress != OURS:
+        if lacking := controllers.lacks(variant.ingress):
+            raise PlaneError(lacking)
+        controllers.site_of(settled, plan, scenario.spec.ingress_upstream, file)
+    return Prepared(variant.name, variant.ingress, objects, timeline)
 
 
 def _once(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:
@@ -263,14 +269,21 @@ async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Eve
             cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console))
         else:
             await stack.enter_async_context(connected(surface.ray_address))
-        resolved = targets.resolve(scenario, str(asked.file), _surroundings(cluster) if cluster else None)
+        around = _surroundings(cluster) if cluster else None
+        controller = None
+        if around and prepared.ingress != OURS:
+            site = controllers.site_of(around.snapshot, around.plan, scenario.spec.ingress_upstream, str(asked.file))
+            controller = await stack.enter_async_context(controllers.running(prepared.ingress, site))
+            around = replace(around, ingress=controllers.address_of(around.plan))
+            console.print(f"before the pods: {controller.version()}", markup=False, soft_wrap=True)
+        resolved = targets.resolve(scenario, str(asked.file), around)
         tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
         actors = await stack.enter_async_context(_actors(scenario, tasks))
         access = await stack.enter_async_context(_api(cluster)) if cluster and timeline else None
         _on_signals(stop.set)
         started = datetime.now(UTC)
         epoch_ns = time.monotonic_ns() + LEAD_NS
-        processes = _Processes(scenario, actors, cluster)
+        processes = _Processes(scenario, actors, cluster, controller)
         facts = {
             "run": provenance.run_id(started),
             "started": started.isoformat(timespec="milliseconds"),
@@ -280,6 +293,8 @@ async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Eve
         }
         if prepared.variant:
             facts["variant"] = prepared.variant
+        if controller:
+            facts["ingress"] = controller.version()
         folder = folder / facts["run"]
         folder.mkdir(parents=True)
         headers = _headers(scenario, tasks, facts, folder)
@@ -335,9 +350,10 @@ async def _api(cluster: Cluster) -> AsyncIterator[Access]:
 class _Processes:
     """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses."""
 
-    def __init__(self, scenario: Scenario, actors: Sequence[Any], cluster: Cluster | None):
+    def __init__(self, scenario: Scenario, actors: Sequence[Any], cluster: Cluster | None, controller: Peer | None):
         self._loads = dict(zip((load.name for load in scenario.spec.loads), actors, strict=True))
         self._cluster = cluster
+        self._controller = controller
 
     async def pids(self) -> Mapping[str, int]:
         """By name; those that are down are left out."""
@@ -348,6 +364,9 @@ class _Processes:
             with contextlib.suppress(AgentLostError):
                 if member.agent is not None:
                     found[member.name] = await member.agent.pid()
+        if self._controller is not None:
+            name = self._controller.name
+            found |= {f"{name} {place}" if place else name: pid for place, pid in enumerate(self._controller.pids())}
         return found
 
     async def kill_node(self, number: int) -> None:

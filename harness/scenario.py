@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, InstanceOf
@@ -227,11 +227,22 @@ class Event(Part):
         return f"apply {self.apply}" if self.apply else f"kill node-{self.kill_node}"
 
 
+OURS = "trafficplane"
+Controller = Literal["trafficplane", "nginx", "haproxy", "envoy", "traefik", "caddy"]
+CONTROLLERS = get_args(Controller)
+
+
 class Spec(Part):
-    """The whole of a scenario."""
+    """The whole of a scenario.
+
+    ``ingress``: whose ingress stands before the pods. One of somebody else is told the addresses of ready endpoints,
+    once, or with ``ingressUpstream: service`` those of Services, behind which endpoints may come and go.
+    """
 
     manifests: list[str] = Field(default_factory=list)
     nodes: Annotated[int, Field(ge=1, le=250)] = 3
+    ingress: Controller = "trafficplane"
+    ingress_upstream: Literal["endpoints", "service"] = "endpoints"
     loads: Annotated[list[Load], Field(min_length=1)]
     timeline: list[Event] = Field(default_factory=list)
     timeout: Duration = 10 * units.NS_PER_S
@@ -249,8 +260,15 @@ class Spec(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from axes.contradictions(given)
         plane = bool(given.get("manifests"))
-        if not plane and "nodes" in given:
-            yield ("nodes",), "goes with manifests: without them no plane is started"
+        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream"}:
+            yield (name,), "goes with manifests: without them no plane is started"
+        if "ingressUpstream" in given and not axes.others(given, OURS):
+            yield ("ingressUpstream",), f"goes with another ingress than {OURS}, which follows endpoints by itself"
+        if given.get("timeline") and axes.others(given, OURS) and given.get("ingressUpstream") != "service":
+            reason = (
+                "endpoints are told to another ingress once, and events change them; write ingressUpstream: service"
+            )
+            yield ("timeline",), reason
         nodes = given.get("nodes", cls.model_fields["nodes"].default)
         seen: set[str] = set()
         loads = given.get("loads")

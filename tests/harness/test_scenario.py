@@ -150,6 +150,24 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
             "spec.loads[1].from": "needs manifests",
         },
     ),
+    "another ingress without pods": (
+        lambda spec: spec.update(ingress="caddy", manifests=[], nodes=2),
+        {
+            "spec.ingress": "goes with manifests",
+            "spec.nodes": "goes with manifests",
+            "spec.loads[1].target.service": "needs manifests",
+            "spec.loads[1].from": "needs manifests",
+        },
+    ),
+    "an upstream of our own ingress": (
+        lambda spec: spec.update(ingressUpstream="service"),
+        {"spec.ingressUpstream": "goes with another ingress than trafficplane"},
+    ),
+    "endpoints that change behind another ingress": (
+        lambda spec: spec.update(ingress="caddy", timeline=[{"at": "1s", "restart": "my-deployment"}]),
+        {"spec.timeline": "write ingressUpstream: service"},
+    ),
+    "an ingress nobody knows": (lambda spec: spec.update(ingress="cady"), {"spec.ingress": "should be 'trafficplane'"}),
     "no loads": (lambda spec: spec.update(loads=[]), {"spec.loads": "at least 1 item"}),
     "two loads of one name": (
         lambda spec: spec["loads"][1].update(name="via-ingress", duration="1"),
@@ -214,7 +232,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         ),
         {
             "spec.nodes": "not '3'",
-            "spec.colour": "unknown field; known here: manifests, nodes, loads",
+            "spec.colour": "unknown field; known here: manifests, nodes, ingress",
             "spec.loads[0].duration": "no unit 'd'",
             "spec.objectives.p50": "'fast' is not a latency: write a number and us, ms or s, as 100ms",
         },
