@@ -35,7 +35,11 @@ HOPS = (
     Hop("to ingress", "on the way to the ingress, and waiting for its thread", "TR"),
     Hop("ingress", "route, policies, tries that failed, choice of an endpoint", "Tw"),
     Hop("upstream connect", "the ingress connecting to the pod; nothing on a kept connection", "Tc"),
-    Hop("to pod", "on the way to the pod, through a relay if there is one, and waiting for its thread", "Tr"),
+    Hop(
+        "to pod",
+        "on the way to the pod, through a relay or another's ingress if there is one, and waiting for its thread",
+        "Tr",
+    ),
     Hop("pod", "in the pod, waiting for its workers included; with both ways where the pod keeps no record", "Tr"),
     Hop("from pod", "on the way from the pod to the ingress, or to the client where there is none", "Tr"),
     Hop("answer", "the ingress passing the answer on", "Td"),

@@ -4,7 +4,8 @@ Law: a join is by identity, never by nearness. A request through the Ingress is 
 through a relay is found by its 4-tuple; where a client port was used more than once, by the first time it was accepted
 after the client began to connect. A pod is found by its address and the generation that the request was sent under,
 for an address that is free is given out again. What a pod says of a request is found by its id, too, and counts where
-that pod is the one that was chosen. A request that the plane has no record of stays without a route.
+that pod is the one that was chosen, or where nobody of the plane has chosen: then it also says which pod it was. A
+request that the plane has no record of stays without a route.
 
 All addresses are ``uint32`` in host order, all times int64 ns of the machine's monotonic clock.
 """
@@ -86,6 +87,8 @@ class _Found:
         self.service_index = np.full(rows, -1, np.int32)
         self.pod_ip = np.zeros(rows, np.uint32)
         self.generation = np.full(rows, -1, np.int64)
+        self.teller = np.full(rows, -1, np.int32)  # which of ``tellers``, (address, name of a pod), says that it had it
+        self.tellers: list[tuple[int, str]] = []
         self.seen = {name: np.full(rows, NEVER, np.int64) for name in SEEN}
         self.routes: list[str] = []
         self.services: list[str] = []
@@ -106,6 +109,10 @@ class _Found:
         here = place >= 0
         here[here] = known[place[here]] >= address[here]
         index = np.where(here, place, np.int32(-1))
+        numbers = {(key >> 32, pod): number for number, (key, pod, _) in enumerate(listed)}
+        # The last item is where a teller of -1 leads.
+        told = np.array([*(numbers.get(teller, -1) for teller in self.tellers), -1], np.int32)[self.teller]
+        index = np.where(told >= 0, told, index)
         return Route(
             route=Names(self.route_index, self.routes),
             service=Names(self.service_index, self.services),
@@ -140,14 +147,19 @@ def _by_request_id(found: _Found, ids: np.ndarray, columns: Columns) -> None:
 
 
 def _by_pod(found: _Found, id_key: int, columns: Columns) -> None:
-    """Fills in what pods say of the requests that they were chosen for; of one that a pod had twice, the last."""
+    """Fills in what the pods of a node say of their requests; of one that was with pods more than once, the last."""
     row = np.asarray(columns["request_id"], np.uint64) ^ np.uint64(id_key)
     record = np.flatnonzero(row < len(found.pod_ip))
-    record = record[columns["pod_ip"][record] == found.pod_ip[row[record]]]
     record = record[np.argsort(columns["received_ns"][record], kind="stable")]
+    row, container = row[record].astype(np.int64), columns["container"][record]
+    chosen = (found.generation[row] < 0) | (columns["ips"][container] == found.pod_ip[row])
+    counts = chosen & (columns["received_ns"][record] > found.seen["pod_received_ns"][row])
+    record, row, container = record[counts], row[counts], container[counts]
     received_ns = columns["received_ns"][record]
-    found.seen["pod_received_ns"][row[record]] = received_ns
-    found.seen["service_ns"][row[record]] = columns["done_ns"][record] - received_ns
+    found.seen["pod_received_ns"][row] = received_ns
+    found.seen["service_ns"][row] = columns["done_ns"][record] - received_ns
+    found.teller[row] = container + len(found.tellers)
+    found.tellers += zip(columns["ips"].tolist(), columns["pods"], strict=True)
 
 
 def _by_connection(

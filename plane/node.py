@@ -140,7 +140,7 @@ class Node:
         """The relay's connections that are there now as columns, ``Proxy.open``."""
         return await asyncio.to_thread(self._proxy.open)
 
-    async def served(self) -> dict[str, np.ndarray]:
+    async def served(self) -> dict[str, np.ndarray | list[str]]:
         """When each request was with its pod as columns, ``plane.pods.served.columns``; none without ``recording``."""
         return served.columns(self._served)
 

@@ -53,13 +53,19 @@ class Served:
         return np.frombuffer(bytes(self._bytes), ROW)[:rows]
 
 
-def columns(served: Sequence[Served]) -> dict[str, np.ndarray]:
-    """The rows of all of them: each field of ROW as an array, and ``pod_ip`` uint32."""
+def columns(served: Sequence[Served]) -> dict[str, np.ndarray | list[str]]:
+    """The rows of all of them: each field of ROW as an array, and ``container``, whose they are.
+
+    That is an index int32 of ``ips``, an array uint32, and of ``pods``, a list.
+    """
     parts = [each.rows() for each in served]
     rows = np.concatenate([np.zeros(0, ROW), *parts])
-    ips = np.array([each.ip for each in served], np.uint32)
-    found = {name: np.ascontiguousarray(rows[name]) for name in ROW.names or ()}
-    return {**found, "pod_ip": np.repeat(ips, [len(part) for part in parts])}
+    return {
+        **{name: np.ascontiguousarray(rows[name]) for name in ROW.names or ()},
+        "container": np.repeat(np.arange(len(served), dtype=np.int32), [len(part) for part in parts]),
+        "ips": np.array([each.ip for each in served], np.uint32),
+        "pods": [each.pod for each in served],
+    }
 
 
 def counts(served: Sequence[Served]) -> dict[str, int]:

@@ -139,13 +139,43 @@ def test_what_a_pod_says_counts_where_it_was_the_one_that_was_chosen() -> None:
         "request_id": np.array([ids[2], ids[2], ids[2], ids[3], 999], np.uint64),
         "received_ns": np.array([150, 130, 160, 105, 100]),
         "done_ns": np.array([157, 140, 199, 106, 101]),
-        "pod_ip": np.array([B, B, A, B, A], np.uint32),
+        "container": np.array([2, 2, 0, 2, 1]),
+        "ips": np.array([A, A, B], np.uint32),
+        "pods": ["default/a", "default/old", "default/b"],
     }
     rows = recorded([0, 1, 1, 1], began_ns=[100, 200], client_port=[5000, 5001])
     route = joined(rows, connections=[relay((205, 5001, B, 7), (105, 5000, A, 6))], served=[served])
     assert route.seen["pod_received_ns"].tolist() == [NEVER, NEVER, 150, 105]
     assert route.seen["service_ns"].tolist() == [NEVER, NEVER, 7, 1]
     assert set(route.seen["ingress_received_ns"].tolist()) == {NEVER}
+    assert texts(route.pod) == ["default/a", "default/b", "default/b", "default/b"]
+
+
+def test_where_nobody_of_the_plane_has_chosen_the_pods_say_who_it_was() -> None:
+    ids = request_ids(KEY, 3)
+    nodes = [
+        {
+            "request_id": np.array(of, np.uint64),
+            "received_ns": np.array(at),
+            "done_ns": np.array(at) + 5,
+            "container": np.zeros(len(of), np.int32),
+            "ips": np.array([ip], np.uint32),
+            "pods": [pod],
+        }
+        for of, at, ip, pod in (
+            ([ids[0], ids[1]], [100, 120], A, "default/c"),  # the first was asked once more, of the other
+            ([ids[0]], [110], B, "default/b"),
+        )
+    ]
+    pods = {
+        **PODS,
+        "127.244.1.2": [(1, "default/a", "node-1"), (9, "default/c", "node-1"), (12, "default/d", "node-1")],
+    }
+    for served in (nodes, nodes[::-1]):
+        route = joined(recorded([0, 1, 2], [1, 2, 3], [4, 5, 6]), pods=pods, served=served)
+        assert texts(route.pod) == ["default/b", "default/c", None]
+        assert route.seen["pod_received_ns"].tolist() == [110, 120, NEVER]
+        assert route.generation.tolist() == [-1] * 3
 
 
 def test_of_two_records_of_one_request_the_last_counts() -> None:

@@ -40,9 +40,11 @@ def test_rows_are_kept_however_many_and_of_numbers_only() -> None:
     found = columns([one, other, idle])
     assert found["request_id"].tolist() == [*range(3 * FIRST_ROWS), 2**64 - 1]
     assert found["done_ns"].tolist() == [*range(1, 3 * FIRST_ROWS + 1), 9]
-    assert found["pod_ip"].tolist() == [1] * 3 * FIRST_ROWS + [2]
+    assert found["container"].tolist() == [0] * 3 * FIRST_ROWS + [1]
+    assert found["ips"].tolist() == [1, 2, 2]
+    assert found["pods"] == ["default/a", "default/b", "default/b"]
     assert counts([one, other, idle]) == {"default/a": 3 * FIRST_ROWS, "default/b": 1}
-    assert [len(column) for column in columns([]).values()] == [0] * 4
+    assert [len(column) for column in columns([]).values()] == [0] * 6
 
 
 @pytest.mark.parametrize("app", ["", "served_apps:app", "served_apps:application"])
