@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 # What is around a percentile reaches so far to both sides, as a share of the requests that are slower than it: around
 # p99 is p98.75 to p99.25, around the median the middle quarter.
 BREADTH = 0.25
+UNKNOWN = -1 << 62  # before every other time; twice that is an int64 still
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -113,9 +114,6 @@ def named(means: np.ndarray) -> dict[str, int]:
 def known(summary: Mapping[str, Mapping[str, int]]) -> list[str]:
     """The hops of a ``summarise`` that took any time, in their order."""
     return [name for name in NAMES if any(name in means for means in summary.values())]
-
-
-UNKNOWN = -1 << 62
 
 
 def _times(rows: pa.Table, name: str) -> np.ndarray:

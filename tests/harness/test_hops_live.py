@@ -76,7 +76,7 @@ async def run(plan: AddressPlan, log: Path) -> Counts:
         tasks = {
             "some": open_loop(to_ingress, 400, 500, workload=here, id_key=id_key(7, 0)),
             "nobody": open_loop(to_ingress, 100, 500, workload=nobody, id_key=id_key(7, 1)),
-            "hasty": closed_loop(to_ingress, 20, 100, workload=hasty, id_key=id_key(7, 2), timeout_ns=800 * MS),
+            "hasty": closed_loop(to_ingress, 20, 100, workload=hasty, id_key=id_key(7, 2), timeout_ns=600 * MS),
             "relayed": in_turn(to_service, 20, 500, workload=here, id_key=id_key(7, 3)),
         }
         loads = await asyncio.gather(*(measured(control, task, name) for name, task in tasks.items()))
