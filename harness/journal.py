@@ -51,9 +51,11 @@ class Header:
 class Journal:
     """What is ``put`` while it is entered is written; leaving it writes the rest. Both raise JournalError."""
 
-    def __init__(self, header: Header, id_key: int, epoch_ns: int, mix: Mix | None = None):
+    def __init__(self, header: Header, id_key: int, epoch_ns: int, mix: Mix | None = None, also: Put | None = None):
+        """``also`` is given, in the thread of the journal, columns of the rows that are written."""
         self._header = header
         self._mix = mix
+        self._also = also
         self._id_key = np.uint64(id_key)
         self._epoch_ns = epoch_ns
         self._schema = records.schema_of(header.facts)
@@ -116,6 +118,8 @@ class Journal:
 
     def _batch(self, parts: Sequence[Any]) -> pa.RecordBatch:
         columns = {name: np.concatenate([part[name] for part in parts]) for name in ("number", *REQUEST_COLUMNS)}
+        if self._also is not None:
+            self._also(columns)
         ids = columns["number"].astype(np.uint64) ^ self._id_key
         route = Route.unknown(len(ids))
         load = self._header.load

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from harness import plots
+from harness import hops, plots
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
 from harness.report import NOTHING, Beside
@@ -49,7 +49,8 @@ def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) 
     ]
     for load, measured in zip(loads, summary["loads"], strict=True):
         if measured["answered"]:
-            parts += [f"<h2>Where the time went: {escape(load['name'])}</h2>", plots.decomposition(table, load)]
+            parts += [f"<h2>Where the time went: {escape(load['name'])}</h2>", plots.decomposition(measured)]
+            parts.append(_hops(measured["hops"]))
     for load in loads:
         if any(row["pod"] for row in summary["pods"] if row["load"] == load["name"]):
             parts += [f"<h2>By pod: {escape(load['name'])}</h2>", plots.by_pod(table, load)]
@@ -62,6 +63,19 @@ def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) 
     parts.append(f"<h2>Where it comes from</h2><table>{facts_table}</table>")
     parts.append(f"<details><summary>the scenario</summary><pre>{escape(facts['scenario'])}</pre></details></html>")
     return "\n".join(parts) + "\n"
+
+
+def _hops(around: Mapping[str, Mapping[str, int]]) -> str:
+    """The mean time that requests around each percentile spent on each hop."""
+    said = {hop.name: hop for hop in hops.HOPS}
+    heads = "".join(f'<th class="number">around {name}</th>' for name in around)
+    rows = []
+    for name in hops.known(around):
+        cells = "".join(f'<td class="number">{format_ns(means.get(name, 0))}</td>' for means in around.values())
+        timer = f" ({said[name].timer})" if said[name].timer else ""
+        rows.append(f"<tr><th>{name}{timer}</th>{cells}<td>{escape(said[name].meaning)}</td></tr>")
+    totals = "".join(f'<td class="number">{format_ns(sum(means.values()))}</td>' for means in around.values())
+    return f"<table><tr><th></th>{heads}<th></th></tr>{''.join(rows)}<tr><th>all</th>{totals}<td></td></tr></table>"
 
 
 def _summary(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from them.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from harness import workload
 from harness.recorder import ERRORS, NEVER, Recorded
+from plane.ingress.records import PATHS
 
 VERSION = "requests/1"
 PREFIX = "trafficplane."
@@ -30,8 +31,29 @@ _OF_ROUTE = ("route", "service", "pod", "node")
 _OF_ASKED = ("request", "url_path")
 
 
+# What OpenTelemetry's semantic conventions (1.44) call it, attribute or metric: key ``otel`` of a field's metadata.
+OTEL = {
+    "request_id": "http.request.header.x-request-id",
+    "status": "http.response.status_code",
+    "bytes_in": "http.response.size",
+    "bytes_out": "http.request.size",
+    "error": "error.type",
+    "route": "http.route",
+    "service": "k8s.service.name",
+    "pod": "k8s.pod.name",
+    "node": "k8s.node.name",
+    "service_ns": "http.server.request.duration",
+}
+
+
 def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning})
+    metadata = {"unit": unit, "description": meaning, **({"otel": OTEL[name]} if name in OTEL else {})}
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+
+
+def _seen(name: str, meaning: str) -> pa.Field:
+    """A time that the plane noted, null where it has not."""
+    return _column(name, pa.int64(), "ns", meaning, nullable=True)
 
 
 # Units are UCUM's, as in OpenTelemetry: ns, By (bytes), 1 (a number or a name).
@@ -58,11 +80,26 @@ SCHEMA = pa.schema(
         _column("pod", _NAME, "1", "namespace/name of the pod that was chosen", nullable=True),
         _column("node", _NAME, "1", "node of that pod", nullable=True),
         _column("generation", pa.int64(), "1", "generation of the tables that chose the pod", nullable=True),
+        _column("path", _NAME, "1", "how the ingress took it: fast is compiled code, slow asyncio", nullable=True),
+        _column("retries", pa.uint8(), "1", "tries of the ingress after the first", nullable=True),
+        _column("upstream_reused", pa.uint8(), "1", "1: it had asked the pod by that connection before", nullable=True),
+        _seen("ingress_received_ns", "when the ingress had its head"),
+        _seen("ingress_routed_ns", "when the ingress knew where it goes"),
+        _seen("ingress_picked_ns", "when the ingress had chosen the endpoint; of its last try"),
+        _seen("upstream_connected_ns", "when the ingress had a connection to it; of its last try"),
+        _seen("upstream_first_byte_ns", "when the ingress read the first byte of the pod's answer"),
+        _seen("ingress_done_ns", "when the ingress had handed the last byte of the answer to the kernel"),
+        _seen("pod_received_ns", "when the pod had its head"),
+        _column("service_ns", pa.int64(), "ns", "how long the pod took, waiting in it included", nullable=True),
         _column("connection_id", pa.int32(), "1", "number of the connection within its load", nullable=True),
         _column("attempts", pa.uint8(), "1", "how often the request was sent"),
         _column("reused", pa.uint8(), "1", "1: its connection had carried another request before"),
     ]
 )
+
+
+# What the plane has seen of a request: the ingress, then the pod.
+SEEN = tuple(SCHEMA.names[SCHEMA.get_field_index("path") : SCHEMA.get_field_index("service_ns") + 1])
 
 
 @dataclass(frozen=True)
@@ -75,13 +112,17 @@ class Names:
 
 @dataclass(frozen=True)
 class Route:
-    """Which way each request of a load went through the plane; ``generation`` int64, negative where unknown."""
+    """Which way each request of a load went through the plane; ``generation`` int64, negative where unknown.
+
+    ``seen``: columns of SEEN as far as there are any, int64 and NEVER where nothing is known; times are absolute.
+    """
 
     route: Names
     service: Names
     pod: Names
     node: Names
     generation: np.ndarray
+    seen: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def unknown(cls, rows: int) -> "Route":
@@ -137,7 +178,7 @@ def schema_of(provenance: Mapping[str, str]) -> pa.Schema:
 
 def dictionaries_of(loads: Sequence[str], texts: Mapping[str, Sequence[str]]) -> dict[str, pa.Array]:
     """The names of each column of names, for all rows of a run."""
-    every = {"load": loads, "error": ERRORS[1:], **texts}
+    every = {"load": loads, "error": ERRORS[1:], "path": PATHS, **texts}
     return {name: pa.array(values, pa.string()) for name, values in every.items()}
 
 
@@ -213,8 +254,15 @@ def batch(
         "attempts": pa.array(requests["attempts"]),
         "reused": pa.array(requests["reused"]),
     }
-    for name in (name for name in schema.names if name.endswith("_ns")):
-        columns[name] = _unless(requests[name] - epoch_ns, requests[name] == NEVER)
+    nothing = np.full(len(ids), NEVER, np.int64)
+    seen = {name: route.seen.get(name, nothing) for name in SEEN}
+    columns["path"] = _names(Names(seen["path"], PATHS), dictionaries["path"])
+    for name in ("retries", "upstream_reused"):
+        columns[name] = _unless(np.maximum(seen[name], 0).astype(np.uint8), seen[name] == NEVER)
+    columns["service_ns"] = _unless(seen["service_ns"], seen["service_ns"] == NEVER)
+    for name in (name for name in schema.names if name.endswith("_ns") and name not in columns):
+        times = seen[name] if name in seen else requests[name]
+        columns[name] = _unless(times - epoch_ns, times == NEVER)
     for part, names in ((route, _OF_ROUTE), (asked, _OF_ASKED)):
         columns |= {name: _names(getattr(part, name), dictionaries[name]) for name in names}
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness import events, records, resources, scenario
+from harness import events, hops, records, resources, scenario
 from harness.objectives import Judgement, judge
 from harness.recorder import ERROR_STATUS, ERRORS, INTERRUPTED
 from harness.records import provenance_of
@@ -126,6 +126,7 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
         "errors_by_kind": dict(sorted(kinds.items())),
         "sent_again": int(np.sum(rows["attempts"].to_numpy() > 1)),
         "latency_ns": percentiles(done_ns - intended[answered], len(rows)),
+        "hops": hops.summarise(rows),
         "requests": list(_requests(rows)),
         "generator": description.get("generator"),
         "generator_limited": description.get("generator_limited"),

@@ -19,10 +19,11 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ from harness.journal import Header
 from harness.matrix import Variant
 from harness.maxrate import Probe, Search, Wanted
 from harness.peers.web.peer import Peer
-from harness.progress import shown
+from harness.progress import Seen, shown
 from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.replay import Log
@@ -82,6 +83,7 @@ from plane.up import checked, warn
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.2
+COUNT_S = 1.0
 LOST_AT_MOST = 8  # workers of one run of flows
 # From the order to start to the first request: longer than it takes to tell every actor.
 LEAD_NS = NS_PER_S // 2
@@ -404,8 +406,10 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     async with (
         resources.watching(processes.pids, epoch_ns) as samples,
         events.playing(prepared.timeline, scene.access, processes.kill_node, epoch_ns) as happened,
+        _counted(scene.cluster) as pods,
     ):
-        measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console)
+        look = partial(_seen, scene.actors, pods, happened)
+        measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console, look)
     _say_limits(scenario.spec.loads, measured, console)
     rows = await _joined(scenario, tasks, scene.resolved, measured, scene.cluster)
     ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
@@ -512,8 +516,12 @@ async def _measure(
     epoch_ns: int,
     stop: asyncio.Event,
     console: Console,
+    look: Callable[[], Awaitable[Seen]],
 ) -> list[Recorded]:
-    """Runs all loads from the epoch on and returns their rows; ends them early once ``stop`` is set."""
+    """Runs all loads from the epoch on and returns their rows; ends them early once ``stop`` is set.
+
+    ``look`` says how it is going.
+    """
     runs = [
         asyncio.ensure_future(_of(actor.run.remote(epoch_ns, header)))
         for actor, header in zip(actors, headers, strict=True)
@@ -527,13 +535,37 @@ async def _measure(
                     await asyncio.gather(*(_of(actor.stop.remote()) for actor in actors))
                     break
                 elapsed_s = (time.monotonic_ns() - epoch_ns) / NS_PER_S
-                show(elapsed_s, await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors)))
+                show(elapsed_s, await look())
         return await asyncio.gather(*runs)
     except RayError as error:
         folder = headers[0].path.parent
         raise PlaneError(f"a load broke off; what was measured until then is in {folder}: {error}") from error
     finally:
         stopping.cancel()
+
+
+@asynccontextmanager
+async def _counted(cluster: Cluster | None) -> AsyncIterator[dict[str, int]]:
+    """How many requests each pod has answered, as of a second ago at most; the counts grow while the context lasts."""
+    counts: dict[str, int] = {}
+
+    async def count() -> None:
+        while cluster is not None:
+            counts.update(await cluster.served_counts())
+            await asyncio.sleep(COUNT_S)
+
+    task = asyncio.create_task(count())
+    try:
+        yield counts
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+
+
+async def _seen(actors: Sequence[Any], pods: Mapping[str, int], happened: Sequence[Happened]) -> Seen:
+    return Seen(await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors)), pods, happened)
 
 
 async def _of(reference: Any) -> Any:
@@ -551,6 +583,7 @@ async def _joined(
     ingress = await cluster.ingress_records() if cluster else []
     connections = await cluster.connections() if cluster else []
     pods = cluster.pods_seen() if cluster else {}
+    served = await cluster.served() if cluster else []
     return [
         LoadRows(
             load.name,
@@ -563,6 +596,7 @@ async def _joined(
                 ingress=ingress,
                 connections=connections,
                 pods=pods,
+                served=served,
             ),
             task.id_key,
             task.mix.asked_first(len(recorded.requests["intended_ns"])),

@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness import hops
 from harness.objectives import PERCENTILES, latency_text
 from harness.units import format_ns, format_rate
 
@@ -25,6 +26,8 @@ def console(*, stderr: bool = False) -> Console:
 def tables(summary: Mapping[str, Any]) -> RenderableType:
     """The summary of ``report.summarise``: loads, requests by pod, objectives."""
     parts: list[RenderableType] = [_loads(summary)]
+    if any(load["hops"] for load in summary["loads"]):
+        parts += ["", _hops(summary)]
     for title, column, rows in parted(summary):
         parts += ["", _parts(title, column, rows)]
     for line in unread(summary):
@@ -117,6 +120,21 @@ def _handshakes(summary: Mapping[str, Any]) -> Table:
         if made := load["handshakes"]:
             latency = (latency_text(made["latency_ns"][name]) for name in PERCENTILES)
             table.add_row(load["name"], f"{made['made']:,}", *latency)
+    return table
+
+
+def _hops(summary: Mapping[str, Any]) -> Table:
+    """Where the time of the requests around the median and the 99th percentile went: a row for each hop."""
+    shown = {
+        f"{load['name']} {name}": load["hops"][name]
+        for load in summary["loads"]
+        for name in ("p50", "p99")
+        if load["hops"]
+    }
+    table = table_of("where the time went", "mean around", numbers=tuple(shown))
+    for hop in hops.known(shown):
+        table.add_row(hop, *(format_ns(means[hop]) if hop in means else "" for means in shown.values()))
+    table.add_row("all", *(format_ns(sum(means.values())) for means in shown.values()))
     return table
 
 

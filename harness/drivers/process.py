@@ -5,6 +5,7 @@ load, others answer meanwhile.
 """
 
 import gc
+from dataclasses import replace
 
 import uvloop
 
@@ -13,6 +14,7 @@ from harness.drivers.compiled import CompiledStream
 from harness.drivers.stream import Progress, Stream, Task
 from harness.journal import Header, Journal
 from harness.recorder import Recorded
+from harness.tally import Tally
 from kernels.jit import INTERPRETED
 
 
@@ -25,6 +27,7 @@ class LoadProcess:
     def take(self, task: Task) -> None:
         """That load from here on; the one before has ended."""
         self._task = task
+        self._tally = Tally()
         self._stream: Stream | CompiledStream = (
             Stream(task) if INTERPRETED or task.destination.tls else CompiledStream(task)
         )
@@ -39,13 +42,14 @@ class LoadProcess:
 
     def run(self, epoch_ns: int, header: Header) -> Recorded:
         """Runs the load in this thread, its rows in a journal meanwhile; see ``Stream.run``."""
-        with Journal(header, self._task.id_key, epoch_ns, self._task.mix) as journal:
+        task = self._task
+        with Journal(header, task.id_key, epoch_ns, task.mix, also=self._tally.add) as journal:
             if isinstance(self._stream, CompiledStream):
                 return self._stream.run(epoch_ns, journal.put)
             return uvloop.run(self._stream.run(epoch_ns, journal.put))
 
     def progress(self) -> Progress:
-        return self._stream.progress()
+        return replace(self._stream.progress(), latency_ns=self._tally.percentiles())
 
     def stop(self) -> None:
         self._stream.stop()

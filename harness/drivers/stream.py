@@ -5,7 +5,8 @@ Law: ``run`` ends by itself. Its last request is due before the duration is over
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -86,11 +87,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a load is: requests that were due, that ended, and that ended badly."""
+    """How far a load is: requests that were due, that ended, and that ended badly.
+
+    ``latency_ns``: lately, as ``harness.tally.Tally.percentiles`` has it, if anybody counts.
+    """
 
     scheduled: int = 0
     done: int = 0
     errors: int = 0
+    latency_ns: Mapping[str, int | None] = field(default_factory=dict)
 
 
 class Stream:

@@ -15,6 +15,8 @@ from harness.workload import Workload, request_ids
 EPOCH = 1_000_000
 ASKED = Mix.of(Workload("x")).asked(np.arange(3))
 
+NOT_SEEN = dict.fromkeys(records.SEEN)
+
 
 def load_rows(load: str, key: int, pods: tuple[str, ...] = ("default/a",)) -> LoadRows:
     """Three requests: answered, timed out while under way, never sent."""
@@ -63,6 +65,7 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": "default/a",
             "node": None,
             "generation": 9,
+            **NOT_SEEN,
             "connection_id": 0,
             "attempts": 1,
             "reused": 0,
@@ -89,6 +92,7 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": None,
             "node": None,
             "generation": None,
+            **NOT_SEEN,
             "connection_id": 0,
             "attempts": 1,
             "reused": 0,
@@ -115,6 +119,7 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": None,
             "node": None,
             "generation": None,
+            **NOT_SEEN,
             "connection_id": None,
             "attempts": 0,
             "reused": 0,
