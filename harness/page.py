@@ -15,7 +15,7 @@ from harness import hops, plots
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
 from harness.report import NOTHING, Beside
-from harness.tables import part_cells, parted, unread
+from harness.tables import notes, part_cells, parted
 from harness.units import format_ns, format_rate
 
 FILE = "report.html"
@@ -103,7 +103,7 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
             texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
             yield f"<tr><td>{escape(name)}</td>{texts}</tr>"
         yield "</table>"
-    for line in unread(summary):
+    for line in notes(summary):
         yield f"<p>{escape(line)}</p>"
     if summary["events"]:
         yield "<table><tr><th>event</th><th>at</th><th>in force after</th><th>generation</th></tr>"

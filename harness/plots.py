@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from harness import hops
+from harness import hops, records
 from harness.units import NS_PER_S, format_ns
 
 WINDOWS = 100  # of equal length, over a load's duration
@@ -37,7 +37,7 @@ STYLE: Any = {
 }
 # Of ``hops.HOPS``: client grey, ingress blue, pod green, ways between them yellow and red.
 _SHADES = (
-    *("#777777", "#bbbbbb", "#e69f00", "#0072b2", "#56b4e9", "#f0e442"),
+    *("#777777", "#bbbbbb", "#dddddd", "#e69f00", "#0072b2", "#56b4e9", "#f0e442"),
     *("#009e73", "#a5d8c5", "#7a9cc6", "#d55e00", "#cc79a7", "#ecc9dc"),
 )
 COLOUR_OF_HOP = dict(zip(hops.NAMES, _SHADES, strict=True))
@@ -49,14 +49,14 @@ Loads = Sequence[Mapping[str, Any]]
 def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]] = ()) -> str:
     """Median and 99th percentile of each load, by when requests were due; windows with errors are marked below.
 
-    Stages of a load begin at lines in its colour.
+    Stages of a load begin at lines in its colour, and its warm-up has a ground of it.
 
     events  rows of ``harness.events.SCHEMA``: a line for each, from when it began to when it was in force
     """
 
     def draw(axes: Axes) -> None:
         for load, colour in zip(loads, _colours(loads), strict=True):
-            rows = _of(table, load["name"])
+            rows = table.filter(pc.equal(table["load"], load["name"]))
             place = (rows["intended_ns"].to_numpy() - load["start_ns"]) * WINDOWS // load["duration_ns"]
             place = np.clip(place, 0, WINDOWS - 1)
             at_s = (load["start_ns"] + (np.arange(WINDOWS) + 0.5) * load["duration_ns"] / WINDOWS) / NS_PER_S
@@ -70,6 +70,9 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
                 marks: Any = {"marker": "x", "color": "#c00000", "linestyle": "", "markersize": 4.0}
                 axes.plot(at_s[failed], low, transform=axes.get_xaxis_transform(), label="without an answer", **marks)
             _mark_stages(axes, load.get("stages", ()), colour)
+            if warm_up_ns := load.get("warm_up_ns"):
+                begun_s, ended_s = (load["start_ns"] + ns for ns in (0, warm_up_ns))
+                axes.axvspan(begun_s / NS_PER_S, ended_s / NS_PER_S, color=colour, alpha=0.08)
         for event in events:
             begun_s = event["begun_ns"] / NS_PER_S
             axes.axvspan(begun_s, (event["done_ns"] or event["begun_ns"]) / NS_PER_S, color="#666666", alpha=0.15)
@@ -219,7 +222,8 @@ def by_group(values: np.ndarray, group: np.ndarray, groups: int, share: float) -
 
 
 def _of(table: pa.Table, load: str) -> pa.Table:
-    return table.filter(pc.equal(table["load"], load))
+    """The rows of a load, without those of its warm-up."""
+    return records.settled(table.filter(pc.equal(table["load"], load)))
 
 
 def _colours(loads: Loads) -> list[str]:

@@ -411,7 +411,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         look = partial(_seen, scene.actors, pods, happened)
         measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console, look)
     _say_limits(scenario.spec.loads, measured, console)
-    rows = await _joined(scenario, tasks, scene.resolved, measured, scene.cluster)
+    rows = await _joined(headers, tasks, scene.resolved, measured, scene.cluster)
     ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
     table = records.tabulate(rows, epoch_ns, {**facts, **ended})
     return _written(table, happened, samples, folder)
@@ -506,7 +506,11 @@ def _headers(asked: Asked, tasks: Sequence[Task], facts: Mapping[str, str], fold
     names = [load.name for load in asked.scenario.spec.loads]
     known = {**facts, "interrupted": "true", "loads": _descriptions(asked, tasks, [None] * len(tasks))}
     path = folder.absolute()  # a load's process may work in another folder
-    return [Header(records.journal_of(path, place), name, names, known) for place, name in enumerate(names)]
+    epoch_ns = int(facts["epoch_monotonic_ns"])
+    warm_ns = [epoch_ns + load.start + load.warm_up if load.warm_up else 0 for load in asked.scenario.spec.loads]
+    return [
+        Header(records.journal_of(path, place), name, names, known, warm_ns[place]) for place, name in enumerate(names)
+    ]
 
 
 async def _measure(
@@ -574,7 +578,7 @@ async def _of(reference: Any) -> Any:
 
 
 async def _joined(
-    scenario: Scenario,
+    headers: Sequence[Header],
     tasks: Sequence[Task],
     resolved: Sequence[Resolved],
     measured: Sequence[Recorded],
@@ -586,7 +590,7 @@ async def _joined(
     served = await cluster.served() if cluster else []
     return [
         LoadRows(
-            load.name,
+            header.load,
             recorded,
             join(
                 recorded,
@@ -600,8 +604,9 @@ async def _joined(
             ),
             task.id_key,
             task.mix.asked_first(len(recorded.requests["intended_ns"])),
+            header.warm_ns,
         )
-        for load, task, target, recorded in zip(scenario.spec.loads, tasks, resolved, measured, strict=True)
+        for header, task, target, recorded in zip(headers, tasks, resolved, measured, strict=True)
     ]
 
 
@@ -621,6 +626,7 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
         "connections": task.connections,
         "start_ns": task.start_ns,
         "duration_ns": task.duration_ns,
+        "warm_up_ns": load.warm_up,
         "stages": [
             {"stage": stage.text, "start_ns": task.start_ns + stage.start_ns, "duration_ns": stage.duration_ns}
             for stage in task.stages
