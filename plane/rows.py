@@ -107,7 +107,8 @@ class Rows(Mapping[K, V], Generic[K, V]):
         news = [each for each in news if each[1] is not each[2]]
         if not news:
             return self
-        rows: Rows[K, V] = Rows()
+        rows: Rows[K, V] = Rows.__new__(Rows)
+        rows._mark = object()
         rows._root, rows._height = self._edited({key: value for key, _, value in news})
         rows._length = self._length + sum((now is not _ABSENT) - (was is not _ABSENT) for _, was, now in news)
         rows._past = self._followed_by(news)
