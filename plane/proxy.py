@@ -126,7 +126,9 @@ class Proxy:
             self._refuser = refuser()
             relay.datagrams.loop[0]["raw"] = self._refuser.fileno() if self._refuser else -1
             kernel.watch(relay, self._wake, kernel.WAKE_KEY, 0)
-            kernel.breath(*self._in_force, 0)  # loads the compiled code, so that the first traffic does not wait for it
+            # Both load the compiled code, so that the first traffic does not wait for it.
+            kernel.breath(*self._in_force, 0)
+            udpflows.forget_gone(*self._in_force)
             self._running = True
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()

@@ -10,6 +10,8 @@ change        from a write of one endpoint into the store until every node has a
 check         the validation of that very object, which has nothing to do with others, in the same process just before:
               how much slower the same work is in a process that has become large
 growth        both of them as multiples of those of the first size, in the median of the turns, with quartiles
+calls, KiB    of functions in a change, and memory that it takes meanwhile, in yet another process with one node and
+              without the control plane's tasks (``tests.plane.counted``): in these there is no noise
 connect       a connection through the relay, one request, the answer; ``direct`` is the same with the pod itself
 at 200/s      so many changes a second for five seconds: how many of them were written, and how long after the last one
               all nodes had acknowledged it
@@ -37,6 +39,7 @@ from plane.addresses import INSTANCES, AddressPlan, int_to_ip, ip_to_int, needed
 from plane.control import ControlPlane
 from plane.model import ALGORITHM_ANNOTATIONS, SERVICE_LABEL, Key, Object
 from plane.validation import check
+from tests.plane.counted import cost
 from tests.plane.local import LocalFleet
 
 PER_SERVICE = 10
@@ -87,6 +90,12 @@ def endpoint_slice(number: int, change: int = 0) -> Object:
         "endpoints": [{"addresses": [int_to_ip(host)]} for host in hosts],
         "ports": [{"name": "", "port": 8080}],
     }
+
+
+def objects_of(services: int, algorithm: str = "") -> tuple[list[Object], Callable[[int, int], Object]]:
+    """So many Services with their endpoints, and what they are changed by."""
+    numbers = range(services)
+    return [obj for number in numbers for obj in (service(number, algorithm), endpoint_slice(number))], endpoint_slice
 
 
 def dialled(algorithm: str, port: int) -> list[Object]:
@@ -145,6 +154,13 @@ class Stopwatch:
     def lap(self) -> dict[str, float]:
         spent, self._spent = self._spent, defaultdict(float)
         return spent
+
+
+def counted(size: Size) -> dict[str, float]:
+    """What a change costs beside time."""
+    plan = AddressPlan(0)
+    found = cost(AddressPlan(0, needed_port_offset(plan)), *objects_of(*size))
+    return {"calls": found.calls, "nbytes": found.nbytes}
 
 
 class Measured:
@@ -279,12 +295,17 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "compile": lambda row: f"{1e3 * row['compile']:.1f}",
     "install": lambda row: f"{1e3 * row['install']:.1f}",
     "CPU": lambda row: f"{1e3 * row['cpu']:.1f}",
+    "calls": lambda row: f"{row['calls']:,.0f}",
+    "KiB": lambda row: f"{row['nbytes'] / 1024:.0f}",
     "connect µs": lambda row: f"{1e6 * row['connect']:.0f}",
     "direct": lambda row: f"{1e6 * row['direct']:.0f}",
     "RSS MiB": lambda row: f"{row['rss_bytes'] / 2**20:.0f}",
     "descriptors": lambda row: f"{row['descriptors']:,}",
     "at 200/s": lambda row: f"{row['rate']:.0f}/s, {1e3 * row['lag']:.0f} ms",
 }
+
+
+_SELF = sys.executable, "-m", __spec__.name
 
 
 def _multiple(row: dict[str, Any], name: str) -> str:
@@ -305,7 +326,10 @@ def rows(sizes: list[Size]) -> list[dict[str, Any]]:
             row |= {name: statistics.median(turn[name] for turn in those) for name in those[0]}
             row["growth"] = {name: _quartiles(those, turns[0], name) for name in ("change", "check", "direct")}
             row |= _asked(each, "end")
-        return found
+    for row, size in zip(found, sizes, strict=True):
+        command = [*_SELF, "--count", str(size)]
+        row |= json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return found
 
 
 def _quartiles(those: list[dict[str, float]], first: list[dict[str, float]], name: str) -> list[float]:
@@ -315,7 +339,7 @@ def _quartiles(those: list[dict[str, float]], first: list[dict[str, float]], nam
 
 @contextlib.contextmanager
 def _process(size: Size, instance: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", __spec__.name, "--row", str(size), "--instance", str(instance)]
+    command = [*_SELF, "--row", str(size), "--instance", str(instance)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process  # which ends with its standard input
 
@@ -338,16 +362,20 @@ def main() -> None:
     arguments.add_argument("sizes", nargs="*", metavar="SERVICES[:ALGORITHM]", help=f"default: {default}")
     arguments.add_argument("--out", type=Path, default=Path("results/growth.json"))
     arguments.add_argument("--row", help=argparse.SUPPRESS)
+    arguments.add_argument("--count", help=argparse.SUPPRESS)
     arguments.add_argument("--instance", type=int, default=0, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.row:
         asyncio.run(serve(_size(given.row), given.instance))
         return
+    if given.count:
+        print(json.dumps(counted(_size(given.count))))
+        return
     table = Table(*COLUMNS, title=f"{PER_SERVICE} endpoints a Service, {NODES} nodes in one process", box=None)
     found = rows([*map(_size, given.sizes)] or list(SIZES))
     for row in found:
         table.add_row(*(show(row) for show in COLUMNS.values()))
-    Console(width=200).print(table)
+    Console(width=220).print(table)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=2) + "\n")
     print(f"times in seconds: {given.out}")
