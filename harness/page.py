@@ -15,6 +15,7 @@ from harness import hops, plots
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
 from harness.report import NOTHING, Beside
+from harness.tables import part_cells, parted, unread
 from harness.units import format_ns, format_rate
 
 FILE = "report.html"
@@ -95,6 +96,15 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
         texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
         yield f"<tr><td>{escape(load['name'])}</td><td>{escape(load['arrivals'])}</td>{texts}</tr>"
     yield "</table>"
+    for title, column, rows in parted(summary):
+        numbers = "".join(f'<th class="number">{name}</th>' for name in ("requests", "share", "errors", *PERCENTILES))
+        yield f"<table><tr><th>{escape(title)}</th>{numbers}</tr>"
+        for name, *cells in part_cells(column, rows):
+            texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+            yield f"<tr><td>{escape(name)}</td>{texts}</tr>"
+        yield "</table>"
+    for line in unread(summary):
+        yield f"<p>{escape(line)}</p>"
     if summary["events"]:
         yield "<table><tr><th>event</th><th>at</th><th>in force after</th><th>generation</th></tr>"
         for event in summary["events"]:

@@ -49,6 +49,8 @@ Loads = Sequence[Mapping[str, Any]]
 def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]] = ()) -> str:
     """Median and 99th percentile of each load, by when requests were due; windows with errors are marked below.
 
+    Stages of a load begin at lines in its colour.
+
     events  rows of ``harness.events.SCHEMA``: a line for each, from when it began to when it was in force
     """
 
@@ -67,6 +69,7 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
                 low = np.full(failed.sum(), 0.02)
                 marks: Any = {"marker": "x", "color": "#c00000", "linestyle": "", "markersize": 4.0}
                 axes.plot(at_s[failed], low, transform=axes.get_xaxis_transform(), label="without an answer", **marks)
+            _mark_stages(axes, load.get("stages", ()), colour)
         for event in events:
             begun_s = event["begun_ns"] / NS_PER_S
             axes.axvspan(begun_s, (event["done_ns"] or event["begun_ns"]) / NS_PER_S, color="#666666", alpha=0.15)
@@ -90,7 +93,7 @@ def percentile_curve(table: pa.Table, loads: Loads) -> str:
         most = 10.0
         for load, colour in zip(loads, _colours(loads), strict=True):
             ordered = np.sort(latencies_ns(_of(table, load["name"]))) / 1e6
-            if not len(ordered):
+            if not np.isfinite(ordered).any():
                 continue
             # One of how many requests is slower: 1 is the fastest, as many as there are the slowest.
             one_of = np.geomspace(1, len(ordered), 400)
@@ -229,6 +232,25 @@ def _latency_axis(scale: Callable[..., Any], axis: Any, label: Callable[..., Any
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     label("ms")
+
+
+def _mark_stages(axes: Axes, stages: Sequence[Mapping[str, Any]], colour: str) -> None:
+    """A line in the load's colour where each stage begins, with its rate."""
+    for stage in stages:
+        begun_s = stage["start_ns"] / NS_PER_S
+        axes.axvline(begun_s, color=colour, linestyle="--", linewidth=0.7, alpha=0.6)
+        place = (begun_s, 0.01)
+        transform = axes.get_xaxis_transform()
+        axes.annotate(
+            f" {stage['stage']}",
+            place,
+            xycoords=transform,
+            rotation=90,
+            va="bottom",
+            ha="left",
+            fontsize=7,
+            color=colour,
+        )
 
 
 def _legend(axes: Axes) -> None:

@@ -75,11 +75,13 @@ class Picture:
         table = _table("load", "", "of", "rate", "done", "errors", *tally.SHARES)
         table.caption, table.caption_justify = CAPTION, "left"
         for load, now in zip(self._loads, progress, strict=True):
-            into_ns = min(max(round(elapsed_s * NS_PER_S) - load.start, 0), load.duration)
+            into_ns = max(round(elapsed_s * NS_PER_S) - load.start, 0)
+            # Of a log the scenario alone does not know how long it is.
+            total_ns = load.duration or None
             table.add_row(
                 load.name,
-                ProgressBar(total=load.duration, completed=into_ns, width=BAR_WIDTH),
-                format_ns(load.duration),
+                ProgressBar(total=total_ns, completed=min(into_ns, total_ns or into_ns), width=BAR_WIDTH),
+                format_ns(total_ns) if total_ns else "",
                 format_rate(rates[load.name]),
                 f"{now.done:,}",
                 Text(f"{now.errors:,}", style="red" if now.errors else ""),

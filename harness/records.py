@@ -27,6 +27,8 @@ FILE = "requests.arrow"
 _JOURNALS = "requests.*.arrows"
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_OF_ROUTE = ("route", "service", "pod", "node")
+_OF_ASKED = ("request", "url_path")
 
 
 # What OpenTelemetry's semantic conventions (1.44) call it, attribute or metric: key ``otel`` of a field's metadata.
@@ -59,9 +61,12 @@ SCHEMA = pa.schema(
     [
         _column("request_id", pa.uint64(), "1", "sent as X-Request-ID in 16 hex digits; unique in the run"),
         _column("load", _NAME, "1", "name of the load"),
+        _column("request", _NAME, "1", "which of the load's requests: its name, else method and path", nullable=True),
+        _column("url_path", _NAME, "1", "path and query that were asked for", nullable=True),
         _column("intended_ns", pa.int64(), "ns", "when the request was due"),
         _column("start_ns", pa.int64(), "ns", "when it had a connection, or one was dialled for it", nullable=True),
         _column("connected_ns", pa.int64(), "ns", "when the connection dialled for it was there", nullable=True),
+        _column("tls_done_ns", pa.int64(), "ns", "when that connection was secured, by TLS", nullable=True),
         _column("sent_ns", pa.int64(), "ns", "when it was last handed to the kernel; null: never", nullable=True),
         _column("request_sent_ns", pa.int64(), "ns", "when the kernel had taken all of it", nullable=True),
         _column("first_byte_ns", pa.int64(), "ns", "when the first byte of the answer was read", nullable=True),
@@ -126,28 +131,44 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What each request of a load asked for."""
+
+    request: Names
+    url_path: Names
+
+    @classmethod
+    def unknown(cls, rows: int) -> "Asked":
+        none = Names(np.full(rows, -1, np.int32))
+        return cls(none, none)
+
+
+@dataclass(frozen=True)
 class LoadRows:
-    """All there is to write of one load."""
+    """All there is to write of one load; ``asked`` None: nobody knows any more."""
 
     load: str
     recorded: Recorded
     route: Route
     id_key: int
+    asked: Asked | None = None
 
 
 def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, str]) -> pa.Table:
     """The rows of all loads under ``SCHEMA``, times counted from the epoch; one chunk for each load, in their order."""
     schema = schema_of(provenance)
+    every = [rows.asked or Asked.unknown(len(rows.recorded.requests["intended_ns"])) for rows in loads]
     texts = {
-        name: sorted({text for rows in loads for text in getattr(rows.route, name).texts})
-        for name in ("route", "service", "pod", "node")
+        name: sorted({text for part in parts for text in getattr(part, name).texts})
+        for names, parts in ((_OF_ROUTE, [rows.route for rows in loads]), (_OF_ASKED, every))
+        for name in names
     }
     dictionaries = dictionaries_of([rows.load for rows in loads], texts)
     batches = []
-    for rows in loads:
+    for rows, asked in zip(loads, every, strict=True):
         requests = rows.recorded.requests
         ids = workload.request_ids(rows.id_key, len(requests["intended_ns"]))
-        batches.append(batch(schema, rows.load, ids, requests, rows.route, epoch_ns, dictionaries))
+        batches.append(batch(schema, rows.load, ids, requests, asked, rows.route, epoch_ns, dictionaries))
     return pa.Table.from_batches(batches, schema)
 
 
@@ -214,6 +235,7 @@ def batch(
     load: str,
     ids: np.ndarray,
     requests: Mapping[str, np.ndarray],
+    asked: Asked,
     route: Route,
     epoch_ns: int,
     dictionaries: Mapping[str, pa.Array],
@@ -241,8 +263,8 @@ def batch(
     for name in (name for name in schema.names if name.endswith("_ns") and name not in columns):
         times = seen[name] if name in seen else requests[name]
         columns[name] = _unless(times - epoch_ns, times == NEVER)
-    for name in ("route", "service", "pod", "node"):
-        columns[name] = _names(getattr(route, name), dictionaries[name])
+    for part, names in ((route, _OF_ROUTE), (asked, _OF_ASKED)):
+        columns |= {name: _names(getattr(part, name), dictionaries[name]) for name in names}
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
