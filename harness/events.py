@@ -166,6 +166,9 @@ def act(planned: Planned, access: Access) -> int:
             now = datetime.now(UTC).isoformat()
             template = {"metadata": {"annotations": {RESTARTED: now}}}
             generation = _generation(client.patch(_key(event), {"spec": {"template": template}}))
+        elif event.behaviour:
+            annotations = {"metadata": {"annotations": event.behaviour}}
+            generation = _generation(client.patch(_first_pod(client, event), annotations))
         else:
             generation = _delete_pod(client, event)
         client.wait(generation, ACKNOWLEDGE_S)
@@ -173,18 +176,23 @@ def act(planned: Planned, access: Access) -> int:
 
 
 def _delete_pod(client: Client, event: Event) -> int:
-    """The first by name of the Deployment's pods that are not ending, as ``kubectl delete pod`` does it."""
+    """As ``kubectl delete pod`` does it."""
+    key = _first_pod(client, event)
+    client.delete(key)
+    with contextlib.suppress(NotFoundError):
+        return _generation(client.get(key))
+    return int(client.list(KINDS["Pod"], event.namespace)[1])
+
+
+def _first_pod(client: Client, event: Event) -> Key:
+    """The first by name of the Deployment's pods that are not ending. Raises PlaneError."""
     wanted = client.get(_key(event))["spec"]["selector"]
     labels = ",".join(f"{name}={value}" for name, value in (wanted.get("matchLabels") or {}).items())
     pods, _ = client.list(KINDS["Pod"], event.namespace, labels)
     names = sorted(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
     if not names:
-        raise PlaneError(f"Deployment {event.namespace}/{event.deployment} has no pod to delete")
-    key = Key("Pod", event.namespace, names[0])
-    client.delete(key)
-    with contextlib.suppress(NotFoundError):
-        return _generation(client.get(key))
-    return int(client.list(KINDS["Pod"], event.namespace)[1])
+        raise PlaneError(f"Deployment {event.namespace}/{event.deployment} has no pod that this could happen to")
+    return Key("Pod", event.namespace, names[0])
 
 
 def _key(event: Event) -> Key:

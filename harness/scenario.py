@@ -9,7 +9,7 @@ decided here but in ``targets``.
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -23,7 +23,7 @@ from harness.certificates import Certificate
 from harness.replay import Replay
 from harness.requests import Headers, Label, Method, Request
 from harness.stages import Stage
-from plane import documents, strict
+from plane import behaviour, documents, strict
 from plane.errors import ManifestError, Problem
 from plane.strict import Contradiction, Part, Whole, at, read_by
 
@@ -53,6 +53,19 @@ def _url(value: Any) -> SplitResult:
     if given == 0:
         raise ValueError(f"{value!r}: a port is 1 to 65535")
     return url
+
+
+def _behaviour(annotation: str) -> Callable[[Any], str]:
+    """What reads the value of an annotation by which pods behave."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is no text; put it into quotes")
+        for _, reason in behaviour.wrong({behaviour.PREFIX + annotation: value}):
+            raise ValueError(reason)
+        return value
+
+    return read
 
 
 Duration = Annotated[int, read_by(units.duration)]
@@ -214,25 +227,53 @@ class Scale(Part):
     replicas: Annotated[int, Field(ge=0, le=10_000)]
 
 
+class SlowPod(Part):
+    """The first of a Deployment's pods takes that long for each request."""
+
+    deployment: Label
+    service_time: Annotated[str, read_by(_behaviour("service-time"))]
+
+
+class FailPod(Part):
+    """The first of a Deployment's pods answers that share of requests with 500."""
+
+    deployment: Label
+    error_rate: Annotated[str, read_by(_behaviour("error-rate"))]
+
+
 class Event(Part):
     """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment."""
 
-    one_of: ClassVar = ("scale", "restart", "deletePod", "apply", "killNode")
+    one_of: ClassVar = ("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "killNode")
     at: Pause
     namespace: Label = "default"
     scale: Scale | None = None
     restart: Label | None = None
     delete_pod: Label | None = None
+    slow_pod: SlowPod | None = None
+    fail_pod: FailPod | None = None
     apply: str | None = None
     kill_node: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def deployment(self) -> str | None:
-        return self.scale.deployment if self.scale else self.restart or self.delete_pod
+        named = self.scale or self.slow_pod or self.fail_pod
+        return named.deployment if named else self.restart or self.delete_pod
+
+    @property
+    def behaviour(self) -> dict[str, str]:
+        """The annotations that a pod gets."""
+        if self.slow_pod:
+            return {f"{behaviour.PREFIX}service-time": self.slow_pod.service_time}
+        return {f"{behaviour.PREFIX}error-rate": self.fail_pod.error_rate} if self.fail_pod else {}
 
     @property
     def text(self) -> str:
         """What happens, for people."""
+        if self.slow_pod:
+            return f"a pod of {self.slow_pod.deployment} takes {self.slow_pod.service_time}"
+        if self.fail_pod:
+            return f"a pod of {self.fail_pod.deployment} fails {self.fail_pod.error_rate}"
         if self.scale:
             return f"scale {self.scale.deployment} to {self.scale.replicas}"
         if self.restart:

@@ -97,7 +97,8 @@ class Node:
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.
 
-        New ones are started, those with a ``deletionTimestamp`` begin to terminate, those that are missing are killed.
+        New ones are started, those with a ``deletionTimestamp`` begin to terminate, those that are missing are killed;
+        others go on, and behave as their annotations now ask.
         """
         async with self._syncing:
             if self._stopped:
@@ -113,6 +114,7 @@ class Node:
                 )
                 pod.start()
             for uid, obj in wanted.items():
+                self._pods[uid].behave(obj["metadata"].get("annotations") or {})
                 if "deletionTimestamp" in obj["metadata"]:
                     self._pods[uid].terminate(grace_of(obj))
             if new or missing:

@@ -179,7 +179,7 @@ class Store:
 
     def update(self, put: Iterable[Object] = (), drop: Iterable[Key] = ()) -> None:
         """What controllers outside ``reconcile`` know: statuses that nodes report, nodes that come and go."""
-        self._commit(self._snapshot.changed(put, drop))
+        self._commit(self._snapshot.changed(map(self._marked, put), drop))
 
     async def watch(
         self, kind: str, namespace: str | None = None, since: int | None = None
@@ -243,12 +243,17 @@ class Store:
         return obj
 
     def _write(self, put: Iterable[Object], *, dry_run: bool = False) -> None:
-        put = list(put)
+        put = list(map(self._marked, put))
         after = self._snapshot.changed(put)
         problems = list(self._address_problems(after, {key_of(obj) for obj in put}))
         if problems:
             raise ManifestError(problems)
         self._commit(after, dry_run=dry_run)
+
+    def _marked(self, obj: Object) -> Object:
+        """The object as ``_commit`` would stamp it, so that controllers see what is written once and not twice."""
+        before = self._snapshot.get(*key_of(obj))
+        return before if before == obj else _stamped(before, obj, self._snapshot.generation + 1)
 
     def _address_problems(self, after: Snapshot, written: set[Key]) -> Iterable[Problem]:
         """What the Services being written ask for that is outside the plane's ranges, or taken."""
@@ -291,10 +296,11 @@ class Store:
                     gone = before.rows(kind)[name]
                     gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(generation)}}
                     events.append(Event(generation, "DELETED", gone))
-                elif was is not None and was == obj:
+                elif was is not None and was == _unmarked(obj, was):
                     stamped.append(was)
                 else:
-                    stamped.append(_stamped(was, obj, generation))
+                    new = _stamped(was, obj, generation)
+                    stamped.append(obj if new == obj else new)
                     events.append(Event(generation, "MODIFIED" if was else "ADDED", stamped[-1]))
         if not events and after.backends is before.backends:
             return
@@ -321,6 +327,12 @@ def _stamped(before: Object | None, obj: Object, generation: int) -> Object:
     if "observedGeneration" in (obj.get("status") or {}):
         stamped["status"] = {**obj["status"], "observedGeneration": count}
     return stamped
+
+
+def _unmarked(obj: Object, before: Object) -> Object:
+    """The object with the versions that it had before."""
+    versions = {name: before["metadata"][name] for name in ("generation", "resourceVersion")}
+    return {**obj, "metadata": {**obj["metadata"], **versions}}
 
 
 def _of_template(pod: Object, before: Object) -> Object:

@@ -5,8 +5,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from plane.model import Object
 from plane.pods import images
 from plane.pods.probes import Prober
 from plane.pods.served import Served
@@ -48,6 +49,7 @@ class Container:
         self._served = served
         self._workload: Workload | None = None
         self._task: asyncio.Task[None] | None = None
+        self._refused: asyncio.Future[str] | None = None  # why it can't run on as it is told to, while it runs
 
     @property
     def delay_shutdown_s(self) -> float:
@@ -56,6 +58,17 @@ class Container:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+
+    def behave(self, annotations: Object) -> None:
+        """Has it go on as these annotations of its pod ask; where it cannot, it ends as it would at its start."""
+        metadata = {**self.spec.pod["metadata"], "annotations": annotations}
+        self.spec = replace(self.spec, pod={**self.spec.pod, "metadata": metadata})
+        try:
+            if self._workload is not None:
+                self._workload.behave(annotations)
+        except StartError as problem:
+            if self._refused is not None and not self._refused.done():
+                self._refused.set_result(str(problem))
 
     async def drain(self, deadline: Deadline) -> None:
         """Ends gracefully; returns when nothing is left. The probe is made no more."""
@@ -105,8 +118,10 @@ class Container:
     async def _serve(self, restarts: int) -> str:
         """Probes the running workload; returns why it ended, should it end by itself."""
         assert self._workload is not None
-        watching = [asyncio.create_task(server.failed()) for server in self._workload.servers]
+        self._refused = asyncio.get_running_loop().create_future()
+        watching: list[asyncio.Future[str]] = [asyncio.create_task(each.failed()) for each in self._workload.servers]
         watching.append(asyncio.create_task(self._probe(restarts)))
+        watching.append(self._refused)
         try:
             done, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result()

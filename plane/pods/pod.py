@@ -51,6 +51,13 @@ class Pod:
         for container in self._containers:
             container.start()
 
+    def behave(self, annotations: Object) -> None:
+        """Has it go on as these annotations ask, which are its own from now on."""
+        if annotations != (self._object["metadata"].get("annotations") or {}):
+            self._object = {**self._object, "metadata": {**self._object["metadata"], "annotations": annotations}}
+            for container in self._containers:
+                container.behave(annotations)
+
     def terminate(self, grace_s: float) -> None:
         """Begins graceful termination, or shortens the grace of one that has begun."""
         if self._deadline is not None:

@@ -10,9 +10,9 @@ import errno
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -89,10 +89,14 @@ class Server(ABC):
 
 @dataclass(frozen=True)
 class Workload:
-    """What runs for a container: its servers, and how long it goes on as before when it is told to end."""
+    """What runs for a container: its servers, and how long it goes on as before when it is told to end.
+
+    behave  has it behave from now on as these annotations of its pod ask; raises StartError where it cannot
+    """
 
     servers: Sequence[Server] = ()
     delay_shutdown_s: float = 0.0
+    behave: Callable[[Mapping[str, Any]], None] = lambda _annotations: None
 
 
 def bind(listen: Listen, kind: socket.SocketKind) -> socket.socket:

@@ -90,6 +90,38 @@ def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
         assert row.intended_ns <= row.begun_ns < row.done_ns
 
 
+def test_a_pod_is_made_slow_and_made_to_fail_by_its_annotations(api: Served, settled: Snapshot, tmp_path: Path) -> None:
+    asked = scenario(
+        "{at: 0s, slowPod: {deployment: web, serviceTime: exponential 50ms}}",
+        "{at: 1ms, failPod: {deployment: web, errorRate: 20%}}",
+    )
+    access = kubeconfig.read(api.kubeconfig)
+    for each in planned(asked, tmp_path / "scenario.yaml", settled):
+        assert events.act(each, access) in api.waited
+    name = min(api.call(lambda store: list(store.snapshot.rows("Pod"))))[1]
+    annotations = api.get("Pod", "default", name)["metadata"]["annotations"]
+    assert (
+        annotations.items()
+        >= {
+            "pod.trafficplane.dev/service-time": "exponential 50ms",
+            "pod.trafficplane.dev/error-rate": "20%",
+        }.items()
+    )
+
+
+def test_what_a_pod_can_not_be_made_to_do_is_said_with_its_field() -> None:
+    with pytest.raises(ScenarioError) as wrong:
+        scenario(
+            "{at: 0s, slowPod: {deployment: web, serviceTime: 50}}",
+            "{at: 0s, slowPod: {deployment: web, serviceTime: quickly}}",
+            "{at: 0s, failPod: {deployment: web, errorRate: 200%}}",
+        )
+    said = {problem.field: problem.reason for problem in wrong.value.problems}
+    assert "put it into quotes" in said["spec.timeline[0].slowPod.serviceTime"]
+    assert "write 10ms" in said["spec.timeline[1].slowPod.serviceTime"]
+    assert "0% to 100%" in said["spec.timeline[2].failPod.errorRate"]
+
+
 def test_an_event_that_fails_says_why_and_the_run_is_not_what_was_asked_for(
     api: Served, settled: Snapshot, tmp_path: Path
 ) -> None:
