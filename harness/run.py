@@ -211,6 +211,7 @@ def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> 
     (variant,) = matrix.variants(scenario, file, loaded)
     prepared = _prepared(asked, variant, first=True)
     found = maxrate.search(scenario, place, wanted)
+    parse(maxrate.text_of(text, place, wanted, found.start, 0), str(file))  # what a probe would be refused for
     try:
         return asyncio.run(_search(asked, prepared, place, wanted, found))
     except asyncio.CancelledError:
