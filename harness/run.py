@@ -204,14 +204,14 @@ def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> 
     """Looks for the highest rate at which a load keeps its objectives, on one plane; raises as ``run``."""
     scenario, text = read(file)
     place = maxrate.place_of(scenario, str(file), wanted)
+    found = maxrate.search(scenario, place, wanted)
+    parse(maxrate.text_of(text, place, wanted, found.start, 0), str(file))  # what a probe would be refused for
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
     for line in traffic.warnings(scenario, asked.logs):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     (variant,) = matrix.variants(scenario, file, loaded)
     prepared = _prepared(asked, variant, first=True)
-    found = maxrate.search(scenario, place, wanted)
-    parse(maxrate.text_of(text, place, wanted, found.start, 0), str(file))  # what a probe would be refused for
     try:
         return asyncio.run(_search(asked, prepared, place, wanted, found))
     except asyncio.CancelledError:
