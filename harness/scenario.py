@@ -17,19 +17,19 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, InstanceOf
 
-from harness import axes, units
+from harness import axes, certificates, requests, stages, units
 from harness.axes import Axis
+from harness.certificates import Certificate
+from harness.replay import Replay
+from harness.requests import Headers, Label, Method, Request
+from harness.stages import Stage
 from plane import behaviour, documents, strict
 from plane.errors import ManifestError, Problem
 from plane.strict import Contradiction, Part, Whole, at, read_by
 
 # A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
 ROWS_AT_MOST = 50_000_000
-# Headers that the driver writes itself, because a wrong one would change what is measured.
-OWN_HEADERS = ("connection", "content-length", "transfer-encoding", "x-request-id")
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?\.?")
 
 
@@ -37,21 +37,13 @@ class ScenarioError(ManifestError):
     """Everything that is wrong with a scenario, all of it at once; a command that meets one exits with 2."""
 
 
-def _label(value: Any) -> str:
-    if not isinstance(value, str) or not _LABEL.fullmatch(value):
-        raise ValueError(
-            f"{value!r} is no name: write 1 to 63 of a-z, 0-9 and '-', beginning and ending with a-z or 0-9"
-        )
-    return value
-
-
 def _url(value: Any) -> SplitResult:
-    example = "write one as http://example.com/path"
+    example = "write one as http://example.com/path or https://example.com/path"
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         raise ValueError(f"{value!r} is no URL: {example}")
     url = urlsplit(value)
-    if url.scheme != "http":
-        raise ValueError(f"{value!r}: loads speak plain HTTP, {example}")
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"{value!r}: loads speak HTTP and HTTPS, {example}")
     if not url.hostname or not _HOST.fullmatch(url.hostname) or url.username is not None or url.fragment:
         raise ValueError(f"{value!r} needs an IPv4 address or a name, and neither user nor fragment: {example}")
     try:
@@ -61,31 +53,6 @@ def _url(value: Any) -> SplitResult:
     if given == 0:
         raise ValueError(f"{value!r}: a port is 1 to 65535")
     return url
-
-
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"/[!-~]*", value) or "#" in value:
-        raise ValueError(f"{value!r} is no path: it begins with '/' and is percent-encoded, as /hostname?full=1")
-    return value
-
-
-def _method(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Z]+", value) or value in ("CONNECT", "TRACE"):
-        raise ValueError(f"{value!r} is no method for a load: write GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS")
-    return value
-
-
-def _headers(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError("headers are a mapping of names to text, as {Accept: application/json}")
-    for name, text in value.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is no header name")
-        if name.lower() in OWN_HEADERS:
-            raise ValueError(f"{name} is set by the load itself: leave it out")
-        if not isinstance(text, str) or not re.fullmatch(r"[\t -~]*", text):
-            raise ValueError(f"{name}: {text!r} is no header text: put printable ASCII into quotes")
-    return value
 
 
 def _behaviour(annotation: str) -> Callable[[Any], str]:
@@ -101,7 +68,6 @@ def _behaviour(annotation: str) -> Callable[[Any], str]:
     return read
 
 
-Label = Annotated[str, read_by(_label)]
 Duration = Annotated[int, read_by(units.duration)]
 Pause = Annotated[int, read_by(units.pause)]
 Latency = Annotated[int, read_by(units.latency)]
@@ -116,6 +82,14 @@ class Metadata(Part):
     name: Label
 
 
+class Trust(Part):
+    """Whose certificates a load by HTTPS takes: any, or those that the file ``ca`` has signed, and no others."""
+
+    one_of: ClassVar = ("insecure", "ca")
+    insecure: bool | None = None
+    ca: str | None = None
+
+
 class Target(Part):
     """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``."""
 
@@ -124,39 +98,55 @@ class Target(Part):
     service: Label | None = None
     namespace: Label = "default"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    path: Annotated[str, read_by(_path)] = "/"
+    path: requests.Path = "/"
+    tls: Trust | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "tls" in given and not str(given.get("url")).startswith("https:"):
+            yield ("tls",), "goes with a url that begins with https://"
         if "url" in given:
             for name in given.keys() & {"namespace", "port", "path"}:
                 yield (name,), "goes with service; a url has it in itself"
 
 
 class Arrivals(Part):
-    """When requests are due: at a ``rate`` (open loop), or when the one before is answered (closed loop).
+    """When requests are due: at a ``rate``, at rates in ``stages`` or as in a log (``replay``), all of which are open
+    loops; or when the one before is answered.
 
     ``process`` of an open loop: at equal distances, or a Poisson process of that mean rate.
     """
 
-    one_of: ClassVar = ("rate", "connections")
+    one_of: ClassVar = ("rate", "connections", "stages", "replay")
     rate: Rate | None = None
+    stages: Annotated[list[Stage], Field(min_length=1)] | None = None
     process: Literal["constant", "poisson"] = "constant"
     connections: Annotated[int, Field(ge=1, le=10_000)] | None = None
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    replay: Replay | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
-        if "rate" not in given and "maxConnections" in given:
-            yield ("maxConnections",), "goes with rate; a closed loop has exactly its connections"
-        if "rate" not in given and "process" in given:
-            yield ("process",), "goes with rate; in a closed loop answers make requests due"
+        opened = given.keys() & {"rate", "stages"}
+        if not opened and "replay" not in given and "maxConnections" in given:
+            yield ("maxConnections",), "goes with rate, stages or replay; a closed loop has exactly its connections"
+        if "replay" in given and "process" in given:
+            yield ("process",), "goes with rate or stages; the times of a replay are those of its log"
+        elif not opened and "process" in given:
+            yield ("process",), "goes with rate or stages; in a closed loop answers make requests due"
+        yield from stages.contradictions(given.get("stages"))
 
 
 class Origin(Part):
-    """Where a load comes from: the address of a client pod on node ``node``, counted from 1."""
+    """Where a load comes from: the addresses of so many client ``pods``, on node ``node``, counted from 1."""
 
-    node: Annotated[int, Field(ge=1)]
+    node: Annotated[int, Field(ge=1)] | None = None
+    pods: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if not given:
+            yield (), "says nothing: give it a node, a number of pods, or both"
 
 
 class Objectives(Part):
@@ -175,16 +165,17 @@ class Objectives(Part):
 
 
 class Load(Part):
-    """One stream of requests, all alike."""
+    """One stream of requests, all alike or a mix of several."""
 
     name: Label
     target: Target
-    method: Annotated[str, read_by(_method)] = "GET"
-    headers: Annotated[dict[str, str], read_by(_headers)] = Field(default_factory=dict)
+    method: Method = "GET"
+    headers: Headers = Field(default_factory=dict)
     body: str = ""
+    requests: list[Request] = Field(default_factory=list)
     arrivals: Arrivals
     start: Pause = 0
-    duration: Duration
+    lasts: Duration | None = Field(default=None, alias="duration")
     timeout: Duration | None = None
     keep_alive: bool = True
     origin: Origin | None = Field(default=None, alias="from")
@@ -192,17 +183,37 @@ class Load(Part):
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        yield from requests.contradictions(given)
+        staged = at(given, "arrivals", "stages")
+        replayed = at(given, "arrivals", "replay")
+        for name in ("method", "body", "requests") if replayed is not None else ():
+            if name in given:
+                yield (name,), "does not go with replay: its log says what is asked for"
+        if staged is None and replayed is None and "duration" not in given:
+            yield ("duration",), "is required"
+        if staged is not None and "duration" in given:
+            yield ("duration",), "is that of the stages together: leave it out"
         try:
-            requests = (
-                units.rate(at(given, "arrivals", "rate")) * units.duration(given.get("duration")) / units.NS_PER_S
-            )
+            rate = at(given, "arrivals", "rate")
+            due = stages.requests(staged) if staged else units.rate(rate) * duration_of(given) / units.NS_PER_S
         except ValueError:
             return
-        if requests > ROWS_AT_MOST:
-            reason = (
-                f"makes {int(requests):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them"
+        if due > ROWS_AT_MOST:
+            yield (
+                ("arrivals", "stages" if staged else "rate"),
+                f"makes {int(due):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them",
             )
-            yield ("arrivals", "rate"), reason
+
+    @property
+    def duration(self) -> int:
+        """ns in which requests are due; 0 where only the log of a replay knows."""
+        return self.lasts or sum(stage.duration for stage in self.arrivals.stages or ())
+
+
+def duration_of(load: Any) -> int:
+    """The same of a load as it stands in a file. Raises ValueError where it has none."""
+    staged = at(load, "arrivals", "stages")
+    return units.duration(at(load, "duration")) if staged is None else stages.duration(staged)
 
 
 class Scale(Part):
@@ -287,6 +298,7 @@ class Spec(Part):
     loads: Annotated[list[Load], Field(min_length=1)]
     timeline: list[Event] = Field(default_factory=list)
     timeout: Duration = 10 * units.NS_PER_S
+    certificates: list[Certificate] = Field(default_factory=list)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     objectives: Objectives = Objectives()
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
@@ -301,8 +313,9 @@ class Spec(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from axes.contradictions(given)
         plane = bool(given.get("manifests"))
-        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream"}:
+        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream", "certificates"}:
             yield (name,), "goes with manifests: without them no plane is started"
+        yield from certificates.contradictions(given.get("certificates"))
         if "ingressUpstream" in given and not axes.others(given, OURS):
             yield ("ingressUpstream",), f"goes with another ingress than {OURS}, which follows endpoints by itself"
         if given.get("timeline") and axes.others(given, OURS) and given.get("ingressUpstream") != "service":
@@ -332,9 +345,7 @@ class Spec(Part):
 def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
     """What is wrong with the events of a spec; ``nodes`` 0: no plane."""
     try:
-        end_ns = max(
-            units.pause(load.get("start", "0s")) + units.duration(load.get("duration")) for load in given["loads"]
-        )
+        end_ns = max(units.pause(load.get("start", "0s")) + duration_of(load) for load in given["loads"])
     except (ValueError, AttributeError, KeyError, TypeError):
         return  # what is wrong with the loads is said elsewhere
     timeline = given.get("timeline")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from plane.model import Object
 from plane.pods import images
 from plane.pods.probes import Prober
+from plane.pods.served import Served
 from plane.pods.server import Deadline, Workload
 from plane.pods.spec import ContainerSpec, StartError
 from plane.pods.status import Phase
@@ -35,13 +36,17 @@ class ContainerState:
 
 
 class Container:
-    """Runs from ``start`` until ``drain`` or ``abort``; ``changed`` is called after each change of ``state``."""
+    """Runs from ``start`` until ``drain`` or ``abort``; ``changed`` is called after each change of ``state``.
 
-    def __init__(self, spec: ContainerSpec, prober: Prober, changed: Callable[[], None]):
+    ``served``: where its requests are written down, None: nowhere.
+    """
+
+    def __init__(self, spec: ContainerSpec, prober: Prober, changed: Callable[[], None], served: Served | None = None):
         self.spec = spec
         self.state = ContainerState()
         self._prober = prober
         self._changed = changed
+        self._served = served
         self._workload: Workload | None = None
         self._task: asyncio.Task[None] | None = None
         self._refused: asyncio.Future[str] | None = None  # why it can't run on as it is told to, while it runs
@@ -91,6 +96,7 @@ class Container:
             try:
                 self._workload = images.workload(self.spec)
                 for server in self._workload.servers:
+                    server.served = self._served
                     await server.start()
                 message = await self._serve(restarts)
             except StartError as problem:

@@ -17,6 +17,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from plane.pods.answer import Handler
+from plane.pods.served import REQUEST_ID, Served
 from plane.pods.spec import Listen, StartError
 from plane.sharing import bind_alone
 
@@ -61,7 +62,9 @@ class Deadline:
 
 
 class Server(ABC):
-    """Something that listens on a pod's address."""
+    """Something that listens on a pod's address. ``served`` gets its requests, if it is set before it starts."""
+
+    served: Served | None = None
 
     @abstractmethod
     async def start(self) -> None:
@@ -221,6 +224,7 @@ class WebServer(Server):
         """The handler, with each request known as in flight until its response is written."""
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            received_ns = time.monotonic_ns() if self.served is not None else 0
             # aiohttp runs handler and response in a task of the request's own.
             task = asyncio.current_task()
             assert task is not None
@@ -229,6 +233,8 @@ class WebServer(Server):
             response = await handler(request)
             if self.draining:
                 response.force_close()
+            if self.served is not None:
+                self.served.add(request.headers.get(REQUEST_ID, ""), received_ns, time.monotonic_ns())
             return response
 
         return handle

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import records, report
+from harness import page, plots, records, report
 from harness.cli import bench
 from harness.recorder import CONNECT_REFUSED, INTERRUPTED, NEVER, TIMEOUT, Recorder
 from harness.records import LoadRows, Names, Route
@@ -225,3 +225,18 @@ def test_tables_show_what_never_came_and_whose_pod_is_unknown() -> None:
     lines = captured.get().splitlines()
     assert any("loop" in line and "1 timeout" in line and "never" in line for line in lines)
     assert any("(unknown)" in line for line in lines)
+
+
+def test_stages_are_told_apart_by_when_requests_were_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = [(0, 4, "100/s"), (4, 6, "100 to 300/s")]
+    stages = [{"stage": text, "start_ns": at * S, "duration_ns": lasts * S} for at, lasts, text in marks]
+    monkeypatch.setitem(LOADS[0], "stages", stages)
+    latencies = [10] * 400 + [20] * 600
+    table = made(rows("steady", latencies, start_ns=0, step_ns=10 * MS, errors={999: TIMEOUT}), loop())
+    summary = report.summarise(table)
+    first, second = summary["loads"][0]["stages"]
+    assert (first["stage"], first["scheduled"], first["errors"]) == ("1: 100/s", 400, 0)
+    assert (second["stage"], second["scheduled"], second["errors"]) == ("2: 100 to 300/s", 600, 1)
+    assert (first["latency_ns"]["max"], second["latency_ns"]["p50"]) == (10 * MS, 20 * MS)
+    assert "2: 100 to 300/s" in page.page(table, summary)
+    assert "> 100 to 300/s<" in plots.over_time(table, json.loads(records.provenance_of(table)["loads"]))
