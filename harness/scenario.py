@@ -244,7 +244,7 @@ class FailPod(Part):
 class Event(Part):
     """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment."""
 
-    one_of: ClassVar = ("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "killNode")
+    one_of: ClassVar = ("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "drainNode", "killNode")
     at: Pause
     namespace: Label = "default"
     scale: Scale | None = None
@@ -253,6 +253,7 @@ class Event(Part):
     slow_pod: SlowPod | None = None
     fail_pod: FailPod | None = None
     apply: str | None = None
+    drain_node: Annotated[int, Field(ge=1)] | None = None
     kill_node: Annotated[int, Field(ge=1)] | None = None
 
     @property
@@ -280,7 +281,9 @@ class Event(Part):
             return f"restart {self.restart}"
         if self.delete_pod:
             return f"delete a pod of {self.delete_pod}"
-        return f"apply {self.apply}" if self.apply else f"kill node-{self.kill_node}"
+        if self.apply:
+            return f"apply {self.apply}"
+        return f"drain node-{self.drain_node}" if self.drain_node else f"kill node-{self.kill_node}"
 
 
 OURS = "trafficplane"
@@ -356,9 +359,10 @@ def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
     for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
         if not nodes:
             yield ("timeline", place), "needs manifests: without a plane there is nothing to happen to"
-        node = at(event, "killNode")
-        if nodes and isinstance(node, int) and isinstance(nodes, int) and node > nodes:
-            yield ("timeline", place, "killNode"), f"there are {nodes} nodes, counted from 1"
+        for name in ("killNode", "drainNode"):
+            node = at(event, name)
+            if nodes and isinstance(node, int) and isinstance(nodes, int) and node > nodes:
+                yield ("timeline", place, name), f"there are {nodes} nodes, counted from 1"
         with contextlib.suppress(ValueError):
             if units.pause(at(event, "at")) >= end_ns:
                 yield ("timeline", place, "at"), f"is not before the end of the last load, {units.format_ns(end_ns)}"

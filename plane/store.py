@@ -238,6 +238,10 @@ class Store:
         if before and key.kind == "Pod" and _of_template(obj, before) != before["spec"]:
             reason = "of a Pod that is there cannot be changed; delete the Pod first, or write a Deployment"
             problems.append(_problem(key, "spec", reason))
+        if before and key.kind == "Node":
+            one, other = _uncordoned(obj), _uncordoned(before)
+            reason = "of a Node is the plane's to write, but for spec.unschedulable; leave the rest as it is"
+            problems += [_problem(key, name, reason) for name in ("metadata", "spec") if one[name] != other[name]]
         if problems:
             raise ManifestError(problems)
         return obj
@@ -333,6 +337,11 @@ def _unmarked(obj: Object, before: Object) -> Object:
     """The object with the versions that it had before."""
     versions = {name: before["metadata"][name] for name in ("generation", "resourceVersion")}
     return {**obj, "metadata": {**obj["metadata"], **versions}}
+
+
+def _uncordoned(node: Object) -> Object:
+    """The Node as if nobody had cordoned it."""
+    return {**node, "spec": {name: value for name, value in node["spec"].items() if name != "unschedulable"}}
 
 
 def _of_template(pod: Object, before: Object) -> Object:

@@ -15,7 +15,7 @@ from harness import events, records, report, resources
 from harness.events import Planned, planned, playing
 from harness.resources import watching
 from harness.scenario import Scenario, ScenarioError, parse
-from plane import kubeconfig, offline
+from plane import kubeconfig, offline, statuses
 from plane.addresses import AddressPlan
 from plane.model import Key, Snapshot
 from tests.harness.test_report import loop, made, steady
@@ -107,6 +107,23 @@ def test_a_pod_is_made_slow_and_made_to_fail_by_its_annotations(api: Served, set
             "pod.trafficplane.dev/error-rate": "20%",
         }.items()
     )
+
+
+def test_a_node_is_drained_of_what_comes_again(
+    api: Served, settled: Snapshot, plan: AddressPlan, tmp_path: Path
+) -> None:
+    nodes = [statuses.node(number, plan, ready=True, now="2026-01-01T00:00:00Z") for number in (1, 2)]
+    web = deployment("web", replicas=4)
+    spec = {**web["spec"]["template"]["spec"], "nodeName": "node-2"}
+    lone = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lone", "namespace": "default"}, "spec": spec}
+    api.call(lambda store: store.update(nodes))
+    api.call(lambda store: store.apply([lone, web]))
+    (drain,) = planned(scenario("{at: 0s, drainNode: 2}"), tmp_path / "scenario.yaml", settled)
+    assert events.act(drain, kubeconfig.read(api.kubeconfig)) in api.waited
+    pods = api.call(lambda store: list(store.snapshot.all("Pod")))
+    staying = {pod["metadata"]["name"]: pod for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+    assert staying.pop("lone")["spec"]["nodeName"] == "node-2"
+    assert [pod["spec"]["nodeName"] for pod in staying.values()] == ["node-1"] * 4
 
 
 def test_what_a_pod_can_not_be_made_to_do_is_said_with_its_field() -> None:
