@@ -63,7 +63,7 @@ def report(run: Path, output: str) -> None:
     import pyarrow as pa
 
     from harness import page, records, rounds
-    from harness.flows import queues, running, waiting
+    from harness.flows import pages, queues, running, waiting
     from harness.flows import summary as flows
     from harness.report import NOTHING, beside, summarise
     from harness.tables import console
@@ -84,9 +84,10 @@ def report(run: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
     elif output == "html":
-        if table is None:
-            _fail(f"{run}: this has no page, only a run with loads has; print it as table or json", 2)
-        click.echo(page.page(table, summary, others), nl=False)
+        if summary.get("kind") == rounds.KIND:
+            _fail(f"{run}: runs that belong together have no page, each of them has; print it as table or json", 2)
+        text = pages.page_of(run, summary) if table is None else page.page(table, summary, others)
+        click.echo(text, nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))

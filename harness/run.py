@@ -35,7 +35,7 @@ from harness import events, matrix, page, provenance, records, report, resources
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
-from harness.flows import queues
+from harness.flows import pages, queues
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
@@ -87,11 +87,11 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     """
     kind = kind_of(text_of(file))
     if kind == FLOWS:
-        return _run_flows(file, surface, console)
+        return pages.with_page(_run_flows(file, surface, console))
     if kind == queues.KIND:
         stop = threading.Event()
         with _stopping(stop, console):
-            return queues.run(file, surface.out, console, stop)
+            return pages.with_page(queues.run(file, surface.out, console, stop))
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console)

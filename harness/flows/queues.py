@@ -23,7 +23,7 @@ from harness import provenance, records, units
 from harness.flows.fleet import Fleet, made_up
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.steering import Batch
-from harness.flows.waiting import summarise
+from harness.flows.waiting import NAMES, summarise
 from harness.records import PREFIX
 from harness.scenario import Duration, Metadata, parse_as, text_of
 from kernels import warm
@@ -38,7 +38,8 @@ from plane.strict import Contradiction, Part, read_by
 KIND = "QueueScenario"
 VERSION = "queues/1"
 FILE, ACTIVE_FILE = "waits.arrow", "active.arrow"
-QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
+# Those that are named, and between them as many as a curve needs: four to each nine.
+QUANTILES = tuple(sorted({*NAMES, *(round(1 - 10 ** (-each / 4), 9) for each in range(21))}))
 SETTLING = 10  # one in so many is not counted
 LOOKS = 100  # so often it is looked at who has how many
 LONGEST = 1_000_000  # times the mean: no connection lasts longer, whatever its tail
