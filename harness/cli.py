@@ -63,7 +63,7 @@ def report(run: Path, output: str) -> None:
     import pyarrow as pa
 
     from harness import page, records, rounds
-    from harness.flows import pages, queues, running, waiting
+    from harness.flows import growth, pages, queues, running, waiting
     from harness.flows import summary as flows
     from harness.report import NOTHING, beside, summarise
     from harness.tables import console
@@ -74,6 +74,8 @@ def report(run: Path, output: str) -> None:
             summary = flows.summarise(*running.read(run))
         elif (run / queues.FILE).exists():
             summary = waiting.summarise(*queues.read(run))
+        elif growth.is_growth(run):
+            summary = growth.summarise(run)
         elif rounds.is_rounds(run):
             summary = rounds.summarise(run)
         else:
@@ -268,10 +270,15 @@ def _ingress(
 
 def _tables(summary: Mapping[str, Any]) -> Any:
     from harness import rounds, tables
+    from harness.flows import growth, waiting
     from harness.flows import table as flows
-    from harness.flows import waiting
 
-    kinds = {"flows": flows.tables, "queues": waiting.tables, rounds.KIND: rounds.tables}
+    kinds = {
+        "flows": flows.tables,
+        "queues": waiting.tables,
+        growth.KIND: growth.tables,
+        rounds.KIND: rounds.tables,
+    }
     return kinds.get(summary.get("kind", ""), tables.tables)(summary)
 
 

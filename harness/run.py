@@ -35,10 +35,11 @@ from harness import events, matrix, page, provenance, records, report, resources
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
-from harness.flows import pages, queues
+from harness.flows import growth, pages, queues
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
+from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.journal import Header
@@ -47,7 +48,7 @@ from harness.progress import shown
 from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.resources import Sample
-from harness.scenario import Load, Scenario, kind_of, read, text_of
+from harness.scenario import Load, Scenario, kind_of, read, read_as, text_of
 from harness.targets import Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns, format_rate
 from harness.workload import id_key
@@ -87,7 +88,7 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     """
     kind = kind_of(text_of(file))
     if kind == FLOWS:
-        return pages.with_page(_run_flows(file, surface, console))
+        return _run_flows(file, surface, console)
     if kind == queues.KIND:
         stop = threading.Event()
         with _stopping(stop, console):
@@ -162,20 +163,28 @@ def _once(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -
 
 
 def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
-    prepared = flows.prepare(file)
+    """One run, or one for each count of Services."""
     stop = threading.Event()
-    workers = prepared.scenario.spec.workers
+
+    def carried(prepared: flows.Prepared, folder: Path) -> Result:
+        if prepared.scenario.spec.workers == 1:
+            return pages.with_page(flows.run(prepared, folder, console, flows.here, stop))
+        return pages.with_page(asyncio.run(_on_actors(prepared, folder, surface, console, stop)))
+
+    scenario, _ = read_as(FlowScenario, file)
     with _stopping(stop, console):
-        if workers == 1:
-            return flows.run(prepared, surface.out, console, flows.here, stop)
-        return asyncio.run(_on_actors(prepared, surface, console, stop))
+        if scenario.spec.counts:
+            return pages.with_page(growth.play(scenario, file, carried, surface.out, console))
+        return carried(flows.prepare(file), surface.out / scenario.name)
 
 
-async def _on_actors(prepared: flows.Prepared, surface: Surface, console: Console, stop: threading.Event) -> Result:
+async def _on_actors(
+    prepared: flows.Prepared, folder: Path, surface: Surface, console: Console, stop: threading.Event
+) -> Result:
     carrying = FlowActors(prepared.scenario.spec.workers)
     async with connected(surface.ray_address):
         try:
-            return await asyncio.to_thread(flows.run, prepared, surface.out, console, carrying, stop)
+            return await asyncio.to_thread(flows.run, prepared, folder, console, carrying, stop)
         finally:
             carrying.end()
 

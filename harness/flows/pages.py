@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from harness.flows import plots, queues, running
+from harness.flows import growth, plots, queues, running
 from harness.flows.running import Result
 from harness.flows.table import SPEED, events_of, phase_cells, phase_heads, shape, speed_cells
 from harness.flows.waiting import HEADS, cells, explained
@@ -19,7 +19,12 @@ from harness.records import provenance_of
 
 
 def page_of(folder: Path, summary: Mapping[str, Any]) -> str:
-    """The page of the run in a folder, whose summary is ``summary``. Raises OSError and pa.ArrowInvalid."""
+    """The page of the run in a folder, or of runs with more and more Services, from its rows and its ``summary``.
+
+    Raises OSError and pa.ArrowInvalid.
+    """
+    if summary["kind"] == growth.KIND:
+        return framed(summary, provenance_of(growth.largest(folder)), _growth(summary))
     if summary["kind"] == "queues":
         waits, active = queues.read(folder)
         return framed(summary, provenance_of(waits), _queues(waits, active, summary))
@@ -83,6 +88,22 @@ def _queues(waits: pa.Table, active: pa.Table, summary: Mapping[str, Any]) -> It
     for load in loads:
         yield f"<h2>The busiest backend over time, load {100 * load:.4g} %</h2>"
         yield plots.active_over_time(active, summary, load)
+
+
+def _growth(summary: Mapping[str, Any]) -> Iterator[str]:
+    yield from _interrupted(summary, "sizes")
+    groups = [
+        (f"{size['frontends']:,} frontends", [(row["algorithm"], growth.cells(row)) for row in size["algorithms"]])
+        for size in summary["sizes"]
+    ]
+    yield table_of(growth.HEADS, groups)
+    yield "<h2>Steering a flow</h2>"
+    yield plots.growth(summary, "steering", [(growth.steered_ns, "")], "ns")
+    yield "<h2>Making the tables</h2>"
+    made: list[tuple[plots.Value, str]] = [(growth.first_ms, "from nothing"), (growth.change_ms, "after an event")]
+    yield plots.growth(summary, "making", made, "ms")
+    yield "<h2>How large they are</h2>"
+    yield plots.growth(summary, "bytes", [(growth.table_mib, "")], "MiB")
 
 
 def table_of(heads: Sequence[str], groups: Iterable[tuple[str, Iterable[tuple[str, Sequence[str]]]]]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from harness.flows.table import events_of
 from harness.flows.waiting import of
@@ -139,6 +139,39 @@ def active_over_time(active: pa.Table, summary: Summary, load: float) -> str:
         legend(axes)
 
     return svg(f"active-{load:g}", 2.8, draw)
+
+
+def growth(summary: Summary, name: str, curves: Sequence[tuple[Value, str]], label: str) -> str:
+    """Values of each algorithm by the number of frontends, each curve with its own line; ``summary`` of ``growth``."""
+
+    def draw(axes: Axes) -> None:
+        names = list(dict.fromkeys(row["algorithm"] for size in summary["sizes"] for row in size["algorithms"]))
+        for algorithm, style in zip(names, _styles(names), strict=True):
+            rows = [
+                (size["frontends"], row)
+                for size in summary["sizes"]
+                for row in size["algorithms"]
+                if row["algorithm"] == algorithm
+            ]
+            for (value, curve), line in zip(curves, DASHES, strict=False):
+                values = [np.nan if (found := value(row)) is None else found for _, row in rows]
+                line_of: Any = {
+                    "color": style["color"],
+                    "linestyle": line,
+                    "marker": style["marker"],
+                    "markersize": 4.5,
+                }
+                axes.plot([at for at, _ in rows], values, label=f"{algorithm} {curve}".strip(), **line_of)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("frontends")
+        axes.set_ylabel(label)
+        legend(axes)
+
+    return svg(f"growth-{name}", 3.0, draw)
 
 
 def _waited_axis(axes: Axes, summary: Summary) -> None:

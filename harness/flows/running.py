@@ -68,8 +68,11 @@ class Prepared:
         return self.scenario.spec.algorithms or [CONFIGURED]
 
 
-def prepare(file: Path) -> Prepared:
-    """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError."""
+def prepare(file: Path, count: int | None = None) -> Prepared:
+    """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError.
+
+    count  how many Services are made up, where the scenario has several counts
+    """
     scenario, text = read_as(FlowScenario, file)
     trace = None
     if scenario.spec.trace is not None:
@@ -77,7 +80,8 @@ def prepare(file: Path) -> Prepared:
         scenario = _with_flows(scenario, str(file), len(trace.proto))
     spec = scenario.spec
     if spec.services is not None:
-        made = fleet.made_up(spec.services.count, spec.services.endpoints, spec.services.nodes)
+        counts = spec.services.count
+        made = fleet.made_up(count or counts[0], spec.services.endpoints, spec.services.nodes, counts[-1])
         snapshot, loaded = Snapshot().changed(made), Loaded((), ())
     else:
         paths = [str(file.parent / name) for name in spec.manifests]
@@ -107,7 +111,7 @@ def _with_flows(scenario: FlowScenario, file: str, count: int) -> FlowScenario:
 
 
 def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: threading.Event) -> Result:
-    """Carries all flows and writes what became of them; what is said meanwhile goes to ``console``.
+    """Carries all flows and writes what became of them, to a folder in ``out``; what is said goes to ``console``.
 
     Raises ManifestError, PlaneError, and KeyboardInterrupt where nothing was finished before it was to stop.
     """
@@ -135,7 +139,7 @@ def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: thr
         **provenance.of_machine(),
         **provenance.of_input(prepared.text, [manifest.object for manifest in prepared.manifests.objects]),
     }
-    return _written(*tabulate(prepared.phases, measured, facts), out / scenario.name / facts["run"])
+    return _written(*tabulate(prepared.phases, measured, facts), out / facts["run"])
 
 
 def here(course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
@@ -222,6 +226,8 @@ def _described(phase: Phase, made: Made) -> dict[str, Any]:
         "build_ns": made.build_ns,
         "slots": made.slots,
         "slots_changed": made.slots_changed,
+        "frontends": made.frontends,
+        "table_bytes": made.table_bytes,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from harness.flows import plots as pictures
 from harness.flows.queues import QUANTILES
 from harness.flows.waiting import NAMES
 from kernels.jit import INTERPRETED
-from tests.harness.test_flows import CHURN, SPEC
+from tests.harness.test_flows import CHURN, SPEC, problems
 from tests.harness.test_page import has, unescaped, visited
 from tests.harness.test_queues import SPEC as QUEUES
 from tests.ingress.test_browser import driver
@@ -30,6 +31,9 @@ def ran(tmp_path: Path, kind: str, **spec: object) -> Path:
     done = CliRunner().invoke(bench, ["run", str(file), "--out", str(tmp_path), "-o", "json"])
     assert done.exit_code == 0, done.output
     return Path(json.loads(done.stdout)["results"])
+
+
+grown = partial(ran, kind="FlowScenario")
 
 
 def flows(tmp_path: Path) -> Path:
@@ -76,6 +80,40 @@ def test_the_page_of_queues_has_every_load(tmp_path: Path) -> None:
     ]
     assert text.count("<tr><td>lc</td>") == 2
     assert "mean of all (lc)" in text
+
+
+def test_a_scenario_that_grows_has_a_run_for_each_size_and_a_page_of_all(tmp_path: Path) -> None:
+    services = {"count": [2, 12], "endpoints": 5}
+    timeline = [{"at": "1s", "remove": 1, "service": "s02"}]
+    folder = grown(tmp_path, **{**SPEC, "services": services}, algorithms=["random", "ring"], timeline=timeline)
+    summary = json.loads((folder / "summary.json").read_text())
+    small, large = summary["sizes"]
+    assert [(size["frontends"], size["backends"]) for size in (small, large)] == [(2, 10), (12, 60)]
+    assert [row["algorithm"] for row in large["algorithms"]] == ["random", "ring"]
+    assert all(row["first_ns"] > 0 < row["change_ns"] for row in large["algorithms"])
+    assert large["algorithms"][1]["table_bytes"] > small["algorithms"][1]["table_bytes"] > 160 * 10 * 4
+    text = whole(folder)
+    assert text.count("<svg") == 3
+    assert text.count('<th colspan="6">12 frontends</th>') == 1
+    assert [f"random {each}</text>" in text for each in ("from nothing", "after an event")] == [True, True]
+    shown = CliRunner().invoke(bench, ["report", str(folder)])
+    assert "12 frontends" in shown.output
+    for run in folder.glob("*-services/*"):
+        assert (run / page.FILE).read_text().count("<svg") == 5  # no rings, no slots
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        ([10, 10], "each number is larger than the one before it"),
+        ([], "write a number from 1 to 1,000,000, or a list"),
+        ([1, True], "write a number from 1"),
+        ([1, 2_000_000], "write a number from 1"),
+        ([1, 600_000], "makes 12,000,000 endpoints in all"),
+    ],
+)
+def test_sizes_are_numbers_that_grow(count: list[int], words: str) -> None:
+    assert any(words in reason for reason in problems(services={"count": count, "endpoints": 20}).values())
 
 
 def test_curves_have_the_percentiles_that_are_named() -> None:
