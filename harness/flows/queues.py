@@ -43,8 +43,13 @@ QUANTILES = tuple(sorted({*NAMES, *(round(1 - 10 ** (-each / 4), 9) for each in 
 SETTLING = 10  # one in so many is not counted
 LOOKS = 100  # so often it is looked at who has how many
 LONGEST = 1_000_000  # times the mean: no connection lasts longer, whatever its tail
+CONNECTIONS_AT_MOST = 10_000_000
 LONGEST_NS = 100 * 365 * 24 * 3600 * units.NS_PER_S
 CLIENTS = 0x64400000, 1 << 22  # 100.64.0.0/10
+# How each algorithm picks: (one of the pool's, one of ``ewma``'s).
+BY = {name: (place, BY_POOL) for place, name in enumerate(ALGORITHMS)} | {
+    name: (RANDOM, by) for by, name in enumerate(NAMES_BY_SPEED) if by != BY_POOL
+}
 
 
 class Shape(NamedTuple):
@@ -89,25 +94,51 @@ def _load(value: Any) -> Fraction:
 
 
 def _algorithm(value: Any) -> str:
-    if value in ALGORITHMS:
+    if value in BY:
         return str(value)
-    raise ValueError(f"{value!r} is no algorithm of the plane: choose from {', '.join(ALGORITHMS)}")
+    raise ValueError(f"{value!r} is no algorithm of the plane: choose from {', '.join(BY)}")
+
+
+class Slow(Part):
+    """So many of the endpoints take so many times as long as the others."""
+
+    endpoints: Annotated[int, Field(ge=1, le=1_000)]
+    times: Annotated[float, Field(gt=1, le=1_000)]
 
 
 class QueueSpec(Part):
     """One Service of ``endpoints``, each of which serves ``places`` connections at once."""
 
-    connections: Annotated[int, Field(ge=1_000, le=10_000_000)]
+    one_of: ClassVar = ("connections", "trace")
+    with_connections: ClassVar = ("lasts", "shape", "loads")
+    connections: Annotated[int, Field(ge=1_000, le=CONNECTIONS_AT_MOST)] | None = None
+    trace: str | None = None
     endpoints: Annotated[int, Field(ge=1, le=1_000)]
     places: Annotated[int, Field(ge=1, le=1_000)] = 1
+    slow: Slow | None = None
     lasts: Duration = 10_000_000
     shape: Annotated[InstanceOf[Shape], read_by(_shape)] = Shape("exponential")
-    loads: Annotated[list[Annotated[InstanceOf[Fraction], read_by(_load)]], Field(min_length=1)]
+    loads: Annotated[list[Annotated[InstanceOf[Fraction], read_by(_load)]], Field(min_length=1)] | None = None
     algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)]
+    fade: Duration = 10 * units.NS_PER_S
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def able(self) -> float:
+        """How many connections are served at once, counted by what an endpoint that is not slow gets done."""
+        slow = self.slow.endpoints * (1 - 1 / self.slow.times) if self.slow else 0.0
+        return self.places * (self.endpoints - slow)
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "trace" in given:
+            for name in given.keys() & {*cls.with_connections}:
+                yield (name,), "goes with connections; those of a trace come and last as it says"
+        elif "loads" not in given:
+            yield ("loads",), "is required with connections"
+        slow, endpoints = at(given.get("slow"), "endpoints"), given.get("endpoints")
+        if isinstance(slow, int) and isinstance(endpoints, int) and slow > endpoints:
+            yield ("slow", "endpoints"), f"are {slow:,}, more than there are endpoints"
         for name in ("loads", "algorithms"):
             values = given.get(name)
             listed = values if isinstance(values, list) else []
