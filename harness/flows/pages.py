@@ -4,6 +4,7 @@ Law: that of ``harness.page``: it is whole in itself and made from rows alone. I
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def _flows(backends: pa.Table, summary: Mapping[str, Any]) -> Iterator[str]:
     if any(phase["imbalance"] for row in summary["algorithms"] for phase in row["phases"]):
         yield "<h2>Imbalance: the busiest for its weight, over the mean</h2>"
         yield plots.by_event("imbalance", summary, _busiest, "the mean is 1")
+        if any(phase["imbalance_by_bytes"] for row in summary["algorithms"] for phase in row["phases"]):
+            yield "<h2>Imbalance by bytes</h2>"
+            yield plots.by_event("bytes", summary, partial(_busiest, by="imbalance_by_bytes"), "the mean is 1")
         yield "<h2>How even it is at first</h2>"
         yield plots.evenness(backends, summary)
     yield "<h2>Making the tables</h2>"
@@ -129,8 +133,8 @@ def _percent(name: str) -> plots.Value:
     return lambda phase: None if phase[name] is None else 100 * phase[name]
 
 
-def _busiest(phase: Mapping[str, Any]) -> float | None:
-    return phase["imbalance"]["max_over_mean"] if phase["imbalance"] else None
+def _busiest(phase: Mapping[str, Any], by: str = "imbalance") -> float | None:
+    return phase[by]["max_over_mean"] if phase[by] else None
 
 
 def _made_ms(phase: Mapping[str, Any]) -> float:

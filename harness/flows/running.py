@@ -21,15 +21,14 @@ from rich.console import Console
 
 from harness import provenance, records
 from harness.flows import fleet, timeline
-from harness.flows.columns import read_flows
 from harness.flows.progress import shown
 from harness.flows.records import BACKENDS_FILE, FILE, Measured, tabulate
 from harness.flows.scenario import FLOWS_OF_BALANCER_AT_MOST, FlowScenario, rival_of
 from harness.flows.steering import Carried, Course, Shard, carry, ready
 from harness.flows.summary import summarise
 from harness.flows.timeline import CONFIGURED, Made, Maker, Phase
+from harness.flows.traces import Trace, read_trace
 from harness.scenario import ScenarioError, read_as
-from kernels.layout import Flows
 from kernels.lb.consistent.tables import WITHOUT_WEIGHTS
 from kernels.warm import warm
 from plane import manifests, offline
@@ -61,7 +60,7 @@ class Prepared:
     text: str
     manifests: Loaded
     phases: list[Phase]
-    trace: Flows | None
+    trace: Trace | None
 
     @property
     def algorithms(self) -> list[str]:
@@ -76,8 +75,8 @@ def prepare(file: Path, count: int | None = None) -> Prepared:
     scenario, text = read_as(FlowScenario, file)
     trace = None
     if scenario.spec.trace is not None:
-        trace = read_flows(file.parent / scenario.spec.trace)
-        scenario = _with_flows(scenario, str(file), len(trace.proto))
+        trace = read_trace(file.parent / scenario.spec.trace)
+        scenario = _with_flows(scenario, str(file), len(trace.flows.proto))
     spec = scenario.spec
     if spec.services is not None:
         counts = spec.services.count
@@ -164,6 +163,7 @@ def shards_of(balancers: int, workers: int) -> list[Shard]:
 def warnings(prepared: Prepared) -> Iterator[str]:
     """What the scenario and its manifests ask for and do not get."""
     yield from map(str, prepared.manifests.warnings)
+    yield from prepared.trace.notes if prepared.trace else ()
     rivals = {name: rival for name in prepared.algorithms if name != CONFIGURED and (rival := rival_of(name))}
     services = [Service.of(obj) for obj in prepared.phases[0].snapshot.all("Service")]
     weights = {weight_of(obj) for phase in prepared.phases for obj in phase.snapshot.all("EndpointSlice")}
@@ -187,7 +187,8 @@ def _measured(
         at_ns=tuple(phase.at_ns for phase in phases),
         failed=tuple(phase.failed for phase in phases),
         population=None if prepared.trace else timeline.population_of(spec, tables[0].fib, phases[0].snapshot),
-        trace=prepared.trace,
+        trace=prepared.trace.flows if prepared.trace else None,
+        sizes=prepared.trace.bytes if prepared.trace else None,
         flows=spec.flows,
         share=spec.of_balancer,
         tracked=spec.tracked,
@@ -195,13 +196,14 @@ def _measured(
     )
     ready(course)  # before others do: processes that fill one cache at a time can spoil it for each other
     found: list[Carried] = []
-    loads = [np.zeros(len(each.fib.backends), np.int64) for each in tables]
+    loads, volumes = ([np.zeros(len(each.fib.backends), np.int64) for each in tables] for _ in range(2))
     for carried in carry(course, shards_of(spec.balancer_count, spec.workers), stop):
-        for total, part in zip(loads, carried.loads, strict=True):
-            total += part
-        found.append(replace(carried, loads=[]))
+        for totals, parts in ((loads, carried.loads), (volumes, carried.volumes)):
+            for total, part in zip(totals, parts, strict=True):
+                total += part
+        found.append(replace(carried, loads=[], volumes=[]))
         show(algorithm, int(carried.outcomes.sum()))
-    return Measured(algorithm, course, made, sorted(found, key=lambda each: each.shard), loads)
+    return Measured(algorithm, course, made, sorted(found, key=lambda each: each.shard), loads, volumes)
 
 
 def _facts(prepared: Prepared, measured: Sequence[Measured]) -> dict[str, str]:
