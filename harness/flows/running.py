@@ -67,6 +67,7 @@ class Prepared:
         return self.scenario.spec.algorithms or [CONFIGURED]
 
 
+@timeline.without_collections()
 def prepare(file: Path, count: int | None = None) -> Prepared:
     """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError.
 

@@ -5,6 +5,8 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 # isort: split
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from harness.flows.steering import Course, Shard, carry
 from harness.flows.summary import imbalance
 from harness.flows.table import tables
 from harness.flows.timeline import Maker, population_of
+from harness.records import provenance_of
 from harness.run import FlowActors
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
@@ -419,6 +422,19 @@ def test_a_trace_without_flows_is_refused(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(document))
     with pytest.raises(ScenarioError, match=r"spec\.trace: has 0 flows for 4 balancers"):
         prepare(file)
+
+
+@pytest.mark.soak
+def test_memory_does_not_grow_with_the_number_of_flows(tmp_path: Path) -> None:
+    """Ten times the flows, each run in a process of its own, by its own account."""
+    used = []
+    for flows in (4_000_000, 40_000_000):
+        file = written(tmp_path, algorithms=["maglev"], flows=flows, balancers=flows // 1_000_000, timeline=CHURN[:1])
+        command = [sys.executable, "-m", "harness", str(file), "--out", str(tmp_path), "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        steered, _ = running.read(Path(json.loads(done.stdout)["results"]))
+        used.append(int(provenance_of(steered)["peak_rss_bytes"]))
+    assert abs(used[1] - used[0]) < 32 << 20
 
 
 @pytest.mark.ray
