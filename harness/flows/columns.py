@@ -6,6 +6,7 @@ from columns of floats.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ FLOWS: Mapping[str, Any] = {
 MEASURES: Mapping[str, Any] = {"arrival_ns": np.int64, "duration_ns": np.int64, "bytes": np.int64}
 TRACKED: Mapping[str, Any] = {"key": np.uint64, "expires_ns": np.int64, "backend": np.uint32, "endpoint": np.uint32}
 ADDRESSES = ("src_ip", "dst_ip")
+_LINE = re.compile(r"Row #(\d+):")
 MAGIC = b"ARROW1\0\0"
 
 
@@ -101,7 +103,9 @@ def _read_csv(path: Path) -> pa.Table:
     try:
         return pa.csv.read_csv(str(path), pa.csv.ReadOptions(use_threads=False))  # with threads no error names its row
     except (OSError, pa.ArrowException) as error:
-        raise ScenarioError([Problem(str(path), 0, "", "", f"can't be read as CSV: {error}")]) from None
+        line = _LINE.search(str(error))
+        row = f"row {int(line[1]) - 2}" if line else ""  # Arrow counts lines, from 1
+        raise ScenarioError([Problem(str(path), 0, "", row, f"can't be read as CSV: {error}")]) from None
 
 
 def _columns(table: pa.Table, kinds: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
