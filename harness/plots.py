@@ -84,9 +84,9 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
             )
         axes.set_xlabel("s since the start")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg("over-time", 3.2, draw)
+    return svg("over-time", 3.2, draw)
 
 
 def percentile_curve(table: pa.Table, loads: Loads) -> str:
@@ -111,9 +111,9 @@ def percentile_curve(table: pa.Table, loads: Loads) -> str:
         axes.set_xlim(1, most)
         axes.set_xlabel("share of requests that are faster")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg("percentiles", 3.2, draw)
+    return svg("percentiles", 3.2, draw)
 
 
 def decomposition(load: Mapping[str, Any]) -> str:
@@ -134,9 +134,9 @@ def decomposition(load: Mapping[str, Any]) -> str:
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
         axes.set_xlabel("% of the time of the requests around this percentile")
-        _legend(axes)
+        legend(axes)
 
-    return _svg(f"hops-{load['name']}", 2.6, draw)
+    return svg(f"hops-{load['name']}", 2.6, draw)
 
 
 def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
@@ -160,9 +160,9 @@ def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
         axes.set_yticks(places, [f"{texts[pod]}  ({counts[pod]:,})" for pod in busiest])
         axes.set_ylim(len(busiest) - 0.5, -0.5)
         _latency_axis(axes.set_xscale, axes.xaxis, axes.set_xlabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
+    return svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
 
 
 def processor(used: pa.Table) -> str:
@@ -177,9 +177,9 @@ def processor(used: pa.Table) -> str:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the start")
         axes.set_ylabel("cores")
-        _legend(axes)
+        legend(axes)
 
-    return _svg("processor", 2.4, draw)
+    return svg("processor", 2.4, draw)
 
 
 def memory(used: pa.Table) -> str:
@@ -191,9 +191,9 @@ def memory(used: pa.Table) -> str:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the start")
         axes.set_ylabel("MiB")
-        _legend(axes)
+        legend(axes)
 
-    return _svg("memory", 2.4, draw)
+    return svg("memory", 2.4, draw)
 
 
 def _by_process(used: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -257,12 +257,12 @@ def _mark_stages(axes: Axes, stages: Sequence[Mapping[str, Any]], colour: str) -
         )
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _svg(name: str, height_in: float, draw: Callable[[Axes], None]) -> str:
+def svg(name: str, height_in: float, draw: Callable[[Axes], None]) -> str:
     """The figure as an ``<svg>`` element; ``name`` keeps the ids in it apart from those of the page's others."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")

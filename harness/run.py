@@ -51,10 +51,11 @@ from harness.certificates import Issued
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
-from harness.flows import queues
+from harness.flows import growth, pages, queues
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
+from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.journal import Header
@@ -66,7 +67,7 @@ from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.replay import Log
 from harness.resources import Sample
-from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, text_of
+from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns
 from plane import manifests, offline
@@ -111,7 +112,7 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     if kind == queues.KIND:
         stop = threading.Event()
         with _stopping(stop, console):
-            return queues.run(file, surface.out, console, stop)
+            return pages.with_page(queues.run(file, surface.out, console, stop))
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
@@ -249,20 +250,28 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
 
 
 def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
-    prepared = flows.prepare(file)
+    """One run, or one for each count of Services."""
     stop = threading.Event()
-    workers = prepared.scenario.spec.workers
+
+    def carried(prepared: flows.Prepared, folder: Path) -> Result:
+        if prepared.scenario.spec.workers == 1:
+            return pages.with_page(flows.run(prepared, folder, console, flows.here, stop))
+        return pages.with_page(asyncio.run(_on_actors(prepared, folder, surface, console, stop)))
+
+    scenario, _ = read_as(FlowScenario, file)
     with _stopping(stop, console):
-        if workers == 1:
-            return flows.run(prepared, surface.out, console, flows.here, stop)
-        return asyncio.run(_on_actors(prepared, surface, console, stop))
+        if scenario.spec.counts:
+            return pages.with_page(growth.play(scenario, file, carried, surface.out, console))
+        return carried(flows.prepare(file), surface.out / scenario.name)
 
 
-async def _on_actors(prepared: flows.Prepared, surface: Surface, console: Console, stop: threading.Event) -> Result:
+async def _on_actors(
+    prepared: flows.Prepared, folder: Path, surface: Surface, console: Console, stop: threading.Event
+) -> Result:
     carrying = FlowActors(prepared.scenario.spec.workers)
     async with connected(surface.ray_address):
         try:
-            return await asyncio.to_thread(flows.run, prepared, surface.out, console, carrying, stop)
+            return await asyncio.to_thread(flows.run, prepared, folder, console, carrying, stop)
         finally:
             carrying.end()
 
