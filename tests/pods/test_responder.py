@@ -67,7 +67,7 @@ async def test_an_idle_connection_is_closed_when_it_is_told_to_end_and_nothing_i
 async def test_behaviour_is_refused_where_it_would_do_nothing(plan, ip):
     async with hosting(plan) as host:
         pod = host.start(pod_of(ip, annotations={"pod.trafficplane.dev/service-time": "10ms"}))
-        status = await host.until(pod, lambda status: "serves none as it is started here" in status.message)
+        status = await host.until(pod, lambda status: "serves none as it runs here" in status.message)
         assert status.reason == "RunContainerError"
 
 
