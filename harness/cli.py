@@ -172,7 +172,7 @@ def report(run: Path, output: str) -> None:
     import pyarrow as pa
 
     from harness import maxrate, page, records, rounds
-    from harness.flows import queues, running, waiting
+    from harness.flows import growth, pages, queues, running, waiting
     from harness.flows import summary as flows
     from harness.report import NOTHING, beside, summarise
     from harness.tables import console
@@ -185,6 +185,8 @@ def report(run: Path, output: str) -> None:
             summary = waiting.summarise(*queues.read(run))
         elif (run / maxrate.FILE).exists():
             summary = maxrate.read(run)
+        elif growth.is_growth(run):
+            summary = growth.summarise(run)
         elif rounds.is_rounds(run):
             summary = rounds.summarise(run)
         else:
@@ -195,9 +197,10 @@ def report(run: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
     elif output == "html":
-        if table is None:
-            _fail(f"{run}: this has no page, only a run with loads has; print it as table or json", 2)
-        click.echo(page.page(table, summary, others), nl=False)
+        if summary.get("kind") == rounds.KIND:
+            _fail(f"{run}: runs that belong together have no page, each of them has; print it as table or json", 2)
+        text = pages.page_of(run, summary) if table is None else page.page(table, summary, others)
+        click.echo(text, nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
@@ -390,10 +393,16 @@ def _ingress(
 
 def _tables(summary: Mapping[str, Any]) -> Any:
     from harness import maxrate, rounds, tables
+    from harness.flows import growth, waiting
     from harness.flows import table as flows
-    from harness.flows import waiting
 
-    kinds = {"flows": flows.tables, "queues": waiting.tables, rounds.KIND: rounds.tables, maxrate.KIND: maxrate.tables}
+    kinds = {
+        "flows": flows.tables,
+        "queues": waiting.tables,
+        growth.KIND: growth.tables,
+        maxrate.KIND: maxrate.tables,
+        rounds.KIND: rounds.tables,
+    }
     return kinds.get(summary.get("kind", ""), tables.tables)(summary)
 
 

@@ -33,6 +33,7 @@ class Hop:
 HOPS = (
     Hop("client queue", "due, and waiting in the generator for a connection"),
     Hop("client connect", "connecting to the target"),
+    Hop("client TLS", "shaking hands with the target, by HTTPS"),
     Hop("to ingress", "on the way to the ingress, and waiting for its thread", "TR"),
     Hop("ingress", "route, policies, tries that failed, choice of an endpoint", "Tw"),
     Hop("upstream connect", "the ingress connecting to the pod; nothing on a kept connection", "Tc"),
@@ -57,8 +58,10 @@ def parts_ns(rows: pa.Table) -> np.ndarray:
     received, pod = _times(rows, "ingress_received_ns"), _times(rows, "pod_received_ns")
     by_ingress, by_pod = received >= 0, pod >= 0
     first_byte = _times(rows, "upstream_first_byte_ns")
+    secured = _times(rows, "tls_done_ns") >= 0
     ends = (
         _times(rows, "start_ns"),
+        np.where(secured, _times(rows, "connected_ns"), sent),
         sent,
         received,
         _times(rows, "ingress_picked_ns"),

@@ -40,12 +40,16 @@ class JournalError(RuntimeError):
 
 @dataclass(frozen=True)
 class Header:
-    """Where a load's journal is, and what its reader must know: the names of all loads, and the facts of the run."""
+    """Where a load's journal is, and what its reader must know: the names of all loads, and the facts of the run.
+
+    Until ``warm_ns`` of the monotonic clock the load warms up.
+    """
 
     path: Path
     load: str
     loads: Sequence[str]
     facts: Mapping[str, str]
+    warm_ns: int = 0
 
 
 class Journal:
@@ -122,9 +126,11 @@ class Journal:
             self._also(columns)
         ids = columns["number"].astype(np.uint64) ^ self._id_key
         route = Route.unknown(len(ids))
-        load = self._header.load
         asked = self._asked(columns["number"])
-        return records.batch(self._schema, load, ids, columns, asked, route, self._epoch_ns, self._dictionaries)
+        header, names = self._header, self._dictionaries
+        return records.batch(
+            self._schema, header.load, ids, columns, asked, route, self._epoch_ns, names, header.warm_ns
+        )
 
     def _asked(self, numbers: np.ndarray) -> Asked:
         return self._mix.asked(numbers) if self._mix else Asked.unknown(len(numbers))

@@ -196,7 +196,7 @@ def text_of(text: str, place: int, wanted: Wanted, rate: Fraction, number: int) 
     spec = document["spec"]
     load = spec["loads"][place]
     arrivals = {name: value for name, value in load["arrivals"].items() if name in ("process", "maxConnections")}
-    load["arrivals"] = {**arrivals, "rate": f"{float(rate):.6g}/s"}
+    load["arrivals"] = {**arrivals, "rate": f"{float(rate):.6f}".rstrip("0").rstrip(".") + "/s"}
     if wanted.duration is not None:
         for each in spec["loads"]:
             if "duration" in each or each is load:

@@ -5,7 +5,7 @@ artifacts of a CI job that forbids scripts. Its numbers are those of ``report.su
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -15,7 +15,7 @@ from harness import hops, plots
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
 from harness.report import NOTHING, Beside
-from harness.tables import part_cells, parted, unread
+from harness.tables import notes, part_cells, parted
 from harness.units import format_ns, format_rate
 
 FILE = "report.html"
@@ -37,10 +37,7 @@ def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) 
     """The page of a run: its rows, what ``report.summarise`` says of them, and what lies beside them."""
     facts = provenance_of(table)
     loads = json.loads(facts["loads"])
-    title = f"{escape(summary['scenario'])} <small>{escape(summary['run'])}</small>"
     parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(summary["scenario"])} '
-        f"{escape(summary['run'])}</title><style>{STYLE}</style><h1>{title}</h1>",
         *_summary(summary),
         "<h2>Latency over time</h2>",
         plots.over_time(table, loads, summary["events"]),
@@ -57,12 +54,21 @@ def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) 
     if beside.resources is not None and beside.resources.num_rows:
         parts += ["<h2>Processor</h2>", plots.processor(beside.resources)]
         parts += ["<h2>Memory</h2>", plots.memory(beside.resources)]
-    facts_table = "".join(
-        f"<tr><th>{name}</th><td>{escape(facts[name])}</td></tr>" for name in FACTS if facts.get(name)
-    )
-    parts.append(f"<h2>Where it comes from</h2><table>{facts_table}</table>")
-    parts.append(f"<details><summary>the scenario</summary><pre>{escape(facts['scenario'])}</pre></details></html>")
-    return "\n".join(parts) + "\n"
+    return framed(summary, facts, parts)
+
+
+def framed(summary: Mapping[str, Any], facts: Mapping[str, str], parts: Iterable[str]) -> str:
+    """The page around its parts: whose it is, and below them where it comes from."""
+    scenario, run = escape(summary["scenario"]), escape(summary["run"])
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{scenario} {run}</title><style>{STYLE}</style>'
+    rows = "".join(f"<tr><th>{name}</th><td>{escape(facts[name])}</td></tr>" for name in FACTS if facts.get(name))
+    whole = [
+        f"{head}<h1>{scenario} <small>{run}</small></h1>",
+        *parts,
+        f"<h2>Where it comes from</h2><table>{rows}</table>",
+        f"<details><summary>the scenario</summary><pre>{escape(facts['scenario'])}</pre></details></html>",
+    ]
+    return "\n".join(whole) + "\n"
 
 
 def _hops(around: Mapping[str, Mapping[str, int]]) -> str:
@@ -103,7 +109,7 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
             texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
             yield f"<tr><td>{escape(name)}</td>{texts}</tr>"
         yield "</table>"
-    for line in unread(summary):
+    for line in notes(summary):
         yield f"<p>{escape(line)}</p>"
     if summary["events"]:
         yield "<table><tr><th>event</th><th>at</th><th>in force after</th><th>generation</th></tr>"

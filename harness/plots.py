@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from harness import hops
+from harness import hops, records
 from harness.units import NS_PER_S, format_ns
 
 WINDOWS = 100  # of equal length, over a load's duration
@@ -37,7 +37,7 @@ STYLE: Any = {
 }
 # Of ``hops.HOPS``: client grey, ingress blue, pod green, ways between them yellow and red.
 _SHADES = (
-    *("#777777", "#bbbbbb", "#e69f00", "#0072b2", "#56b4e9", "#f0e442"),
+    *("#777777", "#bbbbbb", "#dddddd", "#e69f00", "#0072b2", "#56b4e9", "#f0e442"),
     *("#009e73", "#a5d8c5", "#7a9cc6", "#d55e00", "#cc79a7", "#ecc9dc"),
 )
 COLOUR_OF_HOP = dict(zip(hops.NAMES, _SHADES, strict=True))
@@ -49,14 +49,14 @@ Loads = Sequence[Mapping[str, Any]]
 def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]] = ()) -> str:
     """Median and 99th percentile of each load, by when requests were due; windows with errors are marked below.
 
-    Stages of a load begin at lines in its colour.
+    Stages of a load begin at lines in its colour, and its warm-up has a ground of it.
 
     events  rows of ``harness.events.SCHEMA``: a line for each, from when it began to when it was in force
     """
 
     def draw(axes: Axes) -> None:
         for load, colour in zip(loads, _colours(loads), strict=True):
-            rows = _of(table, load["name"])
+            rows = table.filter(pc.equal(table["load"], load["name"]))
             place = (rows["intended_ns"].to_numpy() - load["start_ns"]) * WINDOWS // load["duration_ns"]
             place = np.clip(place, 0, WINDOWS - 1)
             at_s = (load["start_ns"] + (np.arange(WINDOWS) + 0.5) * load["duration_ns"] / WINDOWS) / NS_PER_S
@@ -70,6 +70,9 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
                 marks: Any = {"marker": "x", "color": "#c00000", "linestyle": "", "markersize": 4.0}
                 axes.plot(at_s[failed], low, transform=axes.get_xaxis_transform(), label="without an answer", **marks)
             _mark_stages(axes, load.get("stages", ()), colour)
+            if warm_up_ns := load.get("warm_up_ns"):
+                begun_s, ended_s = (load["start_ns"] + ns for ns in (0, warm_up_ns))
+                axes.axvspan(begun_s / NS_PER_S, ended_s / NS_PER_S, color=colour, alpha=0.08)
         for event in events:
             begun_s = event["begun_ns"] / NS_PER_S
             axes.axvspan(begun_s, (event["done_ns"] or event["begun_ns"]) / NS_PER_S, color="#666666", alpha=0.15)
@@ -81,9 +84,9 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
             )
         axes.set_xlabel("s since the start")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg("over-time", 3.2, draw)
+    return svg("over-time", 3.2, draw)
 
 
 def percentile_curve(table: pa.Table, loads: Loads) -> str:
@@ -108,9 +111,9 @@ def percentile_curve(table: pa.Table, loads: Loads) -> str:
         axes.set_xlim(1, most)
         axes.set_xlabel("share of requests that are faster")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg("percentiles", 3.2, draw)
+    return svg("percentiles", 3.2, draw)
 
 
 def decomposition(load: Mapping[str, Any]) -> str:
@@ -131,9 +134,9 @@ def decomposition(load: Mapping[str, Any]) -> str:
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
         axes.set_xlabel("% of the time of the requests around this percentile")
-        _legend(axes)
+        legend(axes)
 
-    return _svg(f"hops-{load['name']}", 2.6, draw)
+    return svg(f"hops-{load['name']}", 2.6, draw)
 
 
 def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
@@ -157,9 +160,9 @@ def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
         axes.set_yticks(places, [f"{texts[pod]}  ({counts[pod]:,})" for pod in busiest])
         axes.set_ylim(len(busiest) - 0.5, -0.5)
         _latency_axis(axes.set_xscale, axes.xaxis, axes.set_xlabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
+    return svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
 
 
 def processor(used: pa.Table) -> str:
@@ -174,9 +177,9 @@ def processor(used: pa.Table) -> str:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the start")
         axes.set_ylabel("cores")
-        _legend(axes)
+        legend(axes)
 
-    return _svg("processor", 2.4, draw)
+    return svg("processor", 2.4, draw)
 
 
 def memory(used: pa.Table) -> str:
@@ -188,9 +191,9 @@ def memory(used: pa.Table) -> str:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the start")
         axes.set_ylabel("MiB")
-        _legend(axes)
+        legend(axes)
 
-    return _svg("memory", 2.4, draw)
+    return svg("memory", 2.4, draw)
 
 
 def _by_process(used: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -219,7 +222,8 @@ def by_group(values: np.ndarray, group: np.ndarray, groups: int, share: float) -
 
 
 def _of(table: pa.Table, load: str) -> pa.Table:
-    return table.filter(pc.equal(table["load"], load))
+    """The rows of a load, without those of its warm-up."""
+    return records.settled(table.filter(pc.equal(table["load"], load)))
 
 
 def _colours(loads: Loads) -> list[str]:
@@ -253,12 +257,12 @@ def _mark_stages(axes: Axes, stages: Sequence[Mapping[str, Any]], colour: str) -
         )
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _svg(name: str, height_in: float, draw: Callable[[Axes], None]) -> str:
+def svg(name: str, height_in: float, draw: Callable[[Axes], None]) -> str:
     """The figure as an ``<svg>`` element; ``name`` keeps the ids in it apart from those of the page's others."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")

@@ -13,9 +13,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness import workload
 from harness.recorder import ERRORS, NEVER, Recorded
@@ -92,6 +94,7 @@ SCHEMA = pa.schema(
         _seen("pod_received_ns", "when the pod had its head"),
         _column("service_ns", pa.int64(), "ns", "how long the pod took, waiting in it included", nullable=True),
         _column("connection_id", pa.int32(), "1", "number of the connection within its load", nullable=True),
+        _column("warm_up", pa.uint8(), "1", "1: it was due while the load warmed up; no summary counts it"),
         _column("attempts", pa.uint8(), "1", "how often the request was sent"),
         _column("reused", pa.uint8(), "1", "1: its connection had carried another request before"),
     ]
@@ -145,13 +148,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class LoadRows:
-    """All there is to write of one load; ``asked`` None: nobody knows any more."""
+    """All there is to write of one load; ``asked`` None: nobody knows any more. Until ``warm_ns`` it warmed up."""
 
     load: str
     recorded: Recorded
     route: Route
     id_key: int
     asked: Asked | None = None
+    warm_ns: int = 0
 
 
 def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, str]) -> pa.Table:
@@ -168,7 +172,7 @@ def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, 
     for rows, asked in zip(loads, every, strict=True):
         requests = rows.recorded.requests
         ids = workload.request_ids(rows.id_key, len(requests["intended_ns"]))
-        batches.append(batch(schema, rows.load, ids, requests, asked, rows.route, epoch_ns, dictionaries))
+        batches.append(batch(schema, rows.load, ids, requests, asked, rows.route, epoch_ns, dictionaries, rows.warm_ns))
     return pa.Table.from_batches(batches, schema)
 
 
@@ -230,6 +234,18 @@ def provenance_of(table: pa.Table) -> dict[str, str]:
     }
 
 
+def settled(rows: pa.Table) -> pa.Table:
+    """Those that were not due while their load warmed up; all of a file of before there was that."""
+    return rows.filter(pc.equal(rows["warm_up"], 0)) if "warm_up" in rows.column_names else rows
+
+
+def measured(load: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a load (``loads`` in the metadata) as from the end of its warm-up on."""
+    warm_up_ns = load.get("warm_up_ns", 0)
+    lasts_ns = max(load["duration_ns"] - warm_up_ns, 1)
+    return {**load, "start_ns": load["start_ns"] + warm_up_ns, "duration_ns": lasts_ns}
+
+
 def batch(
     schema: pa.Schema,
     load: str,
@@ -239,8 +255,12 @@ def batch(
     route: Route,
     epoch_ns: int,
     dictionaries: Mapping[str, pa.Array],
+    warm_ns: int = 0,
 ) -> pa.RecordBatch:
-    """Rows of one load under ``SCHEMA``: ``ids`` uint64[n], ``requests`` columns of ``recorder.Recorded``, as long."""
+    """Rows of one load under ``SCHEMA``: ``ids`` uint64[n], ``requests`` columns of ``recorder.Recorded``, as long.
+
+    What was due before ``warm_ns`` of the monotonic clock was warm-up.
+    """
     error = requests["error"].astype(np.int32) - 1
     columns = {
         "request_id": pa.array(ids),
@@ -251,6 +271,7 @@ def batch(
         "error": _names(Names(error, ERRORS[1:]), dictionaries["error"]),
         "generation": _unless(route.generation, route.generation < 0),
         "connection_id": _unless(requests["connection"], requests["connection"] == NEVER),
+        "warm_up": pa.array((requests["intended_ns"] < warm_ns).astype(np.uint8)),
         "attempts": pa.array(requests["attempts"]),
         "reused": pa.array(requests["reused"]),
     }

@@ -70,7 +70,9 @@ def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
     judgements: list[Judgement] = []
     for load, description in zip(asked.spec.loads, json.loads(facts["loads"]), strict=True):
         rows, cut_off = rows_of(table, load.name)
-        loads.append({**_load(rows, description, interrupted), "cut_off": cut_off})
+        warm_up = _warm_up(table, load.name)
+        description = records.measured(description)
+        loads.append({**_load(rows, description, interrupted), "cut_off": cut_off, "warm_up": warm_up})
         pods += _pods(rows, load.name)
         judgements += judge(loads[-1], asked.objectives(load))
     return {
@@ -87,10 +89,16 @@ def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
 
 
 def rows_of(table: pa.Table, load: str) -> tuple[pa.Table, int]:
-    """The rows of a load without those that were cut off, and how many these are."""
-    rows = table.filter(pc.equal(table["load"], load))
+    """The rows of a load without its warm-up and those that were cut off, and how many of the latter there are."""
+    rows = records.settled(table.filter(pc.equal(table["load"], load)))
     cut_off = pc.fill_null(pc.equal(rows["error"], ERRORS[INTERRUPTED]), False)
     return rows.filter(pc.invert(cut_off)), pc.sum(cut_off).as_py() or 0
+
+
+def _warm_up(table: pa.Table, load: str) -> int:
+    """How many of a load's requests were warm-up."""
+    rows = table.filter(pc.equal(table["load"], load))
+    return len(rows) - len(records.settled(rows))
 
 
 def percentiles(latencies_ns: np.ndarray, scheduled: int) -> dict[str, int | None]:

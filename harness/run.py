@@ -51,10 +51,11 @@ from harness.certificates import Issued
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
-from harness.flows import queues
+from harness.flows import growth, pages, queues
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
+from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.journal import Header
@@ -66,7 +67,7 @@ from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
 from harness.replay import Log
 from harness.resources import Sample
-from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, text_of
+from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns
 from plane import manifests, offline
@@ -111,7 +112,7 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     if kind == queues.KIND:
         stop = threading.Event()
         with _stopping(stop, console):
-            return queues.run(file, surface.out, console, stop)
+            return pages.with_page(queues.run(file, surface.out, console, stop))
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
@@ -204,13 +205,14 @@ def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> 
     """Looks for the highest rate at which a load keeps its objectives, on one plane; raises as ``run``."""
     scenario, text = read(file)
     place = maxrate.place_of(scenario, str(file), wanted)
+    found = maxrate.search(scenario, place, wanted)
+    parse(maxrate.text_of(text, place, wanted, found.start, 0), str(file))  # what a probe would be refused for
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
     for line in traffic.warnings(scenario, asked.logs):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     (variant,) = matrix.variants(scenario, file, loaded)
     prepared = _prepared(asked, variant, first=True)
-    found = maxrate.search(scenario, place, wanted)
     try:
         return asyncio.run(_search(asked, prepared, place, wanted, found))
     except asyncio.CancelledError:
@@ -248,20 +250,28 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
 
 
 def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
-    prepared = flows.prepare(file)
+    """One run, or one for each count of Services."""
     stop = threading.Event()
-    workers = prepared.scenario.spec.workers
+
+    def carried(prepared: flows.Prepared, folder: Path) -> Result:
+        if prepared.scenario.spec.workers == 1:
+            return pages.with_page(flows.run(prepared, folder, console, flows.here, stop))
+        return pages.with_page(asyncio.run(_on_actors(prepared, folder, surface, console, stop)))
+
+    scenario, _ = read_as(FlowScenario, file)
     with _stopping(stop, console):
-        if workers == 1:
-            return flows.run(prepared, surface.out, console, flows.here, stop)
-        return asyncio.run(_on_actors(prepared, surface, console, stop))
+        if scenario.spec.counts:
+            return pages.with_page(growth.play(scenario, file, carried, surface.out, console))
+        return carried(flows.prepare(file), surface.out / scenario.name)
 
 
-async def _on_actors(prepared: flows.Prepared, surface: Surface, console: Console, stop: threading.Event) -> Result:
+async def _on_actors(
+    prepared: flows.Prepared, folder: Path, surface: Surface, console: Console, stop: threading.Event
+) -> Result:
     carrying = FlowActors(prepared.scenario.spec.workers)
     async with connected(surface.ray_address):
         try:
-            return await asyncio.to_thread(flows.run, prepared, surface.out, console, carrying, stop)
+            return await asyncio.to_thread(flows.run, prepared, folder, console, carrying, stop)
         finally:
             carrying.end()
 
@@ -411,7 +421,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         look = partial(_seen, scene.actors, pods, happened)
         measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console, look)
     _say_limits(scenario.spec.loads, measured, console)
-    rows = await _joined(scenario, tasks, scene.resolved, measured, scene.cluster)
+    rows = await _joined(headers, tasks, scene.resolved, measured, scene.cluster)
     ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
     table = records.tabulate(rows, epoch_ns, {**facts, **ended})
     return _written(table, happened, samples, folder)
@@ -506,7 +516,11 @@ def _headers(asked: Asked, tasks: Sequence[Task], facts: Mapping[str, str], fold
     names = [load.name for load in asked.scenario.spec.loads]
     known = {**facts, "interrupted": "true", "loads": _descriptions(asked, tasks, [None] * len(tasks))}
     path = folder.absolute()  # a load's process may work in another folder
-    return [Header(records.journal_of(path, place), name, names, known) for place, name in enumerate(names)]
+    epoch_ns = int(facts["epoch_monotonic_ns"])
+    warm_ns = [epoch_ns + load.start + load.warm_up if load.warm_up else 0 for load in asked.scenario.spec.loads]
+    return [
+        Header(records.journal_of(path, place), name, names, known, warm_ns[place]) for place, name in enumerate(names)
+    ]
 
 
 async def _measure(
@@ -574,7 +588,7 @@ async def _of(reference: Any) -> Any:
 
 
 async def _joined(
-    scenario: Scenario,
+    headers: Sequence[Header],
     tasks: Sequence[Task],
     resolved: Sequence[Resolved],
     measured: Sequence[Recorded],
@@ -586,7 +600,7 @@ async def _joined(
     served = await cluster.served() if cluster else []
     return [
         LoadRows(
-            load.name,
+            header.load,
             recorded,
             join(
                 recorded,
@@ -600,8 +614,9 @@ async def _joined(
             ),
             task.id_key,
             task.mix.asked_first(len(recorded.requests["intended_ns"])),
+            header.warm_ns,
         )
-        for load, task, target, recorded in zip(scenario.spec.loads, tasks, resolved, measured, strict=True)
+        for header, task, target, recorded in zip(headers, tasks, resolved, measured, strict=True)
     ]
 
 
@@ -621,6 +636,7 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
         "connections": task.connections,
         "start_ns": task.start_ns,
         "duration_ns": task.duration_ns,
+        "warm_up_ns": load.warm_up,
         "stages": [
             {"stage": stage.text, "start_ns": task.start_ns + stage.start_ns, "duration_ns": stage.duration_ns}
             for stage in task.stages

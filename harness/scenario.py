@@ -175,6 +175,7 @@ class Load(Part):
     requests: list[Request] = Field(default_factory=list)
     arrivals: Arrivals
     start: Pause = 0
+    warm_up: Pause = 0
     lasts: Duration | None = Field(default=None, alias="duration")
     timeout: Duration | None = None
     keep_alive: bool = True
@@ -193,6 +194,9 @@ class Load(Part):
             yield ("duration",), "is required"
         if staged is not None and "duration" in given:
             yield ("duration",), "is that of the stages together: leave it out"
+        with contextlib.suppress(ValueError):
+            if "warmUp" in given and units.pause(given["warmUp"]) >= duration_of(given):
+                yield ("warmUp",), "is all of the duration: nothing would be measured"
         try:
             rate = at(given, "arrivals", "rate")
             due = stages.requests(staged) if staged else units.rate(rate) * duration_of(given) / units.NS_PER_S

@@ -30,7 +30,7 @@ def tables(summary: Mapping[str, Any]) -> RenderableType:
         parts += ["", _hops(summary)]
     for title, column, rows in parted(summary):
         parts += ["", _parts(title, column, rows)]
-    for line in unread(summary):
+    for line in notes(summary):
         parts += ["", Text(line, style="yellow")]
     if any(load["handshakes"] for load in summary["loads"]):
         parts += ["", _handshakes(summary)]
@@ -103,9 +103,11 @@ def part_cells(column: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[
         ]
 
 
-def unread(summary: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each log of which not every line was replayed."""
+def notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each load with rows that count for nothing else here, or lines of a log that were not replayed."""
     for load in summary["loads"]:
+        if load["warm_up"]:
+            yield f"{load['name']}: {load['warm_up']:,} requests of its warm-up have rows, and count for nothing here"
         log = load["replay"]
         if log and log["unreadable"]:
             numbers = ", ".join(str(row["line"]) for row in log["unread"])

@@ -31,7 +31,7 @@ TOGETHER = ("to ingress", "ingress", "upstream connect", "to pod", "pod", "from 
 
 def table_of(*rows: dict[str, int | None]) -> pa.Table:
     """Rows that say nothing but these times, with all the columns that ``parts_ns`` reads."""
-    names = [*WAY, "service_ns"]
+    names = [*WAY, "service_ns", "connected_ns", "tls_done_ns"]
     return pa.table({name: pa.array([row.get(name) for row in rows], pa.int64()) for name in names})
 
 
@@ -58,6 +58,13 @@ def test_a_request_through_the_ingress_is_taken_apart_at_each_point_of_its_way()
         "answer": 8,
         "to client": 9,
     }
+
+
+def test_shaking_hands_is_a_part_of_its_own() -> None:
+    secured = parts_of(whole(start_ns=0, sent_ns=6, connected_ns=2, tls_done_ns=5))
+    assert (secured["client connect"], secured["client TLS"], "client queue" in secured) == (2, 4, False)
+    plain = parts_of(whole(start_ns=0, sent_ns=6, connected_ns=2))
+    assert (plain["client connect"], "client TLS" in plain) == (6, False)
 
 
 def test_what_is_not_known_is_in_the_part_after_it() -> None:

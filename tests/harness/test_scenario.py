@@ -172,6 +172,10 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         {"spec.loads[0].duration": "more than 0"},
     ),
     "no duration": (lambda spec: spec["loads"][0].pop("duration"), {"spec.loads[0].duration": "is required"}),
+    "nothing but warm-up": (
+        lambda spec: spec["loads"][0].update(warmUp="10s"),
+        {"spec.loads[0].warmUp": "is all of the duration: nothing would be measured"},
+    ),
     "latency in minutes": (
         lambda spec: spec["objectives"].update(p99="1m"),
         {"spec.objectives.p99": "no unit 'm' here; a latency is written with us, ms or s"},
