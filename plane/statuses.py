@@ -89,6 +89,7 @@ def pod(obj: Object, report: PodStatus, now: str, *, restarts: int = 0) -> Objec
             {
                 "name": container["name"],
                 "image": container["image"],
+                "imageID": "",  # the API wants it there; nothing is pulled here
                 "ready": report.ready,
                 "started": report.phase == "Running",
                 "restartCount": report.restarts + restarts,

@@ -341,7 +341,8 @@ def _unmarked(obj: Object, before: Object) -> Object:
 
 def _uncordoned(node: Object) -> Object:
     """The Node as if nobody had cordoned it."""
-    return {**node, "spec": {name: value for name, value in node["spec"].items() if name != "unschedulable"}}
+    spec = node.get("spec") or {}
+    return {**node, "spec": {name: value for name, value in spec.items() if name != "unschedulable"}}
 
 
 def _of_template(pod: Object, before: Object) -> Object:

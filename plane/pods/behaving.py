@@ -36,10 +36,13 @@ def behaving(spec: ContainerSpec, made: Workload) -> Workload:
 
     def behave(annotations: Mapping[str, Any]) -> None:
         asked = behaviour_of(annotations)
+        if asked == busy.asked:  # others of its annotations have changed
+            return
         if asked is not None and not servers:
             what = f"annotations under {PREFIX} ask how HTTP is served, and {spec.image} serves none as it runs here"
             raise StartError("RunContainerError", f"{what}; leave them out")
-        busy.slots = None if asked is None else Slots(asked, Draws(asked, spec.ip, _samples(asked)), busy.started)
+        slots = None if asked is None else Slots(asked, Draws(asked, spec.ip, _samples(asked)), busy.started)
+        busy.asked, busy.slots = asked, slots
 
     behave(spec.pod["metadata"].get("annotations") or {})
     return replace(made, behave=behave)
@@ -49,6 +52,7 @@ class Behaving:
     """What is around the handlers of a container's servers. ``slots`` None: as if it were not there."""
 
     def __init__(self) -> None:
+        self.asked: Behaviour | None = None
         self.slots: Slots | None = None
         self.started = time.monotonic()
 

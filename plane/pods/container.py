@@ -94,6 +94,7 @@ class Container:
             began = time.monotonic()
             reason = "CrashLoopBackOff"
             try:
+                self._refused = asyncio.get_running_loop().create_future()
                 self._workload = images.workload(self.spec)
                 for server in self._workload.servers:
                     server.served = self._served
@@ -118,7 +119,7 @@ class Container:
     async def _serve(self, restarts: int) -> str:
         """Probes the running workload; returns why it ended, should it end by itself."""
         assert self._workload is not None
-        self._refused = asyncio.get_running_loop().create_future()
+        assert self._refused is not None
         watching: list[asyncio.Future[str]] = [asyncio.create_task(each.failed()) for each in self._workload.servers]
         watching.append(asyncio.create_task(self._probe(restarts)))
         watching.append(self._refused)

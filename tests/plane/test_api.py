@@ -260,6 +260,8 @@ def test_a_node_is_cordoned_and_nothing_else_of_it_is_changed(api, plan):
         refused = api.request("PATCH", node, {field: patch}, content_type=MERGE)
         assert refused.code == 422
         assert f"{field}: of a Node is the plane's to write, but for spec.unschedulable" in refused.body["message"]
+    without = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}}
+    assert api.request("PUT", node, without).code == 422
     assert api.request("PATCH", node, {"spec": {"unschedulable": None}}, content_type=MERGE).code == 200
     assert "unschedulable" not in api.get("Node", "", "node-1")["spec"]
 

@@ -5,6 +5,7 @@ from itertools import count
 
 import pytest
 
+from plane import statuses
 from plane.addresses import AddressPlan
 from plane.errors import ConflictError, ManifestError, NotFoundError
 from plane.merge import merge_applied, merge_patch
@@ -249,8 +250,11 @@ def test_a_pod_that_is_there_cannot_be_changed_but_applied_again_and_labelled(st
         store.apply([pod("traefik/whoami")])
 
 
-def test_a_pod_that_a_deployment_made_can_be_annotated(store):
+def test_a_pod_that_a_deployment_made_can_be_annotated_while_it_runs(store):
+    store.update([statuses.node(1, store.plan, ready=True, now="2026-01-01T00:00:00Z")])
     store.apply([deployment(replicas=1)])
+    (pod,) = store.snapshot.all("Pod")
+    store.update([statuses.assumed_ready(pod, "2026-01-01T00:00:00Z")])
     (pod,) = store.snapshot.all("Pod")
     changed = store.merge_patch(key_of(pod), {"metadata": {"annotations": {"a": "b"}}})
     assert changed["metadata"]["annotations"] == {"a": "b"}

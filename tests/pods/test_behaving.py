@@ -174,6 +174,18 @@ async def test_annotations_that_change_count_for_the_requests_from_then_on(plan:
         assert pod.status.restarts == 0
 
 
+async def test_an_annotation_that_asks_for_nothing_leaves_the_draws_as_they_are(plan: AddressPlan, ip: str) -> None:
+    asked = annotated(error_rate="40%", seed="3")
+    draws = Draws(behaviour(error_rate="40%", seed="3"), ip)
+    async with hosting(plan) as host, client() as session:
+        pod = await host.ready(netexec(ip, asked))
+        seen = []
+        for number in range(20):
+            pod.behave({**asked, "example.com/number": str(number)})
+            seen.append((await ask(session, f"http://{ip}:8000/")).status)
+    assert seen == [500 if draws.fails() else 200 for _ in range(20)]
+
+
 async def test_a_pod_that_can_not_go_on_as_its_annotations_ask_says_why_until_it_can(
     plan: AddressPlan, ip: str, tmp_path: Path
 ) -> None:
