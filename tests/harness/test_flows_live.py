@@ -107,7 +107,7 @@ def test_flow_mode_counts_what_the_pods_counted(proxy: Proxy, plan: AddressPlan)
     names = ("client_ip", "frontend_ip", "client_port", "frontend_port", "proto")
     trace = Flows(*(recorded[name][:CONNECTIONS] for name in names))
     stays = freeze(np.ones(len(fib.backends), np.uint8))
-    course = Course((Tables(fib, None, stays),), (0,), (0,), None, trace, CONNECTIONS, CONNECTIONS, 0, 10**9)
+    course = Course((Tables(fib, None, stays),), (0,), (0,), None, trace, None, CONNECTIONS, CONNECTIONS, 0, 10**9)
     (loads,) = carry(course, Shard(0, 1)).loads
     counted = Counter(map(int_to_ip, recorded["backend_ip"][:CONNECTIONS].tolist()))
     assert {int_to_ip(fib.backends[each]["ip"]): int(loads[each]) for each in np.flatnonzero(loads)} == counted
