@@ -543,6 +543,9 @@ def _answer_end(data, head, lines, method):
         head["framing"] = SIZED if head["lengths"] else UNTIL_CLOSE
     kept = head["keeps"] or not head["version10"]
     head["keep_alive"] = kept and not head["closes"] and head["framing"] != UNTIL_CLOSE
+    framed = head["codings"] != 0 or head["length"] > 0
+    if (head["status"] == 204 and framed) or (head["version10"] and head["codings"]):
+        head["keep_alive"] = 0  # RFC 9110, 8.6, and RFC 9112, 6.1: who frames it so may go on otherwise too
     if interim and not head["keep_alive"]:
         return NO_CONNECTION
     if head["names_others"]:

@@ -68,6 +68,25 @@ async def test_pipelined_requests_are_answered_in_order_and_recorded(vip: str, p
         assert here.ingress.idle_connections == 1
 
 
+@pytest.mark.parametrize("gateway", [False, True], ids=["asyncio", "compiled"])
+@pytest.mark.parametrize(
+    ("said", "connections"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", 2),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", 2),
+        (CHUNKS.replace(b"1.1", b"1.0").replace(b"OK\r\n", b"OK\r\nConnection: keep-alive\r\n"), 2),
+    ],
+)
+async def test_an_answer_that_is_framed_oddly_is_the_last_of_its_connection(
+    vip: str, pods: list[Address], said: bytes, connections: int, gateway: bool
+) -> None:
+    async with Endpoint(pods[0], said) as endpoint, running(vip, web(pods[0]), gateway=gateway) as here:
+        async with client(here.http) as one:
+            assert (await one.get()).status == (await one.get()).status
+        assert endpoint.connections == connections
+
+
 async def test_a_refused_connection_is_tried_elsewhere(vip: str, pods: list[Address]) -> None:
     async with Endpoint(pods[1]), running(vip, web(*pods[:2]), gateway=True) as here, client(here.http) as one:
         for _ in range(4):
