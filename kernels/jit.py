@@ -90,11 +90,11 @@ def _move_bytes(context, out, to, data, first, size):
     """
 
     def code(context, builder, signature, arguments):
-        places = []
-        for array, index in ((0, 1), (2, 3)):
+        def place(array, index):
             held = context.make_array(signature.args[array])(context, builder, arguments[array])
-            places.append(builder.gep(held.data, [arguments[index]]))
-        cgutils.raw_memmove(builder, *places, arguments[4], 1)
+            return builder.gep(held.data, [arguments[index]])
+
+        cgutils.raw_memmove(builder, place(0, 1), place(2, 3), arguments[4], 1)
         return context.get_dummy_value()
 
     return types.void(out, types.int64, data, types.int64, types.int64), code
