@@ -33,7 +33,7 @@ from kernels.layout_gateway import (
     Gateway,
 )
 from kernels.layout_http import Ours
-from kernels.net import http1, replies, requests, ring, streams, syscalls, upstreams
+from kernels.net import http1, replies, requests, ring, streams, syscalls, text, upstreams
 
 WAKE_KEY, LISTENER_KEY = 0, 1 << 30
 BATCH = 64  # accepted in one pass
@@ -224,47 +224,26 @@ def _welcome(gateway, fd, now_ns):
 
 _FOR = np.frombuffer(b"X-Forwarded-For: ", np.uint8)
 _REAL = np.frombuffer(b"\r\nX-Real-IP: ", np.uint8)
+_DOT = np.frombuffer(b".", np.uint8)
 _PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: ", np.uint8)
 
 
 @kernel
 def _write_hop(out, ip, port):
     """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
-    to = _put_text(out, np.int64(0), _FOR)
-    to = _put_text(out, _put_ip(out, to, ip), _REAL)
-    to = _put_text(out, _put_ip(out, to, ip), _PROTO)
-    to = _put_number(out, to, port)
-    out[to], out[to + 1] = 13, 10
-    return to + 2
-
-
-@kernel
-def _put_text(out, to, text):
-    for i in range(text.size):
-        out[to + i] = text[i]
-    return to + text.size
+    to = text.put_all(out, np.int64(0), _FOR)
+    to = text.put_all(out, _put_ip(out, to, ip), _REAL)
+    to = text.put_all(out, _put_ip(out, to, ip), _PROTO)
+    return text.end_line(out, text.put_decimal(out, to, port))
 
 
 @kernel
 def _put_ip(out, to, ip):
     for i in range(4):
-        to = _put_number(out, to, (ip >> (24 - 8 * i)) & 255)
+        to = text.put_decimal(out, to, (ip >> (24 - 8 * i)) & 255)
         if i < 3:
-            out[to] = 46
-            to += 1
+            to = text.put_all(out, to, _DOT)
     return to
-
-
-@kernel
-def _put_number(out, to, number):
-    size, rest = 1, number
-    while rest >= 10:
-        rest //= 10
-        size += 1
-    for i in range(size):
-        out[to + size - 1 - i] = 48 + number % 10
-        number //= 10
-    return to + size
 
 
 @part

@@ -9,10 +9,10 @@ import numpy as np
 from kernels.jit import kernel, part
 from kernels.layout_gateway import ANSWERING, NO_ANSWER, ODD_ANSWER
 from kernels.layout_http import CHUNKED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
-from kernels.net import http1, requests, syscalls, upstreams
+from kernels.net import http1, requests, syscalls, text, upstreams
 
 SWITCHING, BROKEN = 101, np.int64(502)
-_CR, _LF, _ZERO = np.uint8(13), np.uint8(10), np.uint8(48)
+LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 CHUNK_ROOM = 32  # bytes around a chunk, and after the last
 
 
@@ -71,12 +71,11 @@ def _pass_head(gateway, row, number, size, now_ns):
     first = np.int64(upstream.start + size)
     here = np.int64(upstream.end) - first
     if head.framing == CHUNKED:  # what it compacts is handed over as it came, where that is no body
-        for i in range(here):
-            gateway.out[i] = data[first + i]
+        text.put(gateway.out, 0, data, first, first + here)
     said = http1.reframe(body, data, first, np.int64(upstream.end))
     if said < 0:
-        for i in range(here):
-            data[first + i] = gateway.out[i]
+        if head.framing == CHUNKED:
+            text.put(data, first, gateway.out, 0, here)
         requests.hand_over(gateway, row, ODD_ANSWER)
         return
     client.status, client.over, client.chunked = head.status, said == DONE, 0
@@ -100,43 +99,19 @@ def _pass_piece(gateway, row, number, to, first, now_ns):
     data, out = gateway.answers[number], gateway.out
     count = np.int64(body.produced)
     if client.chunked and count > 0:
-        to = _put_size(out, to, count)
-    for i in range(count):
-        out[to + i] = data[first + i]
-    to += count
+        to = text.end_line(out, text.put_hex(out, to, np.uint64(count), text.hex_digits(count)))
+    to = text.put(out, to, data, first, first + count)
     if client.chunked and count > 0:
-        out[to], out[to + 1] = _CR, _LF
-        to += 2
+        to = text.end_line(out, to)
     if client.chunked and client.over:
-        to = put_last_chunk(out, to)
+        to = text.put_all(out, to, LAST_CHUNK)
     rest = first + np.int64(body.consumed)
     left = np.int64(upstream.end) - rest
     if client.over and left > 0:
         upstream.keep_alive = 0  # nobody asked
-    for i in range(left):
-        data[i] = data[rest + i]
+    text.put(data, 0, data, rest, rest + left)
     upstream.start, upstream.end = 0, left
     send(gateway, row, to, now_ns)
-
-
-@kernel
-def _put_size(out, to, count):
-    digits = 1
-    while count >> (4 * digits):
-        digits += 1
-    for i in range(digits):
-        digit = (count >> (4 * (digits - 1 - i))) & 15
-        out[to + i] = digit + (48 if digit < 10 else 87)
-    out[to + digits], out[to + digits + 1] = _CR, _LF
-    return to + digits + 2
-
-
-@kernel
-def put_last_chunk(out, to):
-    out[to] = _ZERO
-    out[to + 1] = out[to + 3] = _CR
-    out[to + 2] = out[to + 4] = _LF
-    return to + 5
 
 
 @part
@@ -174,7 +149,7 @@ def pass_on(gateway, row, now_ns):
         return False
     if got == 0 and body.state == ENDLESS:
         client.over, upstream.keep_alive = 1, 0
-        send(gateway, row, put_last_chunk(gateway.out, 0), now_ns)
+        send(gateway, row, text.put_all(gateway.out, 0, LAST_CHUNK), now_ns)
         return True
     if got <= 0:
         requests.give_up(gateway, row, BROKEN, now_ns)

@@ -23,7 +23,7 @@ from kernels.layout_gateway import (
     WAITING,
 )
 from kernels.layout_http import CHUNKED, SIZED, Hop
-from kernels.net import hostpath, http1, ring, syscalls, upstreams
+from kernels.net import hostpath, http1, ring, syscalls, text, upstreams
 
 CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
 _13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
@@ -45,8 +45,7 @@ def read(way, gateway, row, now_ns):
         if client.start == 0:
             hand_over(gateway, row, STREAMED)
             return False
-        for i in range(client.end - client.start):
-            buffer[i] = buffer[client.start + i]
+        text.put(buffer, np.int64(0), buffer, client.start, client.end)
         client.end -= client.start
         client.start = 0
     got = syscalls.receive(client.fd, buffer[client.end :])
@@ -175,16 +174,14 @@ def _send(gateway, row):
     number = http1.request_number(data, head) if head.request_id_size else loop.seed
     hop = Hop(gateway.hops[row, : client.hop], none, none, none)
     size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, loop.seed))
-    body = np.int64(client.size - head.size)
-    if size < 0 or size + body > gateway.out.size:
+    size = text.put(gateway.out, size, data, client.start + head.size, client.start + client.size)
+    if size < 0:
         redial(gateway, row, NO_ROOM)
         return
     client.request_id = number
-    for i in range(body):
-        gateway.out[size + i] = data[client.start + head.size + i]
     client.state = SENDING
-    sent = syscalls.transmit(gateway.upstreams[client.upstream].fd, gateway.out[: size + body])
-    keep_unsent(gateway, row, max(sent, 0), size + body)
+    sent = syscalls.transmit(gateway.upstreams[client.upstream].fd, gateway.out[:size])
+    keep_unsent(gateway, row, max(sent, 0), size)
     if client.unsent == client.sent:
         client.state = WAITING
     else:
@@ -195,9 +192,8 @@ def _send(gateway, row):
 def keep_unsent(gateway, row, first, last):
     """Put ``out[first:last]`` aside, until it is taken."""
     client = gateway.clients[row]
-    client.sent, client.unsent = 0, last - first
-    for i in range(last - first):
-        gateway.unsent[row, i] = gateway.out[first + i]
+    client.sent = 0
+    client.unsent = text.put(gateway.unsent[row], np.int64(0), gateway.out, first, last)
 
 
 @part
