@@ -19,7 +19,7 @@ from kernels.net.syscalls import Exchange
 # CONNECTING   the endpoint takes the connection            SENDING or HANDED
 # SENDING      the endpoint takes the rest of the request   WAITING
 # WAITING      the head of the answer                       ANSWERING or HANDED
-# ANSWERING    the body of the answer, or the client        READING, or VACANT
+# ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from READING
 # HANDED       its owner gives it to the slow path          VACANT
 VACANT, READING, CONNECTING, SENDING, WAITING, ANSWERING, HANDED = range(7)
 STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "WAITING", "ANSWERING", "HANDED")
@@ -30,13 +30,13 @@ OWN = 128
     STREAMED,
     SLOW_REQUEST,
     NO_ROOM,
-    RULED,
-    ANSWERED_HERE,
     NOBODY,
     NO_CONNECTION,
     ODD_ANSWER,
     NO_ANSWER,
     LATE,
+    MAY_TRY_AGAIN,
+    RULED_ANEW,
     DRAINING,
     FAILED,
 ) = map(np.int64, range(OWN, OWN + 12))  # a Python integer would be a type of its own to the compiler
@@ -44,13 +44,13 @@ _OWN_TEXTS = (
     "a body that is chunked, or larger than a buffer",
     "a request that does not come at once",
     "no room for one more connection to an endpoint",
-    "the route has policies",
-    "the ingress answers it itself",
     "no endpoint, or all have failed lately",
     "the endpoint takes no connection at once",
     "an answer that is unusual",
     "no answer",
     "the answer is late",
+    "an answer after which another endpoint may be asked",
+    "the policies have changed meanwhile",
     "the ingress stops",
     "the gateway has failed",
 )
@@ -81,8 +81,10 @@ GATEWAY_LOOP = np.dtype(
         ("idle", "i4"),  # upstream connections without a request
         ("at_work", "i4"),  # requests under way
         ("install", "u4"),  # which of the owner's tables is in force
+        ("ruling", "u4"),  # which of the owner's rules are, which change more rarely
         ("draining", "i4"),
         ("port", "i4"),
+        ("https_port", "i4"),
     ],
     align=True,
 )
@@ -92,18 +94,24 @@ CLIENT = np.dtype(
         ("since_ns", "i8"),  # of the last sign of life, or the beginning of what is timed
         ("received_ns", "i8"),
         ("request_id", "u8"),
+        ("read_ns", "i8"),  # how long its endpoint is waited for,
+        ("send_ns", "i8"),  # and while that takes nothing
         ("fd", "i4"),
         ("serial", "u4"),
+        ("ip", "u4"),
         ("start", "i4"),  # requests[row, start:end] is here
         ("end", "i4"),
         ("size", "i4"),  # of the request in hand, with its body
         ("unsent", "i4"),  # unsent[row, sent:unsent] waits for whom it is meant
         ("sent", "i4"),
-        ("upstream", "u4"),
+        ("upstream", "u4"),  # 0: nobody has been asked
         ("backend", "u4"),
         ("goal", "u4"),
         ("origin", "u4"),
+        ("rule", "u4"),
+        ("retry_on", "u4"),  # bits of RETRY_CONDITIONS
         ("install", "u4"),
+        ("ruling", "u4"),
         ("hop", "i4"),  # bytes of its forwarding fields
         ("reason", "i4"),  # why it is handed over
         ("status", "u2"),
@@ -170,6 +178,7 @@ class Gateway(NamedTuple):
     heads, answer_heads  HEAD, of clients' requests and endpoints' answers; bodies: BODY of answers
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
     hops                 uint8[rows, bytes]: a client's forwarding fields
+    asked                ASK[1]: the request that is decided on; host, more: what its rule has endpoint and client told
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -187,6 +196,9 @@ class Gateway(NamedTuple):
     out: np.ndarray
     hops: np.ndarray
     nothing: np.ndarray
+    asked: np.ndarray
+    host: np.ndarray
+    more: np.ndarray
     free_clients: np.ndarray
     free_upstreams: np.ndarray
     ready: Ring

@@ -33,7 +33,8 @@ from kernels.layout_gateway import (
     Gateway,
 )
 from kernels.layout_http import Ours
-from kernels.net import http1, replies, requests, ring, streams, syscalls, text, upstreams
+from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
+from kernels.net import http1, replies, requests, ring, rulings, streams, syscalls, text, upstreams
 
 WAKE_KEY, LISTENER_KEY = 0, 1 << 30
 BATCH = 64  # accepted in one pass
@@ -69,6 +70,9 @@ def create(capacity: int, endpoints: int) -> Gateway:
         out=np.zeros(OUT_BYTES, u1),
         hops=np.zeros((rows, HOP_BYTES), u1),
         nothing=np.zeros(0, u1),
+        asked=np.zeros(1, ASK),
+        host=np.zeros(HOST_BYTES, u1),
+        more=np.zeros(FIELDS_BYTES, u1),
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
@@ -173,7 +177,7 @@ def _carry(way, gateway, row, now_ns):
         elif state == SENDING:
             goes_on = requests.send_rest(gateway, row)
         elif state == WAITING:
-            goes_on = replies.read_head(gateway, row, now_ns)
+            goes_on = replies.read_head(way, gateway, row, now_ns)
         elif state == ANSWERING:
             goes_on = replies.pass_on(gateway, row, now_ns)
         else:
@@ -211,7 +215,7 @@ def _welcome(gateway, fd, now_ns):
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
     client = gateway.clients[row]
-    client.fd, client.state, client.since_ns = fd, READING, now_ns
+    client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
     client.hop = _write_hop(gateway.hops[row], np.int64(ip), np.int64(loop.port))
@@ -224,7 +228,6 @@ def _welcome(gateway, fd, now_ns):
 
 _FOR = np.frombuffer(b"X-Forwarded-For: ", np.uint8)
 _REAL = np.frombuffer(b"\r\nX-Real-IP: ", np.uint8)
-_DOT = np.frombuffer(b".", np.uint8)
 _PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: ", np.uint8)
 
 
@@ -232,18 +235,9 @@ _PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: ", np.
 def _write_hop(out, ip, port):
     """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
     to = text.put_all(out, np.int64(0), _FOR)
-    to = text.put_all(out, _put_ip(out, to, ip), _REAL)
-    to = text.put_all(out, _put_ip(out, to, ip), _PROTO)
+    to = text.put_all(out, rulings.put_ip(out, to, ip), _REAL)
+    to = text.put_all(out, rulings.put_ip(out, to, ip), _PROTO)
     return text.end_line(out, text.put_decimal(out, to, port))
-
-
-@kernel
-def _put_ip(out, to, ip):
-    for i in range(4):
-        to = text.put_decimal(out, to, (ip >> (24 - 8 * i)) & 255)
-        if i < 3:
-            to = text.put_all(out, to, _DOT)
-    return to
 
 
 @part
@@ -262,13 +256,14 @@ def _check_times(gateway, now_ns):
         elif state == CONNECTING and age > BEAT_NS:
             requests.redial(gateway, row, NO_CONNECTION)
         elif state in (SENDING, WAITING):
-            if now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
+            patience_ns = client.read_ns if state == WAITING else client.send_ns
+            if now_ns - gateway.upstreams[client.upstream].since_ns > patience_ns:
                 requests.hand_over(gateway, row, LATE)
         elif state == ANSWERING:
             if client.sent < client.unsent:
                 if age > loop.send_ns:
                     requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
-            elif now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
+            elif now_ns - gateway.upstreams[client.upstream].since_ns > client.read_ns:
                 requests.give_up(gateway, row, requests.LATE_ANSWER, now_ns)
     for row in range(1, gateway.upstreams.size):
         upstream = gateway.upstreams[row]

@@ -7,9 +7,9 @@ handed over as long as the client has got nothing; afterwards both connections c
 import numpy as np
 
 from kernels.jit import kernel, part
-from kernels.layout_gateway import ANSWERING, NO_ANSWER, ODD_ANSWER
+from kernels.layout_gateway import ANSWERING, MAY_TRY_AGAIN, NO_ANSWER, ODD_ANSWER, RULED_ANEW
 from kernels.layout_http import CHUNKED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
-from kernels.net import http1, requests, syscalls, text, upstreams
+from kernels.net import http1, requests, rulings, syscalls, text, upstreams
 
 SWITCHING, BROKEN = 101, np.int64(502)
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
@@ -17,7 +17,7 @@ CHUNK_ROOM = 32  # bytes around a chunk, and after the last
 
 
 @part
-def read_head(gateway, row, now_ns):
+def read_head(way, gateway, row, now_ns):
     """WAITING: read and pass on the head, with what came along of the body. Returns whether there may be more to do."""
     client = gateway.clients[row]
     number = np.int64(client.upstream)
@@ -43,8 +43,14 @@ def read_head(gateway, row, now_ns):
     if size < 0 or (size > 0 and head.status == SWITCHING) or (size == 0 and upstream.end == data.size):
         requests.hand_over(gateway, row, ODD_ANSWER)
         return False
+    if size > 0 and rulings.wants_another(client, np.int64(head.status)):
+        requests.hand_over(gateway, row, MAY_TRY_AGAIN)
+        return False
+    if size > 0 and not rulings.holds(gateway, row):
+        requests.hand_over(gateway, row, RULED_ANEW)
+        return False
     if size > 0:
-        _pass_head(gateway, row, number, size, now_ns)
+        _pass_head(way, gateway, row, number, size, now_ns)
     return True
 
 
@@ -62,7 +68,7 @@ def _receive(gateway, upstream, data, now_ns):
 
 
 @part
-def _pass_head(gateway, row, number, size, now_ns):
+def _pass_head(way, gateway, row, number, size, now_ns):
     """Write the head for the client, and what is here of the body."""
     client, upstream, head = gateway.clients[row], gateway.upstreams[number], gateway.answer_heads[number]
     body, data = gateway.bodies[number], gateway.answers[number]
@@ -84,7 +90,8 @@ def _pass_head(gateway, row, number, size, now_ns):
     elif head.framing == CHUNKED or head.framing == UNTIL_CLOSE:
         client.chunked = 1
     keep_alive = client.keep_alive != 0
-    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines, gateway.ours, keep_alive))
+    ours = rulings.adorn(way, gateway, row, head)
+    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines, ours, keep_alive))
     if to < 0 or to + body.produced + CHUNK_ROOM > gateway.out.size:
         requests.give_up(gateway, row, BROKEN, now_ns)
         return
@@ -186,7 +193,8 @@ def _finish(gateway, row, number, now_ns):
     """The last byte of the answer has gone to the kernel."""
     client = gateway.clients[row]
     requests.record(gateway, row, client.status, now_ns)
-    upstreams.release(gateway, number, gateway.upstreams[number].keep_alive != 0, now_ns)
+    if number:
+        upstreams.release(gateway, number, gateway.upstreams[number].keep_alive != 0, now_ns)
     if client.keep_alive:
         requests.next_request(gateway, row, now_ns)
     else:

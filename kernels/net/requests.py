@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout_gateway import (
-    ANSWERED_HERE,
+    ANSWERING,
     CONNECTING,
     DRAINING,
     HANDED,
@@ -16,17 +16,17 @@ from kernels.layout_gateway import (
     NO_ROOM,
     NOBODY,
     READING,
-    RULED,
+    RULED_ANEW,
     SENDING,
     STREAMED,
     VACANT,
     WAITING,
 )
 from kernels.layout_http import CHUNKED, SIZED, Hop
-from kernels.net import hostpath, http1, ring, syscalls, text, upstreams
+from kernels.layout_routes import ANSWER
+from kernels.net import hostpath, http1, ring, rulings, syscalls, text, upstreams
 
 CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
-_13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
 
 
 @part
@@ -89,51 +89,52 @@ def _begin(way, gateway, row, now_ns):
     if size + body > client.end - client.start:
         return False
     if client.upstream != 0:  # it was scanned before its endpoint had taken the connection
-        _send(gateway, row)
+        _send(way, gateway, row)
         return True
     client.size, client.method, client.keep_alive = size + body, head.method, head.keep_alive
-    goal = _route(way, client, head, data)
-    if goal < 0:
-        hand_over(gateway, row, -goal)
-        return True
-    client.goal = goal
-    backend = np.int64(hostpath.pick(way.roads, way.memory, goal, gateway.free_clients, 0, now_ns))
-    if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
-        hand_over(gateway, row, NOBODY)
-        return True
-    client.backend, client.received_ns, client.since_ns = backend, now_ns, now_ns
-    client.install = gateway.loop[0].install
-    client.upstream = upstreams.take(gateway, np.int64(way.endpoint_of[backend]), row, now_ns)
-    if client.upstream == 0:
-        hand_over(gateway, row, NO_ROOM)
-        return True
-    gateway.loop[0].at_work += 1
-    if gateway.upstreams[client.upstream].used:
-        _send(gateway, row)
+    said = rulings.decide(way, gateway, row)
+    if said < 0:
+        hand_over(gateway, row, -said)
+    elif said == ANSWER:
+        _answer(way, gateway, row, now_ns)
     else:
-        client.state = CONNECTING
+        _ask(way, gateway, row, now_ns)
     return True
 
 
 @part
-def _route(way, client, head, data):
-    """The goal of a request, whose origin is noted; or a reason to hand it over, negative."""
-    roads = way.roads
-    start = np.int64(head.start)
-    road = hostpath.find(roads, data, start + head.host, head.host_size, start + head.target, head.path_size)
-    if road < 0:
-        return road
-    if road == 0 or road >= roads.roads.size:
-        return np.int64(-ANSWERED_HERE)
-    client.origin = roads.roads[road].origin
-    goal = np.int64(roads.roads[road].goal)
-    if roads.roads[road].rule != 0 or roads.roads[road].fork != 0:
-        return np.int64(-RULED)
-    if goal == 0 or goal >= roads.goals.size or roads.goals[goal].endpoints == 0:
-        return np.int64(-ANSWERED_HERE)
-    if roads.goals[goal].punt != 0:
-        return -np.int64(roads.goals[goal].punt)
-    return goal
+def _answer(way, gateway, row, now_ns):
+    """Answer a request that goes nowhere."""
+    client, head = gateway.clients[row], gateway.heads[row]
+    size = rulings.write_answer(way, gateway, row)
+    if size < 0:
+        hand_over(gateway, row, NO_ROOM)
+        return
+    client.request_id = http1.request_number(gateway.requests[row], head)
+    client.backend, client.received_ns, client.since_ns = 0, now_ns, now_ns
+    client.state, client.over = ANSWERING, 1
+    gateway.loop[0].at_work += 1
+    keep_unsent(gateway, row, np.int64(0), size)
+
+
+@part
+def _ask(way, gateway, row, now_ns):
+    """Choose an endpoint and take a connection to it; where that is there, send the request."""
+    client, goal = gateway.clients[row], np.int64(gateway.clients[row].goal)
+    backend = np.int64(hostpath.pick(way.roads, way.memory, goal, gateway.free_clients, 0, now_ns))
+    if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
+        hand_over(gateway, row, NOBODY)
+        return
+    client.backend, client.received_ns, client.since_ns = backend, now_ns, now_ns
+    client.upstream = upstreams.take(gateway, np.int64(way.endpoint_of[backend]), row, now_ns)
+    if client.upstream == 0:
+        hand_over(gateway, row, NO_ROOM)
+        return
+    gateway.loop[0].at_work += 1
+    if gateway.upstreams[client.upstream].used:
+        _send(way, gateway, row)
+    else:
+        client.state = CONNECTING
 
 
 @part
@@ -164,16 +165,20 @@ def redial(gateway, row, reason):
 
 
 @part
-def _send(gateway, row):
+def _send(way, gateway, row):
     """Write the request that was scanned last for its endpoint, and send it."""
-    client, head, loop = gateway.clients[row], gateway.heads[row], gateway.loop[0]
-    loop.seed ^= loop.seed << _13
-    loop.seed ^= loop.seed >> _7
-    loop.seed ^= loop.seed << _17
-    data, none = gateway.requests[row], gateway.nothing
-    number = http1.request_number(data, head) if head.request_id_size else loop.seed
-    hop = Hop(gateway.hops[row, : client.hop], none, none, none)
-    size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, loop.seed))
+    client, head = gateway.clients[row], gateway.heads[row]
+    if not rulings.holds(gateway, row):
+        redial(gateway, row, RULED_ANEW)
+        return
+    data, none, spare = gateway.requests[row], gateway.nothing, rulings.draw(gateway.loop[0])
+    number = http1.request_number(data, head) if head.request_id_size else spare
+    host = rulings.write_host(way, gateway, row) if client.rule else np.int64(0)
+    if host < 0:
+        redial(gateway, row, NO_ROOM)
+        return
+    hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], none, none)
+    size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, spare))
     size = text.put(gateway.out, size, data, client.start + head.size, client.start + client.size)
     if size < 0:
         redial(gateway, row, NO_ROOM)
@@ -249,7 +254,8 @@ def record(gateway, row, status, now_ns):
 def give_up(gateway, row, status, now_ns):
     """The request in hand cannot be answered, or not to its end, and both connections close; status: for the record."""
     record(gateway, row, status, now_ns)
-    upstreams.close(gateway, np.int64(gateway.clients[row].upstream))
+    if gateway.clients[row].upstream:
+        upstreams.close(gateway, np.int64(gateway.clients[row].upstream))
     end(gateway, row)
 
 

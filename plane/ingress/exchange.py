@@ -304,6 +304,8 @@ class Exchange:
     async def _go_on(self, backend: Backend, begun: Begun) -> Connection:
         """The first try, where the gateway has made it; returns with the head of an answer. Raises UnansweredError."""
         self._connection = connection = await self._pool.adopted(backend.endpoint, begun, bodiless=self._bodiless)
+        if self._policed is not None:
+            self._policed.be_patient(connection, self._pool)
         await connection.head()
         return connection
 

@@ -53,7 +53,7 @@ def warm() -> None:
 
 
 class Gateway:
-    """The gateway's thread.
+    """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
     it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's.
@@ -62,7 +62,7 @@ class Gateway:
     def __init__(
         self,
         timeouts: Timeouts,
-        port: int,
+        ports: tuple[int, int],
         take: Callable[[Handed], object],
         count: Callable[[np.ndarray], object],
         fail: Callable[[str], object],
@@ -80,7 +80,8 @@ class Gateway:
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop = self._gateway.loop[0]
-        loop["epoll"], loop["port"] = self._epoll.fileno(), port
+        loop["epoll"] = self._epoll.fileno()
+        loop["port"], loop["https_port"] = ports
         for name in ("read", "idle", "head", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
         shortest_s = min(timeouts.read_s, timeouts.idle_s, timeouts.head_s, timeouts.send_s, timeouts.keep_alive_s)
@@ -242,6 +243,8 @@ class Gateway:
         memory = fastroutes.create_memory(roads)
         if self._way is not None:
             memory = fastroutes.carry_over(self._way.roads, self._way.memory, roads)
+        if self._way is None or roads.rules is not self._way.roads.rules:
+            self._gateway.loop[0]["ruling"] += 1
         self._way = Way(roads, memory, rows)
         self._gateway.loop[0]["install"] = number
         self._date()

@@ -166,7 +166,7 @@ class Ingress:
             loop = asyncio.get_running_loop()
             self._gateway = Gateway(
                 self._timeouts,
-                http_port,
+                (http_port, self._https_port),
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
                 lambda why: loop.call_soon_threadsafe(self._do_without, why),
@@ -293,7 +293,8 @@ class Ingress:
             same = (rows["install"] == install) & (rows["origin"] == origin)
             same &= (rows["goal"] == goal) & (rows["status"] == status)
             durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
-            self._metrics.add_many(table.origins[origin], table.targets[goal].service, status, durations_ns)
+            service = table.targets[goal].service if goal else None
+            self._metrics.add_many(table.origins[origin], service, status, durations_ns)
         if self._records is not None:
             for row in rows:
                 table = self._tables[int(row["install"])]
