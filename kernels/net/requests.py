@@ -9,6 +9,7 @@ import numpy as np
 from kernels.jit import kernel, part
 from kernels.layout_gateway import (
     ANSWERED_HERE,
+    ASIDE,
     CONNECTING,
     DRAINING,
     HANDED,
@@ -23,7 +24,7 @@ from kernels.layout_gateway import (
     WAITING,
 )
 from kernels.layout_http import CHUNKED, SIZED, Hop
-from kernels.net import hostpath, http1, ring, syscalls, text, upstreams
+from kernels.net import hostpath, http1, pipes, ring, syscalls, text, upstreams
 
 CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
 _13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
@@ -192,7 +193,7 @@ def _send(gateway, row):
 def keep_unsent(gateway, row, first, last):
     """Put ``out[first:last]`` aside, until it is taken."""
     client = gateway.clients[row]
-    client.sent = 0
+    client.sent, client.where = 0, ASIDE
     client.unsent = text.put(gateway.unsent[row], np.int64(0), gateway.out, first, last)
 
 
@@ -266,6 +267,9 @@ def forget(gateway, row):
     client, loop = gateway.clients[row], gateway.loop[0]
     client.state, client.fd, client.upstream = VACANT, -1, 0
     client.serial += 1
+    if client.pipe != 0:
+        pipes.spill(gateway.pipes, client.pipe)
+        client.pipe = 0
     http1.begin(gateway.heads[row])
     gateway.free_clients[loop.clients] = row
     loop.clients += 1
