@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.layout import Ring
+from kernels.layout import Pipes, Ring
 from kernels.layout_http import REASONS, Ours
 from kernels.layout_routes import FIRST_PUNT, PUNTS, Memory, Roads
 from kernels.net.syscalls import Exchange
@@ -23,6 +23,10 @@ from kernels.net.syscalls import Exchange
 # HANDED       its owner gives it to the slow path          VACANT
 VACANT, READING, CONNECTING, SENDING, WAITING, ANSWERING, HANDED = range(7)
 STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "WAITING", "ANSWERING", "HANDED")
+
+# Where what waits to be sent is: in unsent[row] of the client, answers[row] of the upstream, or the client's pipe.
+ASIDE, IN_PLACE, IN_PIPE = range(3)
+PLACES = ("ASIDE", "IN_PLACE", "IN_PIPE")
 
 # Why a connection is handed over, besides what ``layout_http.REASONS`` and ``layout_routes.PUNTS`` name.
 OWN = 128
@@ -102,7 +106,7 @@ CLIENT = np.dtype(
         ("start", "i4"),  # requests[row, start:end] is here
         ("end", "i4"),
         ("size", "i4"),  # of the request in hand, with its body
-        ("unsent", "i4"),  # unsent[row, sent:unsent] waits for whom it is meant
+        ("unsent", "i4"),  # [sent:unsent] waits for whom it is meant, see ``where``
         ("sent", "i4"),
         ("upstream", "u4"),  # 0: nobody has been asked
         ("backend", "u4"),
@@ -114,6 +118,7 @@ CLIENT = np.dtype(
         ("ruling", "u4"),
         ("hop", "i4"),  # bytes of its forwarding fields
         ("reason", "i4"),  # why it is handed over
+        ("pipe", "u4"),  # row of Pipes, 0: none
         ("status", "u2"),
         ("state", "u1"),
         ("method", "u1"),
@@ -125,6 +130,7 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
+        ("where", "u1"),  # what is unsent is: one of PLACES
     ],
     align=True,
 )
@@ -179,6 +185,7 @@ class Gateway(NamedTuple):
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
     hops                 uint8[rows, bytes]: a client's forwarding fields
     asked                ASK[1]: the request that is decided on; host, more: what its rule has endpoint and client told
+    pipes                Pipes, through which large bodies go
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -206,6 +213,7 @@ class Gateway(NamedTuple):
     done: np.ndarray
     punts: np.ndarray
     ours: Ours
+    pipes: Pipes
     exchange: Exchange
 
 

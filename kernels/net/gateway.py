@@ -34,7 +34,7 @@ from kernels.layout_gateway import (
 )
 from kernels.layout_http import Ours
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
-from kernels.net import http1, replies, requests, ring, rulings, streams, syscalls, text, upstreams
+from kernels.net import http1, pipes, replies, requests, ring, rulings, streams, syscalls, text, upstreams
 
 WAKE_KEY, LISTENER_KEY = 0, 1 << 30
 BATCH = 64  # accepted in one pass
@@ -44,6 +44,7 @@ BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of
 DONE_ROWS = 8192
 OUT_BYTES = 3 * streams.BUFFER_BYTES
 HOP_BYTES = 160
+PIPES = 64
 
 
 def create(capacity: int, endpoints: int) -> Gateway:
@@ -80,6 +81,7 @@ def create(capacity: int, endpoints: int) -> Gateway:
         done=np.zeros(DONE_ROWS + rows, DONE_REQUEST),  # times may end each client's request besides
         punts=np.zeros(256, np.int64),
         ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
+        pipes=pipes.create(PIPES),
         exchange=syscalls.create_exchange(),
     )
 
@@ -315,6 +317,7 @@ def end_all(gateway, now_ns):
     for row in range(1, gateway.upstreams.size):
         if gateway.upstreams[row].fd > 0:
             upstreams.close_idle(gateway, row)
+    pipes.close_all(gateway.pipes)
 
 
 @kernel

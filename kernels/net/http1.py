@@ -712,6 +712,16 @@ def begin_body(body, head, mode):
 
 
 @kernel
+def pass_over(body, count):
+    """Take so many bytes of a body that is COUNTED, and has them yet to come, without seeing them. DONE or MORE."""
+    body["left"] -= count
+    body["content"] += count
+    if body["left"] == 0:
+        body["state"] = OVER
+    return np.int64(DONE if body["left"] == 0 else MORE)
+
+
+@kernel
 def reframe(body, data, start, end):
     """Take of a body what is here, ``data[start:end]``, and leave in its place what goes on.
 

@@ -2,18 +2,32 @@
 
 Law: nothing more is read of an answer before the client has taken what was read. What cannot be understood of it is
 handed over as long as the client has got nothing; afterwards both connections close, so that the client notices.
+
+A body that goes on as it came is sent from where it was read, and what the client does not take stays there; the head
+is written anew in front of it, so that both are one ``send``. One that goes in chunks is composed in ``out``.
 """
 
 import numpy as np
 
 from kernels.jit import kernel, part
-from kernels.layout_gateway import ANSWERING, MAY_TRY_AGAIN, NO_ANSWER, ODD_ANSWER, RULED_ANEW
-from kernels.layout_http import CHUNKED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
-from kernels.net import http1, requests, rulings, syscalls, text, upstreams
+from kernels.layout_gateway import (
+    ANSWERING,
+    ASIDE,
+    IN_PIPE,
+    IN_PLACE,
+    MAY_TRY_AGAIN,
+    NO_ANSWER,
+    ODD_ANSWER,
+    RULED_ANEW,
+)
+from kernels.layout_http import CHUNKED, COUNTED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
+from kernels.net import http1, pipes, requests, rulings, syscalls, text, upstreams
 
 SWITCHING, BROKEN = 101, np.int64(502)
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 CHUNK_ROOM = 32  # bytes around a chunk, and after the last
+BULK_BYTES = 65536  # of less that is to come, copying costs no more than a pipe
+HEAD_ROOM = 2048  # bytes before an answer: its head may get longer by so many
 
 
 @part
@@ -24,6 +38,8 @@ def read_head(way, gateway, row, now_ns):
     upstream, data = gateway.upstreams[number], gateway.answers[number]
     if not upstream.readable and not upstream.failed:
         return False
+    if upstream.start == upstream.end:
+        upstream.start = upstream.end = HEAD_ROOM
     got = _receive(gateway, upstream, data, now_ns)
     if got == -syscalls.EAGAIN:
         return False
@@ -101,10 +117,27 @@ def _pass_head(way, gateway, row, number, size, now_ns):
 
 @part
 def _pass_piece(gateway, row, number, to, first, now_ns):
-    """Add to ``out[:to]`` what ``reframe`` left at ``first``, send it, and keep what was not consumed."""
+    """Pass on ``out[:to]``, and behind it what ``reframe`` left at ``first``; and keep what was not consumed."""
     client, upstream, body = gateway.clients[row], gateway.upstreams[number], gateway.bodies[number]
-    data, out = gateway.answers[number], gateway.out
-    count = np.int64(body.produced)
+    data, count = gateway.answers[number], np.int64(body.produced)
+    rest = first + np.int64(body.consumed)
+    left = np.int64(upstream.end) - rest
+    if client.over and left > 0:
+        upstream.keep_alive = 0  # nobody asked
+    if client.chunked or to > first:
+        to = _compose(gateway.out, to, data, first, count, client)
+        text.put(data, 0, data, rest, rest + left)
+        upstream.start, upstream.end = 0, left
+        send(gateway, row, to, now_ns)
+    else:  # nothing is left, but what nobody asked for
+        text.put(data, first - to, gateway.out, 0, to)
+        upstream.start = upstream.end = 0
+        client.sent, client.unsent, client.where, client.since_ns = first - to, first + count, IN_PLACE, now_ns
+
+
+@kernel
+def _compose(out, to, data, first, count, client):
+    """Write so many bytes of a body at ``out[to:]``, as a chunk where the client gets chunks. Returns their end."""
     if client.chunked and count > 0:
         to = text.end_line(out, text.put_hex(out, to, np.uint64(count), text.hex_digits(count)))
     to = text.put(out, to, data, first, first + count)
@@ -112,13 +145,7 @@ def _pass_piece(gateway, row, number, to, first, now_ns):
         to = text.end_line(out, to)
     if client.chunked and client.over:
         to = text.put_all(out, to, LAST_CHUNK)
-    rest = first + np.int64(body.consumed)
-    left = np.int64(upstream.end) - rest
-    if client.over and left > 0:
-        upstream.keep_alive = 0  # nobody asked
-    text.put(data, 0, data, rest, rest + left)
-    upstream.start, upstream.end = 0, left
-    send(gateway, row, to, now_ns)
+    return to
 
 
 @part
@@ -151,7 +178,11 @@ def pass_on(gateway, row, now_ns):
         return True
     if not upstream.readable and not upstream.failed:
         return False
-    got = _receive(gateway, upstream, data, now_ns)
+    got = _splice(gateway, row, number, now_ns)
+    if got > 0:
+        return True
+    if got == 0:
+        got = _receive(gateway, upstream, data, now_ns)
     if got == -syscalls.EAGAIN:
         return False
     if got == 0 and body.state == ENDLESS:
@@ -171,11 +202,47 @@ def pass_on(gateway, row, now_ns):
 
 
 @part
+def _splice(gateway, row, number, now_ns):
+    """Move a piece of a large body into a pipe, uncopied. Returns its size, ``-EAGAIN``, or 0: it is to be read."""
+    client, upstream, body = gateway.clients[row], gateway.upstreams[number], gateway.bodies[number]
+    if body.state != COUNTED or body.left < BULK_BYTES or client.chunked:
+        return np.int64(0)
+    client.pipe = pipes.take(gateway.pipes, gateway.exchange)
+    if client.pipe == 0:
+        return np.int64(0)
+    most = min(np.int64(body.left), np.int64(pipes.PIPE_BYTES))
+    got = syscalls.splice(upstream.fd, gateway.pipes.ends[client.pipe, pipes.WRITE], most)
+    client.sent, client.unsent, client.where = 0, max(got, np.int64(0)), IN_PIPE
+    _give_back(gateway, client)
+    if got == -syscalls.EAGAIN:
+        upstream.readable = 0
+        return got
+    if got <= 0:
+        return np.int64(0)
+    client.since_ns = upstream.since_ns = now_ns
+    client.over = http1.pass_over(body, got) == DONE
+    return got
+
+
+@kernel
+def _give_back(gateway, client):
+    """Let others have the client's pipe, if it is empty."""
+    if client.sent == client.unsent:
+        pipes.give_back(gateway.pipes, client.pipe)
+        client.pipe = 0
+
+
+@part
 def _send_rest(gateway, row, now_ns):
     client = gateway.clients[row]
     if not client.writable:
         return False
-    sent = syscalls.transmit(client.fd, gateway.unsent[row, client.sent : client.unsent])
+    if client.where == IN_PIPE:
+        end = gateway.pipes.ends[client.pipe, pipes.READ]
+        sent = syscalls.splice(end, client.fd, client.unsent - client.sent)
+    else:
+        waiting = gateway.unsent[row] if client.where == ASIDE else gateway.answers[client.upstream]
+        sent = syscalls.transmit(client.fd, waiting[client.sent : client.unsent])
     if sent == -syscalls.EAGAIN:
         client.writable = 0
         return False
@@ -184,6 +251,10 @@ def _send_rest(gateway, row, now_ns):
         return False
     if sent > 0:
         client.sent += sent
+        if client.where == IN_PIPE:
+            _give_back(gateway, client)
+        else:
+            client.writable = client.sent == client.unsent
         client.since_ns = gateway.upstreams[client.upstream].since_ns = now_ns
     return True
 

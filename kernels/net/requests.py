@@ -9,6 +9,7 @@ import numpy as np
 from kernels.jit import kernel, part
 from kernels.layout_gateway import (
     ANSWERING,
+    ASIDE,
     CONNECTING,
     DRAINING,
     HANDED,
@@ -24,7 +25,7 @@ from kernels.layout_gateway import (
 )
 from kernels.layout_http import CHUNKED, SIZED, Hop
 from kernels.layout_routes import ANSWER
-from kernels.net import hostpath, http1, ring, rulings, syscalls, text, upstreams
+from kernels.net import hostpath, http1, pipes, ring, rulings, syscalls, text, upstreams
 
 CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
 
@@ -197,7 +198,7 @@ def _send(way, gateway, row):
 def keep_unsent(gateway, row, first, last):
     """Put ``out[first:last]`` aside, until it is taken."""
     client = gateway.clients[row]
-    client.sent = 0
+    client.sent, client.where = 0, ASIDE
     client.unsent = text.put(gateway.unsent[row], np.int64(0), gateway.out, first, last)
 
 
@@ -272,6 +273,9 @@ def forget(gateway, row):
     client, loop = gateway.clients[row], gateway.loop[0]
     client.state, client.fd, client.upstream = VACANT, -1, 0
     client.serial += 1
+    if client.pipe != 0:
+        pipes.spill(gateway.pipes, client.pipe)
+        client.pipe = 0
     http1.begin(gateway.heads[row])
     gateway.free_clients[loop.clients] = row
     loop.clients += 1
