@@ -18,11 +18,12 @@ from kernels.net.syscalls import Exchange
 # READING      the client: a request, whole                 CONNECTING, SENDING or HANDED
 # CONNECTING   the endpoint takes the connection            SENDING or HANDED
 # SENDING      the endpoint takes the rest of the request   WAITING
+# STREAMING    the client, or the endpoint: a large body    WAITING or HANDED
 # WAITING      the head of the answer                       ANSWERING or HANDED
 # ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from READING
 # HANDED       its owner gives it to the slow path          VACANT
-VACANT, READING, CONNECTING, SENDING, WAITING, ANSWERING, HANDED = range(7)
-STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "WAITING", "ANSWERING", "HANDED")
+VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED = range(8)
+STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "STREAMING", "WAITING", "ANSWERING", "HANDED")
 
 # Where what waits to be sent is: in unsent[row] of the client, answers[row] of the upstream, or the client's pipe.
 ASIDE, IN_PLACE, IN_PIPE = range(3)
@@ -31,7 +32,10 @@ PLACES = ("ASIDE", "IN_PLACE", "IN_PIPE")
 # Why a connection is handed over, besides what ``layout_http.REASONS`` and ``layout_routes.PUNTS`` name.
 OWN = 128
 (
-    STREAMED,
+    TRUSTED,
+    EARLY_ANSWER,
+    UNREAD_BODY,
+    SLOW_BODY,
     SLOW_REQUEST,
     NO_ROOM,
     NOBODY,
@@ -43,9 +47,12 @@ OWN = 128
     RULED_ANEW,
     DRAINING,
     FAILED,
-) = map(np.int64, range(OWN, OWN + 12))  # a Python integer would be a type of its own to the compiler
+) = map(np.int64, range(OWN, OWN + 15))  # a Python integer would be a type of its own to the compiler
 _OWN_TEXTS = (
-    "a body that is chunked, or larger than a buffer",
+    "it comes from a proxy that is trusted",
+    "an answer before its request was whole",
+    "a body that is not all here, and that nobody is to get",
+    "a body that does not go on",
     "a request that does not come at once",
     "no room for one more connection to an endpoint",
     "no endpoint, or all have failed lately",
@@ -73,6 +80,7 @@ GATEWAY_LOOP = np.dtype(
         ("idle_ns", "i8"),
         ("head_ns", "i8"),
         ("send_ns", "i8"),
+        ("body_ns", "i8"),
         ("keep_alive_ns", "i8"),
         ("tick_ns", "i8"),
         ("epoll", "i4"),
@@ -80,6 +88,8 @@ GATEWAY_LOOP = np.dtype(
         ("backlog", "i4"),  # the listener may have connections
         ("clients", "i4"),  # free rows
         ("upstreams", "i4"),  # likewise
+        ("clients_end", "i4"),  # rows from there on are nobody's
+        ("upstreams_end", "i4"),  # likewise
         ("handed", "i4"),  # rows of the batch that wait for their owner
         ("done", "i4"),  # rows of DONE that are filled
         ("idle", "i4"),  # upstream connections without a request
@@ -130,6 +140,10 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
+        ("trusted", "u1"),  # what it says of clients counts
+        ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
+        ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows
+        ("unchunked", "u1"),  # its chunks were all here: what is in them is in unsent[row]
         ("where", "u1"),  # what is unsent is: one of PLACES
     ],
     align=True,
@@ -181,11 +195,12 @@ DONE_REQUEST = np.dtype(
 class Gateway(NamedTuple):
     """Everything that one gateway thread works with but for the routes; it owns and writes all of it.
 
-    heads, answer_heads  HEAD, of clients' requests and endpoints' answers; bodies: BODY of answers
+    heads, answer_heads  HEAD, of clients' requests and endpoints' answers; uploads, bodies: BODY of them
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
     hops                 uint8[rows, bytes]: a client's forwarding fields
     asked                ASK[1]: the request that is decided on; host, more: what its rule has endpoint and client told
     pipes                Pipes, through which large bodies go
+    trusted              NETWORK[...]: proxies that speak for clients
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -195,6 +210,7 @@ class Gateway(NamedTuple):
     endpoints: np.ndarray
     heads: np.ndarray
     answer_heads: np.ndarray
+    uploads: np.ndarray
     bodies: np.ndarray
     lines: np.ndarray
     requests: np.ndarray
@@ -214,6 +230,7 @@ class Gateway(NamedTuple):
     punts: np.ndarray
     ours: Ours
     pipes: Pipes
+    trusted: np.ndarray
     exchange: Exchange
 
 

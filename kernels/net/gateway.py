@@ -13,6 +13,7 @@ import select
 import numpy as np
 
 from kernels.jit import kernel, part
+from kernels.layout import NETWORK
 from kernels.layout_gateway import (
     ANSWERING,
     CLIENT,
@@ -26,7 +27,9 @@ from kernels.layout_gateway import (
     NO_CONNECTION,
     READING,
     SENDING,
+    SLOW_BODY,
     SLOW_REQUEST,
+    STREAMING,
     UPSTREAM,
     VACANT,
     WAITING,
@@ -47,11 +50,12 @@ HOP_BYTES = 160
 PIPES = 64
 
 
-def create(capacity: int, endpoints: int) -> Gateway:
-    """A gateway for so many clients and upstream connections, without a listener."""
+def create(capacity: int, endpoints: int, trusted: np.ndarray | None = None) -> Gateway:
+    """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no."""
     loop = np.zeros(1, GATEWAY_LOOP)
     loop[0]["epoll"], loop[0]["listener"] = -1, -1
     loop[0]["clients"] = loop[0]["upstreams"] = capacity
+    loop[0]["clients_end"] = loop[0]["upstreams_end"] = 1
     loop[0]["seed"] = np.random.default_rng().integers(1, 1 << 63)
     rows = capacity + 1
     clients, connections = np.zeros(rows, CLIENT), np.zeros(rows, UPSTREAM)
@@ -63,6 +67,7 @@ def create(capacity: int, endpoints: int) -> Gateway:
         endpoints=np.zeros(endpoints + 1, ENDPOINT),
         heads=http1.create_heads(rows),
         answer_heads=http1.create_heads(rows),
+        uploads=http1.create_bodies(rows),
         bodies=http1.create_bodies(rows),
         lines=http1.create_lines(),
         requests=streams.create_buffers(rows),
@@ -82,6 +87,7 @@ def create(capacity: int, endpoints: int) -> Gateway:
         punts=np.zeros(256, np.int64),
         ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
         pipes=pipes.create(PIPES),
+        trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
         exchange=syscalls.create_exchange(),
     )
 
@@ -178,6 +184,8 @@ def _carry(way, gateway, row, now_ns):
             goes_on = requests.connect(gateway, row)
         elif state == SENDING:
             goes_on = requests.send_rest(gateway, row)
+        elif state == STREAMING:
+            goes_on = requests.stream(gateway, row, now_ns)
         elif state == WAITING:
             goes_on = replies.read_head(way, gateway, row, now_ns)
         elif state == ANSWERING:
@@ -216,12 +224,13 @@ def _welcome(gateway, fd, now_ns):
     ip = syscalls.swap32(gateway.exchange.address[0].ip)
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
+    loop.clients_end = max(loop.clients_end, row + 1)
     client = gateway.clients[row]
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
+    client.trusted = rulings.is_within(gateway.trusted, np.uint32(ip))
     client.hop = _write_hop(gateway.hops[row], np.int64(ip), np.int64(loop.port))
-    syscalls.set_option(gateway.exchange, fd, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
     if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
         requests.end(gateway, row)
     else:
@@ -246,7 +255,11 @@ def _write_hop(out, ip, port):
 def _check_times(gateway, now_ns):
     """Whoever has waited too long is left, or handed over to whom can say so."""
     loop = gateway.loop[0]
-    for row in range(1, gateway.clients.size):
+    while loop.clients_end > 1 and gateway.clients[loop.clients_end - 1].state == VACANT:
+        loop.clients_end -= 1
+    while loop.upstreams_end > 1 and gateway.upstreams[loop.upstreams_end - 1].fd <= 0:
+        loop.upstreams_end -= 1
+    for row in range(1, np.int64(loop.clients_end)):
         client = gateway.clients[row]
         state, age = client.state, now_ns - client.since_ns
         if state == READING:
@@ -257,7 +270,10 @@ def _check_times(gateway, now_ns):
                 requests.end(gateway, row)
         elif state == CONNECTING and age > BEAT_NS:
             requests.redial(gateway, row, NO_CONNECTION)
-        elif state in (SENDING, WAITING):
+        elif state == STREAMING and client.sent == client.unsent:
+            if age > loop.body_ns:
+                requests.hand_over(gateway, row, SLOW_BODY)
+        elif state in (SENDING, STREAMING, WAITING):
             patience_ns = client.read_ns if state == WAITING else client.send_ns
             if now_ns - gateway.upstreams[client.upstream].since_ns > patience_ns:
                 requests.hand_over(gateway, row, LATE)
@@ -267,7 +283,7 @@ def _check_times(gateway, now_ns):
                     requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
             elif now_ns - gateway.upstreams[client.upstream].since_ns > client.read_ns:
                 requests.give_up(gateway, row, requests.LATE_ANSWER, now_ns)
-    for row in range(1, gateway.upstreams.size):
+    for row in range(1, np.int64(loop.upstreams_end)):
         upstream = gateway.upstreams[row]
         if upstream.fd > 0 and upstream.client == 0 and now_ns - upstream.since_ns > loop.idle_ns:
             upstreams.close_idle(gateway, row)
@@ -276,7 +292,8 @@ def _check_times(gateway, now_ns):
 @kernel
 def close_left(gateway):
     """Close the idle connections to endpoints that have left."""
-    for row in range(1, gateway.upstreams.size):
+    loop = gateway.loop[0]
+    for row in range(1, np.int64(loop.upstreams_end)):
         upstream = gateway.upstreams[row]
         if upstream.fd > 0 and upstream.client == 0 and gateway.endpoints[upstream.endpoint].left:
             upstreams.close_idle(gateway, row)
@@ -289,7 +306,7 @@ def drain(gateway, now_ns):
     for _ in range(loop.clients // BATCH + 1):
         _accept(gateway, now_ns)
     loop.draining, loop.listener, loop.backlog = 1, -1, 0
-    for row in range(1, gateway.clients.size):
+    for row in range(1, np.int64(loop.clients_end)):
         if gateway.clients[row].state == READING:
             requests.queue(gateway, row)
 
@@ -297,24 +314,26 @@ def drain(gateway, now_ns):
 @kernel
 def leave(gateway):
     """Hand over everybody who has got nothing of the answer in hand."""
-    for row in range(1, gateway.clients.size):
+    loop = gateway.loop[0]
+    for row in range(1, np.int64(loop.clients_end)):
         state = gateway.clients[row].state
         if state == CONNECTING or (state == READING and gateway.clients[row].upstream != 0):
             requests.redial(gateway, row, FAILED)
-        elif state in (READING, SENDING, WAITING):
+        elif state in (READING, SENDING, STREAMING, WAITING):
             requests.hand_over(gateway, row, FAILED)
 
 
 @kernel
 def end_all(gateway, now_ns):
     """Close everything that is left."""
-    for row in range(1, gateway.clients.size):
+    loop = gateway.loop[0]
+    for row in range(1, np.int64(loop.clients_end)):
         state = gateway.clients[row].state
         if CONNECTING <= state <= ANSWERING:
             requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
         elif state != VACANT and state != HANDED:
             requests.end(gateway, row)
-    for row in range(1, gateway.upstreams.size):
+    for row in range(1, np.int64(loop.upstreams_end)):
         if gateway.upstreams[row].fd > 0:
             upstreams.close_idle(gateway, row)
     pipes.close_all(gateway.pipes)
@@ -338,3 +357,6 @@ def warm(way) -> None:
         leave(gateway)
         close_left(gateway)
         end_all(gateway, 0)
+        gateway.loop[0]["clients"] = gateway.loop[0]["upstreams"] = 0  # as if each was somebody's
+        requests.forget(gateway, 1)
+        upstreams.forget(gateway, 1)

@@ -11,7 +11,7 @@ sends byte by byte costs no more than its bytes; what is wrong with it is said a
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 from kernels.layout_http import (
     BODILESS,
     BODY,
@@ -721,7 +721,7 @@ def pass_over(body, count):
     return np.int64(DONE if body["left"] == 0 else MORE)
 
 
-@kernel
+@part
 def reframe(body, data, start, end):
     """Take of a body what is here, ``data[start:end]``, and leave in its place what goes on.
 

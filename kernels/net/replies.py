@@ -24,7 +24,6 @@ from kernels.layout_http import CHUNKED, COUNTED, DONE, ENDLESS, PLAIN, SIZED, U
 from kernels.net import http1, pipes, requests, rulings, syscalls, text, upstreams
 
 SWITCHING, BROKEN = 101, np.int64(502)
-LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 CHUNK_ROOM = 32  # bytes around a chunk, and after the last
 BULK_BYTES = 65536  # of less that is to come, copying costs no more than a pipe
 HEAD_ROOM = 2048  # bytes before an answer: its head may get longer by so many
@@ -144,7 +143,7 @@ def _compose(out, to, data, first, count, client):
     if client.chunked and count > 0:
         to = text.end_line(out, to)
     if client.chunked and client.over:
-        to = text.put_all(out, to, LAST_CHUNK)
+        to = text.put_all(out, to, requests.LAST_CHUNK)
     return to
 
 
@@ -187,7 +186,7 @@ def pass_on(gateway, row, now_ns):
         return False
     if got == 0 and body.state == ENDLESS:
         client.over, upstream.keep_alive = 1, 0
-        send(gateway, row, text.put_all(gateway.out, 0, LAST_CHUNK), now_ns)
+        send(gateway, row, text.put_all(gateway.out, 0, requests.LAST_CHUNK), now_ns)
         return True
     if got <= 0:
         requests.give_up(gateway, row, BROKEN, now_ns)

@@ -54,6 +54,15 @@ def decide(way, gateway, row):
 
 
 @kernel
+def is_within(networks, ip):
+    """Whether an address is in one of NETWORK[…]."""
+    for i in range(networks.size):  # noqa: SIM110  # any() of a generator does not compile
+        if ip & networks[i]["mask"] == networks[i]["ip"]:
+            return True
+    return False
+
+
+@kernel
 def _announced(head):
     """Bytes of a request's body, -1 where nobody has said how many."""
     if head.framing == SIZED:

@@ -23,6 +23,7 @@ def take(gateway, endpoint, client, now_ns):
     while row != 0:
         _unlink(gateway, row)
         if syscalls.peek(gateway.upstreams[row].fd, gateway.out[:1]) == -syscalls.EAGAIN:
+            gateway.upstreams[row].readable = 0
             break
         close(gateway, row)
         row = np.int64(gateway.endpoints[endpoint].last)
@@ -57,6 +58,7 @@ def _dial(gateway, endpoint):
         syscalls.close(fd)
         return np.int64(0)
     loop.upstreams -= 1
+    loop.upstreams_end = max(loop.upstreams_end, row + 1)
     there.all += 1
     upstream.fd, upstream.serial, upstream.endpoint = fd, serial, endpoint
     upstream.readable = upstream.writable = upstream.hangup = upstream.failed = upstream.used = 0

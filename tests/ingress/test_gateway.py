@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plane import routes
+from plane.ingress.edge import Edge, networks
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
 from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running, saying
@@ -169,11 +170,21 @@ async def test_who_waits_to_be_accepted_when_it_stops_is_answered(vip: str, pods
         assert (await one.answer()).status == 200
 
 
+async def test_a_proxy_that_is_trusted_speaks_for_its_clients(vip: str, pods: list[Address]) -> None:
+    edge = Edge(networks("127.0.0.0/30"))
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), gateway=True, edge=edge) as here:
+        assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 10.1.2.3\r\n\r\n")).status == 200
+        assert endpoint.requests[0].get("x-real-ip") == "10.1.2.3"
+        assert here.ingress._gateway is not None
+        assert here.ingress._gateway.punts() == {"it comes from a proxy that is trusted": 1}
+
+
 async def test_it_stays_off_where_requests_are_logged(
     vip: str, pods: list[Address], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = str(tmp_path / "access.log")
+    caplog.set_level("INFO", "trafficplane.ingress")
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True, access_log=log) as here:
         assert here.ingress._gateway is None
         assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
-    assert "the compiled gateway stays off: an access log" in caplog.text
+    assert "the compiled gateway stays off, all requests go by asyncio: an access log" in caplog.text
