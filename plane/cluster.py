@@ -242,7 +242,7 @@ async def running(
     recording: bool = False,
     edge: Edge = NOBODY,
     access_log: str = "",
-    gateway: bool = False,
+    gateway: bool = True,
     algorithm: int = RANDOM,
     zones: int = 1,
     grace_s: float = 5.0,
