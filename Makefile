@@ -48,8 +48,9 @@ bench-peers: .venv/.peers
 bench-growth: setup
 	$(BIN)/python -m tests.benchmarks.growth
 
+# Saved below .benchmarks/, and shown beside what was saved last.
 microbench: setup
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave --benchmark-columns=median,iqr,ops,rounds --benchmark-group-by=group
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave --benchmark-compare --benchmark-columns=median,iqr,ops,rounds --benchmark-group-by=group
 
 # The locks: exact versions with hashes, for every platform and Python that pyproject.toml allows.
 PEERS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["peers"], sep="\n")

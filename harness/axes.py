@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from plane.strict import Contradiction, Part, at, read_by
 
+INGRESS = "ingress"  # the field of a scenario that an axis may vary
 # More are hours, and most likely a mistake.
 TURNS_AT_MOST = 1000
 
@@ -62,13 +63,34 @@ def _values(value: Any) -> list[Any]:
 
 
 class Axis(Part):
-    """One ``field`` of one ``object`` of the manifests, and the ``values`` that it has in turn."""
+    """One ``field`` of one ``object`` of the manifests, and the ``values`` that it has in turn.
+
+    Without an ``object`` it is a field of the scenario itself: ``ingress``, which alone may vary.
+    """
 
     name: Annotated[str, read_by(_name)]
-    object: Annotated[str, read_by(_object)]
+    object: Annotated[str, read_by(_object)] | None = None
     namespace: Annotated[str, read_by(_name)] = "default"
     field: Annotated[Any, read_by(_steps)]
     values: Annotated[list[Any], read_by(_values)]
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if given.get("object") is None and given.get("field") != INGRESS:
+            reason = f"is required, as Service/my-service: of the scenario itself only the field {INGRESS} may vary"
+            yield ("object",), reason
+
+
+def others(given: dict[str, Any], ours: str) -> list[Any]:
+    """The values of ``ingress`` in a spec, as it was given, that are another's."""
+    axes = given.get("matrix")
+    varied = [at(axis, "values") for axis in axes if _is_ingress(axis)] if isinstance(axes, list) else []
+    values = [value for each in varied if isinstance(each, list) for value in each] or [given.get("ingress", ours)]
+    return [value for value in values if value != ours]
+
+
+def _is_ingress(axis: Any) -> bool:
+    return at(axis, "object") is None and at(axis, "field") == INGRESS
 
 
 def slug(value: Any) -> str:

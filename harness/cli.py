@@ -5,11 +5,16 @@ Exit codes: 0 every objective met, 1 one missed or the plane failed, 2 bad input
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.flows.running import Result
 
 INTERRUPTED = 130
 
@@ -21,37 +26,141 @@ def bench() -> None:
 
 @bench.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of results."
-)
+@click.option("--out", default="results", show_default=True, help="Folder of results, or a URL they are copied to.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
 @click.option("--instance", type=int, default=0, show_default=True, help="Which of this machine's planes, 0 to 5.")
 @click.option("--port-offset", type=int, help="Added to ports that may not be bound.  [default: 0 if they may]")
 @click.option("--address", help="Ray cluster to join.  [default: $RAY_ADDRESS, else a local one]")
-def run(scenario: Path, out: Path, output: str, instance: int, port_offset: int | None, address: str | None) -> None:
+def run(scenario: Path, out: str, output: str, instance: int, port_offset: int | None, address: str | None) -> None:
     """Run the scenario file SCENARIO and print its report; rows and summary go to OUT/<scenario>/<run>/.
 
-    Of a scenario with repeats or a matrix there are several runs, in a folder of their own below OUT/<scenario>/.
+    Of a scenario with repeats or a matrix there are several runs, in a folder of their own below OUT/<scenario>/. Where
+    OUT is a URL, as s3://bucket/folder, a run is written to results/ here, and copied when it has ended.
     """
     from harness import run as runner
+
+    def measure(surface: runner.Surface, said: "Console") -> "Result":
+        return runner.run(scenario, surface, said)
+
+    summary = _results(
+        measure, out, output, (instance, port_offset, address), "the first request: nothing was measured"
+    )
+    sys.exit(INTERRUPTED if summary["interrupted"] else int(not summary["met"]))
+
+
+def _results(
+    measure: "Callable[[Any, Console], Result]",
+    out: str,
+    output: str,
+    plane: tuple[int, int | None, str | None],
+    nothing: str,
+) -> Mapping[str, Any]:
+    """What ``measure`` came to, which is put to ``out`` and printed; on errors exits as all commands do.
+
+    plane    instance, port offset and address of Ray
+    nothing  what an interruption before there is any result comes to
+    """
+    from harness import run as runner
+    from harness.destination import destination
     from harness.tables import console
     from plane.errors import ManifestError, PlaneError
 
-    surface = runner.Surface(out, instance, port_offset, address)
     try:
-        result = runner.run(scenario, surface, console(stderr=True))
+        goes = destination(out)
+    except ValueError as error:
+        _fail(str(error), 2)
+    try:
+        result = measure(runner.Surface(goes.folder, *plane), console(stderr=True))
     except ManifestError as error:
         _fail("\n".join(str(problem) for problem in error.problems), 2)
     except PlaneError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted before the first request: nothing was measured", INTERRUPTED)
+        _fail(f"interrupted before {nothing}", INTERRUPTED)
+    try:
+        copied = goes.keep(result.folder)
+    except OSError as error:
+        _fail(f"results are in {result.folder}, but can't be copied to {out}: {error}", 1)
     if output == "json":
-        click.echo(json.dumps({**result.summary, "results": str(result.folder)}, indent=2))
+        there = {"copied_to": copied} if copied else {}
+        click.echo(json.dumps({**result.summary, "results": str(result.folder), **there}, indent=2))
     else:
         console().print(_tables(result.summary))
-        click.echo(f"\nresults in {result.folder}")
-    sys.exit(INTERRUPTED if result.summary["interrupted"] else int(not result.summary["met"]))
+        click.echo(f"\nresults in {result.folder}" + (f", and in {copied}" if copied else ""))
+    return result.summary
+
+
+def _share(context: click.Context, option: click.Parameter, text: str) -> float:
+    from harness import units
+
+    try:
+        if not text.endswith("%") or (share := units.share(text)) == 0:
+            raise ValueError(f"{text!r} is no share: write a part of more than 0, as 5%")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return float(share)
+
+
+@bench.command("max-rate")
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--load", metavar="NAME", help="Whose rate is looked for.  [default: the only load]")
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    metavar="NAME=LIMIT",
+    help="As p99=100ms or errors=0.1%, in place of the scenario's of that name. May be repeated.",
+)
+@click.option("--start", metavar="RATE", help="Rate of the first probe, as 100/s.  [default: that of the load]")
+@click.option("--duration", help="Of each load in a probe, as 5s.  [default: its own]")
+@click.option("--precision", default="5%", show_default=True, callback=_share, help="How closely the rate is found.")
+@click.option("--at-least", metavar="RATE", help="Exit with 1 where the rate found is less.")
+@click.option("--out", default="results", show_default=True, help="Folder of results, or a URL they are copied to.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
+@click.option("--instance", type=int, default=0, show_default=True, help="Which of this machine's planes, 0 to 5.")
+@click.option("--port-offset", type=int, help="Added to ports that may not be bound.  [default: 0 if they may]")
+@click.option("--address", help="Ray cluster to join.  [default: $RAY_ADDRESS, else a local one]")
+def max_rate(
+    scenario: Path,
+    load: str | None,
+    objectives: tuple[str, ...],
+    start: str | None,
+    duration: str | None,
+    precision: float,
+    at_least: str | None,
+    out: str,
+    output: str,
+    instance: int,
+    port_offset: int | None,
+    address: str | None,
+) -> None:
+    """Find the highest rate at which a load of the scenario file SCENARIO keeps its objectives.
+
+    The rate is doubled while they are kept, then bisected, then the rate found is tried once more, all on one plane.
+    Other loads of the scenario run beside each probe.
+
+    Exit codes: 0 found, 1 there is none, or less than --at-least, 2 bad input, 130 interrupted.
+    """
+    from harness import maxrate, units
+    from harness import run as runner
+
+    wanted = maxrate.Wanted(load, objectives, start, duration, precision)
+    try:
+        maxrate.check(wanted)
+        least = 0.0 if at_least is None else float(units.rate(at_least))
+    except ValueError as error:
+        _fail(str(error), 2)
+
+    def measure(surface: runner.Surface, said: "Console") -> "Result":
+        return runner.max_rate(scenario, wanted, surface, said)
+
+    nothing = "the first probe had ended: nothing was found"
+    summary = _results(measure, out, output, (instance, port_offset, address), nothing)
+    if summary["interrupted"]:
+        sys.exit(INTERRUPTED)
+    if summary["met"] and summary["rate"] < least:
+        _fail(f"{units.format_rate(summary['rate'])} is less than --at-least {at_least}", 1)
+    sys.exit(int(not summary["met"]))
 
 
 @bench.command()
@@ -62,8 +171,8 @@ def report(run: Path, output: str) -> None:
     that belong together."""
     import pyarrow as pa
 
-    from harness import page, records, rounds
-    from harness.flows import queues, running, waiting
+    from harness import maxrate, page, records, rounds
+    from harness.flows import growth, pages, queues, running, waiting
     from harness.flows import summary as flows
     from harness.report import NOTHING, beside, summarise
     from harness.tables import console
@@ -74,6 +183,10 @@ def report(run: Path, output: str) -> None:
             summary = flows.summarise(*running.read(run))
         elif (run / queues.FILE).exists():
             summary = waiting.summarise(*queues.read(run))
+        elif (run / maxrate.FILE).exists():
+            summary = maxrate.read(run)
+        elif growth.is_growth(run):
+            summary = growth.summarise(run)
         elif rounds.is_rounds(run):
             summary = rounds.summarise(run)
         else:
@@ -84,9 +197,10 @@ def report(run: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
     elif output == "html":
-        if table is None:
-            _fail(f"{run}: this has no page, only a run with loads has; print it as table or json", 2)
-        click.echo(page.page(table, summary, others), nl=False)
+        if summary.get("kind") == rounds.KIND:
+            _fail(f"{run}: runs that belong together have no page, each of them has; print it as table or json", 2)
+        text = pages.page_of(run, summary) if table is None else page.page(table, summary, others)
+        click.echo(text, nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
@@ -99,6 +213,13 @@ def _least(text: str) -> float:
     if text != "0" and not text.endswith("%"):
         raise ValueError(f"--ignore-below {text!r} is no share: write 0, or a part, as 2%")
     return float(units.share(0 if text == "0" else text))
+
+
+def _folder(_: click.Context, __: click.Parameter, given: Path) -> Path:
+    """A folder of this machine, and no URL, which would be taken for one."""
+    if ":/" in str(given):  # a Path makes one slash of two
+        raise click.BadParameter(f"{given} is no folder; only `plane bench run` takes a URL")
+    return given
 
 
 @bench.command()
@@ -164,7 +285,12 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
     help="Who asks by plain HTTP; by TLS it is wrk.  [default: compiled; ingress only]",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of results."
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=_folder,
+    default=Path("results"),
+    show_default=True,
+    help="Folder of results.",
 )
 @click.option("--write", type=click.Path(path_type=Path), help="A Markdown file to put the table into as well.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
@@ -266,11 +392,17 @@ def _ingress(
 
 
 def _tables(summary: Mapping[str, Any]) -> Any:
-    from harness import rounds, tables
+    from harness import maxrate, rounds, tables
+    from harness.flows import growth, waiting
     from harness.flows import table as flows
-    from harness.flows import waiting
 
-    kinds = {"flows": flows.tables, "queues": waiting.tables, rounds.KIND: rounds.tables}
+    kinds = {
+        "flows": flows.tables,
+        "queues": waiting.tables,
+        growth.KIND: growth.tables,
+        maxrate.KIND: maxrate.tables,
+        rounds.KIND: rounds.tables,
+    }
     return kinds.get(summary.get("kind", ""), tables.tables)(summary)
 
 

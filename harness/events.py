@@ -26,7 +26,8 @@ from plane.client import Client
 from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError, Problem
 from plane.kinds import KINDS
 from plane.kubeconfig import Access
-from plane.model import Key, Object, Snapshot
+from plane.model import Key, Object, Snapshot, key_of
+from plane.statuses import node_name
 
 VERSION = "events/1"
 FILE = "events.arrow"
@@ -166,25 +167,50 @@ def act(planned: Planned, access: Access) -> int:
             now = datetime.now(UTC).isoformat()
             template = {"metadata": {"annotations": {RESTARTED: now}}}
             generation = _generation(client.patch(_key(event), {"spec": {"template": template}}))
+        elif event.drain_node is not None:
+            generation = _drain(client, event.drain_node)
+        elif event.behaviour:
+            annotations = {"metadata": {"annotations": event.behaviour}}
+            generation = _generation(client.patch(_first_pod(client, event), annotations))
         else:
-            generation = _delete_pod(client, event)
+            generation = _deleted(client, _first_pod(client, event))  # as ``kubectl delete pod``
         client.wait(generation, ACKNOWLEDGE_S)
     return generation
 
 
-def _delete_pod(client: Client, event: Event) -> int:
-    """The first by name of the Deployment's pods that are not ending, as ``kubectl delete pod`` does it."""
+def _drain(client: Client, number: int) -> int:
+    """As ``kubectl drain --ignore-daemonsets``: the node gets no more pods, and those that come again go.
+
+    Pods that nobody would make again stay, as those that loads come from.
+    """
+    name = node_name(number)
+    generation = _generation(client.patch(Key("Node", "", name), {"spec": {"unschedulable": True}}))
+    pods, _ = client.list(KINDS["Pod"])
+    for pod in pods:
+        owners = pod["metadata"].get("ownerReferences") or ()
+        if pod["spec"].get("nodeName") == name and any(owner.get("controller") for owner in owners):
+            with contextlib.suppress(NotFoundError):
+                generation = max(generation, _deleted(client, key_of(pod)))
+    return generation
+
+
+def _deleted(client: Client, key: Key) -> int:
+    """The generation after a deletion."""
+    client.delete(key)
+    with contextlib.suppress(NotFoundError):
+        return _generation(client.get(key))
+    return int(client.list(KINDS[key.kind], key.namespace)[1])
+
+
+def _first_pod(client: Client, event: Event) -> Key:
+    """The first by name of the Deployment's pods that are not ending. Raises PlaneError."""
     wanted = client.get(_key(event))["spec"]["selector"]
     labels = ",".join(f"{name}={value}" for name, value in (wanted.get("matchLabels") or {}).items())
     pods, _ = client.list(KINDS["Pod"], event.namespace, labels)
     names = sorted(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
     if not names:
-        raise PlaneError(f"Deployment {event.namespace}/{event.deployment} has no pod to delete")
-    key = Key("Pod", event.namespace, names[0])
-    client.delete(key)
-    with contextlib.suppress(NotFoundError):
-        return _generation(client.get(key))
-    return int(client.list(KINDS["Pod"], event.namespace)[1])
+        raise PlaneError(f"Deployment {event.namespace}/{event.deployment} has no pod that this could happen to")
+    return Key("Pod", event.namespace, names[0])
 
 
 def _key(event: Event) -> Key:

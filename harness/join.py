@@ -1,9 +1,11 @@
-"""Which way each request went: the client's rows joined with what the plane recorded.
+"""Which way each request went, and when it was where: the client's rows joined with what the plane recorded.
 
 Law: a join is by identity, never by nearness. A request through the Ingress is found by its 64-bit id. A connection
 through a relay is found by its 4-tuple; where a client port was used more than once, by the first time it was accepted
 after the client began to connect. A pod is found by its address and the generation that the request was sent under,
-for an address that is free is given out again. A request that the plane has no record of stays without a route.
+for an address that is free is given out again. What a pod says of a request is found by its id, too, and counts where
+that pod is the one that was chosen, or where nobody of the plane has chosen: then it also says which pod it was. A
+request that the plane has no record of stays without a route.
 
 All addresses are ``uint32`` in host order, all times int64 ns of the machine's monotonic clock.
 """
@@ -14,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from harness import workload
-from harness.recorder import Recorded
-from harness.records import Names, Route
+from harness.recorder import NEVER, Recorded
+from harness.records import SEEN, Names, Route
 from plane.addresses import ip_to_int
 
 # Columns of equal length by name, and lists of the names that some of them index.
@@ -28,6 +30,18 @@ Pods = Mapping[str, Sequence[tuple[int, str, str]]]
 # out again only when it has been through the others, which takes far longer.
 STAMP_EARLY_NS = 50_000_000
 LAST_GENERATION = (1 << 32) - 1
+# Columns of ``records.SEEN`` and where they come from in the records of an ingress.
+OF_INGRESS = {
+    "path": "path",
+    "retries": "retries",
+    "upstream_reused": "reused",
+    "ingress_received_ns": "received_ns",
+    "ingress_routed_ns": "routed_ns",
+    "ingress_picked_ns": "picked_ns",
+    "upstream_connected_ns": "connected_ns",
+    "upstream_first_byte_ns": "first_byte_ns",
+    "ingress_done_ns": "done_ns",
+}
 
 
 def join(
@@ -39,15 +53,17 @@ def join(
     ingress: Sequence[Columns],
     connections: Sequence[Columns],
     pods: Pods,
+    served: Sequence[Columns] = (),
 ) -> Route:
     """The route of every request of a load.
 
     frontend     (address, port) that the load's connections were made to, the port as manifests name it
     service      namespace/name of the Service whose frontend that is, empty where it is none
     ingress      of each ingress: request_id uint64, route int32 (index of the list ``routes``), service int32 (of
-                 the list ``services``, each ``namespace/name:port``), pod_ip uint32 (0 none), generation int64;
-                 negative indices are none
+                 the list ``services``, each ``namespace/name:port``), pod_ip uint32 (0 none), generation int64,
+                 those of OF_INGRESS; negative indices and times are none
     connections  of each relay: columns by the fields of ``kernels.layout.RECORD``
+    served       of each node: what its pods served, ``plane.pods.served.columns``
     """
     rows = len(recorded.requests["intended_ns"])
     found = _Found(rows)
@@ -58,6 +74,8 @@ def join(
     if not found.anything:
         # No ingress and no relay was on the way: the address is a pod's own, or nobody's here.
         found.pod_ip[recorded.requests["connection"] >= 0] = frontend[0]
+    for columns in served:
+        _by_pod(found, id_key, columns)
     return found.route(pods)
 
 
@@ -69,6 +87,9 @@ class _Found:
         self.service_index = np.full(rows, -1, np.int32)
         self.pod_ip = np.zeros(rows, np.uint32)
         self.generation = np.full(rows, -1, np.int64)
+        self.teller = np.full(rows, -1, np.int32)  # which of ``tellers``, (address, name of a pod), says that it had it
+        self.tellers: list[tuple[int, str]] = []
+        self.seen = {name: np.full(rows, NEVER, np.int64) for name in SEEN}
         self.routes: list[str] = []
         self.services: list[str] = []
 
@@ -88,12 +109,17 @@ class _Found:
         here = place >= 0
         here[here] = known[place[here]] >= address[here]
         index = np.where(here, place, np.int32(-1))
+        numbers = {(key >> 32, pod): number for number, (key, pod, _) in enumerate(listed)}
+        # The last item is where a teller of -1 leads.
+        told = np.array([*(numbers.get(teller, -1) for teller in self.tellers), -1], np.int32)[self.teller]
+        index = np.where(told >= 0, told, index)
         return Route(
             route=Names(self.route_index, self.routes),
             service=Names(self.service_index, self.services),
             pod=Names(index, [pod for _, pod, _ in listed]),
             node=Names(index, [node for _, _, node in listed]),
             generation=self.generation,
+            seen=self.seen,
         )
 
 
@@ -107,6 +133,8 @@ def _by_request_id(found: _Found, ids: np.ndarray, columns: Columns) -> None:
     record = order[last]
     rows = np.flatnonzero((last >= 0) & (recorded[record] == ids))
     record = record[rows]
+    for name, source in OF_INGRESS.items():
+        found.seen[name][rows] = columns[source][record]
     for index, number, texts in (
         (found.route_index, columns["route"][record], found.routes),
         (found.service_index, columns["service"][record], found.services),
@@ -116,6 +144,22 @@ def _by_request_id(found: _Found, ids: np.ndarray, columns: Columns) -> None:
     found.services += (name.partition(":")[0] for name in columns["services"])
     found.pod_ip[rows] = columns["pod_ip"][record]
     found.generation[rows] = columns["generation"][record]
+
+
+def _by_pod(found: _Found, id_key: int, columns: Columns) -> None:
+    """Fills in what the pods of a node say of their requests; of one that was with pods more than once, the last."""
+    row = np.asarray(columns["request_id"], np.uint64) ^ np.uint64(id_key)
+    record = np.flatnonzero(row < len(found.pod_ip))
+    record = record[np.argsort(columns["received_ns"][record], kind="stable")]
+    row, container = row[record].astype(np.int64), columns["container"][record]
+    chosen = (found.generation[row] < 0) | (columns["ips"][container] == found.pod_ip[row])
+    counts = chosen & (columns["received_ns"][record] > found.seen["pod_received_ns"][row])
+    record, row, container = record[counts], row[counts], container[counts]
+    received_ns = columns["received_ns"][record]
+    found.seen["pod_received_ns"][row] = received_ns
+    found.seen["service_ns"][row] = columns["done_ns"][record] - received_ns
+    found.teller[row] = container + len(found.tellers)
+    found.tellers += zip(columns["ips"].tolist(), columns["pods"], strict=True)
 
 
 def _by_connection(

@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from harness import records
+from harness.mix import Mix
 from harness.recorder import REQUEST_COLUMNS
-from harness.records import Route
+from harness.records import Asked, Route
 
 EVERY_S = 1.0
 BATCH_ROWS = 1 << 14
@@ -39,23 +40,32 @@ class JournalError(RuntimeError):
 
 @dataclass(frozen=True)
 class Header:
-    """Where a load's journal is, and what its reader must know: the names of all loads, and the facts of the run."""
+    """Where a load's journal is, and what its reader must know: the names of all loads, and the facts of the run.
+
+    Until ``warm_ns`` of the monotonic clock the load warms up.
+    """
 
     path: Path
     load: str
     loads: Sequence[str]
     facts: Mapping[str, str]
+    warm_ns: int = 0
 
 
 class Journal:
     """What is ``put`` while it is entered is written; leaving it writes the rest. Both raise JournalError."""
 
-    def __init__(self, header: Header, id_key: int, epoch_ns: int):
+    def __init__(self, header: Header, id_key: int, epoch_ns: int, mix: Mix | None = None, also: Put | None = None):
+        """``also`` is given, in the thread of the journal, columns of the rows that are written."""
         self._header = header
+        self._mix = mix
+        self._also = also
         self._id_key = np.uint64(id_key)
         self._epoch_ns = epoch_ns
         self._schema = records.schema_of(header.facts)
-        self._dictionaries = records.dictionaries_of(header.loads, dict.fromkeys(_ROUTE, ()))
+        asked = self._asked(np.zeros(0, np.int64))
+        texts = {"request": asked.request.texts, "url_path": asked.url_path.texts}
+        self._dictionaries = records.dictionaries_of(header.loads, {**dict.fromkeys(_ROUTE, ()), **texts})
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -112,7 +122,15 @@ class Journal:
 
     def _batch(self, parts: Sequence[Any]) -> pa.RecordBatch:
         columns = {name: np.concatenate([part[name] for part in parts]) for name in ("number", *REQUEST_COLUMNS)}
+        if self._also is not None:
+            self._also(columns)
         ids = columns["number"].astype(np.uint64) ^ self._id_key
         route = Route.unknown(len(ids))
-        load = self._header.load
-        return records.batch(self._schema, load, ids, columns, route, self._epoch_ns, self._dictionaries)
+        asked = self._asked(columns["number"])
+        header, names = self._header, self._dictionaries
+        return records.batch(
+            self._schema, header.load, ids, columns, asked, route, self._epoch_ns, names, header.warm_ns
+        )
+
+    def _asked(self, numbers: np.ndarray) -> Asked:
+        return self._mix.asked(numbers) if self._mix else Asked.unknown(len(numbers))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.axes import Axis, Step, combinations
-from harness.scenario import Scenario, ScenarioError
+from harness.scenario import CONTROLLERS, Controller, Scenario, ScenarioError
 from plane.errors import ManifestError, Problem
 from plane.manifests import Loaded, Manifest
 from plane.validation import check
@@ -18,10 +18,14 @@ from plane.validation import check
 
 @dataclass(frozen=True)
 class Variant:
-    """Manifests and what is told apart by them: ``algorithm=rr,replicas=3``, empty for a scenario without a matrix."""
+    """Manifests, and whose ingress is before them.
+
+    ``name`` is what tells it apart: ``algorithm=rr,replicas=3``, empty for a scenario without a matrix.
+    """
 
     name: str
     loaded: Loaded
+    ingress: Controller
 
 
 def variants(scenario: Scenario, file: Path, loaded: Loaded) -> list[Variant]:
@@ -32,13 +36,17 @@ def variants(scenario: Scenario, file: Path, loaded: Loaded) -> list[Variant]:
     problems: list[Problem] = []
     for name, values in combinations(axes):
         manifests = list(loaded.objects)
+        ingress = scenario.spec.ingress
         for place, axis, value in zip(places, axes, values, strict=True):
+            if place is None:
+                ingress = value
+                continue
             manifests[place] = replace(manifests[place], object=with_value(manifests[place].object, axis.field, value))
-        for place in sorted(set(places)):
+        for place in sorted({place for place in places if place is not None}):
             row = manifests[place]
             wrong = check(row.object, file=row.file, document=row.document)
             problems += [replace(problem, reason=f"{problem.reason} (with {name})") for problem in wrong]
-        found.append(Variant(name, replace(loaded, objects=tuple(manifests))))
+        found.append(Variant(name, replace(loaded, objects=tuple(manifests)), ingress))
     if problems:
         raise ManifestError(problems)
     return found
@@ -70,23 +78,17 @@ def _fits(here: Any, step: Step, way: Sequence[Step]) -> None:
         raise ValueError(f"{so_far} is no mapping in this object, there is no {step}")
 
 
-def _places(scenario: Scenario, file: Path, loaded: Loaded) -> list[int]:
-    """Where in the manifests the object of each axis is, which has room for the field. Raises ScenarioError."""
+def _places(scenario: Scenario, file: Path, loaded: Loaded) -> list[int | None]:
+    """Where in the manifests the object of each axis is, which has room for the field; None: it has no object.
+
+    Raises ScenarioError.
+    """
     problems = []
-    places = []
+    places: list[int | None] = []
     for number, axis in enumerate(scenario.spec.matrix):
         place = next((place for place, row in enumerate(loaded.objects) if _is(axis, row)), None)
-        field, reason = "object", ""
-        if place is None:
-            kind = axis.object.partition("/")[0]
-            there = [_named(row) for row in loaded.objects if row.object["kind"] == kind]
-            reason = f"there is no {axis.object} in namespace {axis.namespace}; there are: {', '.join(there) or 'none'}"
-        else:
-            places.append(place)
-            try:
-                with_value(loaded.objects[place].object, axis.field, axis.values[0])
-            except ValueError as error:
-                field, reason = "field", str(error)
+        places.append(place)
+        field, reason = _trouble(axis, place, loaded)
         if reason:
             problems.append(
                 Problem(str(file), 1, f"Scenario {scenario.name}", f"spec.matrix[{number}].{field}", reason)
@@ -94,6 +96,23 @@ def _places(scenario: Scenario, file: Path, loaded: Loaded) -> list[int]:
     if problems:
         raise ScenarioError(problems)
     return places
+
+
+def _trouble(axis: Axis, place: int | None, loaded: Loaded) -> tuple[str, str]:
+    """(field of the axis, what is wrong with it); empty where nothing is."""
+    if axis.object is None:
+        strange = next((value for value in axis.values if value not in CONTROLLERS), None)
+        return "values", f"{strange!r} is no ingress: write {', '.join(CONTROLLERS)}" if strange is not None else ""
+    if place is None:
+        kind = axis.object.partition("/")[0]
+        there = [_named(row) for row in loaded.objects if row.object["kind"] == kind]
+        named = f"there is no {axis.object} in namespace {axis.namespace}"
+        return "object", f"{named}; there are: {', '.join(there) or 'none'}"
+    try:
+        with_value(loaded.objects[place].object, axis.field, axis.values[0])
+    except ValueError as error:
+        return "field", str(error)
+    return "", ""
 
 
 def _is(axis: Axis, row: Manifest) -> bool:

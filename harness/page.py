@@ -5,16 +5,17 @@ artifacts of a CI job that forbids scripts. Its numbers are those of ``report.su
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
 import pyarrow as pa
 
-from harness import plots
+from harness import hops, plots
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
 from harness.report import NOTHING, Beside
+from harness.tables import notes, part_cells, parted
 from harness.units import format_ns, format_rate
 
 FILE = "report.html"
@@ -36,10 +37,7 @@ def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) 
     """The page of a run: its rows, what ``report.summarise`` says of them, and what lies beside them."""
     facts = provenance_of(table)
     loads = json.loads(facts["loads"])
-    title = f"{escape(summary['scenario'])} <small>{escape(summary['run'])}</small>"
     parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(summary["scenario"])} '
-        f"{escape(summary['run'])}</title><style>{STYLE}</style><h1>{title}</h1>",
         *_summary(summary),
         "<h2>Latency over time</h2>",
         plots.over_time(table, loads, summary["events"]),
@@ -48,19 +46,42 @@ def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) 
     ]
     for load, measured in zip(loads, summary["loads"], strict=True):
         if measured["answered"]:
-            parts += [f"<h2>Where the time went: {escape(load['name'])}</h2>", plots.decomposition(table, load)]
+            parts += [f"<h2>Where the time went: {escape(load['name'])}</h2>", plots.decomposition(measured)]
+            parts.append(_hops(measured["hops"]))
     for load in loads:
         if any(row["pod"] for row in summary["pods"] if row["load"] == load["name"]):
             parts += [f"<h2>By pod: {escape(load['name'])}</h2>", plots.by_pod(table, load)]
     if beside.resources is not None and beside.resources.num_rows:
         parts += ["<h2>Processor</h2>", plots.processor(beside.resources)]
         parts += ["<h2>Memory</h2>", plots.memory(beside.resources)]
-    facts_table = "".join(
-        f"<tr><th>{name}</th><td>{escape(facts[name])}</td></tr>" for name in FACTS if facts.get(name)
-    )
-    parts.append(f"<h2>Where it comes from</h2><table>{facts_table}</table>")
-    parts.append(f"<details><summary>the scenario</summary><pre>{escape(facts['scenario'])}</pre></details></html>")
-    return "\n".join(parts) + "\n"
+    return framed(summary, facts, parts)
+
+
+def framed(summary: Mapping[str, Any], facts: Mapping[str, str], parts: Iterable[str]) -> str:
+    """The page around its parts: whose it is, and below them where it comes from."""
+    scenario, run = escape(summary["scenario"]), escape(summary["run"])
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{scenario} {run}</title><style>{STYLE}</style>'
+    rows = "".join(f"<tr><th>{name}</th><td>{escape(facts[name])}</td></tr>" for name in FACTS if facts.get(name))
+    whole = [
+        f"{head}<h1>{scenario} <small>{run}</small></h1>",
+        *parts,
+        f"<h2>Where it comes from</h2><table>{rows}</table>",
+        f"<details><summary>the scenario</summary><pre>{escape(facts['scenario'])}</pre></details></html>",
+    ]
+    return "\n".join(whole) + "\n"
+
+
+def _hops(around: Mapping[str, Mapping[str, int]]) -> str:
+    """The mean time that requests around each percentile spent on each hop."""
+    said = {hop.name: hop for hop in hops.HOPS}
+    heads = "".join(f'<th class="number">around {name}</th>' for name in around)
+    rows = []
+    for name in hops.known(around):
+        cells = "".join(f'<td class="number">{format_ns(means.get(name, 0))}</td>' for means in around.values())
+        timer = f" ({said[name].timer})" if said[name].timer else ""
+        rows.append(f"<tr><th>{name}{timer}</th>{cells}<td>{escape(said[name].meaning)}</td></tr>")
+    totals = "".join(f'<td class="number">{format_ns(sum(means.values()))}</td>' for means in around.values())
+    return f"<table><tr><th></th>{heads}<th></th></tr>{''.join(rows)}<tr><th>all</th>{totals}<td></td></tr></table>"
 
 
 def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -81,6 +102,15 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
         texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
         yield f"<tr><td>{escape(load['name'])}</td><td>{escape(load['arrivals'])}</td>{texts}</tr>"
     yield "</table>"
+    for title, column, rows in parted(summary):
+        numbers = "".join(f'<th class="number">{name}</th>' for name in ("requests", "share", "errors", *PERCENTILES))
+        yield f"<table><tr><th>{escape(title)}</th>{numbers}</tr>"
+        for name, *cells in part_cells(column, rows):
+            texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+            yield f"<tr><td>{escape(name)}</td>{texts}</tr>"
+        yield "</table>"
+    for line in notes(summary):
+        yield f"<p>{escape(line)}</p>"
     if summary["events"]:
         yield "<table><tr><th>event</th><th>at</th><th>in force after</th><th>generation</th></tr>"
         for event in summary["events"]:

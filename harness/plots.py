@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from harness import hops, records
 from harness.units import NS_PER_S, format_ns
 
 WINDOWS = 100  # of equal length, over a load's duration
@@ -34,13 +35,12 @@ STYLE: Any = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-# What a request spends its time on, by its own timestamps: (part, from, to).
-PARTS = (
-    ("client queue, connecting", "intended_ns", "sent_ns"),
-    ("until the first byte", "sent_ns", "first_byte_ns"),
-    ("rest of the answer", "first_byte_ns", "done_ns"),
+# Of ``hops.HOPS``: client grey, ingress blue, pod green, ways between them yellow and red.
+_SHADES = (
+    *("#777777", "#bbbbbb", "#dddddd", "#e69f00", "#0072b2", "#56b4e9", "#f0e442"),
+    *("#009e73", "#a5d8c5", "#7a9cc6", "#d55e00", "#cc79a7", "#ecc9dc"),
 )
-BANDS = ((0.0, 0.5), (0.5, 0.9), (0.9, 0.99), (0.99, 0.999), (0.999, 1.0))
+COLOUR_OF_HOP = dict(zip(hops.NAMES, _SHADES, strict=True))
 PODS_AT_MOST = 40
 
 Loads = Sequence[Mapping[str, Any]]
@@ -49,12 +49,14 @@ Loads = Sequence[Mapping[str, Any]]
 def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]] = ()) -> str:
     """Median and 99th percentile of each load, by when requests were due; windows with errors are marked below.
 
+    Stages of a load begin at lines in its colour, and its warm-up has a ground of it.
+
     events  rows of ``harness.events.SCHEMA``: a line for each, from when it began to when it was in force
     """
 
     def draw(axes: Axes) -> None:
         for load, colour in zip(loads, _colours(loads), strict=True):
-            rows = _of(table, load["name"])
+            rows = table.filter(pc.equal(table["load"], load["name"]))
             place = (rows["intended_ns"].to_numpy() - load["start_ns"]) * WINDOWS // load["duration_ns"]
             place = np.clip(place, 0, WINDOWS - 1)
             at_s = (load["start_ns"] + (np.arange(WINDOWS) + 0.5) * load["duration_ns"] / WINDOWS) / NS_PER_S
@@ -67,6 +69,10 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
                 low = np.full(failed.sum(), 0.02)
                 marks: Any = {"marker": "x", "color": "#c00000", "linestyle": "", "markersize": 4.0}
                 axes.plot(at_s[failed], low, transform=axes.get_xaxis_transform(), label="without an answer", **marks)
+            _mark_stages(axes, load.get("stages", ()), colour)
+            if warm_up_ns := load.get("warm_up_ns"):
+                begun_s, ended_s = (load["start_ns"] + ns for ns in (0, warm_up_ns))
+                axes.axvspan(begun_s / NS_PER_S, ended_s / NS_PER_S, color=colour, alpha=0.08)
         for event in events:
             begun_s = event["begun_ns"] / NS_PER_S
             axes.axvspan(begun_s, (event["done_ns"] or event["begun_ns"]) / NS_PER_S, color="#666666", alpha=0.15)
@@ -78,9 +84,9 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
             )
         axes.set_xlabel("s since the start")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg("over-time", 3.2, draw)
+    return svg("over-time", 3.2, draw)
 
 
 def percentile_curve(table: pa.Table, loads: Loads) -> str:
@@ -90,7 +96,7 @@ def percentile_curve(table: pa.Table, loads: Loads) -> str:
         most = 10.0
         for load, colour in zip(loads, _colours(loads), strict=True):
             ordered = np.sort(latencies_ns(_of(table, load["name"]))) / 1e6
-            if not len(ordered):
+            if not np.isfinite(ordered).any():
                 continue
             # One of how many requests is slower: 1 is the fastest, as many as there are the slowest.
             one_of = np.geomspace(1, len(ordered), 400)
@@ -105,32 +111,32 @@ def percentile_curve(table: pa.Table, loads: Loads) -> str:
         axes.set_xlim(1, most)
         axes.set_xlabel("share of requests that are faster")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg("percentiles", 3.2, draw)
+    return svg("percentiles", 3.2, draw)
 
 
-def decomposition(table: pa.Table, load: Mapping[str, Any]) -> str:
-    """Where the time of answered requests of a load went, from the fastest half to the slowest thousandth: means."""
+def decomposition(load: Mapping[str, Any]) -> str:
+    """Where the time of the requests around each percentile went, as shares of it; ``load`` of a summary."""
 
     def draw(axes: Axes) -> None:
-        rows = _of(table, load["name"])
-        rows = rows.filter(pc.and_(pc.is_valid(rows["done_ns"]), pc.is_valid(rows["first_byte_ns"])))
-        bands = parts_by_band(rows)
-        names = [f"{low * 100:g} to {high * 100:g}%" for low, high in BANDS]
-        for row, mean in enumerate(bands):
-            left = 0.0
-            for place, part in enumerate(mean / 1e6):
-                axes.barh(row, part, left=left, color=COLOURS[place], label=PARTS[place][0] if row == 0 else None)
-                left += part
-            axes.annotate(f" {format_ns(round(mean.sum()))}", (left, row), verticalalignment="center")
-        axes.set_yticks(range(len(names)), names)
+        around = load["hops"]
+        left = np.zeros(len(around))
+        totals = np.array([sum(means.values()) for means in around.values()], float)
+        for name in hops.known(around):
+            share = np.array([means.get(name, 0) for means in around.values()]) / totals * 100
+            axes.barh(range(len(around)), share, left=left, color=COLOUR_OF_HOP[name], label=name)
+            left += share
+        for row, total in enumerate(totals):
+            axes.annotate(f" {format_ns(round(total))}", (100, row), verticalalignment="center")
+        axes.set_yticks(range(len(around)), list(around))
         axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.set_xlabel("ms, mean of the requests between these percentiles")
-        _legend(axes)
+        axes.set_xlim(0, 112)
+        axes.set_xticks(range(0, 101, 20))
+        axes.set_xlabel("% of the time of the requests around this percentile")
+        legend(axes)
 
-    return _svg(f"parts-{load['name']}", 2.4, draw)
+    return svg(f"hops-{load['name']}", 2.6, draw)
 
 
 def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
@@ -154,9 +160,9 @@ def by_pod(table: pa.Table, load: Mapping[str, Any]) -> str:
         axes.set_yticks(places, [f"{texts[pod]}  ({counts[pod]:,})" for pod in busiest])
         axes.set_ylim(len(busiest) - 0.5, -0.5)
         _latency_axis(axes.set_xscale, axes.xaxis, axes.set_xlabel)
-        _legend(axes)
+        legend(axes)
 
-    return _svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
+    return svg(f"pods-{load['name']}", 1.0 + 0.24 * min(len(table["pod"].unique()), PODS_AT_MOST), draw)
 
 
 def processor(used: pa.Table) -> str:
@@ -171,9 +177,9 @@ def processor(used: pa.Table) -> str:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the start")
         axes.set_ylabel("cores")
-        _legend(axes)
+        legend(axes)
 
-    return _svg("processor", 2.4, draw)
+    return svg("processor", 2.4, draw)
 
 
 def memory(used: pa.Table) -> str:
@@ -185,9 +191,9 @@ def memory(used: pa.Table) -> str:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the start")
         axes.set_ylabel("MiB")
-        _legend(axes)
+        legend(axes)
 
-    return _svg("memory", 2.4, draw)
+    return svg("memory", 2.4, draw)
 
 
 def _by_process(used: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -215,16 +221,9 @@ def by_group(values: np.ndarray, group: np.ndarray, groups: int, share: float) -
     return found
 
 
-def parts_by_band(rows: pa.Table) -> np.ndarray:
-    """float64[BANDS, PARTS]: the mean ns that answered requests of each band of latency spent on each part."""
-    parts = np.stack([(rows[end].to_numpy() - rows[begin].to_numpy()) for _, begin, end in PARTS], axis=1)
-    parts = parts[np.argsort(parts.sum(axis=1), kind="stable")].astype(float)
-    edges = [(round(low * len(parts)), round(high * len(parts))) for low, high in BANDS]
-    return np.stack([parts[low:high].mean(axis=0) if high > low else np.zeros(len(PARTS)) for low, high in edges])
-
-
 def _of(table: pa.Table, load: str) -> pa.Table:
-    return table.filter(pc.equal(table["load"], load))
+    """The rows of a load, without those of its warm-up."""
+    return records.settled(table.filter(pc.equal(table["load"], load)))
 
 
 def _colours(loads: Loads) -> list[str]:
@@ -239,12 +238,31 @@ def _latency_axis(scale: Callable[..., Any], axis: Any, label: Callable[..., Any
     label("ms")
 
 
-def _legend(axes: Axes) -> None:
+def _mark_stages(axes: Axes, stages: Sequence[Mapping[str, Any]], colour: str) -> None:
+    """A line in the load's colour where each stage begins, with its rate."""
+    for stage in stages:
+        begun_s = stage["start_ns"] / NS_PER_S
+        axes.axvline(begun_s, color=colour, linestyle="--", linewidth=0.7, alpha=0.6)
+        place = (begun_s, 0.01)
+        transform = axes.get_xaxis_transform()
+        axes.annotate(
+            f" {stage['stage']}",
+            place,
+            xycoords=transform,
+            rotation=90,
+            va="bottom",
+            ha="left",
+            fontsize=7,
+            color=colour,
+        )
+
+
+def legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _svg(name: str, height_in: float, draw: Callable[[Axes], None]) -> str:
+def svg(name: str, height_in: float, draw: Callable[[Axes], None]) -> str:
     """The figure as an ``<svg>`` element; ``name`` keeps the ids in it apart from those of the page's others."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")

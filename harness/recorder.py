@@ -22,6 +22,7 @@ from kernels.layout_load import (  # noqa: F401  # the codes of errors are one l
     PROTOCOL,
     RESET,
     TIMEOUT,
+    TLS_FAILED,
 )
 
 # A request that was answered in full is an error, too, where its HTTP status is this or more.
@@ -34,6 +35,7 @@ REQUEST_COLUMNS = {
     "intended_ns": ("i8", NEVER),
     "start_ns": ("i8", NEVER),
     "connected_ns": ("i8", NEVER),
+    "tls_done_ns": ("i8", NEVER),
     "sent_ns": ("i8", NEVER),
     "request_sent_ns": ("i8", NEVER),
     "first_byte_ns": ("i8", NEVER),
@@ -58,9 +60,10 @@ class Generator:
     """How the generator itself fared.
 
     driver     which one it was: ``asyncio`` or ``compiled``
-    late       requests that it gave to a connection more than 1 ms after they were due, although one was free
+    late       requests that it gave to a connection more than 1 ms after they were due, although one was free; of the
+               asyncio driver those that it saw to be due so late
     latest_ns  the most that one was
-    busy       share of the time that its thread ran or waited for a core; None: it was not measured, as what is above
+    busy       share of the time that its thread ran or waited for a core; None: it was not measured
     """
 
     driver: str = "asyncio"
@@ -73,19 +76,22 @@ class Generator:
         return self.busy is not None and (self.busy >= BUSY_SHARE or self.late > LATE_SHARE * requests)
 
 
+UNMEASURED = Generator()
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The rows of one load, as equally long columns in the order in which the requests were scheduled.
 
     requests     intended_ns, sent_ns, first_byte_ns, done_ns, bytes_in, bytes_out: int64; status uint16 (0 never);
                  error uint8 (index of ERRORS), attempts uint8, connection int32 (row of ``connections``, NEVER none);
-                 start_ns, connected_ns, request_sent_ns int64 and reused uint8 (docs/records.md)
+                 start_ns, connected_ns, tls_done_ns, request_sent_ns int64 and reused uint8 (docs/records.md)
     connections  began_ns int64 (just before connect), client_ip uint32, client_port uint16 (0 never connected)
     """
 
     requests: dict[str, np.ndarray]
     connections: dict[str, np.ndarray]
-    generator: Generator = Generator()
+    generator: Generator = UNMEASURED
 
 
 class Columns:
@@ -160,14 +166,15 @@ class Recorder:
         number = np.array(rows, np.int64)
         return {"number": number, **{name: array[number] for name, array in self._requests.taken().items()}}
 
-    def recorded(self) -> Recorded:
-        return Recorded(self._requests.taken(), self._connections.taken())
+    def recorded(self, generator: Generator = UNMEASURED) -> Recorded:
+        return Recorded(self._requests.taken(), self._connections.taken(), generator)
 
     def _take_views(self) -> None:
         view = self._requests.view
         self.intended = view("intended_ns")
         self.start = view("start_ns")
         self.connected_at = view("connected_ns")
+        self.tls_done = view("tls_done_ns")
         self.sent = view("sent_ns")
         self.first_byte = view("first_byte_ns")
         self.done = view("done_ns")

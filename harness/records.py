@@ -11,14 +11,17 @@ from them.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness import workload
 from harness.recorder import ERRORS, NEVER, Recorded
+from plane.ingress.records import PATHS
 
 VERSION = "requests/1"
 PREFIX = "trafficplane."
@@ -26,10 +29,33 @@ FILE = "requests.arrow"
 _JOURNALS = "requests.*.arrows"
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_OF_ROUTE = ("route", "service", "pod", "node")
+_OF_ASKED = ("request", "url_path")
+
+
+# What OpenTelemetry's semantic conventions (1.44) call it, attribute or metric: key ``otel`` of a field's metadata.
+OTEL = {
+    "request_id": "http.request.header.x-request-id",
+    "status": "http.response.status_code",
+    "bytes_in": "http.response.size",
+    "bytes_out": "http.request.size",
+    "error": "error.type",
+    "route": "http.route",
+    "service": "k8s.service.name",
+    "pod": "k8s.pod.name",
+    "node": "k8s.node.name",
+    "service_ns": "http.server.request.duration",
+}
 
 
 def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning})
+    metadata = {"unit": unit, "description": meaning, **({"otel": OTEL[name]} if name in OTEL else {})}
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+
+
+def _seen(name: str, meaning: str) -> pa.Field:
+    """A time that the plane noted, null where it has not."""
+    return _column(name, pa.int64(), "ns", meaning, nullable=True)
 
 
 # Units are UCUM's, as in OpenTelemetry: ns, By (bytes), 1 (a number or a name).
@@ -37,9 +63,12 @@ SCHEMA = pa.schema(
     [
         _column("request_id", pa.uint64(), "1", "sent as X-Request-ID in 16 hex digits; unique in the run"),
         _column("load", _NAME, "1", "name of the load"),
+        _column("request", _NAME, "1", "which of the load's requests: its name, else method and path", nullable=True),
+        _column("url_path", _NAME, "1", "path and query that were asked for", nullable=True),
         _column("intended_ns", pa.int64(), "ns", "when the request was due"),
         _column("start_ns", pa.int64(), "ns", "when it had a connection, or one was dialled for it", nullable=True),
         _column("connected_ns", pa.int64(), "ns", "when the connection dialled for it was there", nullable=True),
+        _column("tls_done_ns", pa.int64(), "ns", "when that connection was secured, by TLS", nullable=True),
         _column("sent_ns", pa.int64(), "ns", "when it was last handed to the kernel; null: never", nullable=True),
         _column("request_sent_ns", pa.int64(), "ns", "when the kernel had taken all of it", nullable=True),
         _column("first_byte_ns", pa.int64(), "ns", "when the first byte of the answer was read", nullable=True),
@@ -53,11 +82,27 @@ SCHEMA = pa.schema(
         _column("pod", _NAME, "1", "namespace/name of the pod that was chosen", nullable=True),
         _column("node", _NAME, "1", "node of that pod", nullable=True),
         _column("generation", pa.int64(), "1", "generation of the tables that chose the pod", nullable=True),
+        _column("path", _NAME, "1", "how the ingress took it: fast is compiled code, slow asyncio", nullable=True),
+        _column("retries", pa.uint8(), "1", "tries of the ingress after the first", nullable=True),
+        _column("upstream_reused", pa.uint8(), "1", "1: it had asked the pod by that connection before", nullable=True),
+        _seen("ingress_received_ns", "when the ingress had its head"),
+        _seen("ingress_routed_ns", "when the ingress knew where it goes"),
+        _seen("ingress_picked_ns", "when the ingress had chosen the endpoint; of its last try"),
+        _seen("upstream_connected_ns", "when the ingress had a connection to it; of its last try"),
+        _seen("upstream_first_byte_ns", "when the ingress read the first byte of the pod's answer"),
+        _seen("ingress_done_ns", "when the ingress had handed the last byte of the answer to the kernel"),
+        _seen("pod_received_ns", "when the pod had its head"),
+        _column("service_ns", pa.int64(), "ns", "how long the pod took, waiting in it included", nullable=True),
         _column("connection_id", pa.int32(), "1", "number of the connection within its load", nullable=True),
+        _column("warm_up", pa.uint8(), "1", "1: it was due while the load warmed up; no summary counts it"),
         _column("attempts", pa.uint8(), "1", "how often the request was sent"),
         _column("reused", pa.uint8(), "1", "1: its connection had carried another request before"),
     ]
 )
+
+
+# What the plane has seen of a request: the ingress, then the pod.
+SEEN = tuple(SCHEMA.names[SCHEMA.get_field_index("path") : SCHEMA.get_field_index("service_ns") + 1])
 
 
 @dataclass(frozen=True)
@@ -70,13 +115,17 @@ class Names:
 
 @dataclass(frozen=True)
 class Route:
-    """Which way each request of a load went through the plane; ``generation`` int64, negative where unknown."""
+    """Which way each request of a load went through the plane; ``generation`` int64, negative where unknown.
+
+    ``seen``: columns of SEEN as far as there are any, int64 and NEVER where nothing is known; times are absolute.
+    """
 
     route: Names
     service: Names
     pod: Names
     node: Names
     generation: np.ndarray
+    seen: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def unknown(cls, rows: int) -> "Route":
@@ -85,28 +134,45 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What each request of a load asked for."""
+
+    request: Names
+    url_path: Names
+
+    @classmethod
+    def unknown(cls, rows: int) -> "Asked":
+        none = Names(np.full(rows, -1, np.int32))
+        return cls(none, none)
+
+
+@dataclass(frozen=True)
 class LoadRows:
-    """All there is to write of one load."""
+    """All there is to write of one load; ``asked`` None: nobody knows any more. Until ``warm_ns`` it warmed up."""
 
     load: str
     recorded: Recorded
     route: Route
     id_key: int
+    asked: Asked | None = None
+    warm_ns: int = 0
 
 
 def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, str]) -> pa.Table:
     """The rows of all loads under ``SCHEMA``, times counted from the epoch; one chunk for each load, in their order."""
     schema = schema_of(provenance)
+    every = [rows.asked or Asked.unknown(len(rows.recorded.requests["intended_ns"])) for rows in loads]
     texts = {
-        name: sorted({text for rows in loads for text in getattr(rows.route, name).texts})
-        for name in ("route", "service", "pod", "node")
+        name: sorted({text for part in parts for text in getattr(part, name).texts})
+        for names, parts in ((_OF_ROUTE, [rows.route for rows in loads]), (_OF_ASKED, every))
+        for name in names
     }
     dictionaries = dictionaries_of([rows.load for rows in loads], texts)
     batches = []
-    for rows in loads:
+    for rows, asked in zip(loads, every, strict=True):
         requests = rows.recorded.requests
         ids = workload.request_ids(rows.id_key, len(requests["intended_ns"]))
-        batches.append(batch(schema, rows.load, ids, requests, rows.route, epoch_ns, dictionaries))
+        batches.append(batch(schema, rows.load, ids, requests, asked, rows.route, epoch_ns, dictionaries, rows.warm_ns))
     return pa.Table.from_batches(batches, schema)
 
 
@@ -116,7 +182,7 @@ def schema_of(provenance: Mapping[str, str]) -> pa.Schema:
 
 def dictionaries_of(loads: Sequence[str], texts: Mapping[str, Sequence[str]]) -> dict[str, pa.Array]:
     """The names of each column of names, for all rows of a run."""
-    every = {"load": loads, "error": ERRORS[1:], **texts}
+    every = {"load": loads, "error": ERRORS[1:], "path": PATHS, **texts}
     return {name: pa.array(values, pa.string()) for name, values in every.items()}
 
 
@@ -168,16 +234,33 @@ def provenance_of(table: pa.Table) -> dict[str, str]:
     }
 
 
+def settled(rows: pa.Table) -> pa.Table:
+    """Those that were not due while their load warmed up; all of a file of before there was that."""
+    return rows.filter(pc.equal(rows["warm_up"], 0)) if "warm_up" in rows.column_names else rows
+
+
+def measured(load: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a load (``loads`` in the metadata) as from the end of its warm-up on."""
+    warm_up_ns = load.get("warm_up_ns", 0)
+    lasts_ns = max(load["duration_ns"] - warm_up_ns, 1)
+    return {**load, "start_ns": load["start_ns"] + warm_up_ns, "duration_ns": lasts_ns}
+
+
 def batch(
     schema: pa.Schema,
     load: str,
     ids: np.ndarray,
     requests: Mapping[str, np.ndarray],
+    asked: Asked,
     route: Route,
     epoch_ns: int,
     dictionaries: Mapping[str, pa.Array],
+    warm_ns: int = 0,
 ) -> pa.RecordBatch:
-    """Rows of one load under ``SCHEMA``: ``ids`` uint64[n], ``requests`` columns of ``recorder.Recorded``, as long."""
+    """Rows of one load under ``SCHEMA``: ``ids`` uint64[n], ``requests`` columns of ``recorder.Recorded``, as long.
+
+    What was due before ``warm_ns`` of the monotonic clock was warm-up.
+    """
     error = requests["error"].astype(np.int32) - 1
     columns = {
         "request_id": pa.array(ids),
@@ -188,13 +271,21 @@ def batch(
         "error": _names(Names(error, ERRORS[1:]), dictionaries["error"]),
         "generation": _unless(route.generation, route.generation < 0),
         "connection_id": _unless(requests["connection"], requests["connection"] == NEVER),
+        "warm_up": pa.array((requests["intended_ns"] < warm_ns).astype(np.uint8)),
         "attempts": pa.array(requests["attempts"]),
         "reused": pa.array(requests["reused"]),
     }
-    for name in (name for name in schema.names if name.endswith("_ns")):
-        columns[name] = _unless(requests[name] - epoch_ns, requests[name] == NEVER)
-    for name in ("route", "service", "pod", "node"):
-        columns[name] = _names(getattr(route, name), dictionaries[name])
+    nothing = np.full(len(ids), NEVER, np.int64)
+    seen = {name: route.seen.get(name, nothing) for name in SEEN}
+    columns["path"] = _names(Names(seen["path"], PATHS), dictionaries["path"])
+    for name in ("retries", "upstream_reused"):
+        columns[name] = _unless(np.maximum(seen[name], 0).astype(np.uint8), seen[name] == NEVER)
+    columns["service_ns"] = _unless(seen["service_ns"], seen["service_ns"] == NEVER)
+    for name in (name for name in schema.names if name.endswith("_ns") and name not in columns):
+        times = seen[name] if name in seen else requests[name]
+        columns[name] = _unless(times - epoch_ns, times == NEVER)
+    for part, names in ((route, _OF_ROUTE), (asked, _OF_ASKED)):
+        columns |= {name: _names(getattr(part, name), dictionaries[name]) for name in names}
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 

@@ -9,7 +9,7 @@ interrupted run cut off are counted as such, and in nothing else: nobody knows w
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,13 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness import events, records, resources, scenario
+from harness import events, hops, records, resources, scenario
 from harness.objectives import Judgement, judge
 from harness.recorder import ERROR_STATUS, ERRORS, INTERRUPTED
 from harness.records import provenance_of
 from harness.units import NS_PER_S
 
 UNKNOWN_POD = ""
+# Requests of a load that are told apart in its summary, those with the most rows; the others are one of them.
+REQUESTS_APART = 20
+OTHERS = "others"
 RANKS = {
     "p50": Fraction(50, 100),
     "p90": Fraction(90, 100),
@@ -67,7 +70,9 @@ def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
     judgements: list[Judgement] = []
     for load, description in zip(asked.spec.loads, json.loads(facts["loads"]), strict=True):
         rows, cut_off = rows_of(table, load.name)
-        loads.append({**_load(rows, description, interrupted), "cut_off": cut_off})
+        warm_up = _warm_up(table, load.name)
+        description = records.measured(description)
+        loads.append({**_load(rows, description, interrupted), "cut_off": cut_off, "warm_up": warm_up})
         pods += _pods(rows, load.name)
         judgements += judge(loads[-1], asked.objectives(load))
     return {
@@ -84,10 +89,16 @@ def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
 
 
 def rows_of(table: pa.Table, load: str) -> tuple[pa.Table, int]:
-    """The rows of a load without those that were cut off, and how many these are."""
-    rows = table.filter(pc.equal(table["load"], load))
+    """The rows of a load without its warm-up and those that were cut off, and how many of the latter there are."""
+    rows = records.settled(table.filter(pc.equal(table["load"], load)))
     cut_off = pc.fill_null(pc.equal(rows["error"], ERRORS[INTERRUPTED]), False)
     return rows.filter(pc.invert(cut_off)), pc.sum(cut_off).as_py() or 0
+
+
+def _warm_up(table: pa.Table, load: str) -> int:
+    """How many of a load's requests were warm-up."""
+    rows = table.filter(pc.equal(table["load"], load))
+    return len(rows) - len(records.settled(rows))
 
 
 def percentiles(latencies_ns: np.ndarray, scheduled: int) -> dict[str, int | None]:
@@ -123,6 +134,62 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
         "errors_by_kind": dict(sorted(kinds.items())),
         "sent_again": int(np.sum(rows["attempts"].to_numpy() > 1)),
         "latency_ns": percentiles(done_ns - intended[answered], len(rows)),
+        "hops": hops.summarise(rows),
+        "requests": list(_requests(rows)),
+        "generator": description.get("generator"),
+        "generator_limited": description.get("generator_limited"),
+        "handshakes": _handshakes(rows),
+        "replay": description.get("replay"),
+        "stages": list(_stages(rows, description.get("stages", ()))),
+    }
+
+
+def _handshakes(rows: pa.Table) -> dict[str, Any] | None:
+    """How many connections of a load were secured, and how long that took; None where none was."""
+    if "tls_done_ns" not in rows.column_names:  # a run of before
+        return None
+    took = pc.subtract(rows["tls_done_ns"], rows["connected_ns"]).drop_null().to_numpy()
+    return {"made": len(took), "latency_ns": percentiles(took, len(took))} if len(took) else None
+
+
+def _stages(rows: pa.Table, stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What became of the requests that were due in each stage of a load that has some."""
+    intended = rows["intended_ns"].to_numpy()
+    for number, stage in enumerate(stages, 1):
+        since = intended - stage["start_ns"]
+        due = rows.filter(pa.array((since >= 0) & (since < stage["duration_ns"])))
+        times = {"start_ns": stage["start_ns"], "duration_ns": stage["duration_ns"]}
+        yield {"stage": f"{number}: {stage['stage']}", **times, **part(due)}
+
+
+def _requests(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    """Of a load that is a mix, what became of each of its requests, the most frequent first."""
+    if "request" not in rows.column_names:  # a run of before
+        return
+    column = rows["request"].combine_chunks()
+    code = column.indices.fill_null(-1).to_numpy()
+    texts = column.dictionary.to_pylist()
+    counts = np.bincount(code[code >= 0], minlength=len(texts))
+    order = [place for place in np.argsort(-counts, kind="stable").tolist() if counts[place]]
+    if len(order) < 2:
+        return
+    own, rest = order[:REQUESTS_APART], order[REQUESTS_APART:]
+    for place in own:
+        yield {"request": texts[place], **part(rows.filter(pa.array(code == place)))}
+    if rest:
+        yield {"request": f"{len(rest)} {OTHERS}", **part(rows.filter(pa.array(np.isin(code, rest))))}
+
+
+def part(rows: pa.Table) -> dict[str, Any]:
+    """What became of some of the rows of a load."""
+    latency = pc.subtract(rows["done_ns"], rows["intended_ns"]).drop_null().to_numpy()
+    status = rows["status"].filter(pc.is_valid(rows["done_ns"]))
+    wrong = pc.sum(pc.greater_equal(status, ERROR_STATUS)).as_py() or 0
+    return {
+        "scheduled": len(rows),
+        "answered": len(latency),
+        "errors": len(rows) - len(latency) + wrong,
+        "latency_ns": percentiles(latency, len(rows)),
     }
 
 

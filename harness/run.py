@@ -19,10 +19,11 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,39 +32,59 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from harness import events, matrix, page, provenance, records, report, resources, rounds, targets
+from harness import (
+    certificates,
+    controllers,
+    events,
+    matrix,
+    maxrate,
+    page,
+    provenance,
+    records,
+    report,
+    resources,
+    rounds,
+    targets,
+    traffic,
+)
+from harness.certificates import Issued
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
-from harness.flows import queues
+from harness.flows import growth, pages, queues
 from harness.flows import running as flows
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
+from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.join import join
 from harness.journal import Header
 from harness.matrix import Variant
-from harness.progress import shown
+from harness.maxrate import Probe, Search, Wanted
+from harness.peers.web.peer import Peer
+from harness.progress import Seen, shown
 from harness.recorder import Recorded
 from harness.records import LoadRows, provenance_of
+from harness.replay import Log
 from harness.resources import Sample
-from harness.scenario import Load, Scenario, kind_of, read, text_of
-from harness.targets import Resolved, Surroundings
-from harness.units import NS_PER_S, format_ns, format_rate
-from harness.workload import id_key
+from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
+from harness.targets import HTTPS_PORT, Resolved, Surroundings
+from harness.units import NS_PER_S, format_ns
 from plane import manifests, offline
 from plane.addresses import AddressPlan
 from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, connected, running
 from plane.control import AgentLostError
-from plane.errors import PlaneError
+from plane.errors import PlaneError, Problem
 from plane.kubeconfig import Access
+from plane.manifests import Manifest
 from plane.model import Object
 from plane.up import checked, warn
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.2
+COUNT_S = 1.0
 LOST_AT_MOST = 8  # workers of one run of flows
 # From the order to start to the first request: longer than it takes to tell every actor.
 LEAD_NS = NS_PER_S // 2
@@ -91,10 +112,12 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     if kind == queues.KIND:
         stop = threading.Event()
         with _stopping(stop, console):
-            return queues.run(file, surface.out, console, stop)
+            return pages.with_page(queues.run(file, surface.out, console, stop))
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
-    asked = Asked(scenario, text, file, surface, console)
+    asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
+    for line in traffic.warnings(scenario, asked.logs):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     variants = matrix.variants(scenario, file, loaded)
     prepared = [_prepared(asked, variant, first=place == 0) for place, variant in enumerate(variants)]
     folder = surface.out / scenario.name
@@ -114,13 +137,17 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command was given: the scenario with its text and file, where it runs and where it says so."""
+    """What the command was given: the scenario with its text and file, where it runs and where it says so.
+
+    logs  what loads replay, by their places in the scenario
+    """
 
     scenario: Scenario
     text: str
     file: Path
     surface: Surface
     console: Console
+    logs: Mapping[int, Log]
 
 
 @dataclass(frozen=True)
@@ -128,8 +155,10 @@ class Prepared:
     """All that is known of a run before it starts."""
 
     variant: str
+    ingress: str
     objects: list[Object]
     timeline: Sequence[Planned]
+    issued: Issued
 
 
 def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
@@ -137,17 +166,28 @@ def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
     scenario, file = asked.scenario, str(asked.file)
     if not scenario.spec.manifests:
         targets.resolve(scenario, file, None)
-        return Prepared(variant.name, [], [])
-    loaded = checked(variant.loaded, asked.surface.instance)
+        return Prepared(variant.name, variant.ingress, [], [], Issued())
+    clashes = certificates.clashes(scenario.spec.certificates, (row.object for row in variant.loaded.objects))
+    if problems := [Problem(file, 1, f"Scenario {scenario.name}", *clash) for clash in clashes]:
+        raise ScenarioError(problems)
+    issued = certificates.issued(scenario.spec.certificates)
+    made = tuple(Manifest(file, 1, secret) for secret in issued.secrets)
+    loaded = checked(replace(variant.loaded, objects=(*variant.loaded.objects, *made)), asked.surface.instance)
     for warning in loaded.warnings if first else ():
         warn(asked.console, warning)
-    objects = [manifest.object for manifest in loaded.objects]
+    objects = [manifest.object for manifest in loaded.objects if manifest not in made]
     # Where the loads would go is known from the manifests alone: what leads nowhere is found before anything runs.
     plan = AddressPlan(asked.surface.instance)
-    settled = offline.settled([*objects, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan)
+    settled = offline.settled(
+        [*objects, *issued.secrets, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan
+    )
     timeline = events.planned(scenario, asked.file, settled)
     targets.resolve(scenario, file, Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
-    return Prepared(variant.name, objects, timeline)
+    if variant.ingress != OURS:
+        if lacking := controllers.lacks(variant.ingress):
+            raise PlaneError(lacking)
+        controllers.site_of(settled, plan, scenario.spec.ingress_upstream, file)
+    return Prepared(variant.name, variant.ingress, objects, timeline, issued)
 
 
 def _once(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:
@@ -161,21 +201,77 @@ def _once(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -
         raise KeyboardInterrupt from None
 
 
+def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> Result:
+    """Looks for the highest rate at which a load keeps its objectives, on one plane; raises as ``run``."""
+    scenario, text = read(file)
+    place = maxrate.place_of(scenario, str(file), wanted)
+    found = maxrate.search(scenario, place, wanted)
+    parse(maxrate.text_of(text, place, wanted, found.start, 0), str(file))  # what a probe would be refused for
+    loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
+    asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
+    for line in traffic.warnings(scenario, asked.logs):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    (variant,) = matrix.variants(scenario, file, loaded)
+    prepared = _prepared(asked, variant, first=True)
+    try:
+        return asyncio.run(_search(asked, prepared, place, wanted, found))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, found: Search) -> Result:
+    """Probe after probe, until the search ends or is interrupted."""
+    console, load = asked.console, asked.scenario.spec.loads[place]
+    stop = asyncio.Event()
+    folder = asked.surface.out / asked.scenario.name / provenance.run_id()
+    probes: list[dict[str, Any]] = []
+    async with _ready(asked, prepared) as scene:
+        _on_signals(stop.set)
+        while not stop.is_set() and (step := found.next()) is not None:
+            why, rate = step
+            text = maxrate.text_of(asked.text, place, wanted, rate, len(probes))
+            probing = replace(asked, scenario=parse(text, str(asked.file)), text=text)
+            tasks = _tasks(probing, scene.resolved)
+            await asyncio.gather(
+                *(_of(actor.take.remote(task)) for actor, task in zip(scene.actors, tasks, strict=True))
+            )
+            result = await _measured(probing, prepared, scene, folder, stop)
+            objectives = probing.scenario.objectives(probing.scenario.spec.loads[place])
+            if stop.is_set():
+                break
+            probes.append(maxrate.probe_of(why, rate, result.summary, load.name, objectives, result.folder))
+            console.print(f"probe {len(probes)}: {maxrate.line(probes[-1])}", markup=False, soft_wrap=True)
+            found.tell(why, Probe(rate, probes[-1]["met"], probes[-1]["spoilt"]))
+    if not probes:
+        raise KeyboardInterrupt
+    summary = maxrate.summarise(asked.scenario, load, found, probes, folder.name, interrupted=stop.is_set())
+    (folder / maxrate.FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    return Result(folder, summary)
+
+
 def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
-    prepared = flows.prepare(file)
+    """One run, or one for each count of Services."""
     stop = threading.Event()
-    workers = prepared.scenario.spec.workers
+
+    def carried(prepared: flows.Prepared, folder: Path) -> Result:
+        if prepared.scenario.spec.workers == 1:
+            return pages.with_page(flows.run(prepared, folder, console, flows.here, stop))
+        return pages.with_page(asyncio.run(_on_actors(prepared, folder, surface, console, stop)))
+
+    scenario, _ = read_as(FlowScenario, file)
     with _stopping(stop, console):
-        if workers == 1:
-            return flows.run(prepared, surface.out, console, flows.here, stop)
-        return asyncio.run(_on_actors(prepared, surface, console, stop))
+        if scenario.spec.counts:
+            return pages.with_page(growth.play(scenario, file, carried, surface.out, console))
+        return carried(flows.prepare(file), surface.out / scenario.name)
 
 
-async def _on_actors(prepared: flows.Prepared, surface: Surface, console: Console, stop: threading.Event) -> Result:
+async def _on_actors(
+    prepared: flows.Prepared, folder: Path, surface: Surface, console: Console, stop: threading.Event
+) -> Result:
     carrying = FlowActors(prepared.scenario.spec.workers)
     async with connected(surface.ray_address):
         try:
-            return await asyncio.to_thread(flows.run, prepared, surface.out, console, carrying, stop)
+            return await asyncio.to_thread(flows.run, prepared, folder, console, carrying, stop)
         finally:
             carrying.end()
 
@@ -252,51 +348,87 @@ def _flow_actor() -> Any:
 
 
 async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:
-    scenario, surface, console = asked.scenario, asked.surface, asked.console
-    objects, timeline = prepared.objects, prepared.timeline
-    async with AsyncExitStack() as stack:
-        _on_signals(_canceller())
-        cluster = None
-        if objects:
-            cluster = await stack.enter_async_context(_plane(scenario, objects, surface, console))
-        else:
-            await stack.enter_async_context(connected(surface.ray_address))
-        resolved = targets.resolve(scenario, str(asked.file), _surroundings(cluster) if cluster else None)
-        tasks = [_task(scenario, place, target) for place, target in enumerate(resolved)]
-        actors = await stack.enter_async_context(_actors(scenario, tasks))
-        access = await stack.enter_async_context(_api(cluster)) if cluster and timeline else None
+    async with _ready(asked, prepared) as scene:
         _on_signals(stop.set)
-        started = datetime.now(UTC)
-        epoch_ns = time.monotonic_ns() + LEAD_NS
-        processes = _Processes(scenario, actors, cluster)
-        facts = {
-            "run": provenance.run_id(started),
-            "started": started.isoformat(timespec="milliseconds"),
-            "epoch_monotonic_ns": str(epoch_ns),
-            **provenance.of_machine(),
-            **provenance.of_input(asked.text, objects),
-        }
-        if prepared.variant:
-            facts["variant"] = prepared.variant
-        folder = folder / facts["run"]
-        folder.mkdir(parents=True)
-        headers = _headers(scenario, tasks, facts, folder)
-        async with (
-            resources.watching(processes.pids, epoch_ns) as samples,
-            events.playing(timeline, access, processes.kill_node, epoch_ns) as happened,
-        ):
-            measured = await _measure(scenario.spec.loads, actors, headers, epoch_ns, stop, console)
-        _say_limits(scenario.spec.loads, measured, console)
-        rows = await _joined(scenario, tasks, resolved, measured, cluster)
-        ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(scenario, tasks, measured)}
-        table = records.tabulate(rows, epoch_ns, {**facts, **ended})
-        return _written(table, happened, samples, folder)
+        return await _measured(asked, prepared, scene, folder, stop)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is there for loads to run: the plane and another ingress before its pods, if any; an actor for each load."""
+
+    cluster: Cluster | None
+    controller: Peer | None
+    resolved: Sequence[Resolved]
+    actors: Sequence[Any]
+    access: Access | None
 
 
 @asynccontextmanager
-async def _plane(
-    scenario: Scenario, objects: list[Object], surface: Surface, console: Console
-) -> AsyncIterator[Cluster]:
+async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
+    """All of it there; SIGINT and SIGTERM end what makes it."""
+    scenario, surface, console = asked.scenario, asked.surface, asked.console
+    async with AsyncExitStack() as stack:
+        _on_signals(_canceller())
+        cluster = None
+        if prepared.objects:
+            cluster = await stack.enter_async_context(_plane(scenario, prepared, surface, console))
+        else:
+            await stack.enter_async_context(connected(surface.ray_address))
+        around = _surroundings(cluster, prepared.issued) if cluster else None
+        controller = None
+        if around and prepared.ingress != OURS:
+            site = controllers.site_of(around.snapshot, around.plan, scenario.spec.ingress_upstream, str(asked.file))
+            controller = await stack.enter_async_context(controllers.running(prepared.ingress, site))
+            around = replace(around, ingress=controllers.address_of(around.plan), https_port=HTTPS_PORT)
+            console.print(f"before the pods: {controller.version()}", markup=False, soft_wrap=True)
+        resolved = targets.resolve(scenario, str(asked.file), around)
+        actors = await stack.enter_async_context(_actors(scenario, _tasks(asked, resolved)))
+        access = await stack.enter_async_context(_api(cluster)) if cluster and prepared.timeline else None
+        yield Scene(cluster, controller, resolved, actors, access)
+
+
+def _tasks(asked: Asked, resolved: Sequence[Resolved]) -> list[Task]:
+    return [traffic.task(asked.scenario, place, target, asked.logs.get(place)) for place, target in enumerate(resolved)]
+
+
+async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path, stop: asyncio.Event) -> Result:
+    """Runs the loads, whose actors have them already; the results are in a folder in the given one."""
+    scenario, console = asked.scenario, asked.console
+    tasks = _tasks(asked, scene.resolved)
+    started = datetime.now(UTC)
+    epoch_ns = time.monotonic_ns() + LEAD_NS
+    processes = _Processes(scenario, scene.actors, scene.cluster, scene.controller)
+    facts = {
+        "run": provenance.run_id(started),
+        "started": started.isoformat(timespec="milliseconds"),
+        "epoch_monotonic_ns": str(epoch_ns),
+        **provenance.of_machine(),
+        **provenance.of_input(asked.text, prepared.objects),
+    }
+    if prepared.variant:
+        facts["variant"] = prepared.variant
+    if scene.controller:
+        facts["ingress"] = scene.controller.version()
+    folder = folder / facts["run"]
+    folder.mkdir(parents=True)
+    headers = _headers(asked, tasks, facts, folder)
+    async with (
+        resources.watching(processes.pids, epoch_ns) as samples,
+        events.playing(prepared.timeline, scene.access, processes.kill_node, epoch_ns) as happened,
+        _counted(scene.cluster) as pods,
+    ):
+        look = partial(_seen, scene.actors, pods, happened)
+        measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console, look)
+    _say_limits(scenario.spec.loads, measured, console)
+    rows = await _joined(headers, tasks, scene.resolved, measured, scene.cluster)
+    ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
+    table = records.tabulate(rows, epoch_ns, {**facts, **ended})
+    return _written(table, happened, samples, folder)
+
+
+@asynccontextmanager
+async def _plane(scenario: Scenario, prepared: Prepared, surface: Surface, console: Console) -> AsyncIterator[Cluster]:
     """A plane that runs the manifests, and the pods that loads come from, all of it ready."""
 
     def say(line: str) -> None:
@@ -310,7 +442,7 @@ async def _plane(
         recording=True,
         progress=say,
     ) as cluster:
-        await cluster.apply([*objects, *targets.client_pods(scenario)])
+        await cluster.apply([*prepared.objects, *prepared.issued.secrets, *targets.client_pods(scenario)])
         say("waiting for the pods")
         await cluster.ready(READY_TIMEOUT_S)
         yield cluster
@@ -331,9 +463,10 @@ async def _api(cluster: Cluster) -> AsyncIterator[Access]:
 class _Processes:
     """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses."""
 
-    def __init__(self, scenario: Scenario, actors: Sequence[Any], cluster: Cluster | None):
+    def __init__(self, scenario: Scenario, actors: Sequence[Any], cluster: Cluster | None, controller: Peer | None):
         self._loads = dict(zip((load.name for load in scenario.spec.loads), actors, strict=True))
         self._cluster = cluster
+        self._controller = controller
 
     async def pids(self) -> Mapping[str, int]:
         """By name; those that are down are left out."""
@@ -344,6 +477,9 @@ class _Processes:
             with contextlib.suppress(AgentLostError):
                 if member.agent is not None:
                     found[member.name] = await member.agent.pid()
+        if self._controller is not None:
+            name = self._controller.name
+            found |= {f"{name} {place}" if place else name: pid for place, pid in enumerate(self._controller.pids())}
         return found
 
     async def kill_node(self, number: int) -> None:
@@ -375,12 +511,16 @@ async def _actors(scenario: Scenario, tasks: Sequence[Task]) -> AsyncIterator[li
             ray.kill(actor)
 
 
-def _headers(scenario: Scenario, tasks: Sequence[Task], facts: Mapping[str, str], folder: Path) -> list[Header]:
+def _headers(asked: Asked, tasks: Sequence[Task], facts: Mapping[str, str], folder: Path) -> list[Header]:
     """Of the loads' journals. Who reads one reads of a run that did not end: it was interrupted."""
-    names = [load.name for load in scenario.spec.loads]
-    known = {**facts, "interrupted": "true", "loads": _descriptions(scenario, tasks, [None] * len(tasks))}
+    names = [load.name for load in asked.scenario.spec.loads]
+    known = {**facts, "interrupted": "true", "loads": _descriptions(asked, tasks, [None] * len(tasks))}
     path = folder.absolute()  # a load's process may work in another folder
-    return [Header(records.journal_of(path, place), name, names, known) for place, name in enumerate(names)]
+    epoch_ns = int(facts["epoch_monotonic_ns"])
+    warm_ns = [epoch_ns + load.start + load.warm_up if load.warm_up else 0 for load in asked.scenario.spec.loads]
+    return [
+        Header(records.journal_of(path, place), name, names, known, warm_ns[place]) for place, name in enumerate(names)
+    ]
 
 
 async def _measure(
@@ -390,8 +530,12 @@ async def _measure(
     epoch_ns: int,
     stop: asyncio.Event,
     console: Console,
+    look: Callable[[], Awaitable[Seen]],
 ) -> list[Recorded]:
-    """Runs all loads from the epoch on and returns their rows; ends them early once ``stop`` is set."""
+    """Runs all loads from the epoch on and returns their rows; ends them early once ``stop`` is set.
+
+    ``look`` says how it is going.
+    """
     runs = [
         asyncio.ensure_future(_of(actor.run.remote(epoch_ns, header)))
         for actor, header in zip(actors, headers, strict=True)
@@ -405,7 +549,7 @@ async def _measure(
                     await asyncio.gather(*(_of(actor.stop.remote()) for actor in actors))
                     break
                 elapsed_s = (time.monotonic_ns() - epoch_ns) / NS_PER_S
-                show(elapsed_s, await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors)))
+                show(elapsed_s, await look())
         return await asyncio.gather(*runs)
     except RayError as error:
         folder = headers[0].path.parent
@@ -414,13 +558,37 @@ async def _measure(
         stopping.cancel()
 
 
+@asynccontextmanager
+async def _counted(cluster: Cluster | None) -> AsyncIterator[dict[str, int]]:
+    """How many requests each pod has answered, as of a second ago at most; the counts grow while the context lasts."""
+    counts: dict[str, int] = {}
+
+    async def count() -> None:
+        while cluster is not None:
+            counts.update(await cluster.served_counts())
+            await asyncio.sleep(COUNT_S)
+
+    task = asyncio.create_task(count())
+    try:
+        yield counts
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+
+
+async def _seen(actors: Sequence[Any], pods: Mapping[str, int], happened: Sequence[Happened]) -> Seen:
+    return Seen(await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors)), pods, happened)
+
+
 async def _of(reference: Any) -> Any:
     """What a call of an actor returns, as a coroutine."""
     return await reference
 
 
 async def _joined(
-    scenario: Scenario,
+    headers: Sequence[Header],
     tasks: Sequence[Task],
     resolved: Sequence[Resolved],
     measured: Sequence[Recorded],
@@ -429,9 +597,10 @@ async def _joined(
     ingress = await cluster.ingress_records() if cluster else []
     connections = await cluster.connections() if cluster else []
     pods = cluster.pods_seen() if cluster else {}
+    served = await cluster.served() if cluster else []
     return [
         LoadRows(
-            load.name,
+            header.load,
             recorded,
             join(
                 recorded,
@@ -441,51 +610,44 @@ async def _joined(
                 ingress=ingress,
                 connections=connections,
                 pods=pods,
+                served=served,
             ),
             task.id_key,
+            task.mix.asked_first(len(recorded.requests["intended_ns"])),
+            header.warm_ns,
         )
-        for load, task, target, recorded in zip(scenario.spec.loads, tasks, resolved, measured, strict=True)
+        for header, task, target, recorded in zip(headers, tasks, resolved, measured, strict=True)
     ]
 
 
-def _task(scenario: Scenario, place: int, target: Resolved) -> Task:
-    load = scenario.spec.loads[place]
-    return Task(
-        target.destination,
-        target.workload,
-        load.arrivals.rate,
-        load.arrivals.connections or load.arrivals.max_connections,
-        load.start,
-        load.duration,
-        scenario.timeout_ns(load),
-        id_key(scenario.spec.seed, place),
-        (scenario.spec.seed, place) if load.arrivals.process == "poisson" else None,
-    )
-
-
-def _descriptions(scenario: Scenario, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
-    return json.dumps([_described(*each) for each in zip(scenario.spec.loads, tasks, measured, strict=True)])
+def _descriptions(asked: Asked, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
+    rows = [_described(*each) for each in zip(asked.scenario.spec.loads, tasks, measured, strict=True)]
+    for place, log in asked.logs.items():
+        rows[place]["replay"] = log.said()
+    return json.dumps(rows)
 
 
 def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, Any]:
     """What a load was, for whoever reads its rows without the scenario at hand; ``recorded`` None: it has not ended."""
-    if task.rate is None:
-        arrivals = f"{task.connections} connection" + ("s" if task.connections > 1 else "")
-    else:
-        arrivals = format_rate(float(task.rate)) + (" (Poisson)" if task.poisson else "")
     return {
         "name": load.name,
-        "arrivals": arrivals,
-        "rate": None if task.rate is None else float(task.rate),
+        "arrivals": task.text,
+        "rate": task.mean_rate,
         "connections": task.connections,
         "start_ns": task.start_ns,
         "duration_ns": task.duration_ns,
+        "warm_up_ns": load.warm_up,
+        "stages": [
+            {"stage": stage.text, "start_ns": task.start_ns + stage.start_ns, "duration_ns": stage.duration_ns}
+            for stage in task.stages
+        ],
         "timeout_ns": task.timeout_ns,
-        "method": task.workload.method,
-        "host": task.workload.host,
-        "path": task.workload.path,
+        "method": task.mix.workloads[0].method,
+        "host": task.mix.workloads[0].host,
+        "path": task.mix.workloads[0].path,
         "address": f"{task.destination.ip}:{task.destination.port}",
-        "source": task.destination.source_ip,
+        "tls": task.destination.tls is not None,
+        "source": ", ".join(task.destination.sources) or None,
         "generator": recorded and asdict(recorded.generator),
         "generator_limited": recorded and recorded.generator.limited(len(recorded.requests["intended_ns"])),
     }
@@ -504,9 +666,9 @@ def _say_limits(loads: Sequence[Load], measured: Sequence[Recorded], console: Co
             console.print(line, markup=False, soft_wrap=True)
 
 
-def _surroundings(cluster: Cluster) -> Surroundings:
-    address, http_port, _ = cluster.ingress_address
-    return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port))
+def _surroundings(cluster: Cluster, issued: Issued) -> Surroundings:
+    address, http_port, https_port = cluster.ingress_address
+    return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port), https_port, issued.authority)
 
 
 def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample], folder: Path) -> Result:

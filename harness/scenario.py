@@ -9,27 +9,27 @@ decided here but in ``targets``.
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, InstanceOf
 
-from harness import axes, units
+from harness import axes, certificates, requests, stages, units
 from harness.axes import Axis
-from plane import documents, strict
+from harness.certificates import Certificate
+from harness.replay import Replay
+from harness.requests import Headers, Label, Method, Request
+from harness.stages import Stage
+from plane import behaviour, documents, strict
 from plane.errors import ManifestError, Problem
 from plane.strict import Contradiction, Part, Whole, at, read_by
 
 # A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
 ROWS_AT_MOST = 50_000_000
-# Headers that the driver writes itself, because a wrong one would change what is measured.
-OWN_HEADERS = ("connection", "content-length", "transfer-encoding", "x-request-id")
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?\.?")
 
 
@@ -37,21 +37,13 @@ class ScenarioError(ManifestError):
     """Everything that is wrong with a scenario, all of it at once; a command that meets one exits with 2."""
 
 
-def _label(value: Any) -> str:
-    if not isinstance(value, str) or not _LABEL.fullmatch(value):
-        raise ValueError(
-            f"{value!r} is no name: write 1 to 63 of a-z, 0-9 and '-', beginning and ending with a-z or 0-9"
-        )
-    return value
-
-
 def _url(value: Any) -> SplitResult:
-    example = "write one as http://example.com/path"
+    example = "write one as http://example.com/path or https://example.com/path"
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         raise ValueError(f"{value!r} is no URL: {example}")
     url = urlsplit(value)
-    if url.scheme != "http":
-        raise ValueError(f"{value!r}: loads speak plain HTTP, {example}")
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"{value!r}: loads speak HTTP and HTTPS, {example}")
     if not url.hostname or not _HOST.fullmatch(url.hostname) or url.username is not None or url.fragment:
         raise ValueError(f"{value!r} needs an IPv4 address or a name, and neither user nor fragment: {example}")
     try:
@@ -63,32 +55,19 @@ def _url(value: Any) -> SplitResult:
     return url
 
 
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"/[!-~]*", value) or "#" in value:
-        raise ValueError(f"{value!r} is no path: it begins with '/' and is percent-encoded, as /hostname?full=1")
-    return value
+def _behaviour(annotation: str) -> Callable[[Any], str]:
+    """What reads the value of an annotation by which pods behave."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is no text; put it into quotes")
+        for _, reason in behaviour.wrong({behaviour.PREFIX + annotation: value}):
+            raise ValueError(reason)
+        return value
+
+    return read
 
 
-def _method(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Z]+", value) or value in ("CONNECT", "TRACE"):
-        raise ValueError(f"{value!r} is no method for a load: write GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS")
-    return value
-
-
-def _headers(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError("headers are a mapping of names to text, as {Accept: application/json}")
-    for name, text in value.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is no header name")
-        if name.lower() in OWN_HEADERS:
-            raise ValueError(f"{name} is set by the load itself: leave it out")
-        if not isinstance(text, str) or not re.fullmatch(r"[\t -~]*", text):
-            raise ValueError(f"{name}: {text!r} is no header text: put printable ASCII into quotes")
-    return value
-
-
-Label = Annotated[str, read_by(_label)]
 Duration = Annotated[int, read_by(units.duration)]
 Pause = Annotated[int, read_by(units.pause)]
 Latency = Annotated[int, read_by(units.latency)]
@@ -103,6 +82,14 @@ class Metadata(Part):
     name: Label
 
 
+class Trust(Part):
+    """Whose certificates a load by HTTPS takes: any, or those that the file ``ca`` has signed, and no others."""
+
+    one_of: ClassVar = ("insecure", "ca")
+    insecure: bool | None = None
+    ca: str | None = None
+
+
 class Target(Part):
     """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``."""
 
@@ -111,39 +98,55 @@ class Target(Part):
     service: Label | None = None
     namespace: Label = "default"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    path: Annotated[str, read_by(_path)] = "/"
+    path: requests.Path = "/"
+    tls: Trust | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "tls" in given and not str(given.get("url")).startswith("https:"):
+            yield ("tls",), "goes with a url that begins with https://"
         if "url" in given:
             for name in given.keys() & {"namespace", "port", "path"}:
                 yield (name,), "goes with service; a url has it in itself"
 
 
 class Arrivals(Part):
-    """When requests are due: at a ``rate`` (open loop), or when the one before is answered (closed loop).
+    """When requests are due: at a ``rate``, at rates in ``stages`` or as in a log (``replay``), all of which are open
+    loops; or when the one before is answered.
 
     ``process`` of an open loop: at equal distances, or a Poisson process of that mean rate.
     """
 
-    one_of: ClassVar = ("rate", "connections")
+    one_of: ClassVar = ("rate", "connections", "stages", "replay")
     rate: Rate | None = None
+    stages: Annotated[list[Stage], Field(min_length=1)] | None = None
     process: Literal["constant", "poisson"] = "constant"
     connections: Annotated[int, Field(ge=1, le=10_000)] | None = None
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    replay: Replay | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
-        if "rate" not in given and "maxConnections" in given:
-            yield ("maxConnections",), "goes with rate; a closed loop has exactly its connections"
-        if "rate" not in given and "process" in given:
-            yield ("process",), "goes with rate; in a closed loop answers make requests due"
+        opened = given.keys() & {"rate", "stages"}
+        if not opened and "replay" not in given and "maxConnections" in given:
+            yield ("maxConnections",), "goes with rate, stages or replay; a closed loop has exactly its connections"
+        if "replay" in given and "process" in given:
+            yield ("process",), "goes with rate or stages; the times of a replay are those of its log"
+        elif not opened and "process" in given:
+            yield ("process",), "goes with rate or stages; in a closed loop answers make requests due"
+        yield from stages.contradictions(given.get("stages"))
 
 
 class Origin(Part):
-    """Where a load comes from: the address of a client pod on node ``node``, counted from 1."""
+    """Where a load comes from: the addresses of so many client ``pods``, on node ``node``, counted from 1."""
 
-    node: Annotated[int, Field(ge=1)]
+    node: Annotated[int, Field(ge=1)] | None = None
+    pods: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if not given:
+            yield (), "says nothing: give it a node, a number of pods, or both"
 
 
 class Objectives(Part):
@@ -162,16 +165,18 @@ class Objectives(Part):
 
 
 class Load(Part):
-    """One stream of requests, all alike."""
+    """One stream of requests, all alike or a mix of several."""
 
     name: Label
     target: Target
-    method: Annotated[str, read_by(_method)] = "GET"
-    headers: Annotated[dict[str, str], read_by(_headers)] = Field(default_factory=dict)
+    method: Method = "GET"
+    headers: Headers = Field(default_factory=dict)
     body: str = ""
+    requests: list[Request] = Field(default_factory=list)
     arrivals: Arrivals
     start: Pause = 0
-    duration: Duration
+    warm_up: Pause = 0
+    lasts: Duration | None = Field(default=None, alias="duration")
     timeout: Duration | None = None
     keep_alive: bool = True
     origin: Origin | None = Field(default=None, alias="from")
@@ -179,17 +184,40 @@ class Load(Part):
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        yield from requests.contradictions(given)
+        staged = at(given, "arrivals", "stages")
+        replayed = at(given, "arrivals", "replay")
+        for name in ("method", "body", "requests") if replayed is not None else ():
+            if name in given:
+                yield (name,), "does not go with replay: its log says what is asked for"
+        if staged is None and replayed is None and "duration" not in given:
+            yield ("duration",), "is required"
+        if staged is not None and "duration" in given:
+            yield ("duration",), "is that of the stages together: leave it out"
+        with contextlib.suppress(ValueError):
+            if "warmUp" in given and units.pause(given["warmUp"]) >= duration_of(given):
+                yield ("warmUp",), "is all of the duration: nothing would be measured"
         try:
-            requests = (
-                units.rate(at(given, "arrivals", "rate")) * units.duration(given.get("duration")) / units.NS_PER_S
-            )
+            rate = at(given, "arrivals", "rate")
+            due = stages.requests(staged) if staged else units.rate(rate) * duration_of(given) / units.NS_PER_S
         except ValueError:
             return
-        if requests > ROWS_AT_MOST:
-            reason = (
-                f"makes {int(requests):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them"
+        if due > ROWS_AT_MOST:
+            yield (
+                ("arrivals", "stages" if staged else "rate"),
+                f"makes {int(due):,} requests in the duration; {ROWS_AT_MOST:,} are the most: lower one of them",
             )
-            yield ("arrivals", "rate"), reason
+
+    @property
+    def duration(self) -> int:
+        """ns in which requests are due; 0 where only the log of a replay knows."""
+        return self.lasts or sum(stage.duration for stage in self.arrivals.stages or ())
+
+
+def duration_of(load: Any) -> int:
+    """The same of a load as it stands in a file. Raises ValueError where it has none."""
+    staged = at(load, "arrivals", "stages")
+    return units.duration(at(load, "duration")) if staged is None else stages.duration(staged)
 
 
 class Scale(Part):
@@ -199,42 +227,85 @@ class Scale(Part):
     replicas: Annotated[int, Field(ge=0, le=10_000)]
 
 
+class SlowPod(Part):
+    """The first of a Deployment's pods takes that long for each request."""
+
+    deployment: Label
+    service_time: Annotated[str, read_by(_behaviour("service-time"))]
+
+
+class FailPod(Part):
+    """The first of a Deployment's pods answers that share of requests with 500."""
+
+    deployment: Label
+    error_rate: Annotated[str, read_by(_behaviour("error-rate"))]
+
+
 class Event(Part):
     """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment."""
 
-    one_of: ClassVar = ("scale", "restart", "deletePod", "apply", "killNode")
+    one_of: ClassVar = ("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "drainNode", "killNode")
     at: Pause
     namespace: Label = "default"
     scale: Scale | None = None
     restart: Label | None = None
     delete_pod: Label | None = None
+    slow_pod: SlowPod | None = None
+    fail_pod: FailPod | None = None
     apply: str | None = None
+    drain_node: Annotated[int, Field(ge=1)] | None = None
     kill_node: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def deployment(self) -> str | None:
-        return self.scale.deployment if self.scale else self.restart or self.delete_pod
+        named = self.scale or self.slow_pod or self.fail_pod
+        return named.deployment if named else self.restart or self.delete_pod
+
+    @property
+    def behaviour(self) -> dict[str, str]:
+        """The annotations that a pod gets."""
+        if self.slow_pod:
+            return {f"{behaviour.PREFIX}service-time": self.slow_pod.service_time}
+        return {f"{behaviour.PREFIX}error-rate": self.fail_pod.error_rate} if self.fail_pod else {}
 
     @property
     def text(self) -> str:
         """What happens, for people."""
+        if self.slow_pod:
+            return f"a pod of {self.slow_pod.deployment} takes {self.slow_pod.service_time}"
+        if self.fail_pod:
+            return f"a pod of {self.fail_pod.deployment} fails {self.fail_pod.error_rate}"
         if self.scale:
             return f"scale {self.scale.deployment} to {self.scale.replicas}"
         if self.restart:
             return f"restart {self.restart}"
         if self.delete_pod:
             return f"delete a pod of {self.delete_pod}"
-        return f"apply {self.apply}" if self.apply else f"kill node-{self.kill_node}"
+        if self.apply:
+            return f"apply {self.apply}"
+        return f"drain node-{self.drain_node}" if self.drain_node else f"kill node-{self.kill_node}"
+
+
+OURS = "trafficplane"
+Controller = Literal["trafficplane", "nginx", "haproxy", "envoy", "traefik", "caddy"]
+CONTROLLERS = get_args(Controller)
 
 
 class Spec(Part):
-    """The whole of a scenario."""
+    """The whole of a scenario.
+
+    ``ingress``: whose ingress stands before the pods. One of somebody else is told the addresses of ready endpoints,
+    once, or with ``ingressUpstream: service`` those of Services, behind which endpoints may come and go.
+    """
 
     manifests: list[str] = Field(default_factory=list)
     nodes: Annotated[int, Field(ge=1, le=250)] = 3
+    ingress: Controller = "trafficplane"
+    ingress_upstream: Literal["endpoints", "service"] = "endpoints"
     loads: Annotated[list[Load], Field(min_length=1)]
     timeline: list[Event] = Field(default_factory=list)
     timeout: Duration = 10 * units.NS_PER_S
+    certificates: list[Certificate] = Field(default_factory=list)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     objectives: Objectives = Objectives()
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
@@ -249,8 +320,16 @@ class Spec(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from axes.contradictions(given)
         plane = bool(given.get("manifests"))
-        if not plane and "nodes" in given:
-            yield ("nodes",), "goes with manifests: without them no plane is started"
+        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream", "certificates"}:
+            yield (name,), "goes with manifests: without them no plane is started"
+        yield from certificates.contradictions(given.get("certificates"))
+        if "ingressUpstream" in given and not axes.others(given, OURS):
+            yield ("ingressUpstream",), f"goes with another ingress than {OURS}, which follows endpoints by itself"
+        if given.get("timeline") and axes.others(given, OURS) and given.get("ingressUpstream") != "service":
+            reason = (
+                "endpoints are told to another ingress once, and events change them; write ingressUpstream: service"
+            )
+            yield ("timeline",), reason
         nodes = given.get("nodes", cls.model_fields["nodes"].default)
         seen: set[str] = set()
         loads = given.get("loads")
@@ -273,18 +352,17 @@ class Spec(Part):
 def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
     """What is wrong with the events of a spec; ``nodes`` 0: no plane."""
     try:
-        end_ns = max(
-            units.pause(load.get("start", "0s")) + units.duration(load.get("duration")) for load in given["loads"]
-        )
+        end_ns = max(units.pause(load.get("start", "0s")) + duration_of(load) for load in given["loads"])
     except (ValueError, AttributeError, KeyError, TypeError):
         return  # what is wrong with the loads is said elsewhere
     timeline = given.get("timeline")
     for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
         if not nodes:
             yield ("timeline", place), "needs manifests: without a plane there is nothing to happen to"
-        node = at(event, "killNode")
-        if nodes and isinstance(node, int) and isinstance(nodes, int) and node > nodes:
-            yield ("timeline", place, "killNode"), f"there are {nodes} nodes, counted from 1"
+        for name in ("killNode", "drainNode"):
+            node = at(event, name)
+            if nodes and isinstance(node, int) and isinstance(nodes, int) and node > nodes:
+                yield ("timeline", place, name), f"there are {nodes} nodes, counted from 1"
         with contextlib.suppress(ValueError):
             if units.pause(at(event, "at")) >= end_ns:
                 yield ("timeline", place, "at"), f"is not before the end of the last load, {units.format_ns(end_ns)}"

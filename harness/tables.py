@@ -1,12 +1,13 @@
 """A summary as tables for a terminal or a job's log."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness import hops
 from harness.objectives import PERCENTILES, latency_text
 from harness.units import format_ns, format_rate
 
@@ -25,6 +26,14 @@ def console(*, stderr: bool = False) -> Console:
 def tables(summary: Mapping[str, Any]) -> RenderableType:
     """The summary of ``report.summarise``: loads, requests by pod, objectives."""
     parts: list[RenderableType] = [_loads(summary)]
+    if any(load["hops"] for load in summary["loads"]):
+        parts += ["", _hops(summary)]
+    for title, column, rows in parted(summary):
+        parts += ["", _parts(title, column, rows)]
+    for line in notes(summary):
+        parts += ["", Text(line, style="yellow")]
+    if any(load["handshakes"] for load in summary["loads"]):
+        parts += ["", _handshakes(summary)]
     if any(row["pod"] for row in summary["pods"]):
         parts += ["", _pods(summary)]
     if summary["events"]:
@@ -62,6 +71,72 @@ def _loads(summary: Mapping[str, Any]) -> Table:
             Text(errors or "0", style="red" if errors else ""),
             *(latency_text(load["latency_ns"][name]) for name in PERCENTILES),
         )
+    return table
+
+
+def parted(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Sequence[Mapping[str, Any]]]]:
+    """(title, what tells the rows apart, rows) of the loads of whose rows there are several kinds."""
+    for load in summary["loads"]:
+        if load["stages"]:
+            yield f"{load['name']} by stage", "stage", load["stages"]
+        if load["requests"]:
+            yield f"{load['name']} by request", "request", load["requests"]
+
+
+def _parts(title: str, column: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = table_of(title, column, numbers=("requests", "share", "errors", *PERCENTILES))
+    for name, *cells in part_cells(column, rows):
+        table.add_row(Text(name), *cells[:2], Text(cells[2], style="red" if cells[2] != "0" else ""), *cells[3:])
+    return table
+
+
+def part_cells(column: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Cells of each row of such a table."""
+    total = max(sum(row["scheduled"] for row in rows), 1)
+    for row in rows:
+        yield [
+            row[column],
+            f"{row['scheduled']:,}",
+            f"{row['scheduled'] / total:.1%}",
+            f"{row['errors']:,}",
+            *(latency_text(row["latency_ns"][name]) for name in PERCENTILES),
+        ]
+
+
+def notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each load with rows that count for nothing else here, or lines of a log that were not replayed."""
+    for load in summary["loads"]:
+        if load["warm_up"]:
+            yield f"{load['name']}: {load['warm_up']:,} requests of its warm-up have rows, and count for nothing here"
+        log = load["replay"]
+        if log and log["unreadable"]:
+            numbers = ", ".join(str(row["line"]) for row in log["unread"])
+            more = ", …" if log["unreadable"] > len(log["unread"]) else ""
+            counts = f"{log['unreadable']:,} of {log['lines']:,} lines of {log['log']} are no requests"
+            yield f"{load['name']}: {counts} and were not replayed: {numbers}{more}"
+
+
+def _handshakes(summary: Mapping[str, Any]) -> Table:
+    table = table_of("TLS handshakes", "load", numbers=("made", *PERCENTILES))
+    for load in summary["loads"]:
+        if made := load["handshakes"]:
+            latency = (latency_text(made["latency_ns"][name]) for name in PERCENTILES)
+            table.add_row(load["name"], f"{made['made']:,}", *latency)
+    return table
+
+
+def _hops(summary: Mapping[str, Any]) -> Table:
+    """Where the time of the requests around the median and the 99th percentile went: a row for each hop."""
+    shown = {
+        f"{load['name']} {name}": load["hops"][name]
+        for load in summary["loads"]
+        for name in ("p50", "p99")
+        if load["hops"]
+    }
+    table = table_of("where the time went", "mean around", numbers=tuple(shown))
+    for hop in hops.known(shown):
+        table.add_row(hop, *(format_ns(means[hop]) if hop in means else "" for means in shown.values()))
+    table.add_row("all", *(format_ns(sum(means.values())) for means in shown.values()))
     return table
 
 

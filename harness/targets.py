@@ -6,11 +6,14 @@ that a load never waits for DNS.
 """
 
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import SplitResult
 
 from harness.drivers.http import Destination
+from harness.drivers.tls import Tls
 from harness.scenario import Load, Scenario, ScenarioError, is_address
 from harness.workload import Workload
 from plane.addresses import AddressPlan, ip_to_int
@@ -20,15 +23,21 @@ from plane.statuses import node_name
 
 CLIENT_IMAGE = "registry.k8s.io/pause:3.10"
 HTTP_PORT = 80
+HTTPS_PORT = 443
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is there for targets to be: a plane's Snapshot, plan and Ingress (address, port of HTTP); or no plane."""
+    """What is there for targets to be: a plane's Snapshot, plan and Ingress (address, port of HTTP); or no plane.
+
+    authority  PEM of who signed the run's certificates, if it has any
+    """
 
     snapshot: Snapshot
     plan: AddressPlan
     ingress: tuple[str, int]
+    https_port: int = HTTPS_PORT
+    authority: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class _UnresolvedError(Exception):
 
 
 def client_pods(scenario: Scenario) -> list[Object]:
-    """The pods whose addresses loads come from: one for each load that dials a Service or names a node.
+    """The pods whose addresses loads come from: of each load that dials a Service or says where it comes from.
 
     They are real pods, so that their addresses are reserved and known to the plane; they run nothing.
     """
@@ -59,23 +68,22 @@ def client_pods(scenario: Scenario) -> list[Object]:
         {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": client_name(load), "namespace": load.target.namespace},
+            "metadata": {"name": name, "namespace": load.target.namespace},
             "spec": {
                 "containers": [{"name": "client", "image": CLIENT_IMAGE}],
-                **({"nodeName": node_name(load.origin.node)} if load.origin else {}),
+                **({"nodeName": node_name(load.origin.node)} if load.origin and load.origin.node else {}),
             },
         }
         for load in scenario.spec.loads
-        if has_client(load)
+        for name in client_names(load)
     ]
 
 
-def client_name(load: Load) -> str:
-    return f"{load.name}-client"
-
-
-def has_client(load: Load) -> bool:
-    return load.target.service is not None or load.origin is not None
+def client_names(load: Load) -> list[str]:
+    """Of a load's client pods; none where it comes from wherever the kernel has it."""
+    if load.origin is not None and load.origin.pods > 1:
+        return [f"{load.name}-client-{number}" for number in range(1, load.origin.pods + 1)]
+    return [f"{load.name}-client"] if load.origin is not None or load.target.service is not None else []
 
 
 def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[Resolved]:
@@ -83,7 +91,9 @@ def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[
     resolved, problems = [], []
     for place, load in enumerate(scenario.spec.loads):
         try:
-            resolved.append(_resolve(load, around))
+            found = _resolve(load, around)
+            tls = _tls(load, Path(file).parent, around)
+            resolved.append(replace(found, destination=replace(found.destination, tls=tls)))
         except _UnresolvedError as error:
             field, reason = error.args
             path = f"spec.loads[{place}].{field}"
@@ -94,48 +104,49 @@ def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[
 
 
 def _resolve(load: Load, around: Surroundings | None) -> Resolved:
-    source = _source(load, around)
+    sources = _sources(load, around)
     url = load.target.url
     if url is None:
         assert around is not None  # the schema lets a service be named only with manifests
         service = _service(around.snapshot, load.target.namespace, load.target.service or "", "target.service")
         port = _port(service, load.target.port)
         host = f"{service.name}.{service.namespace}.svc.cluster.local" + (f":{port}" if port != HTTP_PORT else "")
-        return _to_service(load, service, port, around, host, load.target.path, source)
+        return _to_service(load, service, port, around, host, load.target.path, sources)
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     host = url.hostname or ""
-    port = url.port or HTTP_PORT
+    port = url.port or (HTTPS_PORT if url.scheme == "https" else HTTP_PORT)
     if is_address(host):
-        return _to_address(load, host, port, url, path, source)
+        return _to_address(load, host, port, url, path, sources)
     if around is not None:
         dialled = _service_of_name(around.snapshot, host)
         if dialled is not None:
-            return _to_service(load, dialled, _port(dialled, port, "target.url"), around, url.netloc, path, source)
+            return _to_service(load, dialled, _port(dialled, port, "target.url"), around, url.netloc, path, sources)
         if _has_rules_for(around.snapshot, host):
-            return _to_ingress(load, around, url, path, source)
+            return _to_ingress(load, around, url, path, sources)
     try:
         found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
     except OSError:
         if around is not None and _takes_any_host(around.snapshot):
-            return _to_ingress(load, around, url, path, source)
+            return _to_ingress(load, around, url, path, sources)
         where = "no Ingress has this host, no Service this name, and" if around else "there are no manifests, and"
         raise _UnresolvedError("target.url", f"{host}: {where} the system does not know it") from None
-    return _to_address(load, str(found), port, url, path, source)
+    return _to_address(load, str(found), port, url, path, sources)
 
 
-def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, source: str | None) -> Resolved:
+def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
     ip, port = around.ingress
-    return Resolved(Destination(ip, port, source), _workload(load, url.netloc, path), (ip_to_int(ip), port))
+    port = around.https_port if url.scheme == "https" else port
+    return Resolved(Destination(ip, port, sources), _workload(load, url.netloc, path), (ip_to_int(ip), port))
 
 
-def _to_address(load: Load, ip: str, port: int, url: SplitResult, path: str, source: str | None) -> Resolved:
-    return Resolved(Destination(ip, port, source), _workload(load, url.netloc, path), (ip_to_int(ip), port))
+def _to_address(load: Load, ip: str, port: int, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
+    return Resolved(Destination(ip, port, sources), _workload(load, url.netloc, path), (ip_to_int(ip), port))
 
 
 def _to_service(
-    load: Load, service: Service, port: int, around: Surroundings, host: str, path: str, source: str | None
+    load: Load, service: Service, port: int, around: Surroundings, host: str, path: str, sources: tuple[str, ...]
 ) -> Resolved:
-    destination = Destination(service.cluster_ip, around.plan.bound_port(port), source)
+    destination = Destination(service.cluster_ip, around.plan.bound_port(port), sources)
     return Resolved(destination, _workload(load, host, path), (ip_to_int(service.cluster_ip), port), service.full_name)
 
 
@@ -143,15 +154,34 @@ def _workload(load: Load, host: str, path: str) -> Workload:
     return Workload(host, path, load.method, load.headers, load.body, load.keep_alive)
 
 
-def _source(load: Load, around: Surroundings | None) -> str | None:
-    """Address of the load's client pod, None where it has none."""
-    if around is None or not has_client(load):
+def _tls(load: Load, folder: Path, around: Surroundings | None) -> Tls | None:
+    """How a load by HTTPS does it, None where it is by plain HTTP."""
+    url, trust = load.target.url, load.target.tls
+    if url is None or url.scheme != "https":
         return None
-    pod = around.snapshot.get("Pod", load.target.namespace, client_name(load)) or {}
-    address = (pod.get("status") or {}).get("podIP")
-    if not address:
-        raise _UnresolvedError("from", f"the client pod {load.target.namespace}/{client_name(load)} has no address")
-    return str(address)
+    made = Tls(url.hostname or "", around.authority if around else "", insecure=bool(trust and trust.insecure))
+    if trust and trust.ca is not None:
+        try:
+            made = replace(made, authorities=(folder / trust.ca).read_text(encoding="ascii"), only=True)
+            made.context()
+        except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
+            reason = f"{folder / trust.ca} holds no certificates in PEM: {error}"
+            raise _UnresolvedError("target.tls.ca", reason) from None
+    return made
+
+
+def _sources(load: Load, around: Surroundings | None) -> tuple[str, ...]:
+    """Addresses of the load's client pods."""
+    if around is None:
+        return ()
+    addresses = []
+    for name in client_names(load):
+        pod = around.snapshot.get("Pod", load.target.namespace, name) or {}
+        address = (pod.get("status") or {}).get("podIP")
+        if not address:
+            raise _UnresolvedError("from", f"the client pod {load.target.namespace}/{name} has no address")
+        addresses.append(str(address))
+    return tuple(addresses)
 
 
 def _service(snapshot: Snapshot, namespace: str, name: str, field: str) -> Service:

@@ -37,15 +37,20 @@ def latency(value: object) -> int:
 
 def rate(value: object) -> Fraction:
     """Requests per second of ``500/s``, ``30/m`` or ``90/h``; more than zero. Raises ValueError."""
+    requests = pace(value)
+    if not requests:
+        raise ValueError(f"{_shown(value)}: a rate is more than 0; leave the load out instead")
+    return requests
+
+
+def pace(value: object) -> Fraction:
+    """The same of a rate that may be zero, ``0/s``. Raises ValueError."""
     found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None or found[2] not in RATE_UNITS:
         raise ValueError(
             f"{_shown(value)} is not a rate: write {_listed([f'/{unit}' for unit in RATE_UNITS])}, as 500/s"
         )
-    requests = Fraction(found[1])
-    if not requests:
-        raise ValueError(f"{_shown(value)}: a rate is more than 0; leave the load out instead")
-    return requests * NS_PER_S / NS_BY_UNIT[found[2]]
+    return Fraction(found[1]) * NS_PER_S / NS_BY_UNIT[found[2]]
 
 
 def share(value: object) -> int | Fraction:

@@ -33,6 +33,11 @@ class Workload:
         return self.method in IDEMPOTENT
 
     @property
+    def called(self) -> str:
+        """The name of one that has none: method and path."""
+        return f"{self.method} {self.path.partition('?')[0]}"
+
+    @property
     def size(self) -> int:
         """Bytes of one request on the wire, head and body."""
         head, tail = self.render()

@@ -219,6 +219,7 @@ class Steering(NamedTuple):
     idle_ns    int64[1]: how long a tracked flow is remembered after its last packet or batch
     arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
                balancer sends them, which is to nodes that have an endpoint for them
+    keys       uint64[forward.BLOCK]: room for the hashes of flows that are being decided
     """
 
     conntrack: Conntrack
@@ -230,6 +231,7 @@ class Steering(NamedTuple):
     outcomes: np.ndarray
     idle_ns: np.ndarray
     arrival: np.ndarray
+    keys: np.ndarray
 
 
 # Ingress tables. A host owns a run of paths in match order; a path leads to a target; a target is a run of endpoints.

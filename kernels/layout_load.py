@@ -13,6 +13,7 @@ NEVER = -1
 
 # What became of a request that was not answered in full; 0 is none of these. Texts are documented in docs/records.md.
 CONNECT_REFUSED, CONNECT_FAILED, RESET, EOF, TIMEOUT, PROTOCOL, NO_LOCAL_PORT, NO_DESCRIPTOR, INTERRUPTED = range(1, 10)
+TLS_FAILED = 10
 ERRORS = (
     "",
     "connect_refused",
@@ -24,6 +25,7 @@ ERRORS = (
     "no_local_port",
     "no_descriptor",
     "interrupted",
+    "tls_failed",
 )
 
 # State of a client.
@@ -57,10 +59,9 @@ REQUEST = np.dtype(
         ("start", "i8"),  # Load.bytes[start : start + size]
         ("size", "i4"),
         ("id_at", "i4"),  # where in it the 16 hex digits of the id stand; negative: it has none
-        ("share", "u4"),  # of the rows, this one's weight and those of all before it
         ("bodiless", "u1"),  # HEAD: its answer has no body, whatever length it announces
         ("idempotent", "u1"),  # it may be sent a second time
-        ("spare", "u1", (2,)),
+        ("spare", "u1", (6,)),
     ],
     align=True,
 )
@@ -72,6 +73,7 @@ ROW = np.dtype(
         ("intended_ns", "i8"),  # it was due
         ("start_ns", "i8"),  # it was given a connection, or one was dialled for it
         ("connected_ns", "i8"),  # the connection that was dialled for it was there
+        ("tls_done_ns", "i8"),  # it had been secured; of plain HTTP NEVER
         ("sent_ns", "i8"),  # it was handed to the kernel; of its last attempt, as what follows
         ("request_sent_ns", "i8"),  # the kernel had taken all of it
         ("first_byte_ns", "i8"),
@@ -114,7 +116,7 @@ CLIENT = np.dtype(
         ("sent", "i4"),  # bytes of the request handed to the kernel
         ("held", "i4"),  # bytes of a head that is not whole yet, in Load.heads
         ("used", "i4"),  # requests that its connection has carried
-        ("answers", "u2"),  # REQUEST it sends
+        ("answers", "u4"),  # REQUEST it sends
         ("state", "u1"),  # one of CLIENT_STATES
         ("part", "u1"),  # what comes next of the answer
         ("chunk", "u1"),  # how far a chunked body is
@@ -122,7 +124,7 @@ CLIENT = np.dtype(
         ("keep", "u1"),  # the connection stays after this answer
         ("over", "u1"),  # the other side has ended the connection
         ("busy", "u1"),  # it has a request
-        ("spare", "u1", (3,)),
+        ("spare", "u1", (1,)),
     ],
     align=True,
 )
@@ -176,8 +178,9 @@ class Load(NamedTuple):
     due          int64[...]: open loop: when each request is due, ascending
     turns        int64[C]: closed loop: when each turn that nobody has taken is to be taken, a ring, ascending
     targets      ADDRESS[...]: where clients connect to, in turn
-    sources      uint32[...]: addresses that clients connect from, in turn; 0: as the system has it
+    sources      uint32[...]: addresses that connections come from, in turn; 0: as the system has it
     requests     REQUEST[...]
+    order        uint32[...]: which of them each row is, by its number, over and over
     bytes        uint8[...]: what they consist of
     answer       ANSWER[1]
     buffer       uint8[...]: where answers are read to
@@ -196,6 +199,7 @@ class Load(NamedTuple):
     targets: np.ndarray
     sources: np.ndarray
     requests: np.ndarray
+    order: np.ndarray
     bytes: np.ndarray
     answer: np.ndarray
     buffer: np.ndarray

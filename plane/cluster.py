@@ -45,9 +45,9 @@ CALL_TIMEOUT_S = 30.0
 class NodeActor:
     """One node: its relay, its pods."""
 
-    async def start(self, number: int, plan: AddressPlan) -> None:
+    async def start(self, number: int, plan: AddressPlan, recording: bool) -> None:
         await asyncio.to_thread(warm)
-        self.node = Node(node_name(number), number, plan)
+        self.node = Node(node_name(number), number, plan, recording=recording)
         await self.node.start()
 
     async def install(self, *tables: Any) -> Installed:
@@ -64,6 +64,12 @@ class NodeActor:
 
     async def open_connections(self) -> dict[str, Any]:
         return await self.node.open_connections()
+
+    async def served(self) -> dict[str, Any]:
+        return await self.node.served()
+
+    async def served_counts(self) -> dict[str, int]:
+        return await self.node.served_counts()
 
     async def stop(self, grace_s: float) -> None:
         await self.node.stop(grace_s)
@@ -145,6 +151,12 @@ class Agent:
     async def open_connections(self) -> dict[str, Any]:
         return dict(await self.call("open_connections"))
 
+    async def served(self) -> dict[str, Any]:
+        return dict(await self.call("served"))
+
+    async def served_counts(self) -> dict[str, int]:
+        return dict(await self.call("served_counts"))
+
     async def records(self) -> dict[str, Any]:
         return dict(await self.call("records"))
 
@@ -176,8 +188,9 @@ class RayFleet:
         }
 
     async def start_node(self, number: int) -> Agent:
+        recording = self._options_of_ingress.recording
         agent = Agent(ray.remote(NodeActor).options(**self._options).remote(), node_name(number))
-        await self._started(agent, agent.call("start", number, self._plan, timeout_s=120))
+        await self._started(agent, agent.call("start", number, self._plan, recording, timeout_s=120))
         return agent
 
     async def start_ingress(self, number: int) -> Agent:
@@ -223,6 +236,15 @@ class Cluster(ControlPlane):
         """What each node's relay recorded, connection by connection."""
         return await self._gathered(member.agent.connections() for member in self.nodes.values() if member.agent)
 
+    async def served(self) -> list[dict[str, Any]]:
+        """When each request was with its pod, node by node; what a node's pods served before it was lost is lost."""
+        return await self._gathered(member.agent.served() for member in self.nodes.values() if member.agent)
+
+    async def served_counts(self) -> dict[str, int]:
+        """How many requests that carry a number each pod has answered so far, by ``namespace/name``."""
+        found = await self._gathered(member.agent.served_counts() for member in self.nodes.values() if member.agent)
+        return {pod: count for counts in found for pod, count in counts.items()}
+
     async def _gathered(self, calls: Iterable[Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
         results = await asyncio.gather(*calls, return_exceptions=True)
         for result in results:
@@ -242,7 +264,7 @@ async def running(
     recording: bool = False,
     edge: Edge = NOBODY,
     access_log: str = "",
-    gateway: bool = True,
+    gateway: bool = False,
     algorithm: int = RANDOM,
     zones: int = 1,
     grace_s: float = 5.0,

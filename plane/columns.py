@@ -122,7 +122,8 @@ def ingress_ports(ingress: Object) -> list[int]:
 def node_condition(node: Object) -> str:
     rows = (node.get("status") or {}).get("conditions") or ()
     ready = next((row["status"] for row in rows if row["type"] == "Ready"), "Unknown")
-    return {"True": "Ready", "False": "NotReady"}.get(ready, "Unknown")
+    cordoned = ",SchedulingDisabled" if (node.get("spec") or {}).get("unschedulable") else ""
+    return {"True": "Ready", "False": "NotReady"}.get(ready, "Unknown") + cordoned
 
 
 def node_address(node: Object) -> str:

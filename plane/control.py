@@ -433,7 +433,7 @@ class ControlPlane:
     async def _place(self, member: Member, agent: NodeAgent) -> None:
         """Tells a node its pods, from settled Snapshots only."""
         name, seen = statuses.node_name(member.number), -1
-        told: dict[str, int | None] | None = None  # uid → seconds that a pod on its way out has
+        told: dict[str, tuple[int | None, Object]] | None = None  # by uid, see ``_told_of``
         there: dict[Name, Object] = {}
         followed: Followed[Name, Object] = Followed()
         while True:
@@ -451,7 +451,7 @@ class ControlPlane:
             if not news and told is not None:
                 continue
             pods = [there[pod_name] for pod_name in sorted(there)]
-            wanted = {pod["metadata"]["uid"]: pod["metadata"].get("deletionGracePeriodSeconds") for pod in pods}
+            wanted = {pod["metadata"]["uid"]: _told_of(pod) for pod in pods}
             if wanted != told:
                 await agent.sync(self._surrounded(pods, told or {}, snapshot))
                 told = wanted
@@ -549,6 +549,12 @@ class ControlPlane:
     def _old_events(self) -> list[Key]:
         events = sorted(self.store.snapshot.all("Event"), key=lambda obj: int(obj["metadata"]["resourceVersion"]))
         return [key_of(obj) for obj in events[: max(0, len(events) - EVENTS_KEPT)]]
+
+
+def _told_of(pod: Object) -> tuple[int | None, Object]:
+    """What a node is to know of a pod that it has: the seconds that one on its way out has, and its annotations."""
+    metadata = pod["metadata"]
+    return metadata.get("deletionGracePeriodSeconds"), metadata.get("annotations") or {}
 
 
 def unready(snapshot: Snapshot) -> list[str]:

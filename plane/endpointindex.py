@@ -4,12 +4,12 @@ Law: after ``follow`` the index says of a Snapshot what an index made from nothi
 that may differ from the Snapshot followed before. What it costs goes by what differs, not by what there is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
 from plane.frontends import Node, nodes_of
-from plane.model import SERVICE_LABEL, Endpoint, EndpointKey, Name, Object, Snapshot, endpoint_keys, endpoints_of
+from plane.model import SERVICE_LABEL, Endpoint, EndpointKey, Name, Object, Snapshot, endpoints_of
 from plane.rows import Followed
 
 
@@ -18,8 +18,8 @@ class Change(NamedTuple):
 
     services   names of those that came, went, or changed, themselves or in their slices or the ids of their endpoints;
                all of them where ``nodes`` is true
-    endpoints  those that are or were in a slice, or have or had an id, that changed; likewise. In order of the slices,
-               in which it takes half of the time to go through many
+    endpoints  those of which a slice says something else, or which have or had an id that changed; likewise. In order
+               of the slices, in which it takes half of the time to go through many
     freed      ids that endpoints had and have no more; others may have them now
     nodes      whether nodes differ in what steering cares for
     """
@@ -37,6 +37,9 @@ class _Slice(NamedTuple):
     endpoints: dict[EndpointKey, tuple[Endpoint, ...]]
 
 
+_NOTHING = _Slice(None, {})
+
+
 class EndpointIndex:
     """Slices by Service and by endpoint, and the ids of endpoints, of the Snapshot that was followed last."""
 
@@ -45,9 +48,10 @@ class EndpointIndex:
         self._slices: Followed[Name, Object] = Followed()
         self._ids: Followed[EndpointKey, int] = Followed()
         self._nodes: Followed[Name, Object] = Followed()
-        self._slices_of: dict[Name, dict[Name, Object]] = {}  # by the Service's name
-        self._slices_with: dict[EndpointKey, tuple[Object, ...]] = {}
-        self._read: dict[int, _Slice] = {}  # by identity of slices that are in use
+        self._objects: Mapping[Name, Object] = {}  # the slices
+        self._slices_of: dict[Name, set[Name]] = {}  # by the Service's name
+        self._slices_with: dict[EndpointKey, tuple[Name, ...]] = {}
+        self._read: dict[Name, _Slice] = {}  # those that are in use
         self.ids: dict[EndpointKey, int] = {}
         self.nodes: list[Node] = []
 
@@ -57,22 +61,23 @@ class EndpointIndex:
         change = Change(set(), {}, [], self._follow_nodes(snapshot))
         for name, _, _ in self._services.news(snapshot.rows("Service")):
             change.services.add(name)
-        for name, old, new in self._slices.news(snapshot.rows("EndpointSlice")):
-            for obj, holds in ((old, False), (new, True)):
-                if obj is not None:
-                    change.endpoints.update(self._noted(name, obj, holds=holds))
-                    change.services.update(_service_of(obj))
-        renumbered: dict[int, Object] = {}  # slices by identity
-        for key, number, now in self._ids.news(snapshot.backends):
+        self._objects = snapshot.rows("EndpointSlice")
+        for name, old, new in self._slices.news(self._objects):
+            before, now = (_NOTHING if obj is None else _said_by(obj) for obj in (old, new))
+            if new is not None:
+                self._read[name] = now
+            change.endpoints.update(self._noted(name, before, now))
+            change.services.update(each.service for each in (before, now) if each.service)
+        renumbered: set[Name] = set()
+        for key, number, now_number in self._ids.news(snapshot.backends):
             change.endpoints[key] = None
             if number is not None:
                 change.freed.append(number)
                 del self.ids[key]
-            if now is not None:
-                self.ids[key] = now
-            for obj in self._slices_with.get(key, ()):
-                renumbered[id(obj)] = obj
-        change.services.update(chain.from_iterable(map(_service_of, renumbered.values())))
+            if now_number is not None:
+                self.ids[key] = now_number
+            renumbered.update(self._slices_with.get(key, ()))
+        change.services.update(each.service for each in map(self._slice, renumbered) if each.service)
         if change.nodes:
             change.services.update(snapshot.rows("Service"))
             change.endpoints.update(dict.fromkeys(self._slices_with))
@@ -84,30 +89,26 @@ class EndpointIndex:
         before, self.nodes = self.nodes, nodes_of(snapshot)
         return before != self.nodes
 
-    def _noted(self, name: Name, obj: Object, *, holds: bool) -> dict[EndpointKey, None]:
-        """Notes a slice that came or went; the keys of its endpoints."""
-        for service in _service_of(obj):
-            rows = self._slices_of.setdefault(service, {})
-            if holds:
-                rows[name] = obj
-            else:
-                del rows[name]
-            if not rows:
-                del self._slices_of[service]
-        keys = dict.fromkeys(endpoint_keys(obj))
-        for key in keys:
-            there = self._slices_with.get(key, ())
-            kept = (*there, obj) if holds else tuple(other for other in there if other is not obj)
+    def _noted(self, name: Name, before: _Slice, now: _Slice) -> dict[EndpointKey, None]:
+        """Notes what a slice says instead of what it said before; the keys of the endpoints of which that differs."""
+        if before.service != now.service:
+            _file(self._slices_of, before.service, name, holds=False)
+            _file(self._slices_of, now.service, name, holds=True)
+        keys = dict.fromkeys((*before.endpoints, *now.endpoints))
+        if before.service == now.service:
+            keys = {key: None for key in keys if before.endpoints.get(key) != now.endpoints.get(key)}
+        for key in before.endpoints.keys() - now.endpoints.keys():
+            kept = tuple(other for other in self._slices_with.pop(key) if other != name)
             if kept:
-                self._slices_with[key] = kept if len(kept) == 1 else tuple(sorted(kept, key=_name_of))
-            else:
-                del self._slices_with[key]
+                self._slices_with[key] = kept
+        for key in now.endpoints.keys() - before.endpoints.keys():
+            there = self._slices_with.get(key)
+            self._slices_with[key] = tuple(sorted((*there, name))) if there else (name,)
         return keys
 
     def of_service(self, name: Name) -> Iterator[Endpoint]:
         """The endpoints of a Service, slice by slice in order of their names."""
-        rows = self._slices_of.get(name, {})
-        slices = (self._slice(rows[each]).endpoints.values() for each in sorted(rows))
+        slices = (self._slice(each).endpoints.values() for each in sorted(self._slices_of.get(name, ())))
         return chain.from_iterable(chain.from_iterable(slices))
 
     def is_there(self, key: EndpointKey) -> bool:
@@ -119,13 +120,9 @@ class EndpointIndex:
         slices = map(self._slice, self._slices_with.get(key, ()))
         return [(each.service, each.endpoints[key]) for each in slices]
 
-    def _slice(self, obj: Object) -> _Slice:
-        if (found := self._read.get(id(obj))) is None:
-            endpoints: dict[EndpointKey, tuple[Endpoint, ...]] = {}
-            for endpoint in endpoints_of(obj):
-                key = endpoint[:3]
-                endpoints[key] = (*endpoints[key], endpoint) if key in endpoints else (endpoint,)
-            found = self._read[id(obj)] = _Slice(next(_service_of(obj), None), endpoints)
+    def _slice(self, name: Name) -> _Slice:
+        if (found := self._read.get(name)) is None:
+            found = self._read[name] = _said_by(self._objects[name])
         return found
 
     def forget(self) -> None:
@@ -133,12 +130,24 @@ class EndpointIndex:
         self._read.clear()
 
 
-def _service_of(obj: Object) -> Iterator[Name]:
-    """The name of the Service that a slice is of, if it is of one."""
+def _said_by(obj: Object) -> _Slice:
+    endpoints: dict[EndpointKey, tuple[Endpoint, ...]] = {}
+    for endpoint in endpoints_of(obj):
+        key = endpoint[:3]
+        endpoints[key] = (*endpoints[key], endpoint) if key in endpoints else (endpoint,)
     metadata = obj["metadata"]
-    if name := (metadata.get("labels") or {}).get(SERVICE_LABEL):
-        yield metadata.get("namespace", "default"), name
+    service = (metadata.get("labels") or {}).get(SERVICE_LABEL)
+    return _Slice((metadata.get("namespace", "default"), service) if service else None, endpoints)
 
 
-def _name_of(obj: Object) -> Name:
-    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+def _file(table: dict[Name, set[Name]], service: Name | None, name: Name, *, holds: bool) -> None:
+    """Has the table hold a slice under its Service, or not; one that is of no Service it does not hold."""
+    if service is None:
+        return
+    names = table.setdefault(service, set())
+    if holds:
+        names.add(name)
+    else:
+        names.discard(name)
+    if not names:
+        del table[service]

@@ -16,7 +16,7 @@ import numpy as np
 from kernels.layout import Fib
 from kernels.lb.patches import Patch
 from plane import relaymetrics
-from plane.addresses import AddressPlan
+from plane.addresses import AddressPlan, ip_to_int
 from plane.dns.names import NO_NAMES, Names
 from plane.dns.server import DnsServer
 from plane.errors import PlaneError
@@ -24,16 +24,22 @@ from plane.healthchecks import HealthCheck, HealthServer
 from plane.installed import Installed
 from plane.metrics import NODE_PORT, Exposition
 from plane.model import Object
+from plane.pods import served
 from plane.pods.pod import Pod, grace_of
 from plane.pods.probes import Prober
+from plane.pods.served import Served
+from plane.pods.spec import ContainerSpec
 from plane.pods.status import PodStatus
 from plane.proxy import Proxy
 
 
 class Node:
-    """Node ``number`` of a plan. All methods are for the loop it was started in."""
+    """Node ``number`` of a plan. All methods are for the loop it was started in.
 
-    def __init__(self, name: str, number: int, plan: AddressPlan):
+    ``recording``: its pods keep a row for each request that carries a number, for ``served``.
+    """
+
+    def __init__(self, name: str, number: int, plan: AddressPlan, *, recording: bool = False):
         self.name = name
         self._plan = plan
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -49,6 +55,8 @@ class Node:
         self._installing = asyncio.Lock()
         self._prober = Prober(plan.node(number))
         self._pods: dict[str, Pod] = {}  # by uid
+        self._recording = recording
+        self._served: list[Served] = []  # of every container there ever was
         self._version = 0
         self._news = asyncio.Event()
         self._syncing = asyncio.Lock()
@@ -89,7 +97,8 @@ class Node:
     async def sync(self, pods: Sequence[Object]) -> None:
         """Makes the node's pods those that are given, Pod objects with ``metadata.uid`` and ``status.podIP``.
 
-        New ones are started, those with a ``deletionTimestamp`` begin to terminate, those that are missing are killed.
+        New ones are started, those with a ``deletionTimestamp`` begin to terminate, those that are missing are killed;
+        others go on, and behave as their annotations now ask.
         """
         async with self._syncing:
             if self._stopped:
@@ -100,9 +109,12 @@ class Node:
             await asyncio.gather(*(pod.kill() for pod in missing))
             new = [obj for uid, obj in wanted.items() if uid not in self._pods]
             for obj in new:
-                pod = self._pods[obj["metadata"]["uid"]] = Pod(obj, self._plan, self._prober, self._changed)
+                pod = self._pods[obj["metadata"]["uid"]] = Pod(
+                    obj, self._plan, self._prober, self._changed, self._record if self._recording else None
+                )
                 pod.start()
             for uid, obj in wanted.items():
+                self._pods[uid].behave(obj["metadata"].get("annotations") or {})
                 if "deletionTimestamp" in obj["metadata"]:
                     self._pods[uid].terminate(grace_of(obj))
             if new or missing:
@@ -130,6 +142,14 @@ class Node:
         """The relay's connections that are there now as columns, ``Proxy.open``."""
         return await asyncio.to_thread(self._proxy.open)
 
+    async def served(self) -> dict[str, np.ndarray | list[str]]:
+        """When each request was with its pod as columns, ``plane.pods.served.columns``; none without ``recording``."""
+        return served.columns(self._served)
+
+    async def served_counts(self) -> dict[str, int]:
+        """How many requests that carry a number each pod has answered so far, by ``namespace/name``."""
+        return served.counts(self._served)
+
     async def stop(self, grace_s: float) -> None:
         """Drains pods and relay for so long at most, then ends all of it. Nothing listens any more when it returns."""
         async with self._syncing:
@@ -145,6 +165,11 @@ class Node:
                 await self._health.stop()
                 await self._dns.stop()
             await self._exposition.stop()
+
+    def _record(self, spec: ContainerSpec) -> Served:
+        found = Served(f"{spec.namespace}/{spec.pod_name}", ip_to_int(spec.ip))
+        self._served.append(found)
+        return found
 
     def _relay_failed(self) -> None:
         """Called in the relay's thread: whoever waits for statuses is to hear of it now."""

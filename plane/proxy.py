@@ -126,7 +126,9 @@ class Proxy:
             self._refuser = refuser()
             relay.datagrams.loop[0]["raw"] = self._refuser.fileno() if self._refuser else -1
             kernel.watch(relay, self._wake, kernel.WAKE_KEY, 0)
-            kernel.breath(*self._in_force, 0)  # loads the compiled code, so that the first traffic does not wait for it
+            # Both load the compiled code, so that the first traffic does not wait for it.
+            kernel.breath(*self._in_force, 0)
+            udpflows.forget_gone(*self._in_force)
             self._running = True
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
@@ -331,7 +333,8 @@ class Proxy:
             steering = _with_room(self._in_force.steering, change.patch.lengths)
             news = self._remembered(change, steering)
             undo = self._replica.apply(change.patch)
-            udpflows.forget_gone(self._replica.fib, steering, relay)
+            if udpflows.live(relay.datagrams):  # a look at each row costs as much as all of a small change
+                udpflows.forget_gone(self._replica.fib, steering, relay)
         except BaseException:  # whose sockets are closed then
             if undo is not None:
                 self._replica.apply(undo)
@@ -358,7 +361,8 @@ class Proxy:
         # With the first Fib all are equally new, and so nobody is held back.
         since = np.where(was_ready, steering.ready_ns[numbers], np.int64(time.monotonic_ns()))
         connections = self._in_force.relay.connections
-        live = np.flatnonzero(connections["state"] != layout.FREE) if moved.any() else np.zeros(0, np.intp)
+        is_affected = moved.any() and self._live()
+        live = np.flatnonzero(connections["state"] != layout.FREE) if is_affected else np.zeros(0, np.intp)
         lost = live[np.isin(connections["backend"][live], numbers[moved])]
         return [
             (steering.turns, rows, 0),

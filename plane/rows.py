@@ -3,11 +3,11 @@
 Law: Rows never change. Their pairs lie in the leaves of a tree by order of the keys, and a changed copy shares with the
 one it was made of the whole tree but for the ways down to what it changed. So making it costs what is changed, and
 ``differences`` of two versions of the same rows looks at what differs and at no more, whichever of the two is the
-older, and whatever lies between them.
+older, and whatever lies between them. Where only some small changes do, it does not look at the tree at all, for Rows
+remember what they were made by.
 """
 
 import operator
-import weakref
 from bisect import bisect_right
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from itertools import chain, dropwhile
@@ -20,12 +20,16 @@ News = tuple[K, V | None, V | None]  # key, value before, value now
 
 LEAF = 16  # pairs; up to twice as many before it is split
 BRANCH = 32  # parts; likewise
+FEW = 4  # edits that are made one after the other
+REMEMBERED = 8  # changes that Rows were made by, the last ones, as long as none is of more than LEAF pairs
+REBUILT = 4  # where one of so many pairs is edited, all of the tree is made anew
 _ABSENT: Any = object()
 _key = operator.itemgetter(0)
 
 
 class _Branch(NamedTuple):
-    """Parts of one height, none of them empty, and the first key of each; in order."""
+    """Parts of one height, none of them empty, in order; and for each a key that is not after its own, but after those
+    of the parts before."""
 
     firsts: list[Any]
     parts: list[Any]
@@ -37,25 +41,34 @@ class _Branch(NamedTuple):
 
 _Leaf = dict[Any, Any]
 _Part = _Leaf | _Branch  # never changed once it is made
+_Step = tuple[object, Sequence[News[Any, Any]]]  # the version that was changed, by its mark, and what it was changed in
 
 
 class Rows(Mapping[K, V], Generic[K, V]):
     """Pairs in order of their keys. ``changed`` makes the next version."""
 
-    __slots__ = ("__weakref__", "_height", "_length", "_news", "_root")
+    __slots__ = ("_height", "_length", "_mark", "_past", "_root")
 
     def __init__(self, pairs: Mapping[K, V] | Iterable[tuple[K, V]] = ()):
         pairs = dict(sorted(dict(pairs).items(), key=_key))
         self._root, self._height = _tree(_leaves(pairs), 0)
         self._length = len(pairs)
-        self._news: tuple[weakref.ref[Rows[K, V]], list[News[K, V]]] | None = None  # see ``differences``
+        self._mark: object = object()  # what others know this version by, who do not keep it
+        self._past: tuple[_Step, ...] = ()  # the changes that led here, the last ones
 
     def __getitem__(self, key: K) -> V:
+        found: V = self._leaf(key)[key]
+        return found
+
+    def get(self, key: K, default: Any = None) -> Any:
+        return self._leaf(key).get(key, default)
+
+    def _leaf(self, key: K) -> _Leaf:
+        """The leaf that has the key, if any has: a key before the first is in the last of the parts as in any other."""
         part = self._root
         while isinstance(part, _Branch):
-            part = part.parts[part.place(key)]
-        found: V = part[key]
-        return found
+            part = part.parts[bisect_right(part.firsts, key) - 1]
+        return part
 
     def __iter__(self) -> Iterator[K]:
         return chain.from_iterable(_leaves_of(self._root))
@@ -89,19 +102,39 @@ class Rows(Mapping[K, V], Generic[K, V]):
 
     def changed(self, put: Mapping[K, V], drop: Iterable[K] = ()) -> "Rows[K, V]":
         """These rows with others put in their place or added, and some left out; the same object if nothing differs."""
-        edits: dict[K, V] = {}
-        length = self._length
-        for key, value in {**put, **dict.fromkeys(drop, _ABSENT)}.items():
-            before = self.get(key, _ABSENT)
-            if before is not value:
-                edits[key] = value
-                length += (value is not _ABSENT) - (before is not _ABSENT)
-        if not edits:
+        wanted = {**put, **dict.fromkeys(drop, _ABSENT)}
+        news = [(key, self.get(key, _ABSENT), value) for key, value in wanted.items()]
+        news = [each for each in news if each[1] is not each[2]]
+        if not news:
             return self
-        rows: Rows[K, V] = Rows()
-        rows._root, rows._height = _tree(_changed(self._root, edits), self._height)
-        rows._length = length
+        rows: Rows[K, V] = Rows.__new__(Rows)
+        rows._mark = object()
+        rows._root, rows._height = self._edited({key: value for key, _, value in news})
+        rows._length = self._length + sum((now is not _ABSENT) - (was is not _ABSENT) for _, was, now in news)
+        rows._past = self._followed_by(news)
         return rows
+
+    def _edited(self, edits: _Leaf) -> tuple[_Part, int]:
+        """The root that edits make of that of these rows, and its height."""
+        if len(edits) > LEAF and REBUILT * len(edits) >= self._length:
+            return _tree(_leaves(_edited(dict(self.items()), edits)), 0)
+        root: _Part | None = self._root
+        for key, value in edits.items() if len(edits) <= FEW else ():
+            root = _set(root, key, value) if root is not None else None
+        if root is None or len(edits) > FEW:
+            return _tree(_changed(self._root, edits), self._height)
+        return root, self._height
+
+    def _followed_by(self, news: Sequence[News[K, V]]) -> tuple[_Step, ...]:
+        """The past of the Rows that come of these by a change."""
+        if len(news) > LEAF:
+            return ()
+        told = [(key, _told(was), _told(now)) for key, was, now in sorted(news, key=_key)]
+        return (*self._past[1 - REMEMBERED :], (self._mark, told))
+
+
+def _told(value: Any) -> Any:
+    return None if value is _ABSENT else value
 
 
 class Followed(Generic[K, V]):
@@ -130,21 +163,32 @@ class _Values(ValuesView[V]):
 
 
 def differences(old: Mapping[K, V], new: Mapping[K, V]) -> Iterable[News[K, V]]:
-    """(key, value before, value now) wherever these are not one object; None for a value that is not there.
-
-    Several who follow the same rows ask for the same one after the other, so differences that are few are kept.
-    """
+    """(key, value before, value now) wherever these are not one object; None for a value that is not there."""
     if old is new:
         return ()
     if not isinstance(old, Rows) or not isinstance(new, Rows):
         return _differences(old, new)
-    news = new._news  # once, since another thread may put its own there
-    if news is not None and news[0]() is old:
-        return news[1]
-    found = list(_differences(*_unshared(old, new)))
-    if len(found) <= LEAF:
-        new._news = weakref.ref(old), found
-    return found
+    if (found := _remembered(old, new)) is not None:
+        return found
+    if (found := _remembered(new, old)) is not None:
+        return [(key, now, was) for key, was, now in found]
+    return _differences(*_unshared(old, new))
+
+
+def _remembered(old: Rows[K, V], new: Rows[K, V]) -> Sequence[News[K, V]] | None:
+    """The differences, where the newer of two versions knows them."""
+    marks = [mark for mark, _ in new._past]
+    if old._mark not in marks:
+        return None
+    steps = [news for _, news in new._past[marks.index(old._mark) :]]
+    if len(steps) == 1:
+        return steps[0]
+    before: dict[K, V | None] = {}
+    now: dict[K, V | None] = {}
+    for key, was, value in chain.from_iterable(steps):
+        before.setdefault(key, was)
+        now[key] = value
+    return [(key, before[key], value) for key, value in now.items() if before[key] is not value]
 
 
 def _differences(before: Mapping[K, V], now: Mapping[K, V]) -> Iterator[News[K, V]]:
@@ -197,6 +241,27 @@ def _leaves_of(part: _Part) -> Iterator[_Leaf]:
             yield from _leaves_of(each)
     else:
         yield part
+
+
+def _set(root: _Part, key: Any, value: Any) -> _Part | None:
+    """A tree with one pair put or left out; None where parts would have to be split or joined for it."""
+    way: list[tuple[_Branch, int]] = []
+    part = root
+    while isinstance(part, _Branch):
+        place = bisect_right(part.firsts, key) - 1
+        if place < 0:
+            return None
+        way.append((part, place))
+        part = part.parts[place]
+    changed: _Part = _edited(part, {key: value})
+    least = LEAF // 2 if way else 0
+    if not least <= len(changed) <= 2 * LEAF:
+        return None
+    for branch, place in reversed(way):
+        parts = branch.parts.copy()
+        parts[place] = changed
+        changed = _Branch(branch.firsts, parts)
+    return changed
 
 
 def _changed(part: _Part, edits: _Leaf) -> list[_Part]:

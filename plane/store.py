@@ -179,7 +179,7 @@ class Store:
 
     def update(self, put: Iterable[Object] = (), drop: Iterable[Key] = ()) -> None:
         """What controllers outside ``reconcile`` know: statuses that nodes report, nodes that come and go."""
-        self._commit(self._snapshot.changed(put, drop))
+        self._commit(self._snapshot.changed(map(self._marked, put), drop))
 
     async def watch(
         self, kind: str, namespace: str | None = None, since: int | None = None
@@ -238,17 +238,26 @@ class Store:
         if before and key.kind == "Pod" and _of_template(obj, before) != before["spec"]:
             reason = "of a Pod that is there cannot be changed; delete the Pod first, or write a Deployment"
             problems.append(_problem(key, "spec", reason))
+        if before and key.kind == "Node":
+            one, other = _uncordoned(obj), _uncordoned(before)
+            reason = "of a Node is the plane's to write, but for spec.unschedulable; leave the rest as it is"
+            problems += [_problem(key, name, reason) for name in ("metadata", "spec") if one[name] != other[name]]
         if problems:
             raise ManifestError(problems)
         return obj
 
     def _write(self, put: Iterable[Object], *, dry_run: bool = False) -> None:
-        put = list(put)
+        put = list(map(self._marked, put))
         after = self._snapshot.changed(put)
         problems = list(self._address_problems(after, {key_of(obj) for obj in put}))
         if problems:
             raise ManifestError(problems)
         self._commit(after, dry_run=dry_run)
+
+    def _marked(self, obj: Object) -> Object:
+        """The object as ``_commit`` would stamp it, so that controllers see what is written once and not twice."""
+        before = self._snapshot.get(*key_of(obj))
+        return before if before == obj else _stamped(before, obj, self._snapshot.generation + 1)
 
     def _address_problems(self, after: Snapshot, written: set[Key]) -> Iterable[Problem]:
         """What the Services being written ask for that is outside the plane's ranges, or taken."""
@@ -291,10 +300,11 @@ class Store:
                     gone = before.rows(kind)[name]
                     gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(generation)}}
                     events.append(Event(generation, "DELETED", gone))
-                elif was is not None and was == obj:
+                elif was is not None and was == _unmarked(obj, was):
                     stamped.append(was)
                 else:
-                    stamped.append(_stamped(was, obj, generation))
+                    new = _stamped(was, obj, generation)
+                    stamped.append(obj if new == obj else new)
                     events.append(Event(generation, "MODIFIED" if was else "ADDED", stamped[-1]))
         if not events and after.backends is before.backends:
             return
@@ -321,6 +331,17 @@ def _stamped(before: Object | None, obj: Object, generation: int) -> Object:
     if "observedGeneration" in (obj.get("status") or {}):
         stamped["status"] = {**obj["status"], "observedGeneration": count}
     return stamped
+
+
+def _unmarked(obj: Object, before: Object) -> Object:
+    """The object with the versions that it had before."""
+    versions = {name: before["metadata"][name] for name in ("generation", "resourceVersion")}
+    return {**obj, "metadata": {**obj["metadata"], **versions}}
+
+
+def _uncordoned(node: Object) -> Object:
+    """The Node as if nobody had cordoned it."""
+    return {**node, "spec": {name: value for name, value in node["spec"].items() if name != "unschedulable"}}
 
 
 def _of_template(pod: Object, before: Object) -> Object:

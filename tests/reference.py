@@ -4,7 +4,7 @@ A property test gives kernel and twin the same input and wants the same answer. 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -338,6 +338,39 @@ def _is_there(fib: Fib, backend: int, seed: int) -> bool:
 
 def _fingerprint(backend: np.void) -> int:
     return endpoint_seed(int(backend["ip"]), int(backend["port"]), int(backend["proto"])) & 0xFFFFFFFF
+
+
+class Speeds:
+    """``ewma`` and, with ``peak``, ``peak-ewma``, over members 1, 2, …"""
+
+    def __init__(self, peak: bool, fade_ns: int):
+        self._peak, self._fade_ns = peak, fade_ns
+        self._known: dict[int, tuple[float, int]] = {}  # average, and as of when
+
+    def hear(self, backend: int, took_ns: int, now_ns: int) -> None:
+        faded, kept = self._faded(backend, now_ns)
+        at_once = self._peak and took_ns > faded
+        self._known[backend] = (float(took_ns) if at_once else faded + took_ns * (1 - kept)), now_ns
+
+    def pick(self, flow: Flow, members: int, active: Mapping[int, int], now_ns: int) -> int:
+        word = mix64(flow_hash(flow) ^ mix64(now_ns))
+        there = list(range(1, members + 1))
+        one = there.pop(scale(word, members))
+        other = there[scale(mix64(word), members - 1)] if there else one
+        return min((one, other), key=lambda backend: self._cost(backend, active.get(backend, 0), now_ns))
+
+    def _cost(self, backend: int, active: int, now_ns: int) -> float:
+        average = self._faded(backend, now_ns)[0]
+        if not self._peak:
+            return average
+        return (2**63 - 1 >> 16) + active if not average and active else average * (active + 1)
+
+    def _faded(self, backend: int, now_ns: int) -> tuple[float, float]:
+        average, heard_ns = self._known.get(backend, (0.0, 0))
+        if not heard_ns:
+            return 0.0, 0.0
+        kept = math.exp(-(now_ns - heard_ns) / self._fade_ns)
+        return average * kept, kept
 
 
 def internet_checksum(data: bytes) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harness import records
 from harness.recorder import ERROR_STATUS, ERRORS, INTERRUPTED
 from harness.report import percentiles
 from harness.units import NS_PER_S
@@ -38,7 +39,7 @@ class Rows:
     @classmethod
     def of(cls, table: pa.Table, load: Mapping[str, Any]) -> "Rows":
         """``load`` is a description (``loads`` in the metadata of a run) with name, start_ns and duration_ns."""
-        rows = table.filter(pc.equal(table["load"], load["name"]))
+        rows = records.settled(table.filter(pc.equal(table["load"], load["name"])))
         rows = rows.filter(pc.invert(pc.fill_null(pc.equal(rows["error"], ERRORS[INTERRUPTED]), False)))
         intended = rows["intended_ns"].to_numpy()
         answered = np.asarray(pc.is_valid(rows["done_ns"]))

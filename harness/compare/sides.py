@@ -38,9 +38,8 @@ class Side:
 
     @property
     def loads(self) -> list[dict[str, Any]]:
-        """The descriptions of its loads, in the scenario's order."""
-        found: list[dict[str, Any]] = json.loads(self.facts[0]["loads"])
-        return found
+        """The descriptions of its loads, in the scenario's order, as from the end of their warm-up on."""
+        return [records.measured(load) for load in json.loads(self.facts[0]["loads"])]
 
 
 def side(path: Path) -> Side:

@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from harness import arrivals
+from harness.drivers.busy import Busy
 from harness.drivers.stream import OTHER_DESCRIPTORS, Progress, Task
 from harness.journal import Put
 from harness.recorder import REQUEST_COLUMNS, Generator, Recorded
@@ -109,14 +108,15 @@ class CompiledStream:
         place = task.destination
         load = httpload.create(
             [(ip_to_int(place.ip), place.port)],
-            [asked(task.workload)],
+            [asked(workload) for workload in task.mix.workloads],
             task.connections,
-            due=start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None,
+            due=task.due(start_ns),
             start_ns=start_ns,
             end_ns=start_ns + task.duration_ns,
             timeout_ns=task.timeout_ns,
-            sources=[ip_to_int(place.source_ip)] if place.source_ip else [],
-            kept=task.workload.keep_alive,
+            sources=[ip_to_int(source) for source in place.sources],
+            kept=task.mix.keep_alive,
+            order=task.mix.order,
             id_key=task.id_key,
         )
         with Asking.of(load, put) as asking:
@@ -139,21 +139,6 @@ class CompiledStream:
     def stop(self) -> None:
         """Ends the load soon: what is under way is interrupted, what is not due yet is no row."""
         self._stopped.set()
-
-
-class Busy:
-    """How much of the time since it was made the calling thread ran, or waited for a core to run on."""
-
-    def __init__(self) -> None:
-        self._began = self._now()
-
-    def share(self) -> float:
-        (ran, at), (ran_before, before) = self._now(), self._began
-        return round((ran - ran_before) / max(at - before, 1), 4)
-
-    def _now(self) -> tuple[int, int]:
-        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
-        return int(ran) + int(waited), time.monotonic_ns()
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 
 from harness import recorder
+from harness.drivers.tls import Tls
+from harness.mix import Mix
 from harness.recorder import Recorder
+from harness.units import NS_PER_S
 from harness.workload import Workload
 from plane.addresses import ip_to_int
 
 # How often timeouts are looked for; an expired request is noticed that much later at most.
 SWEEP_S = 0.02
+HANDSHAKE_LONGER_S = 1.0
 
 _IP_BIND_ADDRESS_NO_PORT = 24
 _FRAMED = re.compile(rb"^(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -42,11 +46,26 @@ _CONNECT_ERRORS = {
 
 @dataclass(frozen=True)
 class Destination:
-    """Where connections go, and from which of this machine's addresses (None: the kernel chooses)."""
+    """Where connections go, by TLS or not, and from which addresses in turn (none: the kernel chooses)."""
 
     ip: str
     port: int
-    source_ip: str | None = None
+    sources: tuple[str, ...] = ()
+    tls: Tls | None = None
+
+
+class _Rendered(NamedTuple):
+    """A request, all of it but the 16 hex digits of its id between ``head`` and ``tail``."""
+
+    head: bytes
+    tail: bytes
+    size: int
+    bodiless: bool
+    idempotent: bool
+
+    @classmethod
+    def of(cls, workload: Workload) -> "_Rendered":
+        return cls(*workload.render(), workload.size, workload.method == "HEAD", workload.idempotent)
 
 
 class Client:
@@ -55,7 +74,7 @@ class Client:
     def __init__(
         self,
         destination: Destination,
-        workload: Workload,
+        mix: Mix,
         record: Recorder,
         *,
         id_key: int,
@@ -64,14 +83,12 @@ class Client:
         ended: Callable[[int, bool], None],
     ):
         self.record = record
-        self.head, self.tail = workload.render()
-        self.size = workload.size
         self.id_key = id_key
-        self.bodiless = workload.method == "HEAD"
-        self.keep_alive = workload.keep_alive
+        self.keep_alive = mix.keep_alive
         self.done = 0
         self.errors = 0
-        self._idempotent = workload.idempotent
+        self._requests = [_Rendered.of(workload) for workload in mix.workloads]
+        self._order = mix.order.tolist()
         self._destination = destination
         self._address = destination.ip, destination.port
         self._timeout_ns = timeout_ns
@@ -79,6 +96,14 @@ class Client:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
+        self._dialled = 0
+        self._secured: dict[str, Any] = {}
+        self.secured = destination.tls is not None
+        if tls := destination.tls:
+            # Who is still shaking hands when its request has timed out for long is given up.
+            patience_s = timeout_ns / NS_PER_S + HANDSHAKE_LONGER_S
+            self._secured = {"ssl": tls.context(), "server_hostname": tls.server_name}
+            self._secured["ssl_handshake_timeout"] = patience_s
         self._idle: dict[Connection, None] = {}  # the one used last is used next
         self._waiting: deque[int] = deque()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -121,8 +146,12 @@ class Client:
         if self._waiting and len(self._connections) < self._max_connections:
             self._open(self._waiting.popleft())
 
+    def rendered(self, row: int) -> "_Rendered":
+        """What a row asks for."""
+        return self._requests[self._order[row % len(self._order)]]
+
     def may_repeat(self, row: int) -> bool:
-        return self._idempotent and self.record.attempts[row] == 1
+        return self.rendered(row).idempotent and self.record.attempts[row] == 1
 
     def repeat(self, connection: "Connection", row: int) -> None:
         """Sends a request once more, on a new connection that takes the place of the lost one."""
@@ -143,10 +172,11 @@ class Client:
         try:
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._destination.source_ip:
+            if sources := self._destination.sources:
                 # The port is chosen at connect(2), so that one address has 28,000 ports to each destination.
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((self._destination.source_ip, 0))
+                sock.bind((sources[self._dialled % len(sources)], 0))
+            self._dialled += 1
             connection.number = self.record.connect(now := time.monotonic_ns())
             if self.record.start[connection.row] == recorder.NEVER:
                 self.record.start[connection.row] = now
@@ -163,7 +193,16 @@ class Client:
         else:
             # From here on the transport owns the socket, and nobody may cancel what hands it over.
             connection.connecting = None
-            await self._loop.create_connection(lambda: connection, sock=sock)
+            if not self._secured:
+                await self._loop.create_connection(lambda: connection, sock=sock)
+                return
+            if connection.row >= 0:
+                self.record.connected_at[connection.row] = time.monotonic_ns()
+            try:
+                await self._loop.create_connection(lambda: connection, sock=sock, **self._secured)
+            except OSError:  # that of TLS is one, as is that of a handshake that takes too long
+                if connection.row >= 0:
+                    connection.abandon(recorder.TLS_FAILED)
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -186,6 +225,7 @@ class Connection(asyncio.Protocol):
     """One connection, which carries one request at a time; ``row`` is its request, negative while it has none."""
 
     __slots__ = (
+        "_bodiless",
         "_client",
         "_head",
         "_interim",
@@ -210,6 +250,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._parser: Any = None
         self._reused = False
+        self._bodiless = False
         self._state = HEAD
         self._head = b""
         self._received = 0
@@ -219,15 +260,17 @@ class Connection(asyncio.Protocol):
     def send(self, row: int) -> None:
         client = self._client
         record = self._record
+        asked = client.rendered(row)
         self.row = row
+        self._bodiless = asked.bodiless
         record.connection[row] = self.number
         record.attempts[row] += 1
-        record.bytes_out[row] += client.size
+        record.bytes_out[row] += asked.size
         record.reused[row] = self._reused
         record.sent[row] = now = time.monotonic_ns()
         if record.start[row] == recorder.NEVER:
             record.start[row] = now
-        self._transport.write(client.head + b"%016x" % (client.id_key ^ row) + client.tail)
+        self._transport.write(asked.head + b"%016x" % (client.id_key ^ row) + asked.tail)
 
     def abandon(self, error: int) -> None:
         """Ends the request, if there is one, with that error, and the connection with it."""
@@ -249,7 +292,8 @@ class Connection(asyncio.Protocol):
         if self.row < 0:  # abandoned while it was connecting
             self._transport.abort()
         else:
-            self._record.connected_at[self.row] = time.monotonic_ns()
+            there = self._record.tls_done if self._client.secured else self._record.connected_at
+            there[self.row] = time.monotonic_ns()
             self.send(self.row)
 
     def data_received(self, data: bytes) -> None:
@@ -299,7 +343,7 @@ class Connection(asyncio.Protocol):
             return
         self._record.status[self.row] = status
         self._keep = self._parser.should_keep_alive()
-        if self._client.bodiless:
+        if self._bodiless:
             self._state = COMPLETE
         elif self._keep or _FRAMED.search(self._head.partition(b"\r\n\r\n")[0]):
             self._state = BODY
@@ -328,7 +372,7 @@ class Connection(asyncio.Protocol):
         if self._keep and client.keep_alive:
             self._reused = True
             self._begin()
-            if client.bodiless:  # the parser still waits for the body that its head announced
+            if self._bodiless:  # the parser still waits for the body that its head announced
                 self._parser = httptools.HttpResponseParser(self)
             client.released(self)
         else:

@@ -14,6 +14,7 @@ from harness.recorder import Recorder
 # A closed loop against a subject that fails would ask again at once, as fast as it is refused. Each of its connections
 # waits this long after a request without an answer, so that an outage is seen and not amplified.
 PAUSE_AFTER_FAILURE_S = 0.1
+LATE_NS = 1_000_000
 
 
 class OpenLoop:
@@ -21,6 +22,8 @@ class OpenLoop:
 
     def __init__(self, record: Recorder, send: Callable[[int], None], over: Callable[[], None]):
         self.sent = 0
+        self.late = 0
+        self.latest_ns = 0
         self._record = record
         self._send = send
         self._over = over
@@ -43,6 +46,9 @@ class OpenLoop:
         rows = self._record.rows
         row = self.sent
         while row < rows and intended[row] <= now:
+            late_ns = now - intended[row]
+            self.late += late_ns > LATE_NS
+            self.latest_ns = max(self.latest_ns, late_ns)
             self.sent = row + 1
             self._send(row)
             row += 1
@@ -57,7 +63,13 @@ class OpenLoop:
 
 
 class ClosedLoop:
-    """Keeps as many requests under way as there are connections: each answer makes the next request due."""
+    """Keeps as many requests under way as there are connections: each answer makes the next request due.
+
+    None is late, because each is due when the one before it is seen to be answered.
+    """
+
+    late = 0
+    latest_ns = 0
 
     def __init__(
         self,

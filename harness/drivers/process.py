@@ -5,6 +5,7 @@ load, others answer meanwhile.
 """
 
 import gc
+from dataclasses import replace
 
 import uvloop
 
@@ -13,15 +14,23 @@ from harness.drivers.compiled import CompiledStream
 from harness.drivers.stream import Progress, Stream, Task
 from harness.journal import Header, Journal
 from harness.recorder import Recorded
+from harness.tally import Tally
 from kernels.jit import INTERPRETED
 
 
 class LoadProcess:
-    """A load that waits for its start: compiled code runs it, asyncio where compiling is switched off."""
+    """A load that waits for its start: compiled code runs it, asyncio by TLS and where compiling is switched off."""
 
     def __init__(self, task: Task):
-        self._id_key = task.id_key
-        self._stream = Stream(task) if INTERPRETED else CompiledStream(task)
+        self.take(task)
+
+    def take(self, task: Task) -> None:
+        """That load from here on; the one before has ended."""
+        self._task = task
+        self._tally = Tally()
+        self._stream: Stream | CompiledStream = (
+            Stream(task) if INTERPRETED or task.destination.tls else CompiledStream(task)
+        )
 
     def ready(self) -> None:
         """Returns once the process is there and has nothing else to do."""
@@ -33,13 +42,14 @@ class LoadProcess:
 
     def run(self, epoch_ns: int, header: Header) -> Recorded:
         """Runs the load in this thread, its rows in a journal meanwhile; see ``Stream.run``."""
-        with Journal(header, self._id_key, epoch_ns) as journal:
+        task = self._task
+        with Journal(header, task.id_key, epoch_ns, task.mix, also=self._tally.add) as journal:
             if isinstance(self._stream, CompiledStream):
                 return self._stream.run(epoch_ns, journal.put)
             return uvloop.run(self._stream.run(epoch_ns, journal.put))
 
     def progress(self) -> Progress:
-        return self._stream.progress()
+        return replace(self._stream.progress(), latency_ns=self._tally.percentiles())
 
     def stop(self) -> None:
         self._stream.stop()

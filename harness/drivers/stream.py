@@ -5,33 +5,42 @@ Law: ``run`` ends by itself. Its last request is due before the duration is over
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from harness import arrivals
+from harness.arrivals import Slope
+from harness.drivers.busy import Busy
 from harness.drivers.http import Client, Destination
 from harness.drivers.pace import ClosedLoop, OpenLoop
 from harness.journal import JournalError, Put
-from harness.recorder import Recorded, Recorder
-from harness.workload import Workload
+from harness.mix import Mix
+from harness.recorder import Generator, Recorded, Recorder
+from harness.units import NS_PER_S, format_rate
 from plane.descriptors import allow_descriptors
 
 # Descriptors a process needs beside the connections of its load.
 OTHER_DESCRIPTORS = 256
 PUT_EVERY_S = 0.2
+# Rates that a line has room for.
+STAGES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Task:
     """All that a driver needs to know of a load; times in ns from the start of the run.
 
-    ``rate`` makes an open loop of at most ``connections`` connections, None a closed loop of exactly as many. Arrivals
-    of an open loop are Poisson's where ``poisson`` is their seed, else at equal distances.
+    ``rate``, or rates in ``stages``, make an open loop of at most ``connections`` connections; without, it is a closed
+    loop of exactly as many. Arrivals of an open loop are Poisson's where ``poisson`` is their seed, else at equal
+    distances. ``replayed``, int64[n], are those of a log, and ``pace`` what it is and how fast.
     """
 
     destination: Destination
-    workload: Workload
+    mix: Mix
     rate: Fraction | None
     connections: int
     start_ns: int
@@ -39,15 +48,54 @@ class Task:
     timeout_ns: int
     id_key: int
     poisson: tuple[int, ...] | None = None
+    stages: tuple[Slope, ...] = ()
+    replayed: np.ndarray | None = None
+    pace: str = ""
+
+    @property
+    def opened(self) -> bool:
+        return self.rate is not None or bool(self.stages) or self.replayed is not None
+
+    @property
+    def mean_rate(self) -> float | None:
+        """Of an open loop, requests per second."""
+        if self.replayed is not None:
+            return len(self.replayed) * NS_PER_S / self.duration_ns
+        if self.stages:
+            return float(sum(stage.requests for stage in self.stages)) * NS_PER_S / self.duration_ns
+        return None if self.rate is None else float(self.rate)
+
+    @property
+    def text(self) -> str:
+        """How requests come, for people."""
+        if not self.opened:
+            return f"{self.connections} connection" + ("s" if self.connections > 1 else "")
+        if self.pace:
+            return self.pace
+        rates = [stage.text for stage in self.stages] or [format_rate(float(self.rate or 0))]
+        text = ", ".join(rates) if len(rates) <= STAGES_SHOWN else f"{len(rates)} stages"
+        return text + (" (Poisson)" if self.poisson else "")
+
+    def due(self, start_ns: int) -> np.ndarray | None:
+        """When requests of an open loop are due that begins at ``start_ns``, int64[n]; None: it is a closed loop."""
+        if self.replayed is not None:
+            return start_ns + self.replayed
+        if self.stages:
+            return start_ns + arrivals.staged(self.stages, self.poisson)
+        return start_ns + arrivals.schedule(self.rate, self.duration_ns, self.poisson) if self.rate else None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a load is: requests that were due, that ended, and that ended badly."""
+    """How far a load is: requests that were due, that ended, and that ended badly.
+
+    ``latency_ns``: lately, as ``harness.tally.Tally.percentiles`` has it, if anybody counts.
+    """
 
     scheduled: int = 0
     done: int = 0
     errors: int = 0
+    latency_ns: Mapping[str, int | None] = field(default_factory=dict)
 
 
 class Stream:
@@ -69,8 +117,7 @@ class Stream:
         task = self._task
         start_ns = epoch_ns + task.start_ns
         allow_descriptors(task.connections + OTHER_DESCRIPTORS)
-        due = start_ns + arrivals.schedule(task.rate, task.duration_ns, task.poisson) if task.rate else None
-        record = Recorder(due)
+        record = Recorder(task.due(start_ns))
         self._under_way = 0
         self._ended_rows: list[int] = []
         self._all_sent = False
@@ -78,7 +125,7 @@ class Stream:
         self._broken: BaseException | None = None
         client = Client(
             task.destination,
-            task.workload,
+            task.mix,
             record,
             id_key=task.id_key,
             timeout_ns=task.timeout_ns,
@@ -87,7 +134,7 @@ class Stream:
         )
         self._send_row = client.send
         self._pace: OpenLoop | ClosedLoop
-        if task.rate:
+        if task.opened:
             self._pace = OpenLoop(record, self._send, self._sent)
         else:
             end_ns = start_ns + task.duration_ns
@@ -97,6 +144,7 @@ class Stream:
         self._client = client
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._failed)
+        busy = Busy()
         putting = loop.create_task(self._put_ended(record, put)) if put else None
         try:
             with self._started:
@@ -117,7 +165,7 @@ class Stream:
             raise self._broken
         if put:
             put(record.numbered(self._ended_rows))
-        return record.recorded()
+        return record.recorded(Generator("asyncio", self._pace.late, self._pace.latest_ns, busy.share()))
 
     def progress(self) -> Progress:
         if self._client is None:

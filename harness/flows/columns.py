@@ -6,6 +6,7 @@ from columns of floats.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,24 @@ FLOWS: Mapping[str, Any] = {
     "dst_port": np.uint16,
     "proto": np.uint8,
 }
+# What a trace may have beside; all of them from 0 on.
+MEASURES: Mapping[str, Any] = {"arrival_ns": np.int64, "duration_ns": np.int64, "bytes": np.int64}
 TRACKED: Mapping[str, Any] = {"key": np.uint64, "expires_ns": np.int64, "backend": np.uint32, "endpoint": np.uint32}
 ADDRESSES = ("src_ip", "dst_ip")
+_LINE = re.compile(r"Row #(\d+):")
+MAGIC = b"ARROW1\0\0"
 
 
 def read_flows(path: Path) -> Flows:
     """The flows of an Arrow IPC file or one in CSV, in its order. Raises ScenarioError, which names column and row."""
+    return read_measured(path)[0]
+
+
+def read_measured(path: Path) -> tuple[Flows, dict[str, np.ndarray]]:
+    """The same, and those of MEASURES that there are."""
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read(path)
-    return Flows(**_columns(table, FLOWS, path))
+    beside = {name: kind for name, kind in MEASURES.items() if name in table.column_names}
+    return Flows(**_columns(table, FLOWS, path)), _columns(table, beside, path)
 
 
 def write_flows(flows: Flows, path: Path) -> None:
@@ -70,16 +81,31 @@ def _read(path: Path) -> pa.Table:
         with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
             return reader.read_all()
     except (OSError, pa.ArrowException) as error:
-        reason = f"can't be read as an Arrow IPC file: {error}; is it whole?"
+        reason = f"can't be read as an Arrow IPC file: {error}; is it whole? {_whole_rows(path):,} rows of it are"
         raise ScenarioError([Problem(str(path), 0, "", "", reason)]) from None
+
+
+def _whole_rows(path: Path) -> int:
+    """How many rows of a file that lost its end can still be read: it is a stream, between a word and a table."""
+    rows = 0
+    try:
+        with pa.OSFile(str(path)) as source:
+            source.seek(len(MAGIC))
+            for batch in pa.ipc.open_stream(source):
+                rows += batch.num_rows
+    except (OSError, pa.ArrowException):
+        pass
+    return rows
 
 
 def _read_csv(path: Path) -> pa.Table:
     """A file whose first line names its columns; the first of the rows below is row 0."""
     try:
-        return pa.csv.read_csv(str(path))
+        return pa.csv.read_csv(str(path), pa.csv.ReadOptions(use_threads=False))  # with threads no error names its row
     except (OSError, pa.ArrowException) as error:
-        raise ScenarioError([Problem(str(path), 0, "", "", f"can't be read as CSV: {error}")]) from None
+        line = _LINE.search(str(error))
+        row = f"row {int(line[1]) - 2}" if line else ""  # Arrow counts lines, from 1
+        raise ScenarioError([Problem(str(path), 0, "", row, f"can't be read as CSV: {error}")]) from None
 
 
 def _columns(table: pa.Table, kinds: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
@@ -94,25 +120,25 @@ def _column(values: pa.Array, name: str, kind: Any, path: Path) -> np.ndarray:
         raise _wrong(path, name, int(np.argmin(values.is_valid().to_numpy(zero_copy_only=False))), "is null")
     if pa.types.is_string(values.type) or pa.types.is_dictionary(values.type):
         if name not in ADDRESSES:
-            raise _wrong(path, name, 0, f"is text; this column has {_range(kind)}")
+            raise _wrong(path, name, 0, f"is text; this column has {_range(name, kind)}")
         return _addresses(values.cast(pa.string()), name, path)
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise _wrong(path, name, 0, f"is a {values.type}; this column has {_range(kind)}")
+        raise _wrong(path, name, 0, f"is a {values.type}; this column has {_range(name, kind)}")
     found = values.to_numpy(zero_copy_only=False)
     if pa.types.is_floating(values.type):
         _refuse(np.isnan(found), found, path, name, kind)
         _refuse(found != np.trunc(found), found, path, name, kind)
-    limits = np.iinfo(kind)
+    least, most = _limits(name, kind)
     # Of a float the largest integer may be rounded up to one that is too large.
-    too_large = found >= float(limits.max) + 1 if pa.types.is_floating(values.type) else found > limits.max
-    _refuse((found < limits.min) | too_large, found, path, name, kind)
+    too_large = found >= float(most) + 1 if pa.types.is_floating(values.type) else found > most
+    _refuse((found < least) | too_large, found, path, name, kind)
     return np.require(found.astype(kind), requirements=["C", "A", "W"])
 
 
 def _refuse(wrong: np.ndarray, found: np.ndarray, path: Path, name: str, kind: Any) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise _wrong(path, name, row, f"is {found[row]}; this column has {_range(kind)}")
+        raise _wrong(path, name, row, f"is {found[row]}; this column has {_range(name, kind)}")
 
 
 def _addresses(values: pa.Array, name: str, path: Path) -> np.ndarray:
@@ -127,9 +153,14 @@ def _addresses(values: pa.Array, name: str, path: Path) -> np.ndarray:
     return numbers[encoded.indices.to_numpy()]
 
 
-def _range(kind: Any) -> str:
+def _range(name: str, kind: Any) -> str:
+    least, most = _limits(name, kind)
+    return f"whole numbers from {least} to {most}"
+
+
+def _limits(name: str, kind: Any) -> tuple[int, int]:
     limits = np.iinfo(kind)
-    return f"whole numbers from {limits.min} to {limits.max}"
+    return 0 if name in MEASURES else int(limits.min), int(limits.max)
 
 
 def _wrong(path: Path, column: str, row: int, reason: str) -> ScenarioError:

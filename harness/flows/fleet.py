@@ -37,11 +37,14 @@ class Member(NamedTuple):
         return bool((self.endpoint.get("conditions") or {}).get("terminating"))
 
 
-def made_up(count: int, endpoints: int, nodes: int) -> Iterator[Object]:
-    """Services ``s1``, ``s2``, … of that many endpoints each, on nodes ``node-1`` … in turn."""
-    digits = len(str(count))
+def made_up(count: int, endpoints: int, nodes: int, most: int = 1) -> Iterator[Object]:
+    """Services ``s1``, ``s2``, … of that many endpoints each, on nodes ``node-1`` … in turn.
+
+    Their names are those that they have where there are ``most`` Services, if that is more.
+    """
+    digits = len(str(max(count, most)))
     for number in range(count):
-        name = f"s{number + 1:0{digits}}" if count > 1 else "s1"
+        name = f"s{number + 1:0{digits}}"
         yield {
             "apiVersion": "v1",
             "kind": "Service",

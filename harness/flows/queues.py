@@ -1,18 +1,19 @@
-"""A scenario of queues, from its file to its rows: connections that arrive at random times, last, and wait.
+"""A scenario of queues, from its file to its rows: connections that arrive, last, and wait.
 
-Law: arrivals and durations follow from the seed and the load, so every algorithm has the same connections, and equal
-scenarios have equal rows but for the column of times. The first tenth finds backends emptier than they will be: it is
-carried and not counted. An interrupted run is a run: what was finished by then is written.
+Law: arrivals and durations follow from the seed and the load, or are those of a trace, so every algorithm has the same
+connections, and equal scenarios have equal rows but for the column of times. Of those that are made, the first tenth
+finds backends emptier than they will be: it is carried and not counted. An interrupted run is a run: what was finished
+by then is written.
 """
 
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,27 +24,46 @@ from harness import provenance, records, units
 from harness.flows.fleet import Fleet, made_up
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.steering import Batch
-from harness.flows.waiting import summarise
+from harness.flows.traces import Trace, read_trace
+from harness.flows.waiting import NAMES, summarise
 from harness.records import PREFIX
-from harness.scenario import Duration, Metadata, parse_as, text_of
+from harness.scenario import Duration, Metadata, ScenarioError, parse_as, text_of
 from kernels import warm
-from kernels.layout import ALGORITHMS, Population, freeze
+from kernels.layout import ALGORITHMS, RANDOM, Fib, Flows, Population, freeze
+from kernels.lb.ewma import BY_POOL
+from kernels.lb.ewma import NAMES as NAMES_BY_SPEED
 from kernels.lb.forward import create_steering
 from kernels.lb.population import generate, key_of
 from kernels.lb.queueing import Arrivals, Waits, create_queues, queue
 from plane import fib as fibs
+from plane.errors import Problem
 from plane.model import Snapshot
-from plane.strict import Contradiction, Part, read_by
+from plane.strict import Contradiction, Part, at, read_by
 
 KIND = "QueueScenario"
 VERSION = "queues/1"
 FILE, ACTIVE_FILE = "waits.arrow", "active.arrow"
-QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
+# Those that are named, and between them as many as a curve needs: four to each nine.
+QUANTILES = tuple(sorted({*NAMES, *(round(1 - 10 ** (-each / 4), 9) for each in range(21))}))
 SETTLING = 10  # one in so many is not counted
 LOOKS = 100  # so often it is looked at who has how many
 LONGEST = 1_000_000  # times the mean: no connection lasts longer, whatever its tail
+CONNECTIONS_AT_MOST = 10_000_000
 LONGEST_NS = 100 * 365 * 24 * 3600 * units.NS_PER_S
 CLIENTS = 0x64400000, 1 << 22  # 100.64.0.0/10
+# How each algorithm picks: (one of the pool's, one of ``ewma``'s).
+BY = {name: (place, BY_POOL) for place, name in enumerate(ALGORITHMS)} | {
+    name: (RANDOM, by) for by, name in enumerate(NAMES_BY_SPEED) if by != BY_POOL
+}
+
+
+class Stream(NamedTuple):
+    """Connections that come: how many of all places they keep busy, from which one on they are counted."""
+
+    load: float
+    flows: Flows
+    arrivals: Arrivals
+    first: int
 
 
 class Shape(NamedTuple):
@@ -88,25 +108,51 @@ def _load(value: Any) -> Fraction:
 
 
 def _algorithm(value: Any) -> str:
-    if value in ALGORITHMS:
+    if value in BY:
         return str(value)
-    raise ValueError(f"{value!r} is no algorithm of the plane: choose from {', '.join(ALGORITHMS)}")
+    raise ValueError(f"{value!r} is no algorithm of the plane: choose from {', '.join(BY)}")
+
+
+class Slow(Part):
+    """So many of the endpoints take so many times as long as the others."""
+
+    endpoints: Annotated[int, Field(ge=1, le=1_000)]
+    times: Annotated[float, Field(gt=1, le=1_000)]
 
 
 class QueueSpec(Part):
     """One Service of ``endpoints``, each of which serves ``places`` connections at once."""
 
-    connections: Annotated[int, Field(ge=1_000, le=10_000_000)]
+    one_of: ClassVar = ("connections", "trace")
+    _with_connections: ClassVar = ("lasts", "shape", "loads")
+    connections: Annotated[int, Field(ge=1_000, le=CONNECTIONS_AT_MOST)] | None = None
+    trace: str | None = None
     endpoints: Annotated[int, Field(ge=1, le=1_000)]
     places: Annotated[int, Field(ge=1, le=1_000)] = 1
+    slow: Slow | None = None
     lasts: Duration = 10_000_000
     shape: Annotated[InstanceOf[Shape], read_by(_shape)] = Shape("exponential")
-    loads: Annotated[list[Annotated[InstanceOf[Fraction], read_by(_load)]], Field(min_length=1)]
+    loads: Annotated[list[Annotated[InstanceOf[Fraction], read_by(_load)]], Field(min_length=1)] | None = None
     algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)]
+    fade: Duration = 10 * units.NS_PER_S
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def able(self) -> float:
+        """How many connections are served at once, counted by what an endpoint that is not slow gets done."""
+        slow = self.slow.endpoints * (1 - 1 / self.slow.times) if self.slow else 0.0
+        return self.places * (self.endpoints - slow)
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "trace" in given:
+            for name in given.keys() & {*cls._with_connections}:
+                yield (name,), "goes with connections; those of a trace come and last as it says"
+        elif "loads" not in given:
+            yield ("loads",), "is required with connections"
+        slow, endpoints = at(given.get("slow"), "endpoints"), given.get("endpoints")
+        if isinstance(slow, int) and isinstance(endpoints, int) and slow > endpoints:
+            yield ("slow", "endpoints"), f"are {slow:,}, more than there are endpoints"
         for name in ("loads", "algorithms"):
             values = given.get(name)
             listed = values if isinstance(values, list) else []
@@ -186,15 +232,15 @@ def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Resul
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
+    lasts_ns, streams = _streams(scenario, file, console)
     warm.warm(say)
-    warm.once("queues", lambda: carry(scenario.spec, "random", Fraction(1, 2), 1_000))
+    warm.once("queues", lambda: carry(scenario.spec, "random", made(scenario.spec, Fraction(1, 2), 1_000)))
     started, begin = datetime.now(UTC), time.monotonic()
     rows: list[tuple[pa.Table, pa.Table]] = []
-    for load in scenario.spec.loads:
-        for algorithm in scenario.spec.algorithms:
-            if not stop.is_set():
-                say(f"{time.monotonic() - begin:6.1f} s  {algorithm}, load {float(load):.4g}")
-                rows.append(carry(scenario.spec, algorithm, load, scenario.spec.connections))
+    for stream, algorithm in ((stream, name) for stream in streams for name in scenario.spec.algorithms):
+        if not stop.is_set():
+            say(f"{time.monotonic() - begin:6.1f} s  {algorithm}, load {stream.load:.4g}")
+            rows.append(carry(scenario.spec, algorithm, stream))
     if not rows:
         raise KeyboardInterrupt
     facts = {
@@ -204,7 +250,7 @@ def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Resul
         "interrupted": str(stop.is_set()).lower(),
         "seconds": f"{time.monotonic() - begin:.3f}",
         "name": json.dumps(scenario.name),
-        "lasts_ns": str(scenario.spec.lasts),
+        "lasts_ns": str(lasts_ns),
         "seed": str(scenario.spec.seed),
         **provenance.of_machine(),
         **provenance.of_input(text, []),
@@ -219,36 +265,85 @@ def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Resul
     return Result(folder, summary)
 
 
+def _streams(scenario: QueueScenario, file: Path, console: Console) -> tuple[int, Iterable[Stream]]:
+    """How long connections last on average, in ns, and all that come. Raises ScenarioError."""
+    spec = scenario.spec
+    if spec.trace is None:
+        return spec.lasts, (made(spec, load, spec.connections or 0) for load in spec.loads or ())
+    trace = read_trace(file.parent / spec.trace)
+    for note in trace.notes:
+        console.print(f"warning: {note}", markup=False, soft_wrap=True, style="yellow")
+    stream = traced(scenario, str(file), trace)
+    return round(stream.arrivals.lasts_ns.mean()), [stream]
+
+
+def made(spec: QueueSpec, load: Fraction, count: int) -> Stream:
+    """So many connections that keep the load busy, from clients that follow from the seed."""
+    fib, row = _tables(spec, RANDOM)
+    flows = Batch(count).flows
+    clients = Population(key_of(spec.seed), np.uint32(CLIENTS[0]), np.uint64(CLIENTS[1]), freeze(row))
+    generate(fib, clients, 0, flows)
+    return Stream(float(load), flows, arrivals_of(spec, load, count), count // SETTLING)
+
+
 def arrivals_of(spec: QueueSpec, load: Fraction, count: int) -> Arrivals:
     """The connections at a load: Poisson arrivals, durations as the scenario has them."""
     source = np.random.default_rng([spec.seed, load.numerator, load.denominator])
-    between_ns = spec.lasts / (float(load) * spec.endpoints * spec.places)
+    between_ns = spec.lasts / (float(load) * spec.able)
     at = np.cumsum(source.exponential(between_ns, count))
     lasts = np.minimum(spec.shape.draw(source, count), LONGEST) * spec.lasts
     return Arrivals(at.astype(np.int64), lasts.astype(np.int64))
 
 
-def carry(spec: QueueSpec, algorithm: str, load: Fraction, count: int) -> tuple[pa.Table, pa.Table]:
-    """The rows of so many connections under ``WAITS`` and ``ACTIVE``."""
-    fleet = Fleet(Snapshot().changed(made_up(1, spec.endpoints, 1)), spec.seed)
-    fib = fibs.compile(fleet.snapshot, ALGORITHMS.index(algorithm))
-    row = np.flatnonzero(fib.frontends["proto"]).astype(np.uint32)
-    flows = Batch(count).flows
-    generate(fib, Population(key_of(spec.seed), np.uint32(CLIENTS[0]), np.uint64(CLIENTS[1]), freeze(row)), 0, flows)
-    arrivals = arrivals_of(spec, load, count)
-    waits = Waits(np.empty(count, np.uint32), np.empty(count, np.int64))
-    queues = create_queues(len(fib.backends), spec.places, count)
+def traced(scenario: QueueScenario, file: str, trace: Trace) -> Stream:
+    """The connections of a trace, in the order of time.
+
+    Raises ScenarioError where it does not say when they come and how long they last.
+    """
+    arrival_ns, duration_ns = trace.arrival_ns, trace.duration_ns
+    count = len(trace.flows.proto)
+    reason = ""
+    if arrival_ns is None or duration_ns is None:
+        missing = [name for name in ("arrival_ns", "duration_ns") if getattr(trace, name) is None]
+        reason = f"has no column {' and '.join(missing)}: when connections come and how long they last"
+    elif not 1 <= count <= CONNECTIONS_AT_MOST:
+        reason = f"has {count:,} flows; 1 to {CONNECTIONS_AT_MOST:,} can be carried"
+    elif int(arrival_ns.max()) + int(duration_ns.max()) > LONGEST_NS:
+        reason = "goes on for more than a hundred years: are arrival_ns and duration_ns in ns, from the first one on?"
+    if reason or arrival_ns is None or duration_ns is None:
+        raise ScenarioError([Problem(file, 1, f"QueueScenario {scenario.name}", "spec.trace", reason)])
+    order = np.argsort(arrival_ns, kind="stable")
+    at_ns, lasts_ns = arrival_ns[order] - arrival_ns.min(), duration_ns[order]
+    load = float(lasts_ns.sum() / max(int(at_ns[-1]), 1) / scenario.spec.able)
+    return Stream(load, Flows(*(column[order] for column in trace.flows)), Arrivals(at_ns, lasts_ns), 0)
+
+
+def carry(spec: QueueSpec, algorithm: str, stream: Stream) -> tuple[pa.Table, pa.Table]:
+    """The rows of these connections under ``WAITS`` and ``ACTIVE``."""
+    of_pool, by_speed = BY[algorithm]
+    fib, row = _tables(spec, of_pool)
+    count = len(stream.flows.proto)
+    waits = Waits(np.empty(count, np.uint32), np.empty(count, np.int64), np.empty(count, np.int64))
+    queues = create_queues(len(fib.backends), spec.places, count, by=by_speed, fade_ns=spec.fade)
+    if spec.slow:
+        queues.pace[1 : 1 + spec.slow.endpoints] = spec.slow.times
     steering, pool = create_steering(fib, 0), int(fib.frontends[row[0]]["outside"])
     begin = time.perf_counter_ns()
-    queue(fib, steering, pool, flows, arrivals, queues, waits)
+    queue(fib, steering, pool, stream.flows, stream.arrivals, queues, waits)
     spent_ns = time.perf_counter_ns() - begin
-    whose = {"algorithm": algorithm, "load": float(load)}
-    return _waited(whose, arrivals, waits, spent_ns), _active(whose, arrivals, waits, len(fib.backends))
+    whose = {"algorithm": algorithm, "load": stream.load}
+    return _waited(whose, stream, waits, spent_ns), _active(whose, stream, waits, len(fib.backends))
 
 
-def _waited(whose: Mapping[str, Any], arrivals: Arrivals, waits: Waits, spent_ns: int) -> pa.Table:
-    first = len(waits.waited_ns) // SETTLING
-    waited, whole = waits.waited_ns[first:], (waits.waited_ns + arrivals.lasts_ns)[first:]
+def _tables(spec: QueueSpec, algorithm: int) -> tuple[Fib, np.ndarray]:
+    """The Fib of the Service, and the row of its frontend."""
+    fleet = Fleet(Snapshot().changed(made_up(1, spec.endpoints, 1)), spec.seed)
+    fib = fibs.compile(fleet.snapshot, algorithm)
+    return fib, np.flatnonzero(fib.frontends["proto"]).astype(np.uint32)
+
+
+def _waited(whose: Mapping[str, Any], stream: Stream, waits: Waits, spent_ns: int) -> pa.Table:
+    waited, whole = waits.waited_ns[stream.first :], (waits.waited_ns + waits.served_ns)[stream.first :]
     columns = {
         **whose,
         "connections": len(waited),
@@ -263,10 +358,11 @@ def _waited(whose: Mapping[str, Any], arrivals: Arrivals, waits: Waits, spent_ns
     return _table(WAITS, columns, len(QUANTILES))
 
 
-def _active(whose: Mapping[str, Any], arrivals: Arrivals, waits: Waits, backends: int) -> pa.Table:
+def _active(whose: Mapping[str, Any], stream: Stream, waits: Waits, backends: int) -> pa.Table:
     """Who had how many connections, at so many times after those that are not counted."""
-    ends_ns = arrivals.at_ns + waits.waited_ns + arrivals.lasts_ns
-    first_ns, last_ns = (int(arrivals.at_ns[place]) for place in (len(ends_ns) // SETTLING, -1))
+    arrivals = stream.arrivals
+    ends_ns = arrivals.at_ns + waits.waited_ns + waits.served_ns
+    first_ns, last_ns = (int(arrivals.at_ns[place]) for place in (stream.first, -1))
     looks = np.linspace(first_ns, last_ns, LOOKS).astype(np.int64)
     came = np.searchsorted(arrivals.at_ns, looks, side="right")
     order = np.argsort(ends_ns, kind="stable")

@@ -65,6 +65,7 @@ BACKENDS = pa.schema(
         _column("weight", pa.uint16(), "1", "its weight"),
         _column("member", pa.uint8(), "1", "1 where a new flow of the scenario may go to it"),
         _column("flows", pa.int64(), "1", "flows that it had in the phase, of all balancers"),
+        _column("bytes", pa.int64(), "By", "bytes of these flows; 0 of all where the scenario does not say"),
     ]
 )
 
@@ -75,6 +76,7 @@ class Measured:
 
     shards  in the order of their balancers, perhaps not all there are; without their loads
     loads   for each phase int64[...]: flows by backend id, of all these shards
+    volumes likewise, their bytes
     """
 
     algorithm: str
@@ -82,6 +84,7 @@ class Measured:
     made: Sequence[Made]
     shards: Sequence[Carried]
     loads: Sequence[np.ndarray]
+    volumes: Sequence[np.ndarray]
 
 
 def tabulate(
@@ -143,6 +146,7 @@ def _counted(schema: pa.Schema, names: pa.Array, place: int, each: Measured, num
         ),
         "member": np.isin(ids, each.made[number].members).astype(np.uint8),
         "flows": each.loads[number][ids],
+        "bytes": each.volumes[number][ids],
         **{name: np.ascontiguousarray(table[name][ids]) for name in ("ip", "port", "proto", "weight")},
     }
     return _batch(schema, columns)

@@ -21,15 +21,14 @@ from rich.console import Console
 
 from harness import provenance, records
 from harness.flows import fleet, timeline
-from harness.flows.columns import read_flows
 from harness.flows.progress import shown
 from harness.flows.records import BACKENDS_FILE, FILE, Measured, tabulate
 from harness.flows.scenario import FLOWS_OF_BALANCER_AT_MOST, FlowScenario, rival_of
 from harness.flows.steering import Carried, Course, Shard, carry, ready
 from harness.flows.summary import summarise
 from harness.flows.timeline import CONFIGURED, Made, Maker, Phase
+from harness.flows.traces import Trace, read_trace
 from harness.scenario import ScenarioError, read_as
-from kernels.layout import Flows
 from kernels.lb.consistent.tables import WITHOUT_WEIGHTS
 from kernels.warm import warm
 from plane import manifests, offline
@@ -61,23 +60,28 @@ class Prepared:
     text: str
     manifests: Loaded
     phases: list[Phase]
-    trace: Flows | None
+    trace: Trace | None
 
     @property
     def algorithms(self) -> list[str]:
         return self.scenario.spec.algorithms or [CONFIGURED]
 
 
-def prepare(file: Path) -> Prepared:
-    """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError."""
+@timeline.without_collections()
+def prepare(file: Path, count: int | None = None) -> Prepared:
+    """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError.
+
+    count  how many Services are made up, where the scenario has several counts
+    """
     scenario, text = read_as(FlowScenario, file)
     trace = None
     if scenario.spec.trace is not None:
-        trace = read_flows(file.parent / scenario.spec.trace)
-        scenario = _with_flows(scenario, str(file), len(trace.proto))
+        trace = read_trace(file.parent / scenario.spec.trace)
+        scenario = _with_flows(scenario, str(file), len(trace.flows.proto))
     spec = scenario.spec
     if spec.services is not None:
-        made = fleet.made_up(spec.services.count, spec.services.endpoints, spec.services.nodes)
+        counts = spec.services.count
+        made = fleet.made_up(count or counts[0], spec.services.endpoints, spec.services.nodes, counts[-1])
         snapshot, loaded = Snapshot().changed(made), Loaded((), ())
     else:
         paths = [str(file.parent / name) for name in spec.manifests]
@@ -107,7 +111,7 @@ def _with_flows(scenario: FlowScenario, file: str, count: int) -> FlowScenario:
 
 
 def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: threading.Event) -> Result:
-    """Carries all flows and writes what became of them; what is said meanwhile goes to ``console``.
+    """Carries all flows and writes what became of them, to a folder in ``out``; what is said goes to ``console``.
 
     Raises ManifestError, PlaneError, and KeyboardInterrupt where nothing was finished before it was to stop.
     """
@@ -135,7 +139,7 @@ def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: thr
         **provenance.of_machine(),
         **provenance.of_input(prepared.text, [manifest.object for manifest in prepared.manifests.objects]),
     }
-    return _written(*tabulate(prepared.phases, measured, facts), out / scenario.name / facts["run"])
+    return _written(*tabulate(prepared.phases, measured, facts), out / facts["run"])
 
 
 def here(course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
@@ -160,6 +164,7 @@ def shards_of(balancers: int, workers: int) -> list[Shard]:
 def warnings(prepared: Prepared) -> Iterator[str]:
     """What the scenario and its manifests ask for and do not get."""
     yield from map(str, prepared.manifests.warnings)
+    yield from prepared.trace.notes if prepared.trace else ()
     rivals = {name: rival for name in prepared.algorithms if name != CONFIGURED and (rival := rival_of(name))}
     services = [Service.of(obj) for obj in prepared.phases[0].snapshot.all("Service")]
     weights = {weight_of(obj) for phase in prepared.phases for obj in phase.snapshot.all("EndpointSlice")}
@@ -183,7 +188,8 @@ def _measured(
         at_ns=tuple(phase.at_ns for phase in phases),
         failed=tuple(phase.failed for phase in phases),
         population=None if prepared.trace else timeline.population_of(spec, tables[0].fib, phases[0].snapshot),
-        trace=prepared.trace,
+        trace=prepared.trace.flows if prepared.trace else None,
+        sizes=prepared.trace.bytes if prepared.trace else None,
         flows=spec.flows,
         share=spec.of_balancer,
         tracked=spec.tracked,
@@ -191,13 +197,14 @@ def _measured(
     )
     ready(course)  # before others do: processes that fill one cache at a time can spoil it for each other
     found: list[Carried] = []
-    loads = [np.zeros(len(each.fib.backends), np.int64) for each in tables]
+    loads, volumes = ([np.zeros(len(each.fib.backends), np.int64) for each in tables] for _ in range(2))
     for carried in carry(course, shards_of(spec.balancer_count, spec.workers), stop):
-        for total, part in zip(loads, carried.loads, strict=True):
-            total += part
-        found.append(replace(carried, loads=[]))
+        for totals, parts in ((loads, carried.loads), (volumes, carried.volumes)):
+            for total, part in zip(totals, parts, strict=True):
+                total += part
+        found.append(replace(carried, loads=[], volumes=[]))
         show(algorithm, int(carried.outcomes.sum()))
-    return Measured(algorithm, course, made, sorted(found, key=lambda each: each.shard), loads)
+    return Measured(algorithm, course, made, sorted(found, key=lambda each: each.shard), loads, volumes)
 
 
 def _facts(prepared: Prepared, measured: Sequence[Measured]) -> dict[str, str]:
@@ -222,6 +229,8 @@ def _described(phase: Phase, made: Made) -> dict[str, Any]:
         "build_ns": made.build_ns,
         "slots": made.slots,
         "slots_changed": made.slots_changed,
+        "frontends": made.frontends,
+        "table_bytes": made.table_bytes,
     }
 
 

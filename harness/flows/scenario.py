@@ -4,6 +4,7 @@ Law: as ``harness.scenario``: strict and whole. ``docs/flows.md`` shows every fi
 """
 
 import ipaddress
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,6 +20,7 @@ from plane.strict import Contradiction, Part, at, read_by
 
 KIND = "FlowScenario"
 FLOWS_OF_BALANCER = 1_000_000
+SERVICES_AT_MOST = 1_000_000
 # What a balancer remembers of its flows takes 48 to 96 bytes each, in every process that works.
 FLOWS_OF_BALANCER_AT_MOST = 1 << 24
 RIVAL_MAGLEV = f"{RIVALS[SLOTS]}/"
@@ -54,20 +56,37 @@ def rival_of(name: str) -> tuple[int, int] | None:
     return (RIVALS.index(name), 0) if name in RIVALS[:SLOTS] else None
 
 
+def _counts(value: Any) -> list[int]:
+    """How many Services there are, in each run of the scenario: a number, or a list of larger and larger ones."""
+    found = value if isinstance(value, list) else [value]
+    if not found or not all(type(each) is int and 1 <= each <= SERVICES_AT_MOST for each in found):
+        raise ValueError(f"{value!r}: write a number from 1 to {SERVICES_AT_MOST:,}, or a list of such numbers")
+    if any(each <= before for before, each in itertools.pairwise(found)):
+        raise ValueError(f"{value!r}: each number is larger than the one before it")
+    return found
+
+
 Number = Annotated[int, Field(ge=1)]
 
 
 class Services(Part):
-    """Services that are made up: ``count`` of them with ``endpoints`` each, which are on ``nodes`` nodes in turn."""
+    """Services that are made up: ``count`` of them with ``endpoints`` each, which are on ``nodes`` nodes in turn.
 
-    count: Annotated[int, Field(ge=1, le=1_000_000)]
+    Of several counts each has a run of its own.
+    """
+
+    count: Annotated[list[int], read_by(_counts)]
     endpoints: Annotated[int, Field(ge=1, le=65_535)]
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 10
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
-        count, endpoints = given.get("count"), given.get("endpoints")
-        if isinstance(count, int) and isinstance(endpoints, int) and count * endpoints > 10_000_000:
+        endpoints = given.get("endpoints")
+        try:
+            count = _counts(given.get("count"))[-1]
+        except ValueError:
+            return
+        if isinstance(endpoints, int) and count * endpoints > 10_000_000:
             yield ("endpoints",), f"makes {count * endpoints:,} endpoints in all; 10,000,000 are the most"
 
 
@@ -141,6 +160,11 @@ class FlowSpec(Part):
     timeline: list[Event] = Field(default_factory=list)
     workers: Annotated[int, Field(ge=1, le=1_000)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def counts(self) -> list[int]:
+        """How many Services are made up in each run of the scenario; none where there is but one run."""
+        return self.services.count if self.services and len(self.services.count) > 1 else []
 
     @property
     def of_balancer(self) -> int:

@@ -33,6 +33,7 @@ class Course:
     at_ns    when each phase begins
     failed   how many balancers, the first ones, have forgotten everything by then
     population, trace  the flows are made, or they are these
+    sizes    int64[flows]: bytes of each flow of the trace, None where nobody knows
     flows    all there are; ``share`` of them for each balancer but the last, which may have fewer
     tracked  how many flows a balancer has room to remember
     idle_ns  for how long
@@ -43,6 +44,7 @@ class Course:
     failed: tuple[int, ...]
     population: Population | None
     trace: Flows | None
+    sizes: np.ndarray | None
     flows: int
     share: int
     tracked: int
@@ -65,6 +67,7 @@ class Carried:
     tracked   int64[balancers, phases, 2]: flows that the conntrack holds, and flows it had no room for in the phase
     spent_ns  int64[balancers, phases, STAGES]
     loads     for each phase int64[...]: flows by backend id, of all balancers together
+    volumes   likewise, bytes of these flows
     """
 
     shard: Shard
@@ -73,6 +76,7 @@ class Carried:
     tracked: np.ndarray
     spent_ns: np.ndarray
     loads: list[np.ndarray] = field(default_factory=list)
+    volumes: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
     def nothing(cls, shard: Shard, course: Course) -> "Carried":
@@ -80,8 +84,8 @@ class Carried:
         outcomes, fates, tracked, spent_ns = (
             np.zeros((*rows, columns), np.int64) for columns in (len(OUTCOMES), len(FATES_OF_FLOWS), 2, len(STAGES))
         )
-        loads = [np.zeros(len(tables.fib.backends), np.int64) for tables in course.tables]
-        return cls(shard, outcomes, fates, tracked, spent_ns, loads)
+        loads, volumes = ([np.zeros(len(each.fib.backends), np.int64) for each in course.tables] for _ in range(2))
+        return cls(shard, outcomes, fates, tracked, spent_ns, loads, volumes)
 
 
 class Batch:
@@ -168,6 +172,8 @@ def _phase(
         if course.tracked:  # those that conntrack did not know
             count_off(stays, steering, some, verdicts, True)
         follow(stays, verdicts, some, carried.fates[row, phase], carried.loads[phase])
+        if course.sizes is not None:
+            np.add.at(carried.volumes[phase], verdicts.backend, course.sizes[first + begin :][: len(some)])
         followed = time.perf_counter_ns()
         spent += (generated - generating, steered - steering_begins, steering_begins - generated + followed - steered)
 

@@ -93,4 +93,5 @@ def _phase(number: int, made: Mapping[str, Any], rows: pa.Table, backends: pa.Ta
         "moved_share": (counts["disrupted"] + counts["unavoidable"]) / there if there else None,
         "backends": len(mine),
         "imbalance": imbalance(flows, weights),
+        "imbalance_by_bytes": imbalance(mine["bytes"].to_numpy(), weights),
     }

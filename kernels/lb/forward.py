@@ -29,7 +29,9 @@ from kernels.layout import (
     READY,
     TRACKED,
     Fib,
+    Flows,
     Steering,
+    Verdicts,
     freeze,
 )
 from kernels.lb import conntrack
@@ -41,6 +43,8 @@ from kernels.lb.select import is_member, pick, rendezvous
 # opened only, after 2 h 13 min 20 s (its --bpf-ct-timeout-regular-tcp). A proxy that sees them close removes them.
 IDLE_NS = 8_000_000_000_000
 
+# So many flows at a time are hashed before the first of them is decided.
+BLOCK = 512
 # So many flows before its turn, a flow's conntrack entry and frontend are asked of the memory, which answers while
 # others are decided, and twice as many before, where its frontend is. Nearer and it comes too late, further and it is
 # gone again.
@@ -81,6 +85,7 @@ def create_steering(fib: Fib, capacity: int) -> Steering:
         outcomes=np.zeros(len(OUTCOMES), np.int64),
         idle_ns=np.full(1, IDLE_NS, np.int64),
         arrival=np.zeros(1, np.int64),
+        keys=np.zeros(BLOCK, np.uint64),
     )
 
 
@@ -93,52 +98,83 @@ def forward(fib, steering, flows, now_ns, verdicts):
     flows     Flows of n
     verdicts  Verdicts of n, every row of which is written
     """
-    for i in range(-2 * AHEAD, flows.proto.size):
-        ask(fib, steering, flows, i + 2 * AHEAD, verdicts)
-        if i < 0:
-            continue
-        flow = (flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
-        row = find_from(fib, np.uint64(verdicts.frontend[i]), flow[1], flow[3], flow[4])
-        outcome, backend = _decide(fib, steering, row, flow, now_ns)
-        verdicts.outcome[i] = outcome
-        verdicts.frontend[i] = row
-        verdicts.backend[i] = backend
-        steering.outcomes[outcome] += 1
+    for first in range(0, flows.proto.size, BLOCK):
+        some, given_to = block(flows, verdicts, first)
+        begin(fib, steering, some, given_to)
+        for i in range(some.proto.size):
+            ask(fib, steering, given_to, i)
+            flow = (some.src_ip[i], some.dst_ip[i], some.src_port[i], some.dst_port[i], some.proto[i])
+            row = find_from(fib, np.uint64(given_to.frontend[i]), flow[1], flow[3], flow[4])
+            outcome, backend = _decide(fib, steering, row, flow, steering.keys[i], now_ns)
+            given_to.outcome[i] = outcome
+            given_to.frontend[i] = row
+            given_to.backend[i] = backend
+            steering.outcomes[outcome] += 1
 
 
 @kernel
-def ask(fib, steering, flows, i, verdicts):
-    """Asks the memory where the frontend of flow ``i`` is, and for what is known of the flow ``AHEAD`` before it.
+def block(flows, verdicts, first):
+    """The rows of the block that begins at ``first``, of both."""
+    last = min(first + BLOCK, flows.proto.size)
+    return (
+        Flows(
+            flows.src_ip[first:last],
+            flows.dst_ip[first:last],
+            flows.src_port[first:last],
+            flows.dst_port[first:last],
+            flows.proto[first:last],
+        ),
+        Verdicts(verdicts.outcome[first:last], verdicts.frontend[first:last], verdicts.backend[first:last]),
+    )
+
+
+@kernel
+def begin(fib, steering, flows, verdicts):
+    """Hashes the flows of a block, by vector instructions, and asks the memory for what the first of them need.
 
     Until its turn, ``verdicts.frontend`` of a flow is the slot at which the search for its frontend begins.
     """
-    entries, index = steering.conntrack.entries, fib.frontend_index
-    if i < flows.proto.size:
-        at = home(index, flows.dst_ip[i], flows.dst_port[i], flows.proto[i])
-        verdicts.frontend[i] = at
-        prefetch_read(index, at)
-    i -= AHEAD
-    if 0 <= i < flows.proto.size:
-        row = np.uint64(index[verdicts.frontend[i]])
-        prefetch_read(fib.frontends, row)
-        prefetch_read(fib.frontends, row + _1)  # where it ends
-        if entries.size > 0:
-            key = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
-            at = conntrack.home(entries, key)
-            prefetch(entries, at)
-            prefetch(entries, at + _1)  # where it ends
+    keys, index = steering.keys, fib.frontend_index
+    for i in range(min(flows.proto.size, keys.size)):
+        keys[i] = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
+    for i in range(flows.proto.size):
+        verdicts.frontend[i] = home(index, flows.dst_ip[i], flows.dst_port[i], flows.proto[i])
+    for i in range(min(2 * AHEAD, flows.proto.size)):
+        prefetch_read(index, np.uint64(verdicts.frontend[i]))
+    for i in range(min(AHEAD, flows.proto.size)):
+        _ask_for(fib, steering, verdicts, i)
 
 
 @kernel
-def _decide(fib, steering, row, flow, now_ns):
-    """(outcome, backend) of a flow whose frontend is ``row``, 0 for none."""
-    src_ip, dst_ip, src_port, dst_port, proto = flow
-    key = flow_hash(src_ip, dst_ip, src_port, dst_port, proto)
-    outcome, backend, pool = without_pick(fib, steering, row, src_ip, key, now_ns)
+def ask(fib, steering, verdicts, i):
+    """Asks the memory for what flows of the block need that come after flow ``i``."""
+    if i + 2 * AHEAD < verdicts.frontend.size:
+        prefetch_read(fib.frontend_index, np.uint64(verdicts.frontend[i + 2 * AHEAD]))
+    if i + AHEAD < verdicts.frontend.size:
+        _ask_for(fib, steering, verdicts, i + AHEAD)
+
+
+@kernel
+def _ask_for(fib, steering, verdicts, i):
+    """Asks the memory for the frontend of a flow of which the index is there, and for what is known of the flow."""
+    entries = steering.conntrack.entries
+    row = np.uint64(fib.frontend_index[verdicts.frontend[i]])
+    prefetch_read(fib.frontends, row)
+    prefetch_read(fib.frontends, row + _1)  # where it ends
+    if entries.size > 0:
+        at = conntrack.home(entries, steering.keys[i])
+        prefetch(entries, at)
+        prefetch(entries, at + _1)  # where it ends
+
+
+@kernel
+def _decide(fib, steering, row, flow, key, now_ns):
+    """(outcome, backend) of a flow of hash ``key`` whose frontend is ``row``, 0 for none."""
+    outcome, backend, pool = without_pick(fib, steering, row, flow[0], key, now_ns)
     if outcome != NEW:
         return outcome, backend
     if fib.frontends[row]["affinity"] != 0:
-        backend = _pick_again(fib, steering, row, pool, src_ip, now_ns)
+        backend = _pick_again(fib, steering, row, pool, flow[0], now_ns)
     else:
         backend = pick(fib, steering, pool, flow, key, now_ns)
     return given(fib, steering, pool, key, backend, now_ns)

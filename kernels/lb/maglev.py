@@ -39,13 +39,16 @@ def table_size(endpoints: int) -> int:
     return next((size for size in SIZES if size >= SLOTS_PER_ENDPOINT * endpoints), SIZES[-1])
 
 
-def build(seeds: np.ndarray, weights: np.ndarray, size: int, names: np.ndarray | None = None) -> np.ndarray:
+def build(
+    seeds: np.ndarray, weights: np.ndarray, size: int, names: np.ndarray | None = None, ring: np.ndarray | None = None
+) -> np.ndarray:
     """The ring of endpoints: uint32[size] of their ``names``; of no slots where no weight is above 0.
 
     seeds    uint64[n], ``hashing.endpoint_seed`` of each
     weights  uint16[n]; an endpoint of weight 0 is in no slot
     size     a prime below SIZE_LIMIT; the plane's are SIZES
     names    uint32[n]; None: indices into ``seeds``
+    ring     uint32[size], contiguous, that is filled and returned; None: a new one is
 
     Raises ValueError for another size.
     """
@@ -59,7 +62,8 @@ def build(seeds: np.ndarray, weights: np.ndarray, size: int, names: np.ndarray |
     walks = np.zeros(order.size, _WALK)
     walks["seed"] = np.asarray(seeds)[order]
     walks["weight"] = np.asarray(weights)[order]
-    ring = np.empty(size, np.uint32)
+    if ring is None:
+        ring = np.empty(size, np.uint32)
     _populate(walks, order.astype(np.uint32) if names is None else names[order], np.zeros(size, np.uint8), ring)
     return ring
 

@@ -34,7 +34,7 @@ class Rings:
         if (place := self._places.get(key)) is None:
             place = self._places[key] = self._rooms.lend(slots)
             self.table.lengthen(place.first + place.room)
-            self.table.write(place.first, maglev.build(seeds, weights, slots, ids))
+            maglev.build(seeds, weights, slots, ids, self.table.fresh(place.first, slots))
         self._holders[place.first] = key, self._holders.get(place.first, (key, 0))[1] + 1
         return place.first
 

@@ -2,7 +2,7 @@
 
 Law: a run of rows that is lent stays in its place until it is given back, so a change writes rows of what changes and
 of nothing else. What is written is noted, unless it stood there before; ``taken`` hands it out once. A table never gets
-shorter but by ``replace``, and rows that it gains are noted as well, whatever is in them.
+shorter but by ``replace``, and rows that it gains, or gives out ``fresh``, are noted as well, whatever is in them.
 """
 
 from collections import defaultdict
@@ -48,6 +48,11 @@ class Table:
         if there.tobytes() != values.tobytes():
             there[:] = values
             self.note(first, first + len(values))
+
+    def fresh(self, first: int, count: int) -> np.ndarray:
+        """Rows for the caller to fill, all of them and at once: noted as written, whatever stood there before."""
+        self.note(first, first + count)
+        return self.rows[first : first + count]
 
     def replace(self, values: np.ndarray) -> None:
         """Puts these rows in place of all."""

@@ -72,6 +72,7 @@ PAUSE_NS = 100_000_000  # of a closed loop's turn after a request without an ans
 FAR_NS = 1 << 62
 ERROR_STATUS = 400
 ID_DIGITS = 16
+DRAWN = 1 << 16
 MOST_CHUNK_DIGITS = 15
 
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
@@ -87,7 +88,7 @@ class Asked(NamedTuple):
 
     content     all its bytes
     id_at       where in them the 16 hex digits of the request's id are put; negative: nowhere
-    weight      how often it is sent, beside the others
+    weight      how often it is sent, beside the others, where the load has no order
     bodiless    its method is HEAD
     idempotent  it may be sent a second time
     """
@@ -111,13 +112,15 @@ def create(
     sources: Sequence[int] = (),
     kept: bool = True,
     id_key: int = 0,
+    order: np.ndarray | None = None,
 ) -> Load:
     """A load that has not begun; its owner sets ``loop[0]["epoll"]`` before the first breath.
 
     targets   (address, port) as integers in host order, for clients in turn
     due       int64[n], ascending: an open loop of these times; None: a closed loop from ``start_ns`` to ``end_ns``
-    sources   addresses that clients connect from, in turn; empty: as the system has it
+    sources   addresses that connections come from, in turn; empty: as the system has it
     kept      connections are used again as far as answers allow it
+    order     uint32[...]: which of the requests each row is, by its number, over and over; None: drawn by weight
 
     Raises ValueError where there is nobody to ask, nothing to ask for, or no room for an id.
     """
@@ -126,6 +129,8 @@ def create(
     for asked in requests:
         if asked.weight < 1 or asked.id_at > len(asked.content) - ID_DIGITS:
             raise ValueError("a request needs a weight of at least 1, and 16 bytes where its id is put")
+    if order is not None and not (len(order) and order.min() >= 0 and order.max() < len(requests)):
+        raise ValueError("an order names at least one request, and none that is not there")
     loop = np.zeros(1, LOOP)
     for name, value in {
         "end_ns": end_ns,
@@ -144,7 +149,6 @@ def create(
     sizes = [len(asked.content) for asked in requests]
     table = np.zeros(len(requests), REQUEST)
     table["start"], table["size"] = np.cumsum([0, *sizes[:-1]]), sizes
-    table["share"] = np.cumsum([asked.weight for asked in requests])
     for name in ("id_at", "bodiless", "idempotent"):
         table[name] = [getattr(asked, name) for asked in requests]
     return Load(
@@ -157,6 +161,7 @@ def create(
         targets=np.array([(ip, port, 0) for ip, port in targets], ADDRESS),
         sources=np.array(list(sources) or [0], np.uint32),
         requests=table,
+        order=_drawn(requests) if order is None else np.array(order, np.uint32),
         bytes=np.frombuffer(b"".join(asked.content for asked in requests), np.uint8).copy(),
         answer=np.zeros(1, ANSWER),
         buffer=np.empty(heads.HEAD_BYTES + BUFFER_BYTES, np.uint8),
@@ -165,6 +170,14 @@ def create(
         dials=np.zeros(ROWS, DIAL),
         exchange=syscalls.create_exchange(),
     )
+
+
+def _drawn(requests: Sequence[Asked]) -> np.ndarray:
+    """An order by weight, the same for equal weights."""
+    share = np.array([asked.weight for asked in requests], np.float64)
+    if len(share) == 1:
+        return np.zeros(1, np.uint32)
+    return np.random.default_rng(0).choice(len(share), DRAWN, p=share / share.sum()).astype(np.uint32)
 
 
 def is_over(load: Load) -> bool:
@@ -322,11 +335,12 @@ def _take(load, row):
     loop.next += 1
     asked.start_ns = loop.now_ns
     asked.connected_ns = NEVER
+    asked.tls_done_ns = NEVER
     asked.attempts = 0
     asked.bytes_out = 0
     asked.connection = NEVER
     asked.reused = 0
-    client.answers = _answers_of(load, asked.number)
+    client.answers = load.order[asked.number % load.order.size]
     client.busy = 1
     loop.active += 1
     _begin(client)
@@ -347,20 +361,6 @@ def _begin(client):
     client.held = 0
     client.part = HEAD
     client.state = ASKING
-
-
-@kernel
-def _answers_of(load, number):
-    """Which of the requests a row is: by weight, and by its number alone."""
-    if load.requests.size == 1:
-        return np.int64(0)
-    mixed = np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    drawn = np.int64((mixed >> np.uint64(33)) % np.uint64(load.requests[load.requests.size - 1].share))
-    which = np.int64(0)
-    while load.requests[which].share <= drawn:
-        which += 1
-    return which
 
 
 @kernel
@@ -391,6 +391,7 @@ def _put_unsent(load, error):
     row.intended_ns = load.due[loop.next]
     row.start_ns = NEVER
     row.connected_ns = NEVER
+    row.tls_done_ns = NEVER
     row.sent_ns = NEVER
     row.request_sent_ns = NEVER
     row.first_byte_ns = NEVER
@@ -469,7 +470,7 @@ def _dial(load, row):
     if client.fd < 0:
         return _why(np.int64(client.fd))
     syscalls.set_option(exchange, client.fd, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
-    source = load.sources[row % load.sources.size]
+    source = load.sources[loop.dialled % load.sources.size]
     if source:
         # The port is chosen at connect(2), so that one address has 28,000 ports to each destination.
         syscalls.set_option(exchange, client.fd, syscalls.IPPROTO_IP, syscalls.IP_BIND_ADDRESS_NO_PORT, 1)

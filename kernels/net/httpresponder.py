@@ -147,6 +147,15 @@ def end_all(responder):
 
 
 @kernel
+def end_idle(responder):
+    """Close every connection that has no request under way."""
+    for row in range(responder.visitors.size):
+        visitor = responder.visitors[row]
+        if visitor.fd >= 0 and not visitor.answering and visitor.held == 0 and visitor.left == 0:
+            _end(responder, row)
+
+
+@kernel
 def _on_event(responder, event):
     key = np.int64(event.key)
     if key & COUNTER_KEY:
@@ -378,4 +387,5 @@ def warm() -> None:
         responder.hall[0]["epoll"] = epoll.fileno()
         listen(responder)
         breath(responder, 0)
+        end_idle(responder)
         end_all(responder)

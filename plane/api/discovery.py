@@ -11,15 +11,17 @@ from plane.kinds import KINDS, Kind
 from plane.model import Object
 
 OWN_GROUP_VERSION = "trafficplane.dev/v1alpha1"
-# Made by the plane alone: they can be read, and that is all.
+# Made by the plane alone: they can be read, and a Node can be cordoned (``Store``).
 READ_ONLY = ("Node", "Event")
+CORDONED = "Node"
 WITHOUT_STATUS = ("Secret", "ConfigMap", "Event", "EndpointSlice", "IngressClass")
 SCALABLE = ("Deployment", "ReplicaSet")
 # What `kubectl get all` shows; kinds outside namespaces are left out of it, as in Kubernetes.
 IN_ALL = ("Pod", "Service", "Deployment", "ReplicaSet", "Ingress", "EndpointSlice")
 
 READS = ("get", "list", "watch")
-WRITES = ("create", "delete", "patch", "update")
+CHANGES = ("patch", "update")
+WRITES = ("create", "delete", *CHANGES)
 
 
 def version_info() -> Object:
@@ -79,7 +81,8 @@ def _group(api_version: str) -> Object:
 
 
 def _resources(kind: Kind) -> list[Object]:
-    verbs = [*READS, *(() if kind.kind in READ_ONLY else WRITES)]
+    writes = CHANGES if kind.kind == CORDONED else () if kind.kind in READ_ONLY else WRITES
+    verbs = [*READS, *writes]
     main: Object = {
         "name": kind.plural,
         "singularName": kind.singular,

@@ -70,6 +70,8 @@ def allowed_methods(target: Target) -> tuple[str, ...]:
         if not known.get(target.subresource):
             raise RequestError(404, "the server could not find the requested resource", "NotFound")
         return ("GET", "PUT", "PATCH")
+    if kind == discovery.CORDONED and target.name:
+        return ("GET", "PUT", "PATCH")
     if kind in discovery.READ_ONLY:
         return ("GET",)
     if target.name:

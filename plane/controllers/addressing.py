@@ -201,20 +201,26 @@ class Backends:
     def __init__(self) -> None:
         self._slices: Followed[Name, Object] = Followed()
         self._ids: Followed[EndpointKey, int] = Followed()
-        self.present: Counter[EndpointKey] = Counter()
+        self.present: Counter[EndpointKey] = Counter()  # by how many slices
+        self.ids: dict[EndpointKey, int] = {}
         self.numbers = Numbers()
         self.unsettled: set[EndpointKey] = set()
 
     def follow(self, snapshot: Snapshot) -> None:
         for _, old, new in self._slices.news(snapshot.rows("EndpointSlice")):
-            for obj, by in ((old, -1), (new, 1)):
-                for key in endpoint_keys(obj) if obj is not None else ():
+            before, now = (set(endpoint_keys(obj)) if obj is not None else set() for obj in (old, new))
+            for keys, by in ((before - now, -1), (now - before, 1)):
+                self.unsettled |= keys
+                for key in keys:
                     count(self.present, key, by)
-                    self.unsettled.add(key)
         changes = self._ids.news(snapshot.backends)
         self.numbers.free(old for _, old, _ in changes if old is not None)
         self.numbers.use(new for _, _, new in changes if new is not None)
-        self.unsettled.update(key for key, _, _ in changes)
+        for key, _, number in changes:
+            self.unsettled.add(key)
+            self.ids.pop(key, None)
+            if number is not None:
+                self.ids[key] = number
 
 
 class Numbers:
@@ -262,7 +268,7 @@ def backend_ids(snapshot: Snapshot, given: Pass) -> Snapshot:
     """
     index = given.index(Backends)
     index.follow(snapshot)
-    ids = snapshot.backends
+    ids = index.ids
     new = sorted(key for key in index.unsettled if key in index.present and key not in ids)
     gone = [key for key in index.unsettled if key not in index.present and key in ids]
     index.unsettled = {*new, *gone}
@@ -270,4 +276,5 @@ def backend_ids(snapshot: Snapshot, given: Pass) -> Snapshot:
         return snapshot
     free = sorted({*index.numbers.lowest(len(new)), *(ids[key] for key in gone)})
     put = dict(zip(new, free, strict=False))
-    return replace(snapshot, backends=(ids if isinstance(ids, Rows) else Rows(ids)).changed(put, gone))
+    before = snapshot.backends
+    return replace(snapshot, backends=(before if isinstance(before, Rows) else Rows(before)).changed(put, gone))

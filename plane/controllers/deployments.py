@@ -13,6 +13,7 @@ from typing import Any
 
 from plane.controllers.endpointslices import is_finished, is_ready
 from plane.controllers.lifecycle import Pass, digest_uid, removed
+from plane.defaults import defaulted
 from plane.model import DELETION_COST_ANNOTATION, Name, Object, Snapshot
 from plane.rows import Followed
 
@@ -368,7 +369,7 @@ def _new_pod(snapshot: Snapshot, replica_set: Object, index: int, now: str) -> O
     template, uid = replica_set["spec"]["template"], _uid(replica_set)
     metadata = template.get("metadata") or {}
     kept = {name: metadata[name] for name in ("labels", "annotations") if metadata.get(name)}
-    return {
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -382,6 +383,7 @@ def _new_pod(snapshot: Snapshot, replica_set: Object, index: int, now: str) -> O
         "spec": template["spec"],
         "status": {"phase": "Pending"},
     }
+    return defaulted(pod)  # a template is not defaulted in all that a Pod is, and who changes a Pod gives all of it
 
 
 def _with_status(obj: Object, counts: dict[str, int], **more: Any) -> Object:

@@ -75,24 +75,31 @@ def digest_uid(*parts: object) -> str:
 
 
 class Namespaces:
-    """Which namespaces there are, which have no phase yet or are on their way out, and which are named by objects."""
+    """Which namespaces there are, which have no phase yet or are on their way out, which are named by objects, and
+    which should be there and are not."""
 
     def __init__(self) -> None:
         self._followed: dict[str, Followed[Name, Object]] = defaultdict(Followed)
         self.there: set[str] = set()
+        self.missing: set[str] = set(NAMESPACES)
         self.fresh: set[str] = set()
         self.ending: set[str] = set()
         self.named: Counter[str] = Counter()
 
     def follow(self, snapshot: Snapshot) -> None:
+        touched: set[str] = set()
         for kind in {*self._followed, *snapshot.objects}:
             for (namespace, name), old, new in self._followed[kind].news(snapshot.rows(kind)):
+                touched.add(namespace or name)
                 if kind == "Namespace":
                     note(self.there, name, holds=new is not None)
                     note(self.fresh, name, holds=new is not None and not (new.get("status") or {}).get("phase"))
                     note(self.ending, name, holds=new is not None and "deletionTimestamp" in new["metadata"])
                 if namespace:
                     count(self.named, namespace, (new is not None) - (old is not None))
+        for name in touched:
+            wanted = name in NAMESPACES or name in self.named
+            note(self.missing, name, holds=wanted and name not in self.there)
 
 
 def namespaces(snapshot: Snapshot, given: Pass) -> Snapshot:
@@ -100,6 +107,8 @@ def namespaces(snapshot: Snapshot, given: Pass) -> Snapshot:
     it goes."""
     index = given.index(Namespaces)
     index.follow(snapshot)
+    # Going through a set that was large once costs as if it were.
+    names, fresh, ending = (sorted(each) if each else () for each in (index.missing, index.fresh, index.ending))
     missing = [
         {
             "apiVersion": "v1",
@@ -112,12 +121,11 @@ def namespaces(snapshot: Snapshot, given: Pass) -> Snapshot:
             "spec": {"finalizers": ["kubernetes"]},
             "status": ACTIVE,
         }
-        for name in sorted({*NAMESPACES, *index.named} - index.there)
+        for name in names
     ]
     rows = snapshot.rows("Namespace")
-    fresh = sorted(index.fresh) if index.fresh else ()  # going through a set that was large once costs as if it were
     snapshot = snapshot.changed([*missing, *({**rows["", name], "status": ACTIVE} for name in fresh)])
-    for name in sorted(index.ending) if index.ending else ():
+    for name in ending:
         snapshot = removed(snapshot, _inside(snapshot, name), given.now)
         if not any(_inside(snapshot, name)):
             snapshot = snapshot.changed(drop=[Key("Namespace", "", name)])

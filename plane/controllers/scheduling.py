@@ -28,12 +28,15 @@ class Places:
 
 
 def schedule(snapshot: Snapshot, given: Pass) -> Snapshot:
-    """Pods without a node go to the ready node that has the fewest; each gets an address of its node's range."""
+    """Pods without a node go to the ready node that has the fewest; each gets an address of its node's range.
+
+    A cordoned node (``spec.unschedulable``) gets only pods that name it.
+    """
     index = given.index(Places)
     index.follow(snapshot)
     if not index.waiting:
         return snapshot
-    ready = {obj["metadata"]["name"]: obj for obj in snapshot.all("Node") if node_is_ready(obj)}
+    ready = {obj["metadata"]["name"]: obj for obj in snapshot.all("Node") if _is_open(obj)}
     load = {name: index.load[name] for name in ready}
     taken = Taking(index.taken)
     put = []
@@ -73,6 +76,10 @@ def node_is_ready(node: Object) -> bool:
     return any(row["type"] == "Ready" and row["status"] == "True" for row in conditions)
 
 
+def _is_open(node: Object) -> bool:
+    return node_is_ready(node) and not (node.get("spec") or {}).get("unschedulable")
+
+
 def _choose(pod: Object, ready: dict[str, Object], load: dict[str, int]) -> str:
     wanted = (pod["spec"].get("nodeSelector") or {}).items()
     fitting = [name for name, node in ready.items() if wanted <= (node["metadata"].get("labels") or {}).items()]
@@ -104,6 +111,6 @@ def _unschedulable(pod: Object, now: str) -> Object:
         met=False,
         now=now,
         reason="Unschedulable",
-        message="no ready node matches spec.nodeName or spec.nodeSelector and has a free pod address",
+        message="no ready node that is not cordoned matches spec.nodeName or spec.nodeSelector and has a free address",
     )
     return {**pod, "status": {"phase": "Pending", "conditions": [why]}}

@@ -7,6 +7,7 @@ them: then reading pauses. A failure is an UnansweredError, which says whether t
 
 import asyncio
 import select
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -42,7 +43,8 @@ class Connection(asyncio.Protocol):
 
     Of the answer to the request in hand there are ``status``, ``reason``, ``lines`` (the fields that go on), ``length``
     (Content-Length, None without one), ``dated`` and ``served`` (it has a Date, a Server), ``switched`` (it is a 101)
-    and ``complete``; its body is taken piece by piece with ``read``.
+    and ``complete``; its body is taken piece by piece with ``read``. ``first_byte_ns`` is when its first byte was read,
+    where the pool is ``timed``.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class Connection(asyncio.Protocol):
         "complete",
         "dated",
         "endpoint",
+        "first_byte_ns",
         "held_up",
         "length",
         "lines",
@@ -252,6 +255,8 @@ class Connection(asyncio.Protocol):
         if not self.at_work or self.complete:
             self.abort()  # nobody asked
             return
+        if self._pool.timed and not self._heard:
+            self.first_byte_ns = time.monotonic_ns()
         self._heard = True
         try:
             if self.switched:

@@ -29,7 +29,7 @@ from plane.ingress.handing import Begun
 from plane.ingress.http1 import Http1
 from plane.ingress.metrics import Metrics
 from plane.ingress.policed import Policed
-from plane.ingress.records import Records
+from plane.ingress.records import UNSEEN, Hops, Records
 from plane.ingress.retry import DEFAULT, Retry
 from plane.ingress.table import Backend, NamedTarget, Table, Target
 from plane.ingress.upstream import Pool
@@ -40,7 +40,7 @@ CLOSING = (400, 431, 501, 505)  # after these nobody knows where the next reques
 
 
 class Exchange:
-    """A request and what becomes of it."""
+    """A request and what becomes of it; ``hops`` is told when, where somebody records that."""
 
     __slots__ = (
         "_backend",
@@ -50,6 +50,7 @@ class Exchange:
         "_connection",
         "_faults",
         "_head",
+        "_hops",
         "_meant",
         "_policed",
         "_pool",
@@ -63,11 +64,14 @@ class Exchange:
         "_watch",
     )
 
-    def __init__(self, client: Downstream, table: Table, pool: Pool, *, body_timeout_s: float):
+    def __init__(
+        self, client: Downstream, table: Table, pool: Pool, *, body_timeout_s: float, hops: Hops | None = None
+    ):
         self._client = client
         self._table = table
         self._pool = pool
         self._timeout_s = body_timeout_s
+        self._hops = hops
         self._bodiless = client.method == "HEAD"
         self._head: RequestHead | None = None
         self._body: bytes | None = b""  # None: it is still coming
@@ -89,6 +93,8 @@ class Exchange:
             origin = self._client.origin
             head = self._head = RequestHead(self._client.fields(), trusted=origin.trusted)
             path = self._find_target(head)
+            if self._hops is not None:
+                self._hops.routed_ns = time.monotonic_ns()
             if self._policed is not None:
                 path = await self._policed.comply(head)
             if self._target is None:
@@ -133,6 +139,7 @@ class Exchange:
             backend.port if backend else 0,
             self._status,
             self._retries,
+            hops=self._hops or UNSEEN,
         )
 
     def count(self, metrics: Metrics, duration_ns: int) -> None:
@@ -230,6 +237,8 @@ class Exchange:
         while backend is not None:
             self._backend, self._retries, self._connection = backend, attempt, None
             attempt += 1
+            if self._hops is not None:
+                self._hops.pick()
             try:
                 if begun is not None and begun.upstream is not None:
                     connection = await self._go_on(backend, begun, head)
@@ -282,6 +291,9 @@ class Exchange:
             connect_s, tls = policed.rules.policies.connect_timeout_ms / 1000, policed.rules.tls
             connection = await self._pool.connection(backend.endpoint, fresh=fresh, connect_s=connect_s, tls=tls)
         self._connection = connection
+        if self._hops is not None:
+            self._hops.connected_ns = time.monotonic_ns()
+            self._hops.reused = connection.used
         if policed is not None and policed.rules.policies.own_host and self._target is not None:
             data = forwarding.readdressed(data, self._target.host_of(backend))
         connection.send(data, bodiless=self._bodiless, switch=head.is_websocket)
@@ -289,7 +301,13 @@ class Exchange:
             policed.be_patient(connection, self._pool)
         if self._body is None:
             self._sender = asyncio.create_task(self._send_body(connection, head))
+        return await self._head_of(connection)
+
+    async def _head_of(self, connection: Connection) -> Connection:
+        """Returns with the head of an answer. Raises UnansweredError."""
         await connection.head()
+        if self._hops is not None:
+            self._hops.first_byte_ns = connection.first_byte_ns
         return connection
 
     def _begun_at(self, target: Target, begun: Begun | None) -> Backend | None:
@@ -309,8 +327,7 @@ class Exchange:
             self._policed.be_patient(connection, self._pool)
         if begun.streaming:
             self._sender = asyncio.create_task(self._send_body(connection, head, begun))
-        await connection.head()
-        return connection
+        return await self._head_of(connection)
 
     def _blame(self, backend: Backend) -> None:
         """The endpoint is why there is no answer, or none that the policy takes for one."""

@@ -1,10 +1,11 @@
 """What became of each request, one row each, in columns.
 
-Law: a row costs one ``pack_into`` when its request is done, and nothing before. Names are indices of lists that only
-grow, so a row means the same whatever is installed later.
+Law: a row costs one ``pack_into`` when its request is done, and before that four readings of the clock (``Hops``).
+Names are indices of lists that only grow, so a row means the same whatever is installed later.
 """
 
 import struct
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -25,10 +26,39 @@ ROW = np.dtype(
         ("pod_port", "u2"),
         ("status", "u2"),  # 499: the client left before its answer was whole
         ("retries", "u1"),
-        ("spare", "u1", (3,)),
+        ("path", "u1"),  # index of PATHS
+        ("reused", "u1"),  # 1: the connection to the endpoint had carried another request before
+        ("spare", "u1"),
+        # When it came to each point of its way, of its last try; NEVER where it did not, or nobody looked.
+        ("routed_ns", "i8"),  # where it goes was found, or that it goes nowhere
+        ("picked_ns", "i8"),  # an endpoint was chosen: past what policies ask for, and past tries before
+        ("connected_ns", "i8"),  # there was a connection to it, made or kept
+        ("first_byte_ns", "i8"),  # a byte of its answer was read
     ]
 )
-_PACK: Callable[..., None] = struct.Struct("<QqqqiiIIHHB3x").pack_into
+PATHS = ("fast", "slow")  # by compiled code, which leaves no times but the first and the last; by asyncio
+FAST, SLOW = range(2)
+NEVER = -1
+_PACK: Callable[..., None] = struct.Struct("<QqqqiiIIHHBBBxqqqq").pack_into
+
+
+class Hops:
+    """When a request that is under way came to each point of its way: columns of ROW."""
+
+    __slots__ = ("connected_ns", "first_byte_ns", "picked_ns", "reused", "routed_ns")
+
+    def __init__(self) -> None:
+        self.routed_ns = self.picked_ns = self.connected_ns = self.first_byte_ns = NEVER
+        self.reused = False
+
+    def pick(self) -> None:
+        """An endpoint has been chosen, and what was known of one before no longer counts."""
+        self.picked_ns = time.monotonic_ns()
+        self.connected_ns = self.first_byte_ns = NEVER
+        self.reused = False
+
+
+UNSEEN = Hops()  # of a request of the fast path
 
 
 class Records:
@@ -47,11 +77,13 @@ class Records:
         known = self._names[listed]
         return known.setdefault(name, len(known)) if name else -1
 
-    def add(self, *row: int) -> None:
-        """Append a row: the fields of ROW but the last, in order."""
+    def add(self, *row: int, hops: Hops = UNSEEN) -> None:
+        """Append a row: the fields of ROW up to ``retries``, in order; without ``hops`` it is of the fast path."""
         if self._end == len(self._bytes):
             self._bytes += bytes(len(self._bytes))
-        _PACK(self._bytes, self._end, *row)
+        path = FAST if hops is UNSEEN else SLOW
+        times = hops.routed_ns, hops.picked_ns, hops.connected_ns, hops.first_byte_ns
+        _PACK(self._bytes, self._end, *row, path, hops.reused, *times)
         self._end += ROW.itemsize
 
     def columns(self) -> dict[str, np.ndarray | list[str]]:

@@ -36,7 +36,7 @@ from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
 from plane.ingress.mirror import Mirrors
 from plane.ingress.outside import Outside
-from plane.ingress.records import Records
+from plane.ingress.records import Hops, Records
 from plane.ingress.subrequest import Asking
 from plane.ingress.table import Table
 from plane.ingress.timeouts import Timeouts
@@ -139,7 +139,7 @@ class Ingress:
             raise
         if self._exposition is not None:
             self._problems = tuple(filter(None, (await self._exposition.start(),)))
-        self._pool = Pool(self._timeouts)
+        self._pool = Pool(self._timeouts, timed=self._records is not None)
         own = [row.getsockname() for row in self._sockets]
         self._hosts = Hosts(self._resolver(), own, self._bound_port)
         connect_s = self._timeouts.connect_s
@@ -341,7 +341,8 @@ class Ingress:
     async def _answer(self, client: Downstream) -> None:
         received_ns = time.monotonic_ns()
         assert self._table is not None
-        exchange = Exchange(client, self._table, self._pool, body_timeout_s=self._timeouts.body_s)
+        hops = Hops() if self._records is not None else None
+        exchange = Exchange(client, self._table, self._pool, body_timeout_s=self._timeouts.body_s, hops=hops)
         self._at_work += 1
         try:
             await exchange.run()

@@ -26,10 +26,14 @@ Address = tuple[str, int]
 
 
 class Pool:
-    """Every connection to every endpoint. Use from one event loop."""
+    """Every connection to every endpoint. Use from one event loop.
 
-    def __init__(self, timeouts: Timeouts, *, idle_per_endpoint: int = 256):
+    ``timed``: its connections read the clock when an answer begins.
+    """
+
+    def __init__(self, timeouts: Timeouts, *, idle_per_endpoint: int = 256, timed: bool = False):
         self.idle_per_endpoint = idle_per_endpoint
+        self.timed = timed
         self.connections: set[Connection] = set()
         self.now = 0  # in ticks
         self._connect_s = timeouts.connect_s

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import uvicorn
 from aiohttp import web
 
+from plane.pods.served import REQUEST_ID
 from plane.pods.server import (
     ABORT_PATIENCE_S,
     Deadline,
@@ -150,12 +152,24 @@ class AsgiServer(Server):
         """The app, with its requests counted, and its responses closing their connections while it drains."""
         if scope["type"] != "lifespan":
             self._requests += 1
+        received_ns = time.monotonic_ns() if self.served is not None else 0
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start" and self._draining:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             elif message["type"] == "lifespan.startup.failed":
                 self._startup_failure = message.get("message", "")
+            if self.served is not None and _ends_answer(message):
+                self.served.add(_request_id(scope), received_ns, time.monotonic_ns())
             await send(message)
 
         await self._app(scope, receive, sent)
+
+
+def _ends_answer(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
+def _request_id(scope: Message) -> str:
+    found = (value for name, value in scope["headers"] if name == REQUEST_ID.lower().encode())
+    return next(found, b"").decode("latin-1")

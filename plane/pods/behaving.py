@@ -2,12 +2,16 @@
 
 Law: only the HTTP servers of a pod's first container behave; the readiness probe is answered as before, at once, so
 that a slow pod is slow and not gone. A request holds its slot while it is served, and the order of waiting is the order
-of coming. Timers of the event loop go by milliseconds: a service time is up to 1 ms longer than it was drawn.
+of coming. Annotations that change while it runs count for the requests that come from then on. Timers of the event loop
+go by milliseconds: a service time is up to 1 ms longer than it was drawn.
 """
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -23,50 +27,68 @@ def behaving(spec: ContainerSpec, made: Workload) -> Workload:
 
     Raises StartError where they ask it of one without an HTTP server, or name a file without times.
     """
-    asked = behaviour_of(spec.pod["metadata"].get("annotations") or {})
-    if asked is None or not spec.is_first:
+    if not spec.is_first:
         return made
     servers = [server for server in made.servers if isinstance(server, HttpServer)]
-    if not servers:
-        what = f"annotations under {PREFIX} ask how HTTP is served, and {spec.image} serves none as it is started here"
-        raise StartError("RunContainerError", f"{what}; leave them out")
-    busy = Slots(asked, Draws(asked, spec.ip, _samples(asked)))
+    busy = Behaving()
     for server in servers:
         server.through(busy.around)
-    return made
+
+    def behave(annotations: Mapping[str, Any]) -> None:
+        asked = behaviour_of(annotations)
+        if asked is not None and not servers:
+            what = f"annotations under {PREFIX} ask how HTTP is served, and {spec.image} serves none as it runs here"
+            raise StartError("RunContainerError", f"{what}; leave them out")
+        busy.slots = None if asked is None else Slots(asked, Draws(asked, spec.ip, _samples(asked)), busy.started)
+
+    behave(spec.pod["metadata"].get("annotations") or {})
+    return replace(made, behave=behave)
+
+
+class Behaving:
+    """What is around the handlers of a container's servers. ``slots`` None: as if it were not there."""
+
+    def __init__(self) -> None:
+        self.slots: Slots | None = None
+        self.started = time.monotonic()
+
+    def around(self, handler: Handler) -> Handler:
+        """The handler, served by whatever slots there are when a request comes."""
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            if self.slots is None or request.headers.get("User-Agent") == USER_AGENT:
+                return await handler(request)
+            return await self.slots.serve(handler, request)
+
+        return handle
 
 
 class Slots:
     """Where a container's requests are served: so many at once, so many waiting, each for as long as it is drawn."""
 
-    def __init__(self, asked: Behaviour, draws: Draws):
+    def __init__(self, asked: Behaviour, draws: Draws, started: float):
+        """``started``: when the container was, by the monotonic clock."""
         self._draws = draws
         self._queue = asked.queue
         self._slots = None if asked.concurrency is None else asyncio.Semaphore(asked.concurrency)
         self._waiting = 0
-        self._started = time.monotonic()
+        self._started = started
 
-    def around(self, handler: Handler) -> Handler:
-        """The handler as these slots serve it."""
-
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            if request.headers.get("User-Agent") == USER_AGENT:
-                return await handler(request)
-            if self._slots is None:
-                return await self._served(handler, request)
-            if self._slots.locked() and self._waiting == self._queue:
-                return Answer(f"the queue is full, {self._queue} wait in it\n", 503)
-            self._waiting += 1
-            try:
-                await self._slots.acquire()
-            finally:
-                self._waiting -= 1
-            try:
-                return await self._served(handler, request)
-            finally:
-                self._slots.release()
-
-        return handle
+    async def serve(self, handler: Handler, request: web.BaseRequest) -> web.StreamResponse:
+        """The handler's answer, or an error, once there is a slot and the time has passed."""
+        if self._slots is None:
+            return await self._served(handler, request)
+        if self._slots.locked() and self._waiting == self._queue:
+            return Answer(f"the queue is full, {self._queue} wait in it\n", 503)
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._served(handler, request)
+        finally:
+            self._slots.release()
 
     async def _served(self, handler: Handler, request: web.BaseRequest) -> web.StreamResponse:
         takes_s, fails = self._draws.service_s(time.monotonic() - self._started), self._draws.fails()

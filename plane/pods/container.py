@@ -5,10 +5,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from plane.model import Object
 from plane.pods import images
 from plane.pods.probes import Prober
+from plane.pods.served import Served
 from plane.pods.server import Deadline, Workload
 from plane.pods.spec import ContainerSpec, StartError
 from plane.pods.status import Phase
@@ -34,15 +36,20 @@ class ContainerState:
 
 
 class Container:
-    """Runs from ``start`` until ``drain`` or ``abort``; ``changed`` is called after each change of ``state``."""
+    """Runs from ``start`` until ``drain`` or ``abort``; ``changed`` is called after each change of ``state``.
 
-    def __init__(self, spec: ContainerSpec, prober: Prober, changed: Callable[[], None]):
+    ``served``: where its requests are written down, None: nowhere.
+    """
+
+    def __init__(self, spec: ContainerSpec, prober: Prober, changed: Callable[[], None], served: Served | None = None):
         self.spec = spec
         self.state = ContainerState()
         self._prober = prober
         self._changed = changed
+        self._served = served
         self._workload: Workload | None = None
         self._task: asyncio.Task[None] | None = None
+        self._refused: asyncio.Future[str] | None = None  # why it can't run on as it is told to, while it runs
 
     @property
     def delay_shutdown_s(self) -> float:
@@ -51,6 +58,17 @@ class Container:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+
+    def behave(self, annotations: Object) -> None:
+        """Has it go on as these annotations of its pod ask; where it cannot, it ends as it would at its start."""
+        metadata = {**self.spec.pod["metadata"], "annotations": annotations}
+        self.spec = replace(self.spec, pod={**self.spec.pod, "metadata": metadata})
+        try:
+            if self._workload is not None:
+                self._workload.behave(annotations)
+        except StartError as problem:
+            if self._refused is not None and not self._refused.done():
+                self._refused.set_result(str(problem))
 
     async def drain(self, deadline: Deadline) -> None:
         """Ends gracefully; returns when nothing is left. The probe is made no more."""
@@ -78,6 +96,7 @@ class Container:
             try:
                 self._workload = images.workload(self.spec)
                 for server in self._workload.servers:
+                    server.served = self._served
                     await server.start()
                 message = await self._serve(restarts)
             except StartError as problem:
@@ -99,8 +118,10 @@ class Container:
     async def _serve(self, restarts: int) -> str:
         """Probes the running workload; returns why it ended, should it end by itself."""
         assert self._workload is not None
-        watching = [asyncio.create_task(server.failed()) for server in self._workload.servers]
+        self._refused = asyncio.get_running_loop().create_future()
+        watching: list[asyncio.Future[str]] = [asyncio.create_task(each.failed()) for each in self._workload.servers]
         watching.append(asyncio.create_task(self._probe(restarts)))
+        watching.append(self._refused)
         try:
             done, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result()

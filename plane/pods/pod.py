@@ -13,6 +13,7 @@ from plane.addresses import AddressPlan
 from plane.model import Object
 from plane.pods.container import Container
 from plane.pods.probes import Prober
+from plane.pods.served import Served
 from plane.pods.server import Deadline, until
 from plane.pods.spec import ContainerSpec
 from plane.pods.status import Phase, PodStatus
@@ -23,15 +24,24 @@ log = logging.getLogger(__name__)
 
 
 class Pod:
-    """Runs from ``start`` to ``gone``; ``changed`` is called after each change of its status."""
+    """Runs from ``start`` to ``gone``; ``changed`` is called after each change of its status.
 
-    def __init__(self, obj: Object, plan: AddressPlan, prober: Prober, changed: Callable[[], None]):
+    ``record``: makes of a container's spec where its requests are written down; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        obj: Object,
+        plan: AddressPlan,
+        prober: Prober,
+        changed: Callable[[], None],
+        record: Callable[[ContainerSpec], Served] | None = None,
+    ):
         self.grace_s = grace_of(obj)
         self._object = obj
         self._changed = changed
-        self._containers = [
-            Container(ContainerSpec(obj, container, plan), prober, changed) for container in obj["spec"]["containers"]
-        ]
+        specs = [ContainerSpec(obj, container, plan) for container in obj["spec"]["containers"]]
+        self._containers = [Container(spec, prober, changed, record(spec) if record else None) for spec in specs]
         self._deadline: Deadline | None = None
         self._ending: asyncio.Task[None] | None = None
         self._draining = False
@@ -40,6 +50,13 @@ class Pod:
     def start(self) -> None:
         for container in self._containers:
             container.start()
+
+    def behave(self, annotations: Object) -> None:
+        """Has it go on as these annotations ask, which are its own from now on."""
+        if annotations != (self._object["metadata"].get("annotations") or {}):
+            self._object = {**self._object, "metadata": {**self._object["metadata"], "annotations": annotations}}
+            for container in self._containers:
+                container.behave(annotations)
 
     def terminate(self, grace_s: float) -> None:
         """Begins graceful termination, or shortens the grace of one that has begun."""

@@ -10,13 +10,14 @@ import errno
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 
 from plane.pods.answer import Handler
+from plane.pods.served import REQUEST_ID, Served
 from plane.pods.spec import Listen, StartError
 from plane.sharing import bind_alone
 
@@ -61,7 +62,9 @@ class Deadline:
 
 
 class Server(ABC):
-    """Something that listens on a pod's address."""
+    """Something that listens on a pod's address. ``served`` gets its requests, if it is set before it starts."""
+
+    served: Served | None = None
 
     @abstractmethod
     async def start(self) -> None:
@@ -86,10 +89,14 @@ class Server(ABC):
 
 @dataclass(frozen=True)
 class Workload:
-    """What runs for a container: its servers, and how long it goes on as before when it is told to end."""
+    """What runs for a container: its servers, and how long it goes on as before when it is told to end.
+
+    behave  has it behave from now on as these annotations of its pod ask; raises StartError where it cannot
+    """
 
     servers: Sequence[Server] = ()
     delay_shutdown_s: float = 0.0
+    behave: Callable[[Mapping[str, Any]], None] = lambda _annotations: None
 
 
 def bind(listen: Listen, kind: socket.SocketKind) -> socket.socket:
@@ -217,6 +224,7 @@ class WebServer(Server):
         """The handler, with each request known as in flight until its response is written."""
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            received_ns = time.monotonic_ns() if self.served is not None else 0
             # aiohttp runs handler and response in a task of the request's own.
             task = asyncio.current_task()
             assert task is not None
@@ -225,6 +233,8 @@ class WebServer(Server):
             response = await handler(request)
             if self.draining:
                 response.force_close()
+            if self.served is not None:
+                self.served.add(request.headers.get(REQUEST_ID, ""), received_ns, time.monotonic_ns())
             return response
 
         return handle

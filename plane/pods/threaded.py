@@ -88,6 +88,7 @@ class Threaded(Server):
         if self._abandoned:
             return
         server = await self._make()
+        server.served = self.served
         try:
             await server.start()
             self._server = server

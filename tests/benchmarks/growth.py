@@ -2,10 +2,16 @@
 
 Each size is a process of its own, with the control plane, two nodes and an ingress in it (``tests.plane.local``: the
 same objects that Ray's actors hold, without Ray's copies between processes). All Services but one have hand-written
-EndpointSlices, whose endpoints nobody dials; the one that is connected to has two pods.
+EndpointSlices, whose endpoints nobody dials; the one that is connected to has two pods. All processes are there at one
+time and take turns, in one order and then in the other, so that what the machine does besides falls on all of them.
 
 change        from a write of one endpoint into the store until every node has acknowledged; ``store`` is the write,
               with ``controllers`` in it; then the tables are compiled, and installed by the nodes side by side
+check         the validation of that very object, which has nothing to do with others, in the same process just before:
+              how much slower the same work is in a process that has become large
+growth        both of them as multiples of those of the first size, in the median of the turns, with quartiles
+calls, KiB    of functions in a change, and memory that it takes meanwhile, in yet another process with one node and
+              without the control plane's tasks (``tests.plane.counted``): in these there is no noise
 connect       a connection through the relay, one request, the answer; ``direct`` is the same with the pod itself
 at 200/s      so many changes a second for five seconds: how many of them were written, and how long after the last one
               all nodes had acknowledged it
@@ -13,6 +19,7 @@ at 200/s      so many changes a second for five seconds: how many of them were w
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -28,19 +35,22 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from plane.addresses import AddressPlan, int_to_ip, ip_to_int, needed_port_offset
+from plane.addresses import INSTANCES, AddressPlan, int_to_ip, ip_to_int, needed_port_offset
 from plane.control import ControlPlane
 from plane.model import ALGORITHM_ANNOTATIONS, SERVICE_LABEL, Key, Object
+from plane.validation import check
+from tests.plane.counted import cost
 from tests.plane.local import LocalFleet
 
 PER_SERVICE = 10
 NODES = 2
-CHANGES = 100
-CONNECTIONS = 500
+TURNS = 20
+CHANGES = 10  # a turn
+CONNECTIONS = 50  # likewise
 RATE = 200
 FIRST_ENDPOINT = ip_to_int("10.0.0.1")
 DIALLED = "dialled"
-PORT = 80
+PORTS = range(8001, 8001 + INSTANCES)  # of Services, by instance, for of two planes on a machine one shares a port
 
 
 class Size(NamedTuple):
@@ -54,13 +64,13 @@ class Size(NamedTuple):
 SIZES = (Size(1), Size(100), Size(10_000), Size(10_000, "maglev"))
 
 
-def service(number: int, algorithm: str) -> Object:
+def service(number: int, algorithm: str, port: int = PORTS[0]) -> Object:
     annotations = {ALGORITHM_ANNOTATIONS[1]: algorithm} if algorithm else {}
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": f"s{number:05}", "namespace": "default", "annotations": annotations},
-        "spec": {"ports": [{"port": PORT}]},
+        "spec": {"ports": [{"port": port}]},
     }
 
 
@@ -82,7 +92,13 @@ def endpoint_slice(number: int, change: int = 0) -> Object:
     }
 
 
-def dialled(algorithm: str) -> list[Object]:
+def objects_of(services: int, algorithm: str = "") -> tuple[list[Object], Callable[[int, int], Object]]:
+    """So many Services with their endpoints, and what they are changed by."""
+    numbers = range(services)
+    return [obj for number in numbers for obj in (service(number, algorithm), endpoint_slice(number))], endpoint_slice
+
+
+def dialled(algorithm: str, port: int) -> list[Object]:
     """The Service that is connected to, and its pods."""
     image = "registry.k8s.io/e2e-test-images/agnhost:2.53"
     container = {"name": "web", "image": image, "args": ["netexec", "--http-port=8080"]}
@@ -104,7 +120,7 @@ def dialled(algorithm: str) -> list[Object]:
         {
             **service(0, algorithm),
             "metadata": {**service(0, algorithm)["metadata"], "name": DIALLED},
-            "spec": {"selector": {"app": DIALLED}, "ports": [{"port": PORT, "targetPort": 8080}]},
+            "spec": {"selector": {"app": DIALLED}, "ports": [{"port": port, "targetPort": 8080}]},
         },
     ]
 
@@ -140,32 +156,94 @@ class Stopwatch:
         return spent
 
 
-async def measured(size: Size) -> dict[str, Any]:
-    """One row of the table, times in seconds."""
-    plan = AddressPlan(5)
-    plan = AddressPlan(5, needed_port_offset(plan))
-    fleet, watch = LocalFleet(plan), Stopwatch()
-    control = ControlPlane(plan, fleet)
-    await control.start(nodes=NODES)
-    try:
-        await control.apply(dialled(size.algorithm))
+def counted(size: Size) -> dict[str, float]:
+    """What a change costs beside time."""
+    plan = AddressPlan(0)
+    found = cost(AddressPlan(0, needed_port_offset(plan)), *objects_of(*size))
+    return {"calls": found.calls, "nbytes": found.nbytes}
+
+
+class Measured:
+    """One size: what is measured in a turn, and what is measured once."""
+
+    def __init__(self, size: Size, instance: int):
+        plan = AddressPlan(instance)
+        self._size, self._port = size, PORTS[instance]
+        self._fleet, self._watch = LocalFleet(AddressPlan(instance, needed_port_offset(plan))), Stopwatch()
+        self._control = ControlPlane(self._fleet.plan, self._fleet)
+        self._numbers = range(1, max(size.services, 2))
+        self._changes = 0
+
+    async def begin(self) -> dict[str, Any]:
+        """The plane with all of its Services; what that took."""
+        control, algorithm = self._control, self._size.algorithm
+        await control.start(nodes=NODES)
+        await control.apply(dialled(algorithm, self._port))
         await control.ready(60)
-        numbers = range(1, size.services)
-        others = [obj for number in numbers for obj in (service(number, size.algorithm), endpoint_slice(number))]
-        row: dict[str, Any] = {"services": size.services, "endpoints": PER_SERVICE * size.services}
-        row["algorithm"] = size.algorithm or "random"
+        others = ((service(number, algorithm, self._port), endpoint_slice(number)) for number in self._numbers)
         begin = time.perf_counter()
-        await control.apply(others or [service(1, size.algorithm), endpoint_slice(1)])
-        row["apply"] = time.perf_counter() - begin
-        _watch(control, fleet, watch)
-        row |= await _changes(control, numbers or range(1, 2), watch)
-        row |= await asyncio.to_thread(_connects, control)
-        row["rss_bytes"] = _rss_bytes()
-        row["descriptors"] = len(os.listdir("/proc/self/fd"))
-        row |= await _at_rate(control, numbers or range(1, 2))
-        return row
+        await control.apply([obj for pair in others for obj in pair])
+        took = time.perf_counter() - begin
+        _watch(control, self._fleet, self._watch)
+        await self.turn()  # the first changes after a large apply find that apply's own results new
+        services = self._size.services
+        return {
+            "services": services,
+            "endpoints": PER_SERVICE * services,
+            "algorithm": algorithm or "random",
+            "apply": took,
+        }
+
+    async def turn(self) -> dict[str, float]:
+        """Medians of some changes and connections, in seconds."""
+        laps = [await self._change() for _ in range(CHANGES)]
+        found = {name: statistics.median(lap[name] for lap in laps) for name in laps[0]}
+        return found | await asyncio.to_thread(_connects, self._control, self._port)
+
+    async def end(self) -> dict[str, Any]:
+        """What is measured once, at the end."""
+        descriptors = len(os.listdir("/proc/self/fd"))
+        return {"rss_bytes": _rss_bytes(), "descriptors": descriptors} | await self._at_rate()
+
+    async def stop(self) -> None:
+        await self._control.stop(grace_s=0)
+
+    def _next(self) -> Object:
+        self._changes += 1
+        return endpoint_slice(self._numbers[self._changes * 977 % len(self._numbers)], self._changes)
+
+    async def _change(self) -> dict[str, float]:
+        control, obj = self._control, self._next()
+        begin = time.perf_counter()
+        check(obj)
+        checked = time.perf_counter()
+        self._watch.lap()
+        started, used = time.perf_counter(), time.process_time()
+        control.store.replace(obj)
+        written = time.perf_counter()
+        await control.wait(control.store.snapshot.generation)
+        done = {"change": time.perf_counter() - started, "cpu": time.process_time() - used}
+        return self._watch.lap() | done | {"store": written - started, "check": checked - begin}
+
+    async def _at_rate(self, seconds: float = 5.0) -> dict[str, float]:
+        """Changes a second that were written of ``RATE``, and the time from the last one until all nodes had it."""
+        control, begin, count = self._control, time.perf_counter(), int(RATE * seconds)
+        for change in range(count):
+            await asyncio.sleep(max(begin + change / RATE - time.perf_counter(), 0))
+            control.store.replace(self._next())
+        written = time.perf_counter()
+        await control.wait(control.store.snapshot.generation)
+        return {"rate": count / (written - begin), "lag": time.perf_counter() - written}
+
+
+async def serve(size: Size, instance: int) -> None:
+    """Measures what the lines of standard input name, a method of ``Measured`` each, and prints what it finds."""
+    measured = Measured(size, instance)
+    try:
+        while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
+            print(json.dumps(await getattr(measured, line)()), flush=True)
     finally:
-        await control.stop(grace_s=0)
+        await measured.stop()
 
 
 def _watch(control: ControlPlane, fleet: LocalFleet, watch: Stopwatch) -> None:
@@ -178,29 +256,10 @@ def _watch(control: ControlPlane, fleet: LocalFleet, watch: Stopwatch) -> None:
         agent.install = watch.watch_async("install", agent.install)
 
 
-async def _changes(control: ControlPlane, numbers: range, watch: Stopwatch) -> dict[str, Any]:
-    laps = []
-    for change in range(1, CHANGES + 1):
-        obj = endpoint_slice(numbers[change * 977 % len(numbers)], change)
-        watch.lap()
-        begin, used = time.perf_counter(), time.process_time()
-        control.store.replace(obj)
-        written = time.perf_counter()
-        await control.wait(control.store.snapshot.generation)
-        done = {"change": time.perf_counter() - begin, "store": written - begin, "cpu": time.process_time() - used}
-        laps.append(watch.lap() | done)
-    laps = laps[CHANGES // 10 :]  # the first changes after a large apply find that apply's own results new
-    columns = {name: [lap[name] for lap in laps] for name in laps[0]}
-    quartiles = statistics.quantiles(columns["change"], n=4)
-    return {name: statistics.median(column) for name, column in columns.items()} | {
-        "change_quartiles": [quartiles[0], quartiles[2]]
-    }
-
-
-def _connects(control: ControlPlane) -> dict[str, float]:
+def _connects(control: ControlPlane, port: int) -> dict[str, float]:
     obj = control.store.get(Key("Service", "default", DIALLED))
     pods = [pod for pod in control.store.snapshot.all("Pod") if DIALLED in pod["metadata"]["name"]]
-    through = obj["spec"]["clusterIP"], control.plan.bound_port(PORT)
+    through = obj["spec"]["clusterIP"], control.plan.bound_port(port)
     direct = pods[0]["status"]["podIP"], 8080
     return {"connect": _connect_s(through), "direct": _connect_s(direct)}
 
@@ -218,18 +277,6 @@ def _connect_s(address: tuple[str, int]) -> float:
     return statistics.median(times)
 
 
-async def _at_rate(control: ControlPlane, numbers: range, seconds: float = 5.0) -> dict[str, float]:
-    """Changes a second that were written of ``RATE``, and the time from the last one until all nodes had it."""
-    begin = time.perf_counter()
-    count = int(RATE * seconds)
-    for change in range(count):
-        await asyncio.sleep(max(begin + change / RATE - time.perf_counter(), 0))
-        control.store.replace(endpoint_slice(numbers[change * 977 % len(numbers)], CHANGES + 1 + change))
-    written = time.perf_counter()
-    await control.wait(control.store.snapshot.generation)
-    return {"rate": count / (written - begin), "lag": time.perf_counter() - written}
-
-
 def _rss_bytes() -> int:
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmRSS:")[2].split()[0])
@@ -241,12 +288,15 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "algorithm": lambda row: row["algorithm"],
     "apply s": lambda row: f"{row['apply']:.2f}",
     "change ms": lambda row: f"{1e3 * row['change']:.1f}",
-    "quartiles": lambda row: " – ".join(f"{1e3 * each:.1f}" for each in row["change_quartiles"]),
+    "growth": lambda row: _multiple(row, "change"),
+    "of check": lambda row: _multiple(row, "check"),
     "store": lambda row: f"{1e3 * row['store']:.1f}",
     "controllers": lambda row: f"{1e3 * row['controllers']:.1f}",
     "compile": lambda row: f"{1e3 * row['compile']:.1f}",
     "install": lambda row: f"{1e3 * row['install']:.1f}",
     "CPU": lambda row: f"{1e3 * row['cpu']:.1f}",
+    "calls": lambda row: f"{row['calls']:,.0f}",
+    "KiB": lambda row: f"{row['nbytes'] / 1024:.0f}",
     "connect µs": lambda row: f"{1e6 * row['connect']:.0f}",
     "direct": lambda row: f"{1e6 * row['direct']:.0f}",
     "RSS MiB": lambda row: f"{row['rss_bytes'] / 2**20:.0f}",
@@ -255,11 +305,55 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def rows(sizes: list[Size]) -> Iterator[dict[str, Any]]:
-    """The table, each row from a process of its own."""
-    for size in sizes:
-        command = [sys.executable, "-m", __spec__.name, "--row", str(size)]
-        yield json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+_SELF = sys.executable, "-m", __spec__.name
+
+
+def _multiple(row: dict[str, Any], name: str) -> str:
+    first, median, third = row["growth"][name]
+    return f"{median:.3f} ({first:.3f} – {third:.3f})"
+
+
+def rows(sizes: list[Size]) -> list[dict[str, Any]]:
+    """The table. Each row is from a process of its own; all are there at one time, and take turns."""
+    with contextlib.ExitStack() as stack:
+        there = [stack.enter_context(_process(size, INSTANCES - 1 - at)) for at, size in enumerate(sizes)]
+        found = [_asked(each, "begin") for each in there]
+        turns: list[list[dict[str, float]]] = [[] for _ in there]
+        for turn in range(TURNS):
+            for at in sorted(range(len(there)), reverse=bool(turn % 2)):
+                turns[at].append(_asked(there[at], "turn"))
+        for row, each, those in zip(found, there, turns, strict=True):
+            row |= {name: statistics.median(turn[name] for turn in those) for name in those[0]}
+            row["growth"] = {name: _quartiles(those, turns[0], name) for name in ("change", "check", "direct")}
+            row |= _asked(each, "end")
+    for row, size in zip(found, sizes, strict=True):
+        command = [*_SELF, "--count", str(size)]
+        row |= json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return found
+
+
+def _quartiles(those: list[dict[str, float]], first: list[dict[str, float]], name: str) -> list[float]:
+    """Of what the turns took, as multiples of the same turns of the first size."""
+    return statistics.quantiles([turn[name] / base[name] for turn, base in zip(those, first, strict=True)], n=4)
+
+
+@contextlib.contextmanager
+def _process(size: Size, instance: int) -> Iterator[subprocess.Popen[str]]:
+    command = [*_SELF, "--row", str(size), "--instance", str(instance)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process  # which ends with its standard input
+
+
+def _asked(process: subprocess.Popen[str], what: str) -> dict[str, Any]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{what}\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise RuntimeError(f"{' '.join(map(str, process.args))} has ended")  # type: ignore[arg-type]
+    found: dict[str, Any] = json.loads(answer)
+    return found
 
 
 def main() -> None:
@@ -268,16 +362,20 @@ def main() -> None:
     arguments.add_argument("sizes", nargs="*", metavar="SERVICES[:ALGORITHM]", help=f"default: {default}")
     arguments.add_argument("--out", type=Path, default=Path("results/growth.json"))
     arguments.add_argument("--row", help=argparse.SUPPRESS)
+    arguments.add_argument("--count", help=argparse.SUPPRESS)
+    arguments.add_argument("--instance", type=int, default=0, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.row:
-        print(json.dumps(asyncio.run(measured(_size(given.row)))))
+        asyncio.run(serve(_size(given.row), given.instance))
+        return
+    if given.count:
+        print(json.dumps(counted(_size(given.count))))
         return
     table = Table(*COLUMNS, title=f"{PER_SERVICE} endpoints a Service, {NODES} nodes in one process", box=None)
-    found = []
-    for row in rows([*map(_size, given.sizes)] or list(SIZES)):
-        found.append(row)
+    found = rows([*map(_size, given.sizes)] or list(SIZES))
+    for row in found:
         table.add_row(*(show(row) for show in COLUMNS.values()))
-    Console(width=200).print(table)
+    Console(width=220).print(table)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=2) + "\n")
     print(f"times in seconds: {given.out}")

@@ -131,6 +131,18 @@ size_t follow(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, 
     return found;
 }
 
+/* What memory allows: a random cache line for each flow, read and written, asked for in time, and nothing else. */
+uint64_t touch(uint64_t *restrict words, uint64_t lines, size_t flows) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < flows; i++) {
+        __builtin_prefetch(&words[8 * (uint64_t)((unsigned __int128)mix64(i + 16) * lines >> 64)], 1);
+        uint64_t *word = &words[8 * (uint64_t)((unsigned __int128)mix64(i) * lines >> 64)];
+        sum += *word;
+        *word = sum;
+    }
+    return sum;
+}
+
 /* Endpoints of equal weight, in the order of their turns; at and skip are room for as many. */
 void populate(const uint64_t *restrict seeds, uint32_t endpoints, uint32_t *restrict ring, uint32_t slots,
               uint32_t *restrict at, uint32_t *restrict skip) {

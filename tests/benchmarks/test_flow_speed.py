@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 
 from kernels.jit import INTERPRETED
-from kernels.layout import FRONTEND, MAGLEV, NEW, RIVALS, TCP, TRACKED, Fib, Flows, freeze
-from kernels.lb import hashing, maglev
+from kernels.layout import BACKEND, FRONTEND, MAGLEV, NEW, RIVALS, TCP, TRACKED, Fib, Flows, freeze
+from kernels.lb import conntrack, hashing, maglev
 from kernels.lb.consistent import forward as consistent
 from kernels.lb.consistent.tables import Builder
 from kernels.lb.forward import create_steering, fingerprint, forward
 from kernels.lb.frontends import build_index
+from kernels.lb.rings import Rings
 from plane.addresses import int_to_ip
 from tests.batches import POD, VIP, one_service, random_flows, verdicts_for
 from tests.benchmarks.test_lb import measure, numpy_steer
@@ -224,6 +225,40 @@ class TestTracked:
         assert np.array_equal(backend, verdicts.backend)
         assert np.array_equal(frontend, verdicts.frontend)
         measure(benchmark, lambda: c.follow(*given), count)
+
+    @pytest.mark.parametrize("count", CONNTRACKS)
+    def test_memory(self, benchmark: Any, c: ctypes.CDLL, count: int) -> None:
+        """A random cache line for each flow, of as many as the table has, read and written by C: what memory allows."""
+        if benchmark.disabled:
+            pytest.skip("so many flows only where time is measured")
+        benchmark.group = f"flows: forward, {count:,} tracked"
+        words = np.ones(conntrack.create(count).entries.nbytes // 8, np.uint64)
+        given = pointer(words), ctypes.c_uint64(len(words) // 8), ctypes.c_size_t(count)
+        c.touch.restype = ctypes.c_uint64
+        assert c.touch(*given) >= count
+        measure(benchmark, lambda: c.touch(*given), count)
+
+
+class TestManyRings:
+    """A ring of 16,381 slots for each of a thousand Services of ten endpoints, each where it lies in a Fib."""
+
+    pytestmark = pytest.mark.benchmark(group="flows: rings of 1,000 Services with 10 endpoints")
+
+    def test_kernel(self, benchmark: Any) -> None:
+        endpoints = np.zeros(10_000, BACKEND)
+        endpoints["ip"], endpoints["port"], endpoints["proto"] = POD + np.arange(10_000), 8080, TCP
+        ids, weights = np.arange(1, 10_001, dtype=np.uint32).reshape(-1, 10), np.ones(10, np.uint16)
+
+        def work() -> Rings:
+            rings = Rings()
+            for place, own in enumerate(ids):
+                rings.hold(own, weights, endpoints[10 * place : 10 * place + 10], 16_381)
+            return rings
+
+        assert set(work().table.rows[:16_381]) == set(range(1, 11))
+        benchmark(work)
+        if benchmark.stats:
+            benchmark.extra_info["s_for_10_000"] = round(10 * benchmark.stats["median"], 2)
 
 
 class TestMaglevBuild:

@@ -11,6 +11,7 @@ from harness.drivers.ceiling import responding
 from harness.drivers.compiled import CompiledStream
 from harness.drivers.http import Destination
 from harness.drivers.stream import Stream, Task
+from harness.mix import Mix
 from harness.workload import Workload
 
 pytestmark = pytest.mark.syscalls
@@ -25,7 +26,14 @@ def test_requests_at_once(benchmark: BenchmarkFixture, driver: str) -> None:
     with responding(None) as port:
         # All are due within 2 us, so that how long it takes is what the driver takes.
         task = Task(
-            Destination("127.0.0.1", port), Workload("x"), Fraction(REQUESTS * S // 2000), 32, 0, 2000, 30 * S, 0
+            Destination("127.0.0.1", port),
+            Mix.of(Workload("x")),
+            Fraction(REQUESTS * S // 2000),
+            32,
+            0,
+            2000,
+            30 * S,
+            0,
         )
 
         def ask() -> int:

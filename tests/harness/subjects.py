@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.drivers.http import Destination
 from harness.drivers.stream import Task
+from harness.mix import Mix
 from harness.workload import Workload
 
 MS = 1_000_000
@@ -77,7 +78,7 @@ def closed_loop(destination: Destination, connections: int, duration_ms: int, **
 
 def _task(destination: Destination, duration_ms: int, **other: Any) -> Task:
     given: dict[str, Any] = {
-        "workload": Workload("test"),
+        "mix": Mix.of(other.pop("workload", Workload("test"))),
         "rate": None,
         "connections": 1000,
         "start_ns": 0,

@@ -15,7 +15,7 @@ from harness import events, records, report, resources
 from harness.events import Planned, planned, playing
 from harness.resources import watching
 from harness.scenario import Scenario, ScenarioError, parse
-from plane import kubeconfig, offline
+from plane import kubeconfig, offline, statuses
 from plane.addresses import AddressPlan
 from plane.model import Key, Snapshot
 from tests.harness.test_report import loop, made, steady
@@ -88,6 +88,55 @@ def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
         assert row.generation in api.waited
         assert row.done_ns is not None
         assert row.intended_ns <= row.begun_ns < row.done_ns
+
+
+def test_a_pod_is_made_slow_and_made_to_fail_by_its_annotations(api: Served, settled: Snapshot, tmp_path: Path) -> None:
+    asked = scenario(
+        "{at: 0s, slowPod: {deployment: web, serviceTime: exponential 50ms}}",
+        "{at: 1ms, failPod: {deployment: web, errorRate: 20%}}",
+    )
+    access = kubeconfig.read(api.kubeconfig)
+    for each in planned(asked, tmp_path / "scenario.yaml", settled):
+        assert events.act(each, access) in api.waited
+    name = min(api.call(lambda store: list(store.snapshot.rows("Pod"))))[1]
+    annotations = api.get("Pod", "default", name)["metadata"]["annotations"]
+    assert (
+        annotations.items()
+        >= {
+            "pod.trafficplane.dev/service-time": "exponential 50ms",
+            "pod.trafficplane.dev/error-rate": "20%",
+        }.items()
+    )
+
+
+def test_a_node_is_drained_of_what_comes_again(
+    api: Served, settled: Snapshot, plan: AddressPlan, tmp_path: Path
+) -> None:
+    nodes = [statuses.node(number, plan, ready=True, now="2026-01-01T00:00:00Z") for number in (1, 2)]
+    web = deployment("web", replicas=4)
+    spec = {**web["spec"]["template"]["spec"], "nodeName": "node-2"}
+    lone = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lone", "namespace": "default"}, "spec": spec}
+    api.call(lambda store: store.update(nodes))
+    api.call(lambda store: store.apply([lone, web]))
+    (drain,) = planned(scenario("{at: 0s, drainNode: 2}"), tmp_path / "scenario.yaml", settled)
+    assert events.act(drain, kubeconfig.read(api.kubeconfig)) in api.waited
+    pods = api.call(lambda store: list(store.snapshot.all("Pod")))
+    staying = {pod["metadata"]["name"]: pod for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+    assert staying.pop("lone")["spec"]["nodeName"] == "node-2"
+    assert [pod["spec"]["nodeName"] for pod in staying.values()] == ["node-1"] * 4
+
+
+def test_what_a_pod_can_not_be_made_to_do_is_said_with_its_field() -> None:
+    with pytest.raises(ScenarioError) as wrong:
+        scenario(
+            "{at: 0s, slowPod: {deployment: web, serviceTime: 50}}",
+            "{at: 0s, slowPod: {deployment: web, serviceTime: quickly}}",
+            "{at: 0s, failPod: {deployment: web, errorRate: 200%}}",
+        )
+    said = {problem.field: problem.reason for problem in wrong.value.problems}
+    assert "put it into quotes" in said["spec.timeline[0].slowPod.serviceTime"]
+    assert "write 10ms" in said["spec.timeline[1].slowPod.serviceTime"]
+    assert "0% to 100%" in said["spec.timeline[2].failPod.errorRate"]
 
 
 def test_an_event_that_fails_says_why_and_the_run_is_not_what_was_asked_for(

@@ -91,7 +91,10 @@ def test_flows_in_csv_are_those_in_arrow(tmp_path: Path) -> None:
         ("1.2.3.4,1,1024,80,6,\n1.2.3.4,1,NaN,80,6,\n", "column src_port: row 1: is null"),
         ("1.2.3.4,1,1024,80,TCP,\n", "column proto: row 0: is text"),
         ("1.2.3,1,1024,80,6,\n", "column dst_ip: row 0: is '1.2.3', no IPv4 address"),
-        ("1.2.3.4,1,1024\n", "can't be read as CSV: CSV parse error: Expected 6 columns, got 3"),
+        (
+            "1.2.3.4,1,1,1,6,\n1.2.3.4,1,1024\n",
+            "row 1: can't be read as CSV: CSV parse error: Row #3: Expected 6 columns",
+        ),
     ],
 )
 def test_what_is_wrong_in_csv_is_named(tmp_path: Path, rows: str, words: str) -> None:
@@ -110,7 +113,9 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
     write_flows(random_flows(1000), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    assert "can't be read as an Arrow IPC file" in refused(path)
+    words = refused(path)
+    assert "can't be read as an Arrow IPC file" in words
+    assert words.endswith(f"is it whole? {1000 if kept > 0.9 else 0:,} rows of it are")
     assert "can't be read" in refused(tmp_path / "nothing.arrow")
 
 

@@ -5,6 +5,8 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 # isort: split
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import bench
-from harness.flows import running, steering
+from harness.flows import pages, running, steering
 from harness.flows.columns import write_flows
 from harness.flows.fleet import Fleet, made_up
 from harness.flows.running import here, prepare, shards_of
@@ -29,6 +31,7 @@ from harness.flows.steering import Course, Shard, carry
 from harness.flows.summary import imbalance
 from harness.flows.table import tables
 from harness.flows.timeline import Maker, population_of
+from harness.records import provenance_of
 from harness.run import FlowActors
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
@@ -232,6 +235,56 @@ def test_the_algorithms_of_the_manifests_themselves(tmp_path: Path) -> None:
     assert set(counted["proto"].to_pylist()) == {6, 17}
 
 
+EVERY = ["random", "rr", "lc", "p2c", "maglev", "ring", "jump", "rendezvous", "anchor", "maglev/251"]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "weight", "backends"),
+    [
+        pytest.param([], None, [], id="no endpoint"),
+        pytest.param([2], None, [2], id="one endpoint"),
+        pytest.param([2, 3, 2, 2], None, [2, 3], id="an endpoint several times"),
+        pytest.param([2, 3], "0", [], id="weights that are all 0"),
+    ],
+)
+def test_every_algorithm_has_few_endpoints_or_none(
+    tmp_path: Path, addresses: list[int], weight: str | None, backends: list[int]
+) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    listed: dict[str, Any] = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [f"127.244.1.{each}"]} for each in addresses],
+        "ports": [{"port": 8080}],
+    }
+    if weight is not None:
+        listed["metadata"]["annotations"] = {"service.cilium.io/weight": weight}
+    (tmp_path / "web.yaml").write_text(yaml.safe_dump_all([service, listed]))
+    file = written(tmp_path)
+    document = yaml.safe_load(file.read_text())
+    document["spec"] = {
+        "flows": 600,
+        "balancers": 2,
+        "manifests": ["web.yaml"],
+        "target": {"service": "web"},
+        "algorithms": EVERY,
+        "timeline": [{"at": "1s", "failover": 1}],
+    }
+    file.write_text(yaml.safe_dump(document))
+    result = result_of(file)
+    for name in EVERY:
+        for phase in phases_of(result, name):
+            assert (phase["reject"], phase["without"]) == ((0, 0) if backends else (600, 600))
+            assert phase["backends"] == len(backends)
+            assert (phase["imbalance"] is None) == (not backends)
+    _, counted = rows_of(result)
+    busy = counted.filter(pc.and_(pc.greater(counted["flows"], 0), pc.equal(counted["phase"], 0)))
+    assert {address & 0xFF for address in busy["ip"].to_pylist()} == set(backends)
+    assert pages.page_of(result.folder, result.summary).count("<svg") == (5 if backends else 3)
+
+
 @pytest.mark.parametrize(
     ("change", "field", "reason"),
     [
@@ -419,6 +472,19 @@ def test_a_trace_without_flows_is_refused(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(document))
     with pytest.raises(ScenarioError, match=r"spec\.trace: has 0 flows for 4 balancers"):
         prepare(file)
+
+
+@pytest.mark.soak
+def test_memory_does_not_grow_with_the_number_of_flows(tmp_path: Path) -> None:
+    """Ten times the flows, each run in a process of its own, by its own account."""
+    used = []
+    for flows in (4_000_000, 40_000_000):
+        file = written(tmp_path, algorithms=["maglev"], flows=flows, balancers=flows // 1_000_000, timeline=CHURN[:1])
+        command = [sys.executable, "-m", "harness", str(file), "--out", str(tmp_path), "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        steered, _ = running.read(Path(json.loads(done.stdout)["results"]))
+        used.append(int(provenance_of(steered)["peak_rss_bytes"]))
+    assert abs(used[1] - used[0]) < 32 << 20
 
 
 @pytest.mark.ray

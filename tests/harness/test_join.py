@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.join import STAMP_EARLY_NS, join
+from harness.join import OF_INGRESS, STAMP_EARLY_NS, join
 from harness.recorder import NEVER, Recorded
 from harness.records import Names, Route
 from harness.workload import id_key, request_ids
@@ -48,6 +48,18 @@ def joined(rows: Recorded, **recorded_by_plane: Any) -> Route:
     return join(rows, id_key=KEY, frontend=FRONTEND, **{"service": "default/my-service", **empty, **recorded_by_plane})
 
 
+def by_ingress(number: int, **columns: Any) -> dict[str, Any]:
+    """An ingress's records, with what OF_INGRESS names: times that begin with 100, 200, ... of each record."""
+    times = [name for name in OF_INGRESS.values() if name.endswith("_ns")]
+    seen = {name: np.arange(1, number + 1) * 100 + place for place, name in enumerate(times)}
+    return {
+        **seen,
+        "path": np.ones(number, np.uint8),
+        **dict.fromkeys(("retries", "reused"), np.arange(number)),
+        **columns,
+    }
+
+
 def texts(names: Names) -> list[str | None]:
     return [names.texts[index] if index >= 0 else None for index in names.index]
 
@@ -89,43 +101,95 @@ def test_connections_to_another_frontend_are_not_taken_for_ours() -> None:
 
 def test_requests_through_an_ingress_are_found_by_their_id() -> None:
     ids = request_ids(KEY, 4)
-    first = {
-        "request_id": np.array([ids[2], 999, ids[0]], np.uint64),
-        "route": np.array([1, 0, 0]),
-        "service": np.array([0, 0, -1]),
-        "pod_ip": np.array([B, A, 0], np.uint32),
-        "generation": np.array([4, 4, 5], np.int64),
-        "routes": ["x", "y"],
-        "services": ["default/s:80"],
-    }
-    second = {
-        "request_id": np.array([ids[3]], np.uint64),
-        "route": np.array([0]),
-        "service": np.array([0]),
-        "pod_ip": np.array([A], np.uint32),
-        "generation": np.array([6], np.int64),
-        "routes": ["x"],
-        "services": ["default/t:http"],
-    }
+    first = by_ingress(
+        3,
+        request_id=np.array([ids[2], 999, ids[0]], np.uint64),
+        route=np.array([1, 0, 0]),
+        service=np.array([0, 0, -1]),
+        pod_ip=np.array([B, A, 0], np.uint32),
+        generation=np.array([4, 4, 5], np.int64),
+        routes=["x", "y"],
+        services=["default/s:80"],
+    )
+    second = by_ingress(
+        1,
+        request_id=np.array([ids[3]], np.uint64),
+        route=np.array([0]),
+        service=np.array([0]),
+        pod_ip=np.array([A], np.uint32),
+        generation=np.array([6], np.int64),
+        routes=["x"],
+        services=["default/t:http"],
+    )
     rows = recorded([0, 0, 0, 0], began_ns=[100], client_port=[5000])
     route = joined(rows, ingress=[first, second], service="")
     assert texts(route.route) == ["x", None, "y", "x"]
     assert texts(route.service) == [None, None, "default/s", "default/t"]
     assert texts(route.pod) == [None, None, "default/b", "default/a"]
     assert route.generation.tolist() == [5, -1, 4, 6]
+    assert route.seen["ingress_received_ns"].tolist() == [300, NEVER, 100, 100]
+    assert route.seen["ingress_done_ns"].tolist() == [305, NEVER, 105, 105]
+    assert route.seen["retries"].tolist() == [2, NEVER, 0, 0]
+    assert route.seen["path"].tolist() == [1, NEVER, 1, 1]
+
+
+def test_what_a_pod_says_counts_where_it_was_the_one_that_was_chosen() -> None:
+    ids = request_ids(KEY, 4)
+    served = {  # the third request was sent to B twice, and a copy of it to A
+        "request_id": np.array([ids[2], ids[2], ids[2], ids[3], 999], np.uint64),
+        "received_ns": np.array([150, 130, 160, 105, 100]),
+        "done_ns": np.array([157, 140, 199, 106, 101]),
+        "container": np.array([2, 2, 0, 2, 1]),
+        "ips": np.array([A, A, B], np.uint32),
+        "pods": ["default/a", "default/old", "default/b"],
+    }
+    rows = recorded([0, 1, 1, 1], began_ns=[100, 200], client_port=[5000, 5001])
+    route = joined(rows, connections=[relay((205, 5001, B, 7), (105, 5000, A, 6))], served=[served])
+    assert route.seen["pod_received_ns"].tolist() == [NEVER, NEVER, 150, 105]
+    assert route.seen["service_ns"].tolist() == [NEVER, NEVER, 7, 1]
+    assert set(route.seen["ingress_received_ns"].tolist()) == {NEVER}
+    assert texts(route.pod) == ["default/a", "default/b", "default/b", "default/b"]
+
+
+def test_where_nobody_of_the_plane_has_chosen_the_pods_say_who_it_was() -> None:
+    ids = request_ids(KEY, 3)
+    nodes = [
+        {
+            "request_id": np.array(of, np.uint64),
+            "received_ns": np.array(at),
+            "done_ns": np.array(at) + 5,
+            "container": np.zeros(len(of), np.int32),
+            "ips": np.array([ip], np.uint32),
+            "pods": [pod],
+        }
+        for of, at, ip, pod in (
+            ([ids[0], ids[1]], [100, 120], A, "default/c"),  # the first was asked once more, of the other
+            ([ids[0]], [110], B, "default/b"),
+        )
+    ]
+    pods = {
+        **PODS,
+        "127.244.1.2": [(1, "default/a", "node-1"), (9, "default/c", "node-1"), (12, "default/d", "node-1")],
+    }
+    for served in (nodes, nodes[::-1]):
+        route = joined(recorded([0, 1, 2], [1, 2, 3], [4, 5, 6]), pods=pods, served=served)
+        assert texts(route.pod) == ["default/b", "default/c", None]
+        assert route.seen["pod_received_ns"].tolist() == [110, 120, NEVER]
+        assert route.generation.tolist() == [-1] * 3
 
 
 def test_of_two_records_of_one_request_the_last_counts() -> None:
     number = request_ids(KEY, 1)[0]
-    ingress = {
-        "request_id": np.array([number, number], np.uint64),
-        "route": np.array([0, 0]),
-        "service": np.array([0, 0]),
-        "pod_ip": np.array([A, B], np.uint32),
-        "generation": np.array([1, 2], np.int64),
-        "routes": ["x"],
-        "services": ["s"],
-    }
+    ingress = by_ingress(
+        2,
+        request_id=np.array([number, number], np.uint64),
+        route=np.array([0, 0]),
+        service=np.array([0, 0]),
+        pod_ip=np.array([A, B], np.uint32),
+        generation=np.array([1, 2], np.int64),
+        routes=["x"],
+        services=["s"],
+    )
     route = joined(recorded([0], [1], [2]), ingress=[ingress], service="")
     assert texts(route.pod) == ["default/b"]
 

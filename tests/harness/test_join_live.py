@@ -43,7 +43,7 @@ async def test_each_request_has_the_pod_that_saw_it(relays: list[Proxy], plan: A
         for relay in relays:
             relay.install(make_fib(41, {vip: addresses}, RANDOM))
         workload = Workload("test", keep_alive=keep_alive)
-        task = closed_loop(Destination(*vip, str(plan.pods_of(3)[7])), 12, 200, workload=workload)
+        task = closed_loop(Destination(*vip, (str(plan.pods_of(3)[7]),)), 12, 200, workload=workload)
         recorded = await Stream(task).run(time.monotonic_ns())
         route = join(
             recorded,

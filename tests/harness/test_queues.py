@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from harness.cli import bench
 from harness.flows import queues, waiting
-from harness.flows.queues import QueueScenario, Shape, arrivals_of, carry
+from harness.flows.queues import QueueScenario, Shape, arrivals_of, carry, made
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
 from kernels.jit import INTERPRETED
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.skipif(INTERPRETED, reason="needs many connections")
 
 def text_of(**spec: Any) -> str:
     head = {"apiVersion": "trafficplane.dev/v1alpha1", "kind": "QueueScenario", "metadata": {"name": "made"}}
-    return yaml.safe_dump({**head, "spec": {**SPEC, **spec}})
+    return yaml.safe_dump(
+        {**head, "spec": {key: value for key, value in {**SPEC, **spec}.items() if value is not None}}
+    )
 
 
 def spec_of(**spec: Any) -> queues.QueueSpec:
@@ -53,6 +55,12 @@ def test_the_scenario_that_comes_with_it_is_whole() -> None:
         ({"lasts": "1000h"}, "more than a hundred years"),
         ({"places": 0}, "spec.places"),
         ({"queue": 5}, "queue"),
+        ({"loads": None}, "spec.loads"),
+        ({"trace": "t.csv"}, "exactly one of connections and trace"),
+        ({"trace": "t.csv", "connections": None, "lasts": "1s"}, "goes with connections"),
+        ({"slow": {"endpoints": 21, "times": 2}}, "are 21, more than there are endpoints"),
+        ({"slow": {"endpoints": 2, "times": 1}}, "spec.slow.times"),
+        ({"algorithms": ["peak"]}, "mh, maglev, p2c, ewma, peak-ewma"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], words: str) -> None:
@@ -71,7 +79,7 @@ def test_arrivals_keep_the_load_busy(shape: str) -> None:
 
 def test_rows_have_littles_law_and_m_m_1() -> None:
     """L = λW, and the mean of both in M/M/1 at half load: one connection, and one mean duration waited."""
-    waits, active = carry(spec_of(), "random", Fraction(1, 2), 200_000)
+    waits, active = carry(spec_of(), "random", made(spec_of(), Fraction(1, 2), 200_000))
     assert waits["waited_ns"][0].as_py() == pytest.approx(10e6, rel=0.05)
     assert waits["waiting"][0].as_py() / waits["connections"][0].as_py() == pytest.approx(0.5, abs=0.01)
     assert np.mean(active["active"].to_numpy()) == pytest.approx(1.0, rel=0.1)  # 2,000 looks, of deviation 1.4 each

@@ -7,11 +7,15 @@ import pyarrow as pa
 import pytest
 
 from harness import records
+from harness.mix import Mix
 from harness.recorder import ERRORS, NEVER, TIMEOUT, Recorder
 from harness.records import LoadRows, Names, Route
-from harness.workload import request_ids
+from harness.workload import Workload, request_ids
 
 EPOCH = 1_000_000
+ASKED = Mix.of(Workload("x")).asked(np.arange(3))
+
+NOT_SEEN = dict.fromkeys(records.SEEN)
 
 
 def load_rows(load: str, key: int, pods: tuple[str, ...] = ("default/a",)) -> LoadRows:
@@ -30,7 +34,7 @@ def load_rows(load: str, key: int, pods: tuple[str, ...] = ("default/a",)) -> Lo
     pod = Names(np.array([len(pods) - 1, -1, -1], np.int32), pods)
     none = Names(np.full(3, -1, np.int32))
     generation = np.array([9, -1, -1])
-    return LoadRows(load, record.recorded(), Route(none, none, pod, none, generation), key)
+    return LoadRows(load, record.recorded(), Route(none, none, pod, none, generation), key, ASKED)
 
 
 def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
@@ -42,9 +46,12 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
         {
             "request_id": 5,
             "load": "one",
+            "request": "GET /",
+            "url_path": "/",
             "intended_ns": 0,
             "start_ns": None,
             "connected_ns": None,
+            "tls_done_ns": None,
             "sent_ns": 2,
             "request_sent_ns": None,
             "first_byte_ns": 5,
@@ -58,16 +65,21 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": "default/a",
             "node": None,
             "generation": 9,
+            **NOT_SEEN,
             "connection_id": 0,
+            "warm_up": 0,
             "attempts": 1,
             "reused": 0,
         },
         {
             "request_id": 4,
             "load": "one",
+            "request": "GET /",
+            "url_path": "/",
             "intended_ns": 10,
             "start_ns": None,
             "connected_ns": None,
+            "tls_done_ns": None,
             "sent_ns": 12,
             "request_sent_ns": None,
             "first_byte_ns": None,
@@ -81,16 +93,21 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": None,
             "node": None,
             "generation": None,
+            **NOT_SEEN,
             "connection_id": 0,
+            "warm_up": 0,
             "attempts": 1,
             "reused": 0,
         },
         {
             "request_id": 7,
             "load": "one",
+            "request": "GET /",
+            "url_path": "/",
             "intended_ns": 20,
             "start_ns": None,
             "connected_ns": None,
+            "tls_done_ns": None,
             "sent_ns": None,
             "request_sent_ns": None,
             "first_byte_ns": None,
@@ -104,7 +121,9 @@ def test_every_row_comes_back_from_the_file(tmp_path: Path) -> None:
             "pod": None,
             "node": None,
             "generation": None,
+            **NOT_SEEN,
             "connection_id": None,
+            "warm_up": 0,
             "attempts": 0,
             "reused": 0,
         },

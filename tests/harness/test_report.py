@@ -1,6 +1,7 @@
 """Reports of hand-made rows whose numbers are known."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import records, report
+from harness import page, plots, records, report
 from harness.cli import bench
+from harness.compare.blocks import BLOCKS, Rows
+from harness.compare.sides import Side
 from harness.recorder import CONNECT_REFUSED, INTERRUPTED, NEVER, TIMEOUT, Recorder
 from harness.records import LoadRows, Names, Route
 from harness.tables import console, tables
@@ -225,3 +228,36 @@ def test_tables_show_what_never_came_and_whose_pod_is_unknown() -> None:
     lines = captured.get().splitlines()
     assert any("loop" in line and "1 timeout" in line and "never" in line for line in lines)
     assert any("(unknown)" in line for line in lines)
+
+
+def test_stages_are_told_apart_by_when_requests_were_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = [(0, 4, "100/s"), (4, 6, "100 to 300/s")]
+    stages = [{"stage": text, "start_ns": at * S, "duration_ns": lasts * S} for at, lasts, text in marks]
+    monkeypatch.setitem(LOADS[0], "stages", stages)
+    latencies = [10] * 400 + [20] * 600
+    table = made(rows("steady", latencies, start_ns=0, step_ns=10 * MS, errors={999: TIMEOUT}), loop())
+    summary = report.summarise(table)
+    first, second = summary["loads"][0]["stages"]
+    assert (first["stage"], first["scheduled"], first["errors"]) == ("1: 100/s", 400, 0)
+    assert (second["stage"], second["scheduled"], second["errors"]) == ("2: 100 to 300/s", 600, 1)
+    assert (first["latency_ns"]["max"], second["latency_ns"]["p50"]) == (10 * MS, 20 * MS)
+    assert "2: 100 to 300/s" in page.page(table, summary)
+    assert "> 100 to 300/s<" in plots.over_time(table, json.loads(records.provenance_of(table)["loads"]))
+
+
+def test_what_was_due_in_a_warm_up_has_rows_and_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOADS[0], "warm_up_ns", 4 * S)
+    warm = replace(rows("steady", [900] * 400 + [20] * 600, start_ns=0, step_ns=10 * MS), warm_ns=EPOCH + 4 * S)
+    table = made(warm, loop())
+    assert table["warm_up"].to_pylist()[:1000] == [1] * 400 + [0] * 600
+    summary = report.summarise(table)
+    steady_load, loop_load = summary["loads"]
+    assert (steady_load["warm_up"], steady_load["scheduled"], loop_load["warm_up"]) == (400, 600, 0)
+    assert steady_load["latency_ns"]["max"] == 20 * MS
+    assert steady_load["offered_rate"] == pytest.approx(100)
+    assert {row["met"] for row in summary["objectives"] if row["load"] == "steady"} == {True}
+    assert "steady: 400 requests of its warm-up have rows" in page.page(table, summary)
+    (described, _) = Side("x", [table], [records.provenance_of(table)]).loads
+    compared = Rows.of(table, described)
+    assert compared.latency_ns.tolist() == [20 * MS] * 600
+    assert (compared.block.min(), compared.block.max()) == (0, BLOCKS - 1)

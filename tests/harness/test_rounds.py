@@ -60,7 +60,16 @@ def test_each_variant_has_its_values_and_nothing_else_of_another() -> None:
 
 def test_without_a_matrix_there_is_one_variant_without_a_name() -> None:
     (only,) = matrix.variants(asked(lambda spec: spec.pop("matrix")), SHOOTOUT, before := loaded())
-    assert only == matrix.Variant("", before)
+    assert only == matrix.Variant("", before, "trafficplane")
+
+
+def test_an_axis_may_be_the_ingress_of_the_scenario_itself() -> None:
+    axis = {"name": "by", "field": "ingress", "values": ["trafficplane", "caddy"]}
+    made = matrix.variants(asked(lambda spec: spec.update(matrix=[axis])), SHOOTOUT, before := loaded())
+    assert made == [
+        matrix.Variant("by=trafficplane", before, "trafficplane"),
+        matrix.Variant("by=caddy", before, "caddy"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +81,11 @@ def test_without_a_matrix_there_is_one_variant_without_a_name() -> None:
             "there is no Service/shop2 in namespace default; there are: default/shop",
         ),
         ({"namespace": "other"}, "object", "in namespace other"),
+        (
+            {"object": None, "field": "ingress", "values": ["caddy", "cady"]},
+            "values",
+            "'cady' is no ingress: write trafficplane, nginx, haproxy, envoy, traefik, caddy",
+        ),
         ({"field": "spec.ports[1].port"}, "field", "spec.ports is a list of 1 in this object, there is no [1]"),
         ({"field": "spec.ports.port"}, "field", "spec.ports is no mapping in this object"),
     ],
@@ -101,6 +115,7 @@ def test_a_value_that_may_not_be_is_named_with_its_object_and_variant() -> None:
         (lambda spec: spec["matrix"][0].update(field="spec..a"), "spec.matrix[0].field", "is no field"),
         (lambda spec: spec["matrix"][0].update(object="shop"), "spec.matrix[0].object", "as Service/my-service"),
         (lambda spec: spec["matrix"].append(spec["matrix"][0]), "spec.matrix[1].name", "another axis"),
+        (lambda spec: spec["matrix"][0].pop("object"), "spec.matrix[0].object", "only the field ingress may vary"),
         (lambda spec: spec.update(repeats=0), "spec.repeats", "greater than or equal to 1"),
         (
             lambda spec: spec["matrix"][0].update(values=list(range(101))) or spec.update(repeats=10),

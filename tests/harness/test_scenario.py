@@ -10,6 +10,7 @@ import yaml
 
 from harness import scenario
 from harness.scenario import ScenarioError
+from harness.stages import slopes
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -68,6 +69,23 @@ def test_quantities_become_integers_and_defaults_are_filled_in() -> None:
     assert spec.timeout == 10 * S
 
 
+def test_a_load_with_stages_lasts_as_long_as_these() -> None:
+    def change(spec: Any) -> None:
+        del spec["loads"][0]["duration"]
+        stages = [{"duration": "2s", "rate": "100/s"}, {"duration": "500ms", "to": "0/s"}]
+        spec["loads"][0]["arrivals"] = {"stages": stages, "process": "poisson"}
+        spec["timeline"] = [{"at": "119s", "restart": "x"}]
+        spec["loads"][1]["duration"] = "1s"
+
+    assert problems(changed(change)) == {"spec.timeline[0].at": "is not before the end of the last load, 2.50 s"}
+    document = yaml.safe_load(changed(change))
+    del document["spec"]["timeline"]
+    load = scenario.parse(yaml.safe_dump(document)).spec.loads[0]
+    assert (load.duration, load.arrivals.max_connections) == (2_500 * MS, 1000)
+    first, second = slopes(load.arrivals.stages or ())
+    assert (first.text, second.text, second.start_ns) == ("100/s", "100 to 0/s", 2 * S)
+
+
 def test_a_loads_own_objectives_come_before_those_of_the_scenario() -> None:
     read = scenario.parse(GOOD)
     general, own = (read.objectives(load) for load in read.spec.loads)
@@ -98,7 +116,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "arrivals that are a number": (
         lambda spec: spec["loads"][0].update(arrivals=5),
-        {"spec.loads[0].arrivals": "needs a mapping with the fields rate, process, connections, maxConnections"},
+        {"spec.loads[0].arrivals": "needs a mapping with the fields rate, stages, process, connections,"},
     ),
     "bound for a closed loop": (
         lambda spec: spec["loads"][1]["arrivals"].update(maxConnections=9),
@@ -106,11 +124,36 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "process of a closed loop": (
         lambda spec: spec["loads"][1]["arrivals"].update(process="poisson"),
-        {"spec.loads[1].arrivals.process": "goes with rate; in a closed loop"},
+        {"spec.loads[1].arrivals.process": "goes with rate or stages; in a closed loop"},
     ),
     "a process of another name": (
         lambda spec: spec["loads"][0]["arrivals"].update(process="pareto"),
         {"spec.loads[0].arrivals.process": "should be 'constant' or 'poisson', not 'pareto'"},
+    ),
+    "stages of neither rate": (
+        lambda spec: spec["loads"][0].update(
+            arrivals={"stages": [{"duration": "1s"}, {"duration": "1s", "target": 5}]}
+        ),
+        {
+            "spec.loads[0].duration": "is that of the stages together: leave it out",
+            "spec.loads[0].arrivals.stages[0]": "exactly one of rate and to",
+            "spec.loads[0].arrivals.stages[1]": "exactly one of rate and to",
+            "spec.loads[0].arrivals.stages[1].target": "unknown field; known here: duration, rate, to",
+        },
+    ),
+    "stages of nothing": (
+        lambda spec: (
+            spec["loads"][0].pop("duration"),
+            spec["loads"][0].update(arrivals={"stages": [{"duration": "1s", "to": "0/s"}]}),
+        ),
+        {"spec.loads[0].arrivals.stages": "make no request ever due"},
+    ),
+    "stages of too much": (
+        lambda spec: (
+            spec["loads"][0].pop("duration"),
+            spec["loads"][0].update(arrivals={"stages": [{"duration": "1h", "to": "100000/s"}]}),
+        ),
+        {"spec.loads[0].arrivals.stages": "makes 180,000,000 requests in the duration"},
     ),
     "connections as text": (
         lambda spec: spec["loads"][1]["arrivals"].update(connections="8"),
@@ -129,6 +172,10 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         {"spec.loads[0].duration": "more than 0"},
     ),
     "no duration": (lambda spec: spec["loads"][0].pop("duration"), {"spec.loads[0].duration": "is required"}),
+    "nothing but warm-up": (
+        lambda spec: spec["loads"][0].update(warmUp="10s"),
+        {"spec.loads[0].warmUp": "is all of the duration: nothing would be measured"},
+    ),
     "latency in minutes": (
         lambda spec: spec["objectives"].update(p99="1m"),
         {"spec.objectives.p99": "no unit 'm' here; a latency is written with us, ms or s"},
@@ -150,6 +197,24 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
             "spec.loads[1].from": "needs manifests",
         },
     ),
+    "another ingress without pods": (
+        lambda spec: spec.update(ingress="caddy", manifests=[], nodes=2),
+        {
+            "spec.ingress": "goes with manifests",
+            "spec.nodes": "goes with manifests",
+            "spec.loads[1].target.service": "needs manifests",
+            "spec.loads[1].from": "needs manifests",
+        },
+    ),
+    "an upstream of our own ingress": (
+        lambda spec: spec.update(ingressUpstream="service"),
+        {"spec.ingressUpstream": "goes with another ingress than trafficplane"},
+    ),
+    "endpoints that change behind another ingress": (
+        lambda spec: spec.update(ingress="caddy", timeline=[{"at": "1s", "restart": "my-deployment"}]),
+        {"spec.timeline": "write ingressUpstream: service"},
+    ),
+    "an ingress nobody knows": (lambda spec: spec.update(ingress="cady"), {"spec.ingress": "should be 'trafficplane'"}),
     "no loads": (lambda spec: spec.update(loads=[]), {"spec.loads": "at least 1 item"}),
     "two loads of one name": (
         lambda spec: spec["loads"][1].update(name="via-ingress", duration="1"),
@@ -168,7 +233,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "url of another scheme": (
         lambda spec: spec["loads"][0]["target"].update(url="ftp://example.com/"),
-        {"spec.loads[0].target.url": "plain HTTP"},
+        {"spec.loads[0].target.url": "loads speak HTTP and HTTPS"},
     ),
     "url without a host": (
         lambda spec: spec["loads"][0]["target"].update(url="http:///x"),
@@ -189,6 +254,10 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     "node that is not there": (
         lambda spec: spec["loads"][1]["from"].update(node=4),
         {"spec.loads[1].from.node": "there are 3 nodes"},
+    ),
+    "from nowhere": (
+        lambda spec: spec["loads"][1].update({"from": {}}),
+        {"spec.loads[1].from": "says nothing: give it a node, a number of pods, or both"},
     ),
     "method in lower case": (
         lambda spec: spec["loads"][0].update(method="get"),
@@ -214,7 +283,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         ),
         {
             "spec.nodes": "not '3'",
-            "spec.colour": "unknown field; known here: manifests, nodes, loads",
+            "spec.colour": "unknown field; known here: manifests, nodes, ingress",
             "spec.loads[0].duration": "no unit 'd'",
             "spec.objectives.p50": "'fast' is not a latency: write a number and us, ms or s, as 100ms",
         },

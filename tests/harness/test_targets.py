@@ -97,24 +97,34 @@ def test_a_service_is_dialled_at_its_cluster_ip_from_a_pods_address(resolve: Cal
     assert plain.workload.path == "/hostname"
     assert named.destination.port == 9090
     assert named.workload.host == "two.shop.svc.cluster.local:9090"
-    sources = [target.destination.source_ip for target in (plain, named, moved)]
-    assert all(source and source.startswith("127.249.") for source in sources)
+    sources = [target.destination.sources for target in (plain, named, moved)]
+    assert all(len(each) == 1 and each[0].startswith("127.249.") for each in sources)
     assert len(set(sources)) == 3
-    assert str(sources[2]).startswith("127.249.3.")
+    assert sources[2][0].startswith("127.249.3.")
 
 
 @pytest.mark.parametrize("host", ["web.default.svc", "web.default.svc.cluster.local"])
 def test_a_name_of_the_clusters_dns_is_that_service(resolve: Callable[..., list[Resolved]], host: str) -> None:
     (target,) = resolve(f'name: a, target: {{url: "http://{host}/"}}')
-    assert (target.destination.ip, target.destination.source_ip) == ("127.176.0.20", None)
+    assert (target.destination.ip, target.destination.sources) == ("127.176.0.20", ())
     assert (target.service, target.workload.host) == ("default/web", host)
 
 
 def test_an_address_is_used_as_it_is_and_from_gives_it_a_source(resolve: Callable[..., list[Resolved]]) -> None:
     (target,) = resolve('name: a, target: {url: "http://127.9.9.9:8081"}, from: {node: 2}')
     assert (target.destination.ip, target.destination.port) == ("127.9.9.9", 8081)
-    assert str(target.destination.source_ip).startswith("127.249.2.")
+    assert target.destination.sources[0].startswith("127.249.2.")
     assert target.workload.path == "/"
+
+
+def test_several_client_pods_have_an_address_each(resolve: Callable[..., list[Resolved]]) -> None:
+    spread, there = resolve(
+        "name: a, target: {service: web}, from: {pods: 5}",
+        'name: b, target: {url: "http://example.com/"}, from: {node: 2, pods: 3}',
+    )
+    every = [*spread.destination.sources, *there.destination.sources]
+    assert (len(set(every)), len(there.destination.sources)) == (8, 3)
+    assert all(source.startswith("127.249.2.") for source in there.destination.sources)
 
 
 def test_a_name_nobody_knows_goes_to_an_ingress_that_takes_any_host(resolve: Callable[..., list[Resolved]]) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import layout
+from kernels.jit import INTERPRETED
 from kernels.layout import (
     DRAINING,
     GONE,
@@ -288,6 +289,25 @@ def test_a_fib_with_runs_beyond_its_tables_gives_no_endpoint_and_reads_nothing_e
         table["first_member"], table["first_slot"] = 1 << 31, 1 << 31
         broken = fib._replace(pools=freeze(table))
         assert set(names(decide(broken, create_steering(fib, 16), random_flows(20)))) == {"REJECT"}
+
+
+@pytest.mark.skipif(INTERPRETED, reason="so many are too many for interpreted code")
+def test_as_many_backends_as_there_can_be() -> None:
+    """65,535: by every algorithm flows go to them and to nobody else; a ring has two or three slots of each."""
+    fib = one_service(MAGLEV, 65_535, slots=131_071)
+    assert set(np.bincount(fib.rings)[1:]) == {2, 3}
+    for algorithm, name in enumerate(layout.ALGORITHMS):
+        pools = fib.pools.copy()
+        pools["algorithm"] = algorithm
+        count = 200 if name in ("lc", "wlc", "sed", "nq", "wrr") else 20_000
+        chosen = fib._replace(pools=freeze(pools))
+        verdicts = decide(chosen, create_steering(chosen, count), random_flows(count))
+        assert (verdicts.outcome == NEW).all(), name
+        assert 1 <= verdicts.backend.min() <= verdicts.backend.max() <= 65_535
+        different = len(np.unique(verdicts.backend))
+        if name in ("maglev", "random", "sh", "mh"):  # of so many draws 17,230 different ones are expected
+            assert 16_900 < different < 17_600, name
+        assert different > 16_900 or name in ("dh", "nq", "lc", "wlc", "sed", "wrr"), name
 
 
 def test_the_empty_fib_has_no_frontend_for_anything() -> None:

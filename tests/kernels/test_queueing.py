@@ -5,6 +5,8 @@ Run as a module, it prints the table of that page.
 
 import heapq
 import math
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +15,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.jit import INTERPRETED
-from kernels.layout import ALGORITHMS, LC, NQ, P2C, RANDOM, RR, SED, WLC, WRR
+from kernels.layout import LC, NQ, P2C, RANDOM, RR, SED, WLC, WRR
+from kernels.lb.ewma import BY_EWMA, BY_PEAK_EWMA, BY_POOL, create_speeds, hear
 from kernels.lb.forward import create_steering
 from kernels.lb.queueing import Arrivals, Waits, create_queues, queue
-from tests.batches import one_service, random_flows
+from tests import reference
+from tests.batches import one_service, random_flows, rows_of
 
 S = 1_000_000_000
 PAGE = Path(__file__).parents[2] / "docs" / "flows.md"
 ENDPOINTS, CONNECTIONS = 50, 200_000
+NOBODY: Mapping[int, float] = {}
+# The columns of that table.
+SHOWN = {
+    "random": (RANDOM, BY_POOL),
+    "rr": (RR, BY_POOL),
+    "ewma": (RANDOM, BY_EWMA),
+    "p2c": (P2C, BY_POOL),
+    "peak-ewma": (RANDOM, BY_PEAK_EWMA),
+    "lc": (LC, BY_POOL),
+}
 
 
-def waits_for(algorithm: int, endpoints: int, places: int, arrivals: Arrivals) -> tuple[Waits, np.ndarray]:
-    """What became of these connections, and what their backends have when the last one has arrived."""
+def waits_for(
+    algorithm: int,
+    endpoints: int,
+    places: int,
+    arrivals: Arrivals,
+    *,
+    by: int = BY_POOL,
+    fade_ns: int = 10 * S,
+    pace: Mapping[int, float] = NOBODY,
+) -> tuple[Waits, np.ndarray]:
+    """What became of these connections, and what their backends have when the last one has arrived.
+
+    pace  of the backends that are slower than others, by id
+    """
     count = len(arrivals.at_ns)
     fib = one_service(algorithm, endpoints)
-    steering, queues = create_steering(fib, 0), create_queues(endpoints + 1, places, count)
-    waits = Waits(np.full(count, 99, np.uint32), np.full(count, -1, np.int64))
+    steering, queues = create_steering(fib, 0), create_queues(endpoints + 1, places, count, by=by, fade_ns=fade_ns)
+    queues.pace[list(pace)] = list(pace.values())
+    waits = room_for(count)
     queue(fib, steering, int(fib.frontends[1]["inside"]), random_flows(count), arrivals, queues, waits)
     return waits, steering.active
+
+
+def room_for(count: int) -> Waits:
+    return Waits(np.full(count, 99, np.uint32), np.full(count, -1, np.int64), np.full(count, -1, np.int64))
 
 
 def poisson(load: float, servers: int, count: int, *, seed: int = 1, sigma: float | None = None) -> Arrivals:
@@ -57,7 +88,8 @@ def test_waits_equal_a_simulation_by_events(
     waits, active = waits_for(algorithm, endpoints, places, arrivals)
     serving: dict[int, list[int]] = {backend: [] for backend in range(1, endpoints + 1)}
     ends = []
-    for at, lasts, backend, waited in zip(*(column.tolist() for column in (*arrivals, *waits)), strict=True):
+    for at, lasts, backend, waited, served in zip(*(column.tolist() for column in (*arrivals, *waits)), strict=True):
+        assert served == lasts
         busy = serving[backend]
         begins = at if len(busy) < places else max(at, heapq.heappop(busy))
         heapq.heappush(busy, begins + lasts)
@@ -66,6 +98,38 @@ def test_waits_equal_a_simulation_by_events(
     last = int(arrivals.at_ns[-1])
     open_now = [backend for backend, end in ends[:-1] if end > last] + [ends[-1][0]]
     assert active.tolist() == np.bincount(open_now, minlength=endpoints + 1).tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(times, st.sampled_from([BY_EWMA, BY_PEAK_EWMA]), st.integers(1, 4), st.integers(1, 2), st.integers(1, 40))
+def test_picks_by_speed_are_those_of_a_plain_simulation(
+    rows: list[tuple[int, int]], by: int, endpoints: int, places: int, fade_ns: int
+) -> None:
+    arrivals = Arrivals(np.cumsum([row[0] for row in rows]), np.array([row[1] for row in rows]))
+    waits, _ = waits_for(RANDOM, endpoints, places, arrivals, by=by, fade_ns=fade_ns, pace={1: 3.0})
+    twin = reference.Speeds(by == BY_PEAK_EWMA, fade_ns)
+    under_way: list[tuple[int, int, int, int]] = []  # end, place in the order of their beginnings, backend, beginning
+    flows = rows_of(random_flows(len(rows)))
+    for place, (at, flow) in enumerate(zip(arrivals.at_ns.tolist(), flows, strict=True)):
+        for end, _, backend, came in sorted(row for row in under_way if row[0] <= at):
+            twin.hear(backend, end - came, end)
+        under_way = [row for row in under_way if row[0] > at]
+        active = Counter(row[2] for row in under_way)
+        backend = int(waits.backend[place])
+        assert backend == twin.pick(flow, endpoints, active, at)
+        assert waits.served_ns[place] == arrivals.lasts_ns[place] * (3 if backend == 1 else 1)
+        under_way.append((at + int(waits.waited_ns[place] + waits.served_ns[place]), place, backend, at))
+
+
+def test_an_average_is_replaced_by_what_took_longer_and_fades() -> None:
+    """Finagle's rule, and ingress-nginx's beside it, in numbers."""
+    half_ns = round(math.log(2) * S)
+    for by, after_peak in ((BY_EWMA, 60.0), (BY_PEAK_EWMA, 100.0)):
+        speeds = create_speeds(2, by, S)
+        hear(speeds, 1, 20, 5 * S)
+        assert speeds.average_ns[1] == 20
+        hear(speeds, 1, 100, 5 * S + half_ns)
+        assert speeds.average_ns[1] == pytest.approx(after_peak)
 
 
 def test_least_connections_gives_to_an_idle_backend_what_it_can() -> None:
@@ -77,7 +141,7 @@ def test_least_connections_gives_to_an_idle_backend_what_it_can() -> None:
 def test_no_room_and_no_endpoint_are_no_backend() -> None:
     fib = one_service(RANDOM, 1)
     arrivals, flows = Arrivals(np.arange(3), np.full(3, 9)), random_flows(3)
-    waits = Waits(np.full(3, 99, np.uint32), np.full(3, -1, np.int64))
+    waits = room_for(3)
     pool = int(fib.frontends[1]["inside"])
     queue(fib, create_steering(fib, 0), pool, flows, arrivals, create_queues(2, 1, 2), waits)
     assert waits.backend.tolist() == [1, 1, 0]
@@ -146,15 +210,40 @@ def test_of_two_choices_queues_fall_doubly_exponentially() -> None:
     assert found[3] < 0.15 * at_random[3]
 
 
+@pytest.mark.skipif(INTERPRETED, reason="needs many connections")
+def test_who_goes_by_speed_spares_the_slow() -> None:
+    """Of 50 endpoints five take four times as long. By what share of connections they get, and who waits longest.
+
+    At random a tenth, which is 2.6 times what they can serve; least connections fewer, and by speed fewest of all.
+    """
+    slow = dict.fromkeys(range(1, 6), 4.0)
+    able = ENDPOINTS - 5 + 5 / 4
+    arrivals = poisson(0.7 * able / ENDPOINTS, ENDPOINTS, 100_000)
+    shares, late = {}, {}
+    for name, algorithm, by in (
+        ("random", RANDOM, BY_POOL),
+        ("p2c", P2C, BY_POOL),
+        ("ewma", RANDOM, BY_EWMA),
+        ("peak-ewma", RANDOM, BY_PEAK_EWMA),
+    ):
+        waits, _ = waits_for(algorithm, ENDPOINTS, 1, arrivals, by=by, pace=slow)
+        half = slice(len(waits.backend) // 2, None)
+        shares[name] = np.mean(np.isin(waits.backend[half], list(slow)))
+        late[name] = float(np.percentile((waits.waited_ns + waits.served_ns)[half] / S, 99))
+    assert shares["random"] == pytest.approx(0.1, abs=0.005)
+    assert max(shares["ewma"], shares["peak-ewma"]) < shares["p2c"] < shares["random"] / 2
+    assert late["peak-ewma"] < late["p2c"] < late["random"] / 10
+
+
 def figures() -> str:
     """The table of docs/flows.md: percentiles 50, 99 and 99.9 of the time waited, in times of the mean served."""
     lines = []
     for kind, sigma in (("exponential", None), ("lognormal", 1.5)):
         for load in (0.5, 0.8, 0.95):
             cells = []
-            for algorithm in (RANDOM, RR, P2C, LC):
+            for algorithm, by in SHOWN.values():
                 arrivals = poisson(load, ENDPOINTS * 4, CONNECTIONS, sigma=sigma)
-                waits, _ = waits_for(algorithm, ENDPOINTS, 4, arrivals)
+                waits, _ = waits_for(algorithm, ENDPOINTS, 4, arrivals, by=by)
                 tail = np.percentile(waits.waited_ns[CONNECTIONS // 10 :] / S, [50, 99, 99.9])
                 cells.append(" / ".join(f"{each:.2f}" for each in tail))
             lines.append(f"| {kind} | {load:.0%} | {' | '.join(cells)} |")
@@ -167,5 +256,5 @@ def test_the_page_says_what_comes_of_it() -> None:
 
 
 if __name__ == "__main__":
-    print(*(ALGORITHMS[each] for each in (RANDOM, RR, P2C, LC)))
+    print(*SHOWN)
     print(figures())

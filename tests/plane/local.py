@@ -34,17 +34,19 @@ class Losable:
 
 
 class LocalFleet:
-    """Agents in this process."""
+    """Agents in this process; ``recording`` and further options of ``Ingress`` as it has them."""
 
-    def __init__(self, plan: AddressPlan):
+    def __init__(self, plan: AddressPlan, *, recording: bool = False, **of_ingress: Any):
         self.plan = plan
+        self.recording = recording
+        self.of_ingress = of_ingress
         self.nodes: dict[int, Losable] = {}
         self.ingresses: dict[int, Losable] = {}
 
     async def start_node(self, number: int) -> Losable:
         if number in self.nodes:  # what the kernel does to the sockets of a killed process
             await self.nodes[number].agent.stop(0)
-        node = Node(node_name(number), number, self.plan)
+        node = Node(node_name(number), number, self.plan, recording=self.recording)
         await node.start()
         self.nodes[number] = Losable(node)
         return self.nodes[number]
@@ -53,7 +55,8 @@ class LocalFleet:
         if number in self.ingresses:
             await self.ingresses[number].agent.stop(0)
         ports = self.plan.bound_port(80), self.plan.bound_port(443)
-        ingress = Ingress(self.plan.vip(number), *ports, plan=self.plan)
+        options = {"recording": self.recording, **self.of_ingress}
+        ingress = Ingress(self.plan.vip(number), *ports, plan=self.plan, **options)
         await ingress.start()
         self.ingresses[number] = Losable(ingress)
         return self.ingresses[number]
@@ -64,10 +67,10 @@ class LocalFleet:
 
 @contextlib.asynccontextmanager
 async def serving(
-    plan: AddressPlan, objects: Sequence[Object], *, nodes: int = 2, **options: Any
+    plan: AddressPlan, objects: Sequence[Object], *, nodes: int = 2, fleet: LocalFleet | None = None, **options: Any
 ) -> AsyncIterator[ControlPlane]:
     """A control plane that runs the objects, all of them ready; ``options`` are those of ControlPlane."""
-    control = ControlPlane(plan, LocalFleet(plan), **options)
+    control = ControlPlane(plan, fleet or LocalFleet(plan), **options)
     await control.start(nodes=nodes)
     try:
         await control.apply(objects)

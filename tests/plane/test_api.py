@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from plane import statuses
 from plane.addresses import AddressPlan
 from plane.api import selectors, tables, warning
 from plane.api.paths import target_of
@@ -246,6 +247,21 @@ def test_what_only_the_plane_makes_cannot_be_written(api):
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "x"}}
     assert api.request("POST", "/api/v1/nodes", node).code == 405
     assert api.request("DELETE", "/api/v1/nodes/x").code == 405
+
+
+def test_a_node_is_cordoned_and_nothing_else_of_it_is_changed(api, plan):
+    there = statuses.node(1, plan, ready=True, now="2026-01-01T00:00:00Z")
+    api.call(lambda store: store.update([there]))
+    node = "/api/v1/nodes/node-1"
+    assert api.request("PATCH", node, {"spec": {"unschedulable": True}}, content_type=STRATEGIC).code == 200
+    (row,) = api.request("GET", "/api/v1/nodes", accept=TABLE).body["rows"]
+    assert "Ready,SchedulingDisabled" in row["cells"]
+    for field, patch in (("metadata", {"labels": {"a": "b"}}), ("spec", {"podCIDR": "10.0.0.0/24"})):
+        refused = api.request("PATCH", node, {field: patch}, content_type=MERGE)
+        assert refused.code == 422
+        assert f"{field}: of a Node is the plane's to write, but for spec.unschedulable" in refused.body["message"]
+    assert api.request("PATCH", node, {"spec": {"unschedulable": None}}, content_type=MERGE).code == 200
+    assert "unschedulable" not in api.get("Node", "", "node-1")["spec"]
 
 
 @pytest.mark.parametrize(

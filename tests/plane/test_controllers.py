@@ -338,6 +338,16 @@ def test_pods_do_not_go_to_a_node_that_is_not_ready():
     assert {pod["spec"]["nodeName"] for pod in snapshot.all("Pod")} == {"node-1"}
 
 
+def test_pods_do_not_go_to_a_node_that_is_cordoned_until_it_is_not():
+    cordoned = {**node(1), "spec": {**node(1).get("spec", {}), "unschedulable": True}}
+    snapshot = reconcile(Snapshot().changed([cordoned, deployment(replicas=1)]), PLAN, NOW)
+    (pod,) = snapshot.all("Pod")
+    assert "nodeName" not in pod["spec"]
+    snapshot = reconcile(snapshot.changed([node(1)]), PLAN, NOW)
+    (pod,) = snapshot.all("Pod")
+    assert pod["spec"]["nodeName"] == "node-1"
+
+
 def test_a_full_node_takes_no_more_and_the_rest_waits():
     snapshot = cluster(deployment(replicas=260), nodes=1)
     placed = [pod for pod in snapshot.all("Pod") if pod["spec"].get("nodeName")]

@@ -499,11 +499,12 @@ def test_rows_are_the_sorted_mapping_that_the_changes_come_to(first, changes, si
 
 def follow_rows(first: dict[int, str], changes: list[tuple[dict[int, str], list[int]]]) -> None:
     rows, expected = Rows(first), dict(first)
+    versions = [rows]
     followed: Followed[int, str] = Followed()
     told: dict[int, str] = {}
     for put, drop in changes:
-        before = rows
         rows = rows.changed(put, drop)
+        versions.append(rows)
         expected |= put
         for key in drop:
             expected.pop(key, None)
@@ -511,16 +512,35 @@ def follow_rows(first: dict[int, str], changes: list[tuple[dict[int, str], list[
         assert [rows.get(key) for key in range(400)] == [expected.get(key) for key in range(400)]
         assert len(rows) == len(expected) == len(list(rows.values()))
         assert list(rows.since(200)) == [pair for pair in sorted(expected.items()) if pair[0] >= 200]
-        changed = {key: (old, new) for key, old, new in differences(before, rows)}
-        assert changed == {
-            key: (before.get(key), rows.get(key)) for key in {*before, *rows} if before.get(key) is not rows.get(key)
-        }
+        for before in versions:
+            assert_differ(before, rows)
+            assert_differ(rows, before)
         for key, _, new in followed.news(rows):
             if new is None:
                 del told[key]
             else:
                 told[key] = new
         assert told == expected
+
+
+def assert_differ(one: Rows[int, str], other: Rows[int, str]) -> None:
+    """What differs is told as it is, by what the versions remember and by their trees."""
+    pairs = {key: (one.get(key), other.get(key)) for key in {*one, *other} if one.get(key) is not other.get(key)}
+    for found in (differences(one, other), rows_module._differences(*rows_module._unshared(one, other))):
+        told = list(found)
+        assert len(told) == len(pairs)
+        assert {key: (old, new) for key, old, new in told} == pairs
+
+
+def test_rows_know_the_last_changes_that_they_were_made_by():
+    versions = [Rows(dict.fromkeys(range(1_000), "a"))]
+    for number in range(10):
+        versions.append(versions[-1].changed({number: "b", 7: str(number)}, [500 + number]))
+    last = versions.pop()
+    known = [rows_module._remembered(before, last) is not None for before in versions]
+    assert known == [False] * 2 + [True] * rows_module.REMEMBERED
+    assert rows_module._remembered(last, versions[-1]) is None
+    assert differences(last, versions[-1]) == [(7, "9", "8"), (9, "b", "a"), (509, None, "a")]
 
 
 def test_a_change_of_rows_costs_what_is_changed():

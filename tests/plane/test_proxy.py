@@ -934,7 +934,7 @@ def test_a_port_that_takes_the_shifted_place_of_another_is_listened_on_at_once(
         proxy.stop(0)
 
 
-@pytest.mark.parametrize("place", ["plane.proxy.Proxy._remembered", "plane.proxy.udpflows.forget_gone"])
+@pytest.mark.parametrize("place", ["plane.proxy.Proxy._remembered", "plane.proxy.udpflows.live"])
 def test_an_install_that_fails_half_way_leaves_nothing_and_the_next_one_is_whole(
     proxy: Proxy, plan: AddressPlan, vip: Address, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

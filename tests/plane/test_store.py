@@ -8,7 +8,7 @@ import pytest
 from plane.addresses import AddressPlan
 from plane.errors import ConflictError, ManifestError, NotFoundError
 from plane.merge import merge_applied, merge_patch
-from plane.model import Key, Object
+from plane.model import Key, Object, key_of
 from plane.store import LAST_APPLIED, ExpiredError, Store
 
 SERVICE = Key("Service", "default", "web")
@@ -247,6 +247,14 @@ def test_a_pod_that_is_there_cannot_be_changed_but_applied_again_and_labelled(st
     assert verb == "configured"
     with pytest.raises(ManifestError, match=r"Pod default/web: spec: of a Pod that is there cannot be changed"):
         store.apply([pod("traefik/whoami")])
+
+
+def test_a_pod_that_a_deployment_made_can_be_annotated(store):
+    store.apply([deployment(replicas=1)])
+    (pod,) = store.snapshot.all("Pod")
+    changed = store.merge_patch(key_of(pod), {"metadata": {"annotations": {"a": "b"}}})
+    assert changed["metadata"]["annotations"] == {"a": "b"}
+    assert changed["spec"] == pod["spec"]
 
 
 def test_a_pod_of_an_owner_that_the_plane_does_not_run_stays(store):

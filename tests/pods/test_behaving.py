@@ -158,3 +158,30 @@ async def test_a_pod_that_can_not_behave_says_why(plan: AddressPlan, ip: str, tm
         ):
             status = await host.until(host.start(pod), lambda status: bool(status.message))
             assert said in status.message
+
+
+async def test_annotations_that_change_count_for_the_requests_from_then_on(plan: AddressPlan, ip: str) -> None:
+    async with hosting(plan) as host, client() as session:
+        pod = await host.ready(netexec(ip, {}))
+        for asked, status in (({}, 200), (annotated(error_rate="100%"), 500), (annotated(error_rate="0%"), 200)):
+            pod.behave(asked)
+            assert (await ask(session, f"http://{ip}:8000/")).status == status
+        pod.behave(annotated(service_time="10s"))
+        with pytest.raises(TimeoutError):
+            await ask(session, f"http://{ip}:8000/", timeout=aiohttp.ClientTimeout(total=0.1))
+        pod.behave({})
+        assert (await ask(session, f"http://{ip}:8000/")).status == 200
+        assert pod.status.restarts == 0
+
+
+async def test_a_pod_that_can_not_go_on_as_its_annotations_ask_says_why_until_it_can(
+    plan: AddressPlan, ip: str, tmp_path: Path
+) -> None:
+    async with hosting(plan) as host, client() as session:
+        pod = await host.ready(netexec(ip, {}))
+        pod.behave(annotated(service_time=f"file {tmp_path}/times.txt"))
+        status = await host.until(pod, lambda status: not status.ready and bool(status.message))
+        assert "No such file or directory" in status.message
+        (tmp_path / "times.txt").write_text("1ms\n")
+        await host.until(pod, lambda status: status.ready)
+        assert (await ask(session, f"http://{ip}:8000/")).status == 200

@@ -14,7 +14,7 @@ from harness.peers.web.site import HTTP_PORT, HTTPS_PORT, Rule, Site, Upstream
 FIELDS = {
     "Host": "$http_host",
     "Connection": '""',
-    "X-Request-ID": "$request_id",
+    "X-Request-ID": "$req_id",
     "X-Real-IP": "$remote_addr",
     "X-Forwarded-For": "$remote_addr",
     "X-Forwarded-Host": "$http_host",
@@ -42,6 +42,8 @@ class Nginx(Program):
             f"daemon off;\npid {folder}/pid;\nerror_log stderr crit;\n"
             "worker_processes 1;\nworker_rlimit_nofile 20000;\nevents {\n    worker_connections 8192;\n}\n"
             "http {\n    access_log off;\n    keepalive_timeout 1h;\n    keepalive_requests 1000000000;\n"
+            "    map $http_x_request_id $req_id {\n"
+            '        default $http_x_request_id;\n        "" $request_id;\n    }\n'
             "    server_names_hash_max_size 65536;\n    server_names_hash_bucket_size 128;\n"
             f"    ssl_certificate {folder}/site.crt;\n    ssl_certificate_key {folder}/site.key;\n"
             "    ssl_protocols TLSv1.2 TLSv1.3;\n"

@@ -27,6 +27,7 @@ from harness.peers.web.haproxy import Haproxy
 from harness.peers.web.nginx import Nginx
 from harness.peers.web.ours import Asyncio, Trafficplane
 from harness.peers.web.peer import Peer
+from harness.peers.web.rayserve import RayServe
 from harness.peers.web.site import HTTP_PORT, HTTPS_PORT, Site
 from harness.peers.web.traefik import Traefik
 from harness.peers.web.workloads import WORKLOADS, Workload
@@ -40,7 +41,8 @@ DESCRIPTORS = 20_000
 
 def peers() -> dict[str, Peer]:
     """Every L7 subject there is, by name, in the order of the table."""
-    every: tuple[Peer, ...] = (Direct(), Trafficplane(), Asyncio(), Nginx(), Haproxy(), Envoy(), Traefik(), Caddy())
+    ours: tuple[Peer, ...] = (Trafficplane(), Asyncio())
+    every: tuple[Peer, ...] = (Direct(), *ours, Nginx(), Haproxy(), Envoy(), Traefik(), Caddy(), RayServe())
     return {peer.name: peer for peer in every}
 
 

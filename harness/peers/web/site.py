@@ -4,7 +4,7 @@ Law: manifests in, once; a peer renders its configuration from the Site and neve
 not every peer could be told is refused here, by Ingress and field, so that all are measured at the same work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import trustme
@@ -14,11 +14,15 @@ from kernels.layout import EXACT, NAMED, PREFIX
 from plane import offline, routes
 from plane.addresses import AddressPlan, int_to_ip
 from plane.errors import ManifestError, Problem
-from plane.model import Object
-from plane.routes import Routes
+from plane.model import Object, Snapshot
+from plane.routes import Port, Routes
 
 HTTP_PORT, HTTPS_PORT = 8080, 8443
 RULES_EACH = 100  # rules of one Ingress, of those that are added
+
+
+End = tuple[str, int]  # address and port
+NOBODY: Mapping[Port, End] = {}
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Upstream:
     """A port of a Service: a name that every configuration language takes, and who answers there."""
 
     name: str
-    endpoints: tuple[tuple[str, int], ...]
+    endpoints: tuple[End, ...]
 
 
 @dataclass(frozen=True)
@@ -74,23 +78,39 @@ def compose(objects: Iterable[Object], plan: AddressPlan, rules: int = 1, file: 
         raise ManifestError([Problem(file, 0, "Ingress", "spec", reason)])
     secret = _secret(ingresses[0])
     snapshot = offline.settled([*objects, secret, *_more(ingresses[0], rules - 1)], nodes=NODE, plan=plan)
+    pem = secret["stringData"]
+    return survey(snapshot, plan.vip(1), (pem["tls.crt"], pem["tls.key"]), file)
+
+
+def survey(
+    snapshot: Snapshot, address: str, pair: tuple[str, str], file: str = "", instead: Mapping[Port, End] = NOBODY
+) -> Site:
+    """The Site of a Snapshot, to listen at an address, with a certificate's chain and key to show.
+
+    ``instead`` names for a port of a Service who is connected to instead of its endpoints. Raises ManifestError where
+    an Ingress asks for what not every peer is told.
+    """
     compiled = routes.compile(snapshot)
     if problems := list(_problems(compiled, file)):
         raise ManifestError(problems)
-    pem = secret["stringData"]
-    return Site(plan.vip(1), compiled, tuple(_rules(compiled)), pem["tls.crt"], pem["tls.key"])
+    return Site(address, compiled, tuple(_rules(compiled, instead)), *pair)
+
+
+def issued(hosts: Iterable[str]) -> tuple[str, str]:
+    """Chain and key, PEM, of a certificate that was made for these hosts; nobody knows who signed it."""
+    made = trustme.CA().issue_cert(*hosts)
+    return b"".join(blob.bytes() for blob in made.cert_chain_pems).decode(), made.private_key_pem.bytes().decode()
 
 
 def _secret(ingress: Object) -> Object:
     tls = ingress["spec"]["tls"][0]
-    made = trustme.CA().issue_cert(*tls["hosts"])
-    chain = b"".join(blob.bytes() for blob in made.cert_chain_pems).decode()
+    chain, key = issued(tls["hosts"])
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": tls["secretName"], "namespace": ingress["metadata"].get("namespace", "default")},
         "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": chain, "tls.key": made.private_key_pem.bytes().decode()},
+        "stringData": {"tls.crt": chain, "tls.key": key},
     }
 
 
@@ -110,8 +130,8 @@ def _more(ingress: Object, count: int) -> list[Object]:
     ]
 
 
-def _rules(compiled: Routes) -> Iterable[Rule]:
-    upstreams = [_upstream(compiled, row) for row in range(len(compiled.targets))]
+def _rules(compiled: Routes, instead: Mapping[Port, End]) -> Iterable[Rule]:
+    upstreams = [_upstream(compiled, row, instead) for row in range(len(compiled.targets))]
     for number, host in enumerate(compiled.hosts[1:], start=1):
         first = int(host["first_path"])
         for row in range(first, first + int(host["paths"])):
@@ -120,12 +140,14 @@ def _rules(compiled: Routes) -> Iterable[Rule]:
             yield Rule(compiled.host_name(number), text, bool(path["kind"] == EXACT), upstreams[int(path["target"])])
 
 
-def _upstream(compiled: Routes, row: int) -> Upstream:
+def _upstream(compiled: Routes, row: int, instead: Mapping[Port, End]) -> Upstream:
     target = compiled.targets[row]
     first = int(target["first_endpoint"])
     backends = compiled.backends[compiled.endpoints[first : first + int(target["endpoints"])]]
-    said = str(compiled.services[int(target["service"])]) if row else ""
-    name = "".join(letter if letter.isalnum() else "-" for letter in said)
+    port = compiled.services[int(target["service"])]
+    name = "".join(letter if letter.isalnum() else "-" for letter in str(port)) if row else ""
+    if port in instead:
+        return Upstream(name, (instead[port],))
     return Upstream(name, tuple((int_to_ip(int(each["ip"])), int(each["port"])) for each in backends))
 
 

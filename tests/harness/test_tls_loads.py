@@ -1,0 +1,225 @@
+"""Loads by HTTPS: whom they trust, what their rows say of the handshake, and a scenario's own certificates."""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import yaml
+
+from harness import certificates, scenario, targets
+from harness.certificates import Certificate
+from harness.drivers.http import Destination
+from harness.drivers.process import LoadProcess
+from harness.drivers.stream import Stream, Task
+from harness.drivers.tls import Tls
+from harness.recorder import ERRORS, NEVER, Recorded
+from harness.scenario import ScenarioError
+from harness.targets import Surroundings
+from harness.workload import Workload
+from plane import manifests, offline
+from plane.addresses import AddressPlan
+from plane.model import Object
+from tests.harness.subjects import MS, OK, Handler, answering, in_turn, open_loop
+from tests.harness.test_scenario import changed, problems
+
+MADE = certificates.issued([Certificate(secret="shop-tls", hosts=["shop.example", "*.wild.example"])])
+SHOP = Tls("shop.example", MADE.authority, only=True)
+
+
+@asynccontextmanager
+async def secured(handler: Handler, names: list[str | None] | None = None) -> AsyncIterator[Destination]:
+    """A server by TLS with the certificate of ``MADE``; the names that clients ask for are put into the list."""
+    pem = MADE.secrets[0]["stringData"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.LeafCert(pem["tls.key"].encode(), pem["tls.crt"].encode(), []).configure_cert(context)
+    context.sni_callback = lambda _, name, __: names.append(name) if names is not None else None
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        tasks.add(task)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await handler(reader, writer)
+        writer.close()
+        tasks.discard(task)
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=context)
+    try:
+        yield Destination(*server.sockets[0].getsockname(), tls=SHOP)
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def run(task: Task) -> Recorded:
+    return await Stream(task).run(time.monotonic_ns() + 10 * MS)
+
+
+def texts(recorded: Recorded) -> list[str]:
+    return [ERRORS[code] for code in recorded.requests["error"]]
+
+
+async def test_a_handshake_is_a_part_of_the_first_request_of_a_connection() -> None:
+    names: list[str | None] = []
+    async with secured(answering(OK), names) as server:
+        recorded = await run(in_turn(server, 50, 80))
+    rows = recorded.requests
+    assert texts(recorded) == [""] * 4
+    assert names == ["shop.example"]
+    assert rows["reused"].tolist() == [0, 1, 1, 1]
+    assert set(rows["bytes_in"]) == {len(OK)}
+    assert (rows["tls_done_ns"] == NEVER).tolist() == [False, True, True, True]
+    times = [int(rows[name][0]) for name in ("start_ns", "connected_ns", "tls_done_ns", "sent_ns", "done_ns")]
+    assert times == sorted(times)
+    assert (recorded.generator.driver, recorded.generator.busy is not None) == ("asyncio", True)
+
+
+async def test_without_keep_alive_each_request_has_a_handshake() -> None:
+    async with secured(answering(OK)) as server:
+        recorded = await run(in_turn(server, 50, 80, workload=Workload("shop.example", keep_alive=False)))
+    assert texts(recorded) == [""] * 4
+    assert (recorded.requests["tls_done_ns"] > recorded.requests["connected_ns"]).all()
+    assert recorded.requests["connection"].tolist() == [0, 1, 2, 3]
+
+
+OTHER = trustme.CA().cert_pem.bytes().decode()
+
+
+@pytest.mark.parametrize(
+    ("tls", "error"),
+    [
+        (Tls("a.wild.example", MADE.authority), ""),
+        (Tls("shop.example", OTHER, only=True), "tls_failed"),
+        (Tls("shop.example"), "tls_failed"),
+        (Tls("other.example", MADE.authority), "tls_failed"),
+        (Tls("other.example", insecure=True), ""),
+    ],
+    ids=["signed for a wildcard", "signed by another", "not by the system's", "for another name", "not looked at"],
+)
+async def test_who_is_not_trusted_is_an_error_of_the_request(tls: Tls, error: str) -> None:
+    async with secured(answering(OK)) as server:
+        recorded = await run(in_turn(replace(server, tls=tls), 50, 60))
+    assert texts(recorded) == [error] * 3
+    assert (recorded.requests["sent_ns"] == NEVER).all() == bool(error)
+    assert recorded.requests["connected_ns"][0] != NEVER
+
+
+async def test_who_never_shakes_hands_is_a_timeout_and_leaves_nothing() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with listener:
+        place = Destination(*listener.sockets[0].getsockname(), tls=SHOP)
+        began = time.monotonic()
+        recorded = await run(open_loop(place, 50, 60, timeout_ns=150 * MS))
+    assert texts(recorded) == ["timeout"] * 3
+    assert time.monotonic() - began < 5
+
+
+def test_a_load_by_tls_is_run_by_the_driver_that_can() -> None:
+    load = LoadProcess(open_loop(Destination("127.0.0.1", 9, tls=SHOP), 1, 1))
+    assert isinstance(load._stream, Stream)
+
+
+INGRESS = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  tls: [{hosts: [shop.example], secretName: shop-tls}]
+  rules:
+  - host: shop.example
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {number: 80}}}}]}
+"""
+BENCH = """
+apiVersion: trafficplane.dev/v1alpha1
+kind: Scenario
+metadata: {name: bench}
+spec:
+  manifests: [x]
+  certificates: [{secret: shop-tls, hosts: [shop.example]}]
+  loads: [{name: a, target: {url: "https://shop.example/p"}, arrivals: {rate: 1/s}, duration: 1s}]
+"""
+
+
+def resolved(target: dict[str, Any], folder: Path = Path()) -> Destination:
+    document = yaml.safe_load(BENCH)
+    document["spec"]["loads"][0]["target"].update(target)
+    asked = scenario.parse(yaml.safe_dump(document))
+    objects: list[Object] = [yaml.safe_load(INGRESS), *MADE.secrets]
+    plan = AddressPlan(5, 8000)
+    settled = offline.settled(objects, nodes=1, plan=plan)
+    around = Surroundings(settled, plan, ("127.205.0.1", 8080), 8443, MADE.authority)
+    return targets.resolve(asked, str(folder / "bench.yaml"), around)[0].destination
+
+
+def test_a_host_of_an_ingress_is_asked_at_its_port_of_https(tmp_path: Path) -> None:
+    assert resolved({}) == Destination("127.205.0.1", 8443, tls=Tls("shop.example", MADE.authority))
+    assert resolved({"tls": {"insecure": True}}).tls == Tls("shop.example", MADE.authority, insecure=True)
+    assert resolved({"url": "https://127.0.0.1/"}) == Destination(
+        "127.0.0.1", 443, tls=Tls("127.0.0.1", MADE.authority)
+    )
+    assert resolved({"url": "http://shop.example/"}).tls is None
+    (tmp_path / "ca.pem").write_text(OTHER)
+    assert resolved({"tls": {"ca": "ca.pem"}}, tmp_path).tls == Tls("shop.example", OTHER, only=True)
+
+
+def test_the_scenario_of_tls_is_one_of_its_own_certificates() -> None:
+    configs = Path(__file__).parents[2] / "configs"
+    asked, _ = scenario.read(configs / "tls.yaml")
+    made = certificates.issued(asked.spec.certificates)
+    objects = [row.object for row in manifests.load([str(configs / "tls")]).objects]
+    plan = AddressPlan(5)
+    settled = offline.settled([*objects, *made.secrets], nodes=1, plan=plan)
+    around = Surroundings(settled, plan, (plan.vip(1), 80), authority=made.authority)
+    kept, each, plain = (target.destination for target in targets.resolve(asked, "tls.yaml", around))
+    assert kept == each == Destination(plan.vip(1), 443, tls=Tls("shop.example", made.authority))
+    assert plain == Destination(plan.vip(1), 80)
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_an_authority_that_is_none_is_named(tmp_path: Path, text: str | None) -> None:
+    if text:
+        (tmp_path / "ca.pem").write_text(text)
+    with pytest.raises(ScenarioError, match=r"spec.loads\[0\].target.tls.ca: .*ca.pem holds no certificates in PEM"):
+        resolved({"tls": {"ca": "ca.pem"}}, tmp_path)
+
+
+def test_a_certificate_whose_secret_is_there_is_named() -> None:
+    twice = problems(changed(lambda spec: spec.update(certificates=[{"secret": "a", "hosts": ["a.example"]}] * 2)))
+    assert twice == {"spec.certificates[1].secret": "Secret default/a is another one, too: give it all hosts"}
+    secret = {"kind": "Secret", "metadata": {"name": "shop-tls"}}
+    asked = [Certificate(secret=name, hosts=["a.example"]) for name in ("other", "shop-tls")]
+    assert list(certificates.clashes(asked, [secret])) == [
+        ("spec.certificates[1].secret", "Secret default/shop-tls is in the manifests, too: leave one of them out")
+    ]
+    assert not list(certificates.clashes(asked, [{**secret, "kind": "ConfigMap"}]))
+
+
+def test_what_is_wrong_with_tls_is_named() -> None:
+    def change(spec: Any) -> None:
+        spec["loads"][0]["target"]["tls"] = {"insecure": True, "ca": "x"}
+        spec["certificates"] = [{"secret": "a", "hosts": []}, {"secret": "b", "hosts": ["*.a.*"]}]
+
+    found = problems(changed(change))
+    assert found.keys() == {
+        "spec.loads[0].target.tls",
+        "spec.certificates[0].hosts",
+        "spec.certificates[1].hosts[0]",
+    }
+    assert "write a name, as shop.example or *.shop.example" in found["spec.certificates[1].hosts[0]"]
+    alone = problems(changed(lambda spec: spec["loads"][0]["target"].update(tls={"insecure": True})))
+    assert alone == {"spec.loads[0].target.tls": "goes with a url that begins with https://"}

@@ -1,0 +1,71 @@
+"""What pods write down of the requests they have served."""
+
+import pytest
+
+from plane.addresses import AddressPlan, ip_to_int
+from plane.pods.pod import Pod
+from plane.pods.served import FIRST_ROWS, Served, columns, counts
+from tests.pods.hosting import AGNHOST, PATIENCE_S, address, client, container, hosting, pod_object
+
+NUMBER = "00000000000000ff"
+APPS = """
+import asyncio
+from aiohttp import web
+
+async def app(scope, receive, send):
+    if scope["type"] != "lifespan":
+        await asyncio.sleep(0.02)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        await send({"type": "http.response.body", "body": b"2"})
+
+async def slow(request):
+    await asyncio.sleep(0.02)
+    return web.Response(text="12")
+
+def application():
+    made = web.Application()
+    made.router.add_get("/", slow)
+    return made
+"""
+
+
+def test_rows_are_kept_however_many_and_of_numbers_only() -> None:
+    one, other, idle = Served("default/a", 1), Served("default/b", 2), Served("default/b", 2)
+    for number in range(3 * FIRST_ROWS):
+        one.add(f"{number:016x}", number, number + 1)
+    for odd in ("", "0123", "0x00000000000000", "+00000000000000f", "0" * 32, "00000000_0000000"):
+        other.add(odd, 1, 2)
+    other.add("FFFFFFFFFFFFFFFF", 5, 9)
+    found = columns([one, other, idle])
+    assert found["request_id"].tolist() == [*range(3 * FIRST_ROWS), 2**64 - 1]
+    assert found["done_ns"].tolist() == [*range(1, 3 * FIRST_ROWS + 1), 9]
+    assert found["container"].tolist() == [0] * 3 * FIRST_ROWS + [1]
+    assert found["ips"].tolist() == [1, 2, 2]
+    assert found["pods"] == ["default/a", "default/b", "default/b"]
+    assert counts([one, other, idle]) == {"default/a": 3 * FIRST_ROWS, "default/b": 1}
+    assert [len(column) for column in columns([]).values()] == [0] * 6
+
+
+@pytest.mark.parametrize("app", ["", "served_apps:app", "served_apps:application"])
+async def test_each_kind_of_server_writes_down_how_long_it_took(
+    plan: AddressPlan, app: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served_apps.py").write_text(APPS)
+    monkeypatch.syspath_prepend(tmp_path)
+    ip = address(plan, 91)
+    served = Served("default/web-0", ip_to_int(ip))
+    obj = pod_object(ip, container(AGNHOST, args=["netexec", "--udp-port=-1"]), app=app)
+    async with hosting(plan) as host:
+        pod = Pod(obj, plan, host.prober, host._on_change, lambda spec: served)
+        host.pods.append(pod)
+        pod.start()
+        await host.until(pod, lambda status: status.ready)
+        async with client() as session:
+            for headers in ({"X-Request-ID": NUMBER}, {}):
+                async with session.get(f"http://{ip}:8080/", headers=headers) as answer:
+                    assert await answer.read()
+    (row,) = served.rows()
+    assert row["request_id"] == 0xFF
+    took_ns = int(row["done_ns"] - row["received_ns"])
+    assert (15_000_000 if app else 0) < took_ns < PATIENCE_S * 1e9
