@@ -80,3 +80,29 @@ def _nothing(array, index):
 
 prefetch: Callable[..., None] = _nothing if INTERPRETED else _prefetch
 prefetch_read: Callable[..., None] = _nothing if INTERPRETED else _prefetch_read
+
+
+@intrinsic
+def _move_bytes(context, out, to, data, first, size):
+    """Copy ``data[first : first + size]`` to ``out[to:]``, uint8 both, which may overlap; the caller has checked that.
+
+    It is memmove; a loop over bytes stays one, a byte a turn, where the compiler does not see that they do not overlap.
+    """
+
+    def code(context, builder, signature, arguments):
+        def place(array, index):
+            held = context.make_array(signature.args[array])(context, builder, arguments[array])
+            return builder.gep(held.data, [arguments[index]])
+
+        cgutils.raw_memmove(builder, place(0, 1), place(2, 3), arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, data, types.int64, types.int64), code
+
+
+def _copied(out, to, data, first, size):
+    """What interpreted code does in its place."""
+    out[to : to + size] = data[first : first + size]
+
+
+move_bytes: Callable[..., None] = _copied if INTERPRETED else _move_bytes

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.layout import Ring
+from kernels.layout import Pipes, Ring
 from kernels.layout_http import REASONS, Ours
 from kernels.layout_routes import FIRST_PUNT, PUNTS, Memory, Roads
 from kernels.net.syscalls import Exchange
@@ -18,39 +18,50 @@ from kernels.net.syscalls import Exchange
 # READING      the client: a request, whole                 CONNECTING, SENDING or HANDED
 # CONNECTING   the endpoint takes the connection            SENDING or HANDED
 # SENDING      the endpoint takes the rest of the request   WAITING
+# STREAMING    the client, or the endpoint: a large body    WAITING or HANDED
 # WAITING      the head of the answer                       ANSWERING or HANDED
-# ANSWERING    the body of the answer, or the client        READING, or VACANT
+# ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from READING
 # HANDED       its owner gives it to the slow path          VACANT
-VACANT, READING, CONNECTING, SENDING, WAITING, ANSWERING, HANDED = range(7)
-STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "WAITING", "ANSWERING", "HANDED")
+VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED = range(8)
+STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "STREAMING", "WAITING", "ANSWERING", "HANDED")
+
+# Where what waits to be sent is: in unsent[row] of the client, answers[row] of the upstream, or the client's pipe.
+ASIDE, IN_PLACE, IN_PIPE = range(3)
+PLACES = ("ASIDE", "IN_PLACE", "IN_PIPE")
 
 # Why a connection is handed over, besides what ``layout_http.REASONS`` and ``layout_routes.PUNTS`` name.
 OWN = 128
 (
-    STREAMED,
+    TRUSTED,
+    EARLY_ANSWER,
+    UNREAD_BODY,
+    SLOW_BODY,
     SLOW_REQUEST,
     NO_ROOM,
-    RULED,
-    ANSWERED_HERE,
     NOBODY,
     NO_CONNECTION,
     ODD_ANSWER,
     NO_ANSWER,
     LATE,
+    MAY_TRY_AGAIN,
+    RULED_ANEW,
     DRAINING,
     FAILED,
-) = map(np.int64, range(OWN, OWN + 12))  # a Python integer would be a type of its own to the compiler
+) = map(np.int64, range(OWN, OWN + 15))  # a Python integer would be a type of its own to the compiler
 _OWN_TEXTS = (
-    "a body that is chunked, or larger than a buffer",
+    "it comes from a proxy that is trusted",
+    "an answer before its request was whole",
+    "a body that is not all here, and that nobody is to get",
+    "a body that does not go on",
     "a request that does not come at once",
     "no room for one more connection to an endpoint",
-    "the route has policies",
-    "the ingress answers it itself",
     "no endpoint, or all have failed lately",
     "the endpoint takes no connection at once",
     "an answer that is unusual",
     "no answer",
     "the answer is late",
+    "an answer after which another endpoint may be asked",
+    "the policies have changed meanwhile",
     "the ingress stops",
     "the gateway has failed",
 )
@@ -69,6 +80,7 @@ GATEWAY_LOOP = np.dtype(
         ("idle_ns", "i8"),
         ("head_ns", "i8"),
         ("send_ns", "i8"),
+        ("body_ns", "i8"),
         ("keep_alive_ns", "i8"),
         ("tick_ns", "i8"),
         ("epoll", "i4"),
@@ -76,13 +88,17 @@ GATEWAY_LOOP = np.dtype(
         ("backlog", "i4"),  # the listener may have connections
         ("clients", "i4"),  # free rows
         ("upstreams", "i4"),  # likewise
+        ("clients_end", "i4"),  # rows from there on are nobody's
+        ("upstreams_end", "i4"),  # likewise
         ("handed", "i4"),  # rows of the batch that wait for their owner
         ("done", "i4"),  # rows of DONE that are filled
         ("idle", "i4"),  # upstream connections without a request
         ("at_work", "i4"),  # requests under way
         ("install", "u4"),  # which of the owner's tables is in force
+        ("ruling", "u4"),  # which of the owner's rules are, which change more rarely
         ("draining", "i4"),
         ("port", "i4"),
+        ("https_port", "i4"),
     ],
     align=True,
 )
@@ -92,20 +108,27 @@ CLIENT = np.dtype(
         ("since_ns", "i8"),  # of the last sign of life, or the beginning of what is timed
         ("received_ns", "i8"),
         ("request_id", "u8"),
+        ("read_ns", "i8"),  # how long its endpoint is waited for,
+        ("send_ns", "i8"),  # and while that takes nothing
         ("fd", "i4"),
         ("serial", "u4"),
+        ("ip", "u4"),
         ("start", "i4"),  # requests[row, start:end] is here
         ("end", "i4"),
         ("size", "i4"),  # of the request in hand, with its body
-        ("unsent", "i4"),  # unsent[row, sent:unsent] waits for whom it is meant
+        ("unsent", "i4"),  # [sent:unsent] waits for whom it is meant, see ``where``
         ("sent", "i4"),
-        ("upstream", "u4"),
+        ("upstream", "u4"),  # 0: nobody has been asked
         ("backend", "u4"),
         ("goal", "u4"),
         ("origin", "u4"),
+        ("rule", "u4"),
+        ("retry_on", "u4"),  # bits of RETRY_CONDITIONS
         ("install", "u4"),
+        ("ruling", "u4"),
         ("hop", "i4"),  # bytes of its forwarding fields
         ("reason", "i4"),  # why it is handed over
+        ("pipe", "u4"),  # row of Pipes, 0: none
         ("status", "u2"),
         ("state", "u1"),
         ("method", "u1"),
@@ -117,6 +140,11 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
+        ("trusted", "u1"),  # what it says of clients counts
+        ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
+        ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows
+        ("unchunked", "u1"),  # its chunks were all here: what is in them is in unsent[row]
+        ("where", "u1"),  # what is unsent is: one of PLACES
     ],
     align=True,
 )
@@ -167,9 +195,12 @@ DONE_REQUEST = np.dtype(
 class Gateway(NamedTuple):
     """Everything that one gateway thread works with but for the routes; it owns and writes all of it.
 
-    heads, answer_heads  HEAD, of clients' requests and endpoints' answers; bodies: BODY of answers
+    heads, answer_heads  HEAD, of clients' requests and endpoints' answers; uploads, bodies: BODY of them
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
     hops                 uint8[rows, bytes]: a client's forwarding fields
+    asked                ASK[1]: the request that is decided on; host, more: what its rule has endpoint and client told
+    pipes                Pipes, through which large bodies go
+    trusted              NETWORK[...]: proxies that speak for clients
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -179,6 +210,7 @@ class Gateway(NamedTuple):
     endpoints: np.ndarray
     heads: np.ndarray
     answer_heads: np.ndarray
+    uploads: np.ndarray
     bodies: np.ndarray
     lines: np.ndarray
     requests: np.ndarray
@@ -187,6 +219,9 @@ class Gateway(NamedTuple):
     out: np.ndarray
     hops: np.ndarray
     nothing: np.ndarray
+    asked: np.ndarray
+    host: np.ndarray
+    more: np.ndarray
     free_clients: np.ndarray
     free_upstreams: np.ndarray
     ready: Ring
@@ -194,6 +229,8 @@ class Gateway(NamedTuple):
     done: np.ndarray
     punts: np.ndarray
     ours: Ours
+    pipes: Pipes
+    trusted: np.ndarray
     exchange: Exchange
 
 

@@ -80,6 +80,8 @@ PUNT_WORDS = (
     "algorithm",
 )
 
+HOST_BYTES = 512  # of what endpoints are told as Host, and
+FIELDS_BYTES = 8192  # of the lines that answers get: more go the slow way
 TRIES = 8  # endpoints that may be tried for one request: more of them nobody remembers
 
 # What ``hostpath.decide`` says; a reason to punt is said by its negative.

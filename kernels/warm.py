@@ -54,13 +54,17 @@ def warm(progress: Callable[[str], None] | None = None) -> None:
 
 def once(name: str, call: Callable[[], object]) -> None:
     """Calls what compiles something that is not in PARTS: alone the first time, as ``warm`` does. ``name`` names it."""
-    mark = cache.directory() / f"{MARK}-{name}"
-    if INTERPRETED or mark.exists():
+    if is_there(name):
         call()
         return
     with _alone(cache.directory()):
         call()
-        mark.touch()
+        (cache.directory() / f"{MARK}-{name}").touch()
+
+
+def is_there(name: str) -> bool:
+    """Whether what ``once`` knows by this name is compiled already."""
+    return INTERPRETED or (cache.directory() / f"{MARK}-{name}").exists()
 
 
 def _load_balancer() -> None:

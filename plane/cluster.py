@@ -290,12 +290,11 @@ async def running(
 
     await asyncio.to_thread(warm, from_thread)
     if gateway and (why := gateway_is_kept_off_by(edge, access_log)):
-        progress(f"the compiled gateway stays off: {why}")
+        progress(f"the compiled gateway stays off, all requests go by asyncio: {why}")
     elif gateway:
-        progress("loading the compiled gateway, which takes a while the first time")
         from plane.ingress.gateway import warm as warm_gateway  # here, for it loads the gateway's kernels
 
-        await asyncio.to_thread(warm_gateway)
+        await asyncio.to_thread(warm_gateway, from_thread)
     with claimed(plan):
         async with connected(ray_address):
             cluster = Cluster(

@@ -18,9 +18,11 @@ from kernels.layout_routes import (
     CONDITION,
     CORS,
     EXTERNAL,
+    FIELDS_BYTES,
     FORK,
     GOAL,
     GUARD,
+    HOST_BYTES,
     HOSTNAME,
     HTTP_HOST,
     LIMITS,
@@ -207,7 +209,7 @@ class _Made:
         rules = np.zeros(len(policies), RULE)
         for name, of in _COPIED:
             rules[name] = policies[of]
-        rules["punt"] = _punts(policies)
+        rules["punt"] = _punts(policies, strings["length"])
         rules["host"] = strings[policies["upstream_host"]]
         speaking = (policies["denied"] > 0) | (policies["redirect"] > 0) | (policies["https"] > 0)
         speaking |= (policies["fields"]["count"] > 0) | (policies["hsts_max_age_s"] > 0)
@@ -228,6 +230,9 @@ class _Made:
             return
         plain, hsts = _lines(policies.fields), f"max-age={policies.hsts_max_age_s}; includeSubDomains"
         secure = _lines((f"Strict-Transport-Security: {hsts}",)) if policies.hsts_max_age_s else b""
+        if len(secure) + len(plain) > FIELDS_BYTES:
+            rule["punt"] = WORDING
+            return
         rule["fields"], rule["secure_fields"] = self._words.add(plain), self._words.add(secure + plain)
         rule["typed"] = b"content-type" in names
         rule["replaced"] = len(self._names), len(names)
@@ -288,8 +293,11 @@ _COPIED = (
 )
 
 
-def _punts(rows: np.ndarray) -> np.ndarray:
-    """For each of POLICY[…], why its requests are punted, 0 where they are not; the first reason counts."""
+def _punts(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """For each of POLICY[…], why its requests are punted, 0 where they are not; the first reason counts.
+
+    ``lengths`` are those of the strings that they name.
+    """
     answered = (rows["denied"] > 0) | (rows["redirect"] > 0)  # nothing that comes after that is of concern
     reasons = [
         (CORS, rows["cors"] > 0),
@@ -301,6 +309,7 @@ def _punts(rows: np.ndarray) -> np.ndarray:
         (STAND_IN, (rows["fallback"] > 0) & ~answered),
         (MIRROR, (rows["mirror"] > 0) & ~answered),
         (UPSTREAM_TLS, (rows["upstream_tls"] > 0) & ~answered),
+        (WORDING, (rows["upstream_host"] > 0) & (lengths[rows["upstream_host"]] > HOST_BYTES)),
         (MANY_TRIES, (rows["retry_tries"] > TRIES) & (rows["retry_on"] & _OFF == 0) & ~answered),
     ]
     return np.select([mask for _, mask in reasons], [reason for reason, _ in reasons], 0)

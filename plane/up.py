@@ -55,7 +55,7 @@ def run(
     trusted_proxies: str = "",
     proxy_protocol: bool = False,
     access_log: str = "",
-    gateway: bool = False,
+    gateway: bool = True,
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)

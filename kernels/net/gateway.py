@@ -13,6 +13,7 @@ import select
 import numpy as np
 
 from kernels.jit import kernel, part
+from kernels.layout import NETWORK
 from kernels.layout_gateway import (
     ANSWERING,
     CLIENT,
@@ -26,14 +27,17 @@ from kernels.layout_gateway import (
     NO_CONNECTION,
     READING,
     SENDING,
+    SLOW_BODY,
     SLOW_REQUEST,
+    STREAMING,
     UPSTREAM,
     VACANT,
     WAITING,
     Gateway,
 )
 from kernels.layout_http import Ours
-from kernels.net import http1, replies, requests, ring, streams, syscalls, upstreams
+from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
+from kernels.net import http1, pipes, replies, requests, ring, rulings, streams, syscalls, text, upstreams
 
 WAKE_KEY, LISTENER_KEY = 0, 1 << 30
 BATCH = 64  # accepted in one pass
@@ -43,13 +47,15 @@ BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of
 DONE_ROWS = 8192
 OUT_BYTES = 3 * streams.BUFFER_BYTES
 HOP_BYTES = 160
+PIPES = 64
 
 
-def create(capacity: int, endpoints: int) -> Gateway:
-    """A gateway for so many clients and upstream connections, without a listener."""
+def create(capacity: int, endpoints: int, trusted: np.ndarray | None = None) -> Gateway:
+    """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no."""
     loop = np.zeros(1, GATEWAY_LOOP)
     loop[0]["epoll"], loop[0]["listener"] = -1, -1
     loop[0]["clients"] = loop[0]["upstreams"] = capacity
+    loop[0]["clients_end"] = loop[0]["upstreams_end"] = 1
     loop[0]["seed"] = np.random.default_rng().integers(1, 1 << 63)
     rows = capacity + 1
     clients, connections = np.zeros(rows, CLIENT), np.zeros(rows, UPSTREAM)
@@ -61,6 +67,7 @@ def create(capacity: int, endpoints: int) -> Gateway:
         endpoints=np.zeros(endpoints + 1, ENDPOINT),
         heads=http1.create_heads(rows),
         answer_heads=http1.create_heads(rows),
+        uploads=http1.create_bodies(rows),
         bodies=http1.create_bodies(rows),
         lines=http1.create_lines(),
         requests=streams.create_buffers(rows),
@@ -69,6 +76,9 @@ def create(capacity: int, endpoints: int) -> Gateway:
         out=np.zeros(OUT_BYTES, u1),
         hops=np.zeros((rows, HOP_BYTES), u1),
         nothing=np.zeros(0, u1),
+        asked=np.zeros(1, ASK),
+        host=np.zeros(HOST_BYTES, u1),
+        more=np.zeros(FIELDS_BYTES, u1),
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
@@ -76,6 +86,8 @@ def create(capacity: int, endpoints: int) -> Gateway:
         done=np.zeros(DONE_ROWS + rows, DONE_REQUEST),  # times may end each client's request besides
         punts=np.zeros(256, np.int64),
         ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
+        pipes=pipes.create(PIPES),
+        trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
         exchange=syscalls.create_exchange(),
     )
 
@@ -172,8 +184,10 @@ def _carry(way, gateway, row, now_ns):
             goes_on = requests.connect(gateway, row)
         elif state == SENDING:
             goes_on = requests.send_rest(gateway, row)
+        elif state == STREAMING:
+            goes_on = requests.stream(gateway, row, now_ns)
         elif state == WAITING:
-            goes_on = replies.read_head(gateway, row, now_ns)
+            goes_on = replies.read_head(way, gateway, row, now_ns)
         elif state == ANSWERING:
             goes_on = replies.pass_on(gateway, row, now_ns)
         else:
@@ -210,12 +224,13 @@ def _welcome(gateway, fd, now_ns):
     ip = syscalls.swap32(gateway.exchange.address[0].ip)
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
+    loop.clients_end = max(loop.clients_end, row + 1)
     client = gateway.clients[row]
-    client.fd, client.state, client.since_ns = fd, READING, now_ns
+    client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
+    client.trusted = rulings.is_within(gateway.trusted, np.uint32(ip))
     client.hop = _write_hop(gateway.hops[row], np.int64(ip), np.int64(loop.port))
-    syscalls.set_option(gateway.exchange, fd, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
     if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
         requests.end(gateway, row)
     else:
@@ -230,48 +245,21 @@ _PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: ", np.
 @kernel
 def _write_hop(out, ip, port):
     """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
-    to = _put_text(out, np.int64(0), _FOR)
-    to = _put_text(out, _put_ip(out, to, ip), _REAL)
-    to = _put_text(out, _put_ip(out, to, ip), _PROTO)
-    to = _put_number(out, to, port)
-    out[to], out[to + 1] = 13, 10
-    return to + 2
-
-
-@kernel
-def _put_text(out, to, text):
-    for i in range(text.size):
-        out[to + i] = text[i]
-    return to + text.size
-
-
-@kernel
-def _put_ip(out, to, ip):
-    for i in range(4):
-        to = _put_number(out, to, (ip >> (24 - 8 * i)) & 255)
-        if i < 3:
-            out[to] = 46
-            to += 1
-    return to
-
-
-@kernel
-def _put_number(out, to, number):
-    size, rest = 1, number
-    while rest >= 10:
-        rest //= 10
-        size += 1
-    for i in range(size):
-        out[to + size - 1 - i] = 48 + number % 10
-        number //= 10
-    return to + size
+    to = text.put_all(out, np.int64(0), _FOR)
+    to = text.put_all(out, rulings.put_ip(out, to, ip), _REAL)
+    to = text.put_all(out, rulings.put_ip(out, to, ip), _PROTO)
+    return text.end_line(out, text.put_decimal(out, to, port))
 
 
 @part
 def _check_times(gateway, now_ns):
     """Whoever has waited too long is left, or handed over to whom can say so."""
     loop = gateway.loop[0]
-    for row in range(1, gateway.clients.size):
+    while loop.clients_end > 1 and gateway.clients[loop.clients_end - 1].state == VACANT:
+        loop.clients_end -= 1
+    while loop.upstreams_end > 1 and gateway.upstreams[loop.upstreams_end - 1].fd <= 0:
+        loop.upstreams_end -= 1
+    for row in range(1, np.int64(loop.clients_end)):
         client = gateway.clients[row]
         state, age = client.state, now_ns - client.since_ns
         if state == READING:
@@ -282,16 +270,20 @@ def _check_times(gateway, now_ns):
                 requests.end(gateway, row)
         elif state == CONNECTING and age > BEAT_NS:
             requests.redial(gateway, row, NO_CONNECTION)
-        elif state in (SENDING, WAITING):
-            if now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
+        elif state == STREAMING and client.sent == client.unsent:
+            if age > loop.body_ns:
+                requests.hand_over(gateway, row, SLOW_BODY)
+        elif state in (SENDING, STREAMING, WAITING):
+            patience_ns = client.read_ns if state == WAITING else client.send_ns
+            if now_ns - gateway.upstreams[client.upstream].since_ns > patience_ns:
                 requests.hand_over(gateway, row, LATE)
         elif state == ANSWERING:
             if client.sent < client.unsent:
                 if age > loop.send_ns:
                     requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
-            elif now_ns - gateway.upstreams[client.upstream].since_ns > loop.read_ns:
+            elif now_ns - gateway.upstreams[client.upstream].since_ns > client.read_ns:
                 requests.give_up(gateway, row, requests.LATE_ANSWER, now_ns)
-    for row in range(1, gateway.upstreams.size):
+    for row in range(1, np.int64(loop.upstreams_end)):
         upstream = gateway.upstreams[row]
         if upstream.fd > 0 and upstream.client == 0 and now_ns - upstream.since_ns > loop.idle_ns:
             upstreams.close_idle(gateway, row)
@@ -300,7 +292,8 @@ def _check_times(gateway, now_ns):
 @kernel
 def close_left(gateway):
     """Close the idle connections to endpoints that have left."""
-    for row in range(1, gateway.upstreams.size):
+    loop = gateway.loop[0]
+    for row in range(1, np.int64(loop.upstreams_end)):
         upstream = gateway.upstreams[row]
         if upstream.fd > 0 and upstream.client == 0 and gateway.endpoints[upstream.endpoint].left:
             upstreams.close_idle(gateway, row)
@@ -313,7 +306,7 @@ def drain(gateway, now_ns):
     for _ in range(loop.clients // BATCH + 1):
         _accept(gateway, now_ns)
     loop.draining, loop.listener, loop.backlog = 1, -1, 0
-    for row in range(1, gateway.clients.size):
+    for row in range(1, np.int64(loop.clients_end)):
         if gateway.clients[row].state == READING:
             requests.queue(gateway, row)
 
@@ -321,26 +314,29 @@ def drain(gateway, now_ns):
 @kernel
 def leave(gateway):
     """Hand over everybody who has got nothing of the answer in hand."""
-    for row in range(1, gateway.clients.size):
+    loop = gateway.loop[0]
+    for row in range(1, np.int64(loop.clients_end)):
         state = gateway.clients[row].state
         if state == CONNECTING or (state == READING and gateway.clients[row].upstream != 0):
             requests.redial(gateway, row, FAILED)
-        elif state in (READING, SENDING, WAITING):
+        elif state in (READING, SENDING, STREAMING, WAITING):
             requests.hand_over(gateway, row, FAILED)
 
 
 @kernel
 def end_all(gateway, now_ns):
     """Close everything that is left."""
-    for row in range(1, gateway.clients.size):
+    loop = gateway.loop[0]
+    for row in range(1, np.int64(loop.clients_end)):
         state = gateway.clients[row].state
         if CONNECTING <= state <= ANSWERING:
             requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
         elif state != VACANT and state != HANDED:
             requests.end(gateway, row)
-    for row in range(1, gateway.upstreams.size):
+    for row in range(1, np.int64(loop.upstreams_end)):
         if gateway.upstreams[row].fd > 0:
             upstreams.close_idle(gateway, row)
+    pipes.close_all(gateway.pipes)
 
 
 @kernel
@@ -361,3 +357,6 @@ def warm(way) -> None:
         leave(gateway)
         close_left(gateway)
         end_all(gateway, 0)
+        gateway.loop[0]["clients"] = gateway.loop[0]["upstreams"] = 0  # as if each was somebody's
+        requests.forget(gateway, 1)
+        upstreams.forget(gateway, 1)

@@ -39,6 +39,7 @@ from kernels.layout_routes import (
     TRIMMED_URI,
 )
 from kernels.lb.hashing import GOLDEN, mix64, reduce
+from kernels.net import text
 
 _OFFSET = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/
 _PRIME = np.uint64(0x100000001B3)
@@ -442,31 +443,31 @@ def write_answer(roads, data, asked, date, keep_alive, out):
     """
     reply, rule = roads.replies[asked["reply"]], roads.rules[asked["rule"]]
     at = _put_word(roads, reply["head"], out, 0)
-    at = _put(date, 0, date.size, out, at)
-    at = _put_line(_END, out, at)
+    at = text.put_all(out, at, date)
+    at = text.end_line(out, at)
     if rule["typed"] == 0:
-        at = _put_line(_CONTENT_TYPE, out, at)
+        at = text.put_all(out, at, _CONTENT_TYPE)
     place, size = np.int64(0), np.int64(0)
     if reply["secures"] != 0 or reply["location"]["count"] != 0:
-        at = _put_line(_LOCATION, out, at)
+        at = text.put_all(out, at, _LOCATION)
         place = at
         at = _put_location(roads, reply, data, asked, out, at)
         size = at - place
-        at = _put_line(_END, out, at)
+        at = text.end_line(out, at)
     at = _put_word(roads, reply["fields"], out, at)
     at = _put_word(roads, rule["secure_fields"] if asked["secure"] != 0 else rule["fields"], out, at)
-    at = _put_line(_CONTENT_LENGTH, out, at)
+    at = text.put_all(out, at, _CONTENT_LENGTH)
     body = np.int64(reply["body"]["length"])
-    at = _put_number(body + size + 1 if size != 0 else body, out, at)
-    at = _put_line(_END, out, at)
+    at = text.put_decimal(out, at, body + size + 1 if size != 0 else body)
+    at = text.end_line(out, at)
     if keep_alive == 0:
-        at = _put_line(_CLOSE, out, at)
-    at = _put_line(_END, out, at)
+        at = text.put_all(out, at, _CLOSE)
+    at = text.end_line(out, at)
     if asked["bodiless"] == 0:
         at = _put_word(roads, reply["body"], out, at)
         if size != 0:
-            at = _put(out, place, size, out, at)
-            at = _put_line(_NEW_LINE, out, at)
+            at = text.put(out, at, out, place, place + size)
+            at = text.put_all(out, at, _NEW_LINE)
     return at
 
 
@@ -474,7 +475,7 @@ def _bytes(text: bytes) -> np.ndarray:
     return np.frombuffer(text, np.uint8)
 
 
-_END, _NEW_LINE = _bytes(b"\r\n"), _bytes(b"\n")
+_NEW_LINE = _bytes(b"\n")
 _CONTENT_TYPE = _bytes(b"Content-Type: text/plain; charset=utf-8\r\n")
 _LOCATION, _CONTENT_LENGTH = _bytes(b"Location: "), _bytes(b"Content-Length: ")
 _CLOSE = _bytes(b"Connection: close\r\n")
@@ -490,12 +491,12 @@ def _put_location(roads, reply, data, asked, out, at):
     trimmed = uri_size - 1 if uri_size > 0 and data[uri + uri_size - 1] == _SLASH else uri_size
     name_size = _name_size(data, host, host_size)
     if reply["secures"] != 0:
-        at = _put_line(_SECURE, out, at)
-        at = _put(data, host, name_size, out, at)
+        at = text.put_all(out, at, _SECURE)
+        at = text.put(out, at, data, host, host + name_size)
         if name_size != host_size and asked["https_port"] not in (0, _HTTPS_PORT):
-            at = _put_line(_PORT, out, at)
-            at = _put_number(np.int64(asked["https_port"]), out, at)
-        return _put(data, uri, uri_size if reply["keep_slash"] != 0 else trimmed, out, at)
+            at = text.put_all(out, at, _PORT)
+            at = text.put_decimal(out, at, np.int64(asked["https_port"]))
+        return text.put(out, at, data, uri, uri + (uri_size if reply["keep_slash"] != 0 else trimmed))
     first = np.int64(reply["location"]["first"])
     for row in range(first, first + np.int64(reply["location"]["count"])):
         piece = roads.pieces[row]
@@ -503,18 +504,18 @@ def _put_location(roads, reply, data, asked, out, at):
         if kind == TEXT:
             at = _put_word(roads, piece["text"], out, at)
         elif kind == SCHEME:
-            at = _put_line(_HTTPS if asked["secure"] != 0 else _HTTP, out, at)
+            at = text.put_all(out, at, _HTTPS if asked["secure"] != 0 else _HTTP)
         elif kind == HTTP_HOST:
-            at = _put(data, host, host_size, out, at)
+            at = text.put(out, at, data, host, host + host_size)
         elif kind == HOSTNAME:
             start = at
-            at = _put(data, host, name_size, out, at)
+            at = text.put(out, at, data, host, host + name_size)
             for i in range(start, at):
                 out[i] = _lower(out[i])
         elif kind == REQUEST_URI:
-            at = _put(data, uri, uri_size, out, at)
+            at = text.put(out, at, data, uri, uri + uri_size)
         elif kind == TRIMMED_URI:
-            at = _put(data, uri, trimmed, out, at)
+            at = text.put(out, at, data, uri, uri + trimmed)
     return at
 
 
@@ -528,36 +529,6 @@ def _name_size(data, host, size):
 
 
 @kernel
-def _put(source, start, size, out, at):
-    """Copies bytes to ``out[at:]``; returns where they end. -1, which is passed on, where there is no room."""
-    if at < 0 or start < 0 or start + size > source.size or at + size > out.size:
-        return np.int64(-1)
-    for i in range(size):
-        out[at + i] = source[start + i]
-    return np.int64(at + size)
-
-
-@kernel
-def _put_line(line, out, at):
-    return _put(line, 0, line.size, out, at)
-
-
-@kernel
 def _put_word(roads, word, out, at):
-    return _put(roads.words, np.int64(word["offset"]), np.int64(word["length"]), out, at)
-
-
-@kernel
-def _put_number(number, out, at):
-    """In decimal digits."""
-    digits = np.int64(1)
-    rest = number // 10
-    while rest > 0:
-        digits += 1
-        rest //= 10
-    if at < 0 or at + digits > out.size:
-        return np.int64(-1)
-    for i in range(digits):
-        out[at + digits - 1 - i] = 0x30 + number % 10
-        number //= 10
-    return np.int64(at + digits)
+    first = np.int64(word["offset"])
+    return text.put(out, at, roads.words, first, first + np.int64(word["length"]))

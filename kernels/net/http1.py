@@ -11,7 +11,7 @@ sends byte by byte costs no more than its bytes; what is wrong with it is said a
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 from kernels.layout_http import (
     BODILESS,
     BODY,
@@ -84,13 +84,14 @@ from kernels.layout_http import (
     UNUSUAL_BODY,
     freeze,
 )
+from kernels.net import text
 
 _CR, _LF, _SPACE, _TAB, _COLON, _SLASH, _HASH, _QUERY = 13, 10, 32, 9, 58, 47, 35, 63
 _SEMICOLON, _EQUALS, _QUOTE, _BACKSLASH, _COMMA, _DEL = 59, 61, 34, 92, 44, 127
 
 
-def _bytes(text: str) -> np.ndarray:
-    return freeze(np.frombuffer(text.encode("ascii"), np.uint8).copy())
+def _bytes(said: str) -> np.ndarray:
+    return freeze(np.frombuffer(said.encode("ascii"), np.uint8).copy())
 
 
 def _classes() -> np.ndarray:
@@ -108,6 +109,9 @@ _CLASSES = _classes()
 _PARTS_OF_METHODS = _bytes("".join(f"{name} " for name in METHODS))
 _METHOD_ENDS = freeze(np.cumsum([len(name) + 1 for name in METHODS]))
 _VERSION = _bytes(" HTTP/1.1\r\n")
+_ANSWERED = _bytes("HTTP/1.1 ")
+_BLANK = _bytes(" ")
+_SAYS = _bytes(": ")
 _STATUS_LINE = _bytes("HTTP/1.")
 _CHUNKED = _bytes("chunked")
 _CLOSE = _bytes("close")
@@ -118,7 +122,6 @@ _REQUEST_ID_FIELD = _bytes("X-Request-ID: ")
 _LENGTH_FIELD = _bytes("Content-Length: ")
 _CHUNKED_FIELD = _bytes("Transfer-Encoding: chunked\r\n")
 _CLOSE_FIELD = _bytes("Connection: close\r\n")
-_WRITTEN_ANEW = 256  # bytes, at most, of fields that are written whatever a head holds
 
 
 def create_heads(count: int) -> np.ndarray:
@@ -258,20 +261,20 @@ def _method(data, at, end):
 
 
 @kernel
-def _is(data, at, end, text):
-    """Whether ``data[at:end]`` is this text."""
-    same = end - at == text.size
-    for i in range(text.size if same else 0):
-        same &= data[at + i] == text[i]
+def _is(data, at, end, word):
+    """Whether ``data[at:end]`` is this word."""
+    same = end - at == word.size
+    for i in range(word.size if same else 0):
+        same &= data[at + i] == word[i]
     return same
 
 
 @kernel
-def _is_folded(data, at, end, text):
-    """Whether it is this text, of lower-case letters and hyphens, in any case."""
-    same = end - at == text.size
-    for i in range(text.size if same else 0):
-        same &= data[at + i] | 0x20 == text[i]
+def _is_folded(data, at, end, word):
+    """Whether it is this word, of lower-case letters and hyphens, in any case."""
+    same = end - at == word.size
+    for i in range(word.size if same else 0):
+        same &= data[at + i] | 0x20 == word[i]
     return same
 
 
@@ -543,6 +546,9 @@ def _answer_end(data, head, lines, method):
         head["framing"] = SIZED if head["lengths"] else UNTIL_CLOSE
     kept = head["keeps"] or not head["version10"]
     head["keep_alive"] = kept and not head["closes"] and head["framing"] != UNTIL_CLOSE
+    framed = head["codings"] != 0 or head["length"] > 0
+    if (head["status"] == 204 and framed) or (head["version10"] and head["codings"]):
+        head["keep_alive"] = 0  # RFC 9110, 8.6, and RFC 9112, 6.1: who frames it so may go on otherwise too
     if interim and not head["keep_alive"]:
         return NO_CONNECTION
     if head["names_others"]:
@@ -591,20 +597,11 @@ def request_number(data, head):
     if head["request_id_size"] != 16:
         return number
     for i in range(16):
-        digit = _hex(data[head["start"] + head["request_id"] + i])
+        digit = text.hex_value(data[head["start"] + head["request_id"] + i])
         if digit < 0:
             return np.uint64(0)
         number = number << np.uint64(4) | np.uint64(digit)
     return number
-
-
-@kernel
-def _hex(byte):
-    """The value of a hex digit, -1 for any other byte."""
-    if 48 <= byte <= 57:
-        return np.int64(byte) - 48
-    low = np.int64(byte) | 0x20
-    return low - 87 if 97 <= low <= 102 else np.int64(-1)
 
 
 @kernel
@@ -616,38 +613,35 @@ def write_request(out, data, head, lines, hop, number):
     number  uint64, the X-Request-ID where the client gave none
 
     ``lines[i].what`` says which fields go on, ``head.framing`` and ``head.length`` how the body is framed: the caller
-    may have changed them. Returns how many bytes it is, -1 where ``out`` may not have room.
+    may have changed them. Returns how many bytes it is, -1 where ``out`` has no room.
     """
-    size = 2 * head["size"] + head["lines"] + head["host_size"] + head["request_id_size"]
-    if size + hop.forwarding.size + 2 * hop.host.size + hop.target.size + hop.more.size + _WRITTEN_ANEW > out.size:
-        return np.int64(-1)
     start = np.int64(head["start"])
     first = start + head["target"]
-    to = _put(out, 0, data, start, first)
+    to = text.put(out, 0, data, start, first)
     if hop.target.size:
-        to = _put(out, to, hop.target, 0, hop.target.size)
+        to = text.put_all(out, to, hop.target)
     else:
-        to = _put(out, to, data, first, first + head["target_size"])
-    to = _put_all(out, to, _VERSION)
-    to = _put_all(out, to, _HOST_FIELD)
+        to = text.put(out, to, data, first, first + head["target_size"])
+    to = text.put_all(out, to, _VERSION)
+    to = text.put_all(out, to, _HOST_FIELD)
     host = start + head["host"]
     if hop.host.size:
-        to = _put(out, to, hop.host, 0, hop.host.size)
+        to = text.put_all(out, to, hop.host)
     else:
-        to = _put(out, to, data, host, host + head["host_size"])
-    to = _end_line(out, to)
-    to = _put(out, to, hop.forwarding, 0, hop.forwarding.size)
-    to = _put_all(out, to, _FORWARDED_HOST_FIELD)
-    to = _end_line(out, _put(out, to, data, host, host + head["host_size"]))
-    to = _put_all(out, to, _REQUEST_ID_FIELD)
+        to = text.put(out, to, data, host, host + head["host_size"])
+    to = text.end_line(out, to)
+    to = text.put_all(out, to, hop.forwarding)
+    to = text.put_all(out, to, _FORWARDED_HOST_FIELD)
+    to = text.end_line(out, text.put(out, to, data, host, host + head["host_size"]))
+    to = text.put_all(out, to, _REQUEST_ID_FIELD)
     if head["request_id_size"]:
         request_id = start + head["request_id"]
-        to = _put(out, to, data, request_id, request_id + head["request_id_size"])
+        to = text.put(out, to, data, request_id, request_id + head["request_id_size"])
     else:
-        to = _put_hex(out, to, number, 16)
-    to = _put_lines(out, _end_line(out, to), data, head, lines)
-    to = _put(out, to, hop.more, 0, hop.more.size)
-    return _end_line(out, _put_framing(out, to, head))
+        to = text.put_hex(out, to, number, 16)
+    to = _put_lines(out, text.end_line(out, to), data, head, lines)
+    to = text.put_all(out, to, hop.more)
+    return text.end_line(out, _put_framing(out, to, head))
 
 
 @kernel
@@ -659,49 +653,24 @@ def write_response(out, data, head, lines, ours, keep_alive):
     keep_alive  whether the client's connection goes on
 
     ``lines[i].what`` says which fields go on, ``head.framing`` and ``head.length`` how the body is framed: the caller
-    may have changed them; UNTIL_CLOSE is written as chunked. Returns how many bytes it is, -1 where ``out`` may not
-    have room.
+    may have changed them; UNTIL_CLOSE is written as chunked. Returns how many bytes it is, -1 where ``out`` has no
+    room.
     """
-    size = 2 * head["size"] + head["lines"] + ours.date.size + ours.server.size + ours.more.size
-    if size + _WRITTEN_ANEW > out.size:
-        return np.int64(-1)
-    to = _put(out, 0, _VERSION, 1, _VERSION.size - 2)
-    out[to] = _SPACE
-    to = _put_number(out, to + 1, np.int64(head["status"]))
-    out[to] = _SPACE
+    to = text.put_all(out, 0, _ANSWERED)
+    to = text.put_all(out, text.put_decimal(out, to, np.int64(head["status"])), _BLANK)
     reason = np.int64(head["start"]) + head["reason"]
-    to = _end_line(out, _put(out, to + 1, data, reason, reason + head["reason_size"]))
+    to = text.end_line(out, text.put(out, to, data, reason, reason + head["reason_size"]))
     to = _put_lines(out, to, data, head, lines)
-    to = _put(out, to, ours.more, 0, ours.more.size)
+    to = text.put_all(out, to, ours.more)
     if not head["dated"]:
-        to = _put(out, to, ours.date, 0, ours.date.size)
+        to = text.put_all(out, to, ours.date)
     if not head["served"]:
-        to = _put(out, to, ours.server, 0, ours.server.size)
+        to = text.put_all(out, to, ours.server)
     if head["status"] != 204:
         to = _put_framing(out, to, head)
     if not keep_alive:
-        to = _put_all(out, to, _CLOSE_FIELD)
-    return _end_line(out, to)
-
-
-@kernel
-def _put(out, to, data, first, last):
-    """Write ``data[first:last]`` at ``to``; returns the place behind it, as all of these do."""
-    for i in range(last - first):
-        out[to + i] = data[first + i]
-    return to + last - first
-
-
-@kernel
-def _put_all(out, to, text):
-    return _put(out, to, text, 0, text.size)
-
-
-@kernel
-def _end_line(out, to):
-    out[to] = _CR
-    out[to + 1] = _LF
-    return to + 2
+        to = text.put_all(out, to, _CLOSE_FIELD)
+    return text.end_line(out, to)
 
 
 @kernel
@@ -711,10 +680,9 @@ def _put_lines(out, to, data, head, lines):
     for i in range(head["lines"]):
         line = lines[i]
         if line["what"] == GOES_ON:
-            to = _put(out, to, data, start + line["start"], start + line["name_end"])
-            out[to] = _COLON
-            out[to + 1] = _SPACE
-            to = _end_line(out, _put(out, to + 2, data, start + line["value"], start + line["end"]))
+            to = text.put(out, to, data, start + line["start"], start + line["name_end"])
+            to = text.put_all(out, to, _SAYS)
+            to = text.end_line(out, text.put(out, to, data, start + line["value"], start + line["end"]))
     return to
 
 
@@ -722,32 +690,10 @@ def _put_lines(out, to, data, head, lines):
 def _put_framing(out, to, head):
     """Write where the body ends; a length that was said is said anew, without zeroes before it."""
     if head["framing"] == CHUNKED or head["framing"] == UNTIL_CLOSE:
-        return _put_all(out, to, _CHUNKED_FIELD)
+        return text.put_all(out, to, _CHUNKED_FIELD)
     if head["length"] < 0:
         return to
-    return _end_line(out, _put_number(out, _put_all(out, to, _LENGTH_FIELD), head["length"]))
-
-
-@kernel
-def _put_number(out, to, number):
-    """Write a decimal number."""
-    size, rest = 1, number
-    while rest >= 10:
-        rest //= 10
-        size += 1
-    for i in range(size):
-        out[to + size - 1 - i] = 48 + number % 10
-        number //= 10
-    return to + size
-
-
-@kernel
-def _put_hex(out, to, number, size):
-    """Write the last so many digits of a hexadecimal number (uint64)."""
-    for i in range(size):
-        digit = (number >> np.uint64(4 * (size - 1 - i))) & np.uint64(15)
-        out[to + i] = digit + np.uint64(48 if digit < 10 else 87)
-    return to + size
+    return text.end_line(out, text.put_decimal(out, text.put_all(out, to, _LENGTH_FIELD), head["length"]))
 
 
 @kernel
@@ -766,6 +712,16 @@ def begin_body(body, head, mode):
 
 
 @kernel
+def pass_over(body, count):
+    """Take so many bytes of a body that is COUNTED, and has them yet to come, without seeing them. DONE or MORE."""
+    body["left"] -= count
+    body["content"] += count
+    if body["left"] == 0:
+        body["state"] = OVER
+    return np.int64(DONE if body["left"] == 0 else MORE)
+
+
+@part
 def reframe(body, data, start, end):
     """Take of a body what is here, ``data[start:end]``, and leave in its place what goes on.
 
@@ -820,10 +776,7 @@ def _move(body, data, to, at, count):
     """Move bytes of the body to the front; ``to`` is never behind ``at``."""
     if body["mode"] == SKIPPED:
         return to
-    if to != at:
-        for i in range(count):
-            data[to + i] = data[at + i]
-    return to + count
+    return to + count if to == at else text.put(data, to, data, at, at + count)
 
 
 # What a line within a chunked body was, if it was right.
@@ -854,8 +807,8 @@ def _size_line(body, data, at, stop):
     while at < stop and data[at] == 48:
         at += 1
     digits, size = at, np.int64(0)
-    while at < stop and at - digits <= CHUNK_DIGITS and _hex(data[at]) >= 0:
-        size = 16 * size + _hex(data[at])
+    while at < stop and at - digits <= CHUNK_DIGITS and text.hex_value(data[at]) >= 0:
+        size = 16 * size + text.hex_value(data[at])
         at += 1
     if at == first or at - digits > CHUNK_DIGITS:
         return -CHUNK
@@ -920,9 +873,5 @@ def _move_line(body, data, to, said):
     if body["mode"] != CANONICAL or said == _SILENT:
         return to
     if said in (_SIZE_SAID, _LAST_SAID):
-        size, rest = 1, body["left"] >> 4
-        while rest:
-            rest >>= 4
-            size += 1
-        to = _put_hex(data, to, np.uint64(body["left"]), size)
-    return _end_line(data, to)
+        to = text.put_hex(data, to, np.uint64(body["left"]), text.hex_digits(body["left"]))
+    return text.end_line(data, to)

@@ -2,28 +2,43 @@
 
 Law: nothing more is read of an answer before the client has taken what was read. What cannot be understood of it is
 handed over as long as the client has got nothing; afterwards both connections close, so that the client notices.
+
+A body that goes on as it came is sent from where it was read, and what the client does not take stays there; the head
+is written anew in front of it, so that both are one ``send``. One that goes in chunks is composed in ``out``.
 """
 
 import numpy as np
 
 from kernels.jit import kernel, part
-from kernels.layout_gateway import ANSWERING, NO_ANSWER, ODD_ANSWER
-from kernels.layout_http import CHUNKED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
-from kernels.net import http1, requests, syscalls, upstreams
+from kernels.layout_gateway import (
+    ANSWERING,
+    ASIDE,
+    IN_PIPE,
+    IN_PLACE,
+    MAY_TRY_AGAIN,
+    NO_ANSWER,
+    ODD_ANSWER,
+    RULED_ANEW,
+)
+from kernels.layout_http import CHUNKED, COUNTED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
+from kernels.net import http1, pipes, requests, rulings, syscalls, text, upstreams
 
 SWITCHING, BROKEN = 101, np.int64(502)
-_CR, _LF, _ZERO = np.uint8(13), np.uint8(10), np.uint8(48)
 CHUNK_ROOM = 32  # bytes around a chunk, and after the last
+BULK_BYTES = 65536  # of less that is to come, copying costs no more than a pipe
+HEAD_ROOM = 2048  # bytes before an answer: its head may get longer by so many
 
 
 @part
-def read_head(gateway, row, now_ns):
+def read_head(way, gateway, row, now_ns):
     """WAITING: read and pass on the head, with what came along of the body. Returns whether there may be more to do."""
     client = gateway.clients[row]
     number = np.int64(client.upstream)
     upstream, data = gateway.upstreams[number], gateway.answers[number]
     if not upstream.readable and not upstream.failed:
         return False
+    if upstream.start == upstream.end:
+        upstream.start = upstream.end = HEAD_ROOM
     got = _receive(gateway, upstream, data, now_ns)
     if got == -syscalls.EAGAIN:
         return False
@@ -43,8 +58,14 @@ def read_head(gateway, row, now_ns):
     if size < 0 or (size > 0 and head.status == SWITCHING) or (size == 0 and upstream.end == data.size):
         requests.hand_over(gateway, row, ODD_ANSWER)
         return False
+    if size > 0 and rulings.wants_another(client, np.int64(head.status)):
+        requests.hand_over(gateway, row, MAY_TRY_AGAIN)
+        return False
+    if size > 0 and not rulings.holds(gateway, row):
+        requests.hand_over(gateway, row, RULED_ANEW)
+        return False
     if size > 0:
-        _pass_head(gateway, row, number, size, now_ns)
+        _pass_head(way, gateway, row, number, size, now_ns)
     return True
 
 
@@ -62,7 +83,7 @@ def _receive(gateway, upstream, data, now_ns):
 
 
 @part
-def _pass_head(gateway, row, number, size, now_ns):
+def _pass_head(way, gateway, row, number, size, now_ns):
     """Write the head for the client, and what is here of the body."""
     client, upstream, head = gateway.clients[row], gateway.upstreams[number], gateway.answer_heads[number]
     body, data = gateway.bodies[number], gateway.answers[number]
@@ -71,12 +92,11 @@ def _pass_head(gateway, row, number, size, now_ns):
     first = np.int64(upstream.start + size)
     here = np.int64(upstream.end) - first
     if head.framing == CHUNKED:  # what it compacts is handed over as it came, where that is no body
-        for i in range(here):
-            gateway.out[i] = data[first + i]
+        text.put(gateway.out, 0, data, first, first + here)
     said = http1.reframe(body, data, first, np.int64(upstream.end))
     if said < 0:
-        for i in range(here):
-            data[first + i] = gateway.out[i]
+        if head.framing == CHUNKED:
+            text.put(data, first, gateway.out, 0, here)
         requests.hand_over(gateway, row, ODD_ANSWER)
         return
     client.status, client.over, client.chunked = head.status, said == DONE, 0
@@ -85,7 +105,8 @@ def _pass_head(gateway, row, number, size, now_ns):
     elif head.framing == CHUNKED or head.framing == UNTIL_CLOSE:
         client.chunked = 1
     keep_alive = client.keep_alive != 0
-    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines, gateway.ours, keep_alive))
+    ours = rulings.adorn(way, gateway, row, head)
+    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines, ours, keep_alive))
     if to < 0 or to + body.produced + CHUNK_ROOM > gateway.out.size:
         requests.give_up(gateway, row, BROKEN, now_ns)
         return
@@ -95,48 +116,35 @@ def _pass_head(gateway, row, number, size, now_ns):
 
 @part
 def _pass_piece(gateway, row, number, to, first, now_ns):
-    """Add to ``out[:to]`` what ``reframe`` left at ``first``, send it, and keep what was not consumed."""
+    """Pass on ``out[:to]``, and behind it what ``reframe`` left at ``first``; and keep what was not consumed."""
     client, upstream, body = gateway.clients[row], gateway.upstreams[number], gateway.bodies[number]
-    data, out = gateway.answers[number], gateway.out
-    count = np.int64(body.produced)
-    if client.chunked and count > 0:
-        to = _put_size(out, to, count)
-    for i in range(count):
-        out[to + i] = data[first + i]
-    to += count
-    if client.chunked and count > 0:
-        out[to], out[to + 1] = _CR, _LF
-        to += 2
-    if client.chunked and client.over:
-        to = put_last_chunk(out, to)
+    data, count = gateway.answers[number], np.int64(body.produced)
     rest = first + np.int64(body.consumed)
     left = np.int64(upstream.end) - rest
     if client.over and left > 0:
         upstream.keep_alive = 0  # nobody asked
-    for i in range(left):
-        data[i] = data[rest + i]
-    upstream.start, upstream.end = 0, left
-    send(gateway, row, to, now_ns)
+    if client.chunked or to > first:
+        to = _compose(gateway.out, to, data, first, count, client)
+        text.put(data, 0, data, rest, rest + left)
+        upstream.start, upstream.end = 0, left
+        send(gateway, row, to, now_ns)
+    else:  # nothing is left, but what nobody asked for
+        text.put(data, first - to, gateway.out, 0, to)
+        upstream.start = upstream.end = 0
+        client.sent, client.unsent, client.where, client.since_ns = first - to, first + count, IN_PLACE, now_ns
 
 
 @kernel
-def _put_size(out, to, count):
-    digits = 1
-    while count >> (4 * digits):
-        digits += 1
-    for i in range(digits):
-        digit = (count >> (4 * (digits - 1 - i))) & 15
-        out[to + i] = digit + (48 if digit < 10 else 87)
-    out[to + digits], out[to + digits + 1] = _CR, _LF
-    return to + digits + 2
-
-
-@kernel
-def put_last_chunk(out, to):
-    out[to] = _ZERO
-    out[to + 1] = out[to + 3] = _CR
-    out[to + 2] = out[to + 4] = _LF
-    return to + 5
+def _compose(out, to, data, first, count, client):
+    """Write so many bytes of a body at ``out[to:]``, as a chunk where the client gets chunks. Returns their end."""
+    if client.chunked and count > 0:
+        to = text.end_line(out, text.put_hex(out, to, np.uint64(count), text.hex_digits(count)))
+    to = text.put(out, to, data, first, first + count)
+    if client.chunked and count > 0:
+        to = text.end_line(out, to)
+    if client.chunked and client.over:
+        to = text.put_all(out, to, requests.LAST_CHUNK)
+    return to
 
 
 @part
@@ -169,12 +177,16 @@ def pass_on(gateway, row, now_ns):
         return True
     if not upstream.readable and not upstream.failed:
         return False
-    got = _receive(gateway, upstream, data, now_ns)
+    got = _splice(gateway, row, number, now_ns)
+    if got > 0:
+        return True
+    if got == 0:
+        got = _receive(gateway, upstream, data, now_ns)
     if got == -syscalls.EAGAIN:
         return False
     if got == 0 and body.state == ENDLESS:
         client.over, upstream.keep_alive = 1, 0
-        send(gateway, row, put_last_chunk(gateway.out, 0), now_ns)
+        send(gateway, row, text.put_all(gateway.out, 0, requests.LAST_CHUNK), now_ns)
         return True
     if got <= 0:
         requests.give_up(gateway, row, BROKEN, now_ns)
@@ -189,11 +201,47 @@ def pass_on(gateway, row, now_ns):
 
 
 @part
+def _splice(gateway, row, number, now_ns):
+    """Move a piece of a large body into a pipe, uncopied. Returns its size, ``-EAGAIN``, or 0: it is to be read."""
+    client, upstream, body = gateway.clients[row], gateway.upstreams[number], gateway.bodies[number]
+    if body.state != COUNTED or body.left < BULK_BYTES or client.chunked:
+        return np.int64(0)
+    client.pipe = pipes.take(gateway.pipes, gateway.exchange)
+    if client.pipe == 0:
+        return np.int64(0)
+    most = min(np.int64(body.left), np.int64(pipes.PIPE_BYTES))
+    got = syscalls.splice(upstream.fd, gateway.pipes.ends[client.pipe, pipes.WRITE], most)
+    client.sent, client.unsent, client.where = 0, max(got, np.int64(0)), IN_PIPE
+    _give_back(gateway, client)
+    if got == -syscalls.EAGAIN:
+        upstream.readable = 0
+        return got
+    if got <= 0:
+        return np.int64(0)
+    client.since_ns = upstream.since_ns = now_ns
+    client.over = http1.pass_over(body, got) == DONE
+    return got
+
+
+@kernel
+def _give_back(gateway, client):
+    """Let others have the client's pipe, if it is empty."""
+    if client.sent == client.unsent:
+        pipes.give_back(gateway.pipes, client.pipe)
+        client.pipe = 0
+
+
+@part
 def _send_rest(gateway, row, now_ns):
     client = gateway.clients[row]
     if not client.writable:
         return False
-    sent = syscalls.transmit(client.fd, gateway.unsent[row, client.sent : client.unsent])
+    if client.where == IN_PIPE:
+        end = gateway.pipes.ends[client.pipe, pipes.READ]
+        sent = syscalls.splice(end, client.fd, client.unsent - client.sent)
+    else:
+        waiting = gateway.unsent[row] if client.where == ASIDE else gateway.answers[client.upstream]
+        sent = syscalls.transmit(client.fd, waiting[client.sent : client.unsent])
     if sent == -syscalls.EAGAIN:
         client.writable = 0
         return False
@@ -202,6 +250,10 @@ def _send_rest(gateway, row, now_ns):
         return False
     if sent > 0:
         client.sent += sent
+        if client.where == IN_PIPE:
+            _give_back(gateway, client)
+        else:
+            client.writable = client.sent == client.unsent
         client.since_ns = gateway.upstreams[client.upstream].since_ns = now_ns
     return True
 
@@ -211,7 +263,8 @@ def _finish(gateway, row, number, now_ns):
     """The last byte of the answer has gone to the kernel."""
     client = gateway.clients[row]
     requests.record(gateway, row, client.status, now_ns)
-    upstreams.release(gateway, number, gateway.upstreams[number].keep_alive != 0, now_ns)
+    if number:
+        upstreams.release(gateway, number, gateway.upstreams[number].keep_alive != 0, now_ns)
     if client.keep_alive:
         requests.next_request(gateway, row, now_ns)
     else:

@@ -8,25 +8,30 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout_gateway import (
-    ANSWERED_HERE,
+    ANSWERING,
+    ASIDE,
     CONNECTING,
     DRAINING,
+    EARLY_ANSWER,
     HANDED,
     NO_CONNECTION,
     NO_ROOM,
     NOBODY,
     READING,
-    RULED,
+    RULED_ANEW,
     SENDING,
-    STREAMED,
+    STREAMING,
+    TRUSTED,
+    UNREAD_BODY,
     VACANT,
     WAITING,
 )
-from kernels.layout_http import CHUNKED, SIZED, Hop
-from kernels.net import hostpath, http1, ring, syscalls, upstreams
+from kernels.layout_http import CHUNK_END, CHUNKED, DONE, IN_CHUNK, OVER, PLAIN, SIZED, TOO_LONG, Hop
+from kernels.layout_routes import ANSWER
+from kernels.net import hostpath, http1, pipes, ring, rulings, syscalls, text, upstreams
 
+LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
-_13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
 
 
 @part
@@ -43,10 +48,9 @@ def read(way, gateway, row, now_ns):
     buffer = gateway.requests[row]
     if client.end == buffer.size:
         if client.start == 0:
-            hand_over(gateway, row, STREAMED)
+            hand_over(gateway, row, np.int64(TOO_LONG))
             return False
-        for i in range(client.end - client.start):
-            buffer[i] = buffer[client.start + i]
+        text.put(buffer, np.int64(0), buffer, client.start, client.end)
         client.end -= client.start
         client.start = 0
     got = syscalls.receive(client.fd, buffer[client.end :])
@@ -77,64 +81,99 @@ def _wait(gateway, row):
 def _begin(way, gateway, row, now_ns):
     """Take the request on. Returns False where it is not whole yet."""
     client, head, data = gateway.clients[row], gateway.heads[row], gateway.requests[row]
+    if client.trusted:
+        hand_over(gateway, row, TRUSTED)
+        return True
     size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, gateway.lines)
     if size == 0:
         return False
     if size < 0:
         hand_over(gateway, row, -size)
         return True
-    body = head.length if head.framing == SIZED else np.int64(0)
-    if head.framing == CHUNKED or body > data.size - size:
-        hand_over(gateway, row, STREAMED)
+    streams = head.framing == CHUNKED or head.length > data.size - size
+    whole = _whole(gateway, row, size)
+    if whole < 0:
+        hand_over(gateway, row, -whole)
         return True
-    if size + body > client.end - client.start:
+    if whole == 0 and not streams:
         return False
+    if whole == 0 and client.start > 0:  # it has the buffer to itself
+        client.end = text.put(data, np.int64(0), data, client.start, client.end)
+        client.start = 0
+        return True
+    client.streams = whole == 0
     if client.upstream != 0:  # it was scanned before its endpoint had taken the connection
-        _send(gateway, row)
+        _send(way, gateway, row, now_ns)
         return True
-    client.size, client.method, client.keep_alive = size + body, head.method, head.keep_alive
-    goal = _route(way, client, head, data)
-    if goal < 0:
-        hand_over(gateway, row, -goal)
-        return True
-    client.goal = goal
-    backend = np.int64(hostpath.pick(way.roads, way.memory, goal, gateway.free_clients, 0, now_ns))
-    if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
-        hand_over(gateway, row, NOBODY)
-        return True
-    client.backend, client.received_ns, client.since_ns = backend, now_ns, now_ns
-    client.install = gateway.loop[0].install
-    client.upstream = upstreams.take(gateway, np.int64(way.endpoint_of[backend]), row, now_ns)
-    if client.upstream == 0:
-        hand_over(gateway, row, NO_ROOM)
-        return True
-    gateway.loop[0].at_work += 1
-    if gateway.upstreams[client.upstream].used:
-        _send(gateway, row)
+    client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
+    said = rulings.decide(way, gateway, row)
+    if said < 0:
+        hand_over(gateway, row, -said)
+    elif said == ANSWER:
+        _answer(way, gateway, row, now_ns)
     else:
-        client.state = CONNECTING
+        _ask(way, gateway, row, now_ns)
     return True
 
 
 @part
-def _route(way, client, head, data):
-    """The goal of a request, whose origin is noted; or a reason to hand it over, negative."""
-    roads = way.roads
-    start = np.int64(head.start)
-    road = hostpath.find(roads, data, start + head.host, head.host_size, start + head.target, head.path_size)
-    if road < 0:
-        return road
-    if road == 0 or road >= roads.roads.size:
-        return np.int64(-ANSWERED_HERE)
-    client.origin = roads.roads[road].origin
-    goal = np.int64(roads.roads[road].goal)
-    if roads.roads[road].rule != 0 or roads.roads[road].fork != 0:
-        return np.int64(-RULED)
-    if goal == 0 or goal >= roads.goals.size or roads.goals[goal].endpoints == 0:
-        return np.int64(-ANSWERED_HERE)
-    if roads.goals[goal].punt != 0:
-        return -np.int64(roads.goals[goal].punt)
-    return goal
+def _whole(gateway, row, size):
+    """Bytes of a request whose head has this size, with its body; 0: not all is here; minus a reason: it is broken.
+
+    A body in chunks that is here is framed by its length, as if it had come so: it is in ``unsent`` then.
+    """
+    client, head, upload = gateway.clients[row], gateway.heads[row], gateway.uploads[row]
+    here = np.int64(client.end) - client.start - size
+    client.unchunked = 0
+    if head.framing == SIZED:
+        return size + head.length if head.length <= here else np.int64(0)
+    if head.framing != CHUNKED:
+        return size
+    text.put(gateway.unsent[row], np.int64(0), gateway.requests[row], client.start + size, np.int64(client.end))
+    http1.begin_body(upload, head, PLAIN)
+    said = http1.reframe(upload, gateway.unsent[row], np.int64(0), here)
+    if said != DONE:
+        return min(said, np.int64(0))
+    client.unchunked, head.framing, head.length = 1, SIZED, upload.content
+    return size + upload.consumed
+
+
+@part
+def _answer(way, gateway, row, now_ns):
+    """Answer a request that goes nowhere."""
+    client, head = gateway.clients[row], gateway.heads[row]
+    if client.streams:  # its body is for somebody else to read, who knows for how long
+        hand_over(gateway, row, UNREAD_BODY)
+        return
+    size = rulings.write_answer(way, gateway, row)
+    if size < 0:
+        hand_over(gateway, row, NO_ROOM)
+        return
+    client.request_id = http1.request_number(gateway.requests[row], head)
+    client.backend, client.received_ns, client.since_ns = 0, now_ns, now_ns
+    client.state, client.over = ANSWERING, 1
+    gateway.loop[0].at_work += 1
+    keep_unsent(gateway, row, np.int64(0), size)
+
+
+@part
+def _ask(way, gateway, row, now_ns):
+    """Choose an endpoint and take a connection to it; where that is there, send the request."""
+    client, goal = gateway.clients[row], np.int64(gateway.clients[row].goal)
+    backend = np.int64(hostpath.pick(way.roads, way.memory, goal, gateway.free_clients, 0, now_ns))
+    if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
+        hand_over(gateway, row, NOBODY)
+        return
+    client.backend, client.received_ns, client.since_ns = backend, now_ns, now_ns
+    client.upstream = upstreams.take(gateway, np.int64(way.endpoint_of[backend]), row, now_ns)
+    if client.upstream == 0:
+        hand_over(gateway, row, NO_ROOM)
+        return
+    gateway.loop[0].at_work += 1
+    if gateway.upstreams[client.upstream].used:
+        _send(way, gateway, row, now_ns)
+    else:
+        client.state = CONNECTING
 
 
 @part
@@ -165,26 +204,36 @@ def redial(gateway, row, reason):
 
 
 @part
-def _send(gateway, row):
-    """Write the request that was scanned last for its endpoint, and send it."""
-    client, head, loop = gateway.clients[row], gateway.heads[row], gateway.loop[0]
-    loop.seed ^= loop.seed << _13
-    loop.seed ^= loop.seed >> _7
-    loop.seed ^= loop.seed << _17
-    data, none = gateway.requests[row], gateway.nothing
-    number = http1.request_number(data, head) if head.request_id_size else loop.seed
-    hop = Hop(gateway.hops[row, : client.hop], none, none, none)
-    size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, loop.seed))
-    body = np.int64(client.size - head.size)
-    if size < 0 or size + body > gateway.out.size:
+def _send(way, gateway, row, now_ns):
+    """Write the request that was scanned last for its endpoint, and send it, or its beginning."""
+    client, head = gateway.clients[row], gateway.heads[row]
+    if not rulings.holds(gateway, row):
+        redial(gateway, row, RULED_ANEW)
+        return
+    data, none, spare = gateway.requests[row], gateway.nothing, rulings.draw(gateway.loop[0])
+    number = http1.request_number(data, head) if head.request_id_size else spare
+    host = rulings.write_host(way, gateway, row) if client.rule else np.int64(0)
+    if host < 0:
+        redial(gateway, row, NO_ROOM)
+        return
+    hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], none, none)
+    size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, spare))
+    if client.unchunked:
+        size = text.put(gateway.out, size, gateway.unsent[row], np.int64(0), np.int64(head.length))
+    elif not client.streams:
+        size = text.put(gateway.out, size, data, client.start + head.size, client.start + client.size)
+    if size < 0:
         redial(gateway, row, NO_ROOM)
         return
     client.request_id = number
-    for i in range(body):
-        gateway.out[size + i] = data[client.start + head.size + i]
+    if client.streams:
+        http1.begin_body(gateway.uploads[row], head, PLAIN)
+        client.streamed, client.state = 1, STREAMING
+        _send_piece(gateway, row, size, now_ns)
+        return
     client.state = SENDING
-    sent = syscalls.transmit(gateway.upstreams[client.upstream].fd, gateway.out[: size + body])
-    keep_unsent(gateway, row, max(sent, 0), size + body)
+    sent = syscalls.transmit(gateway.upstreams[client.upstream].fd, gateway.out[:size])
+    keep_unsent(gateway, row, max(sent, 0), size)
     if client.unsent == client.sent:
         client.state = WAITING
     else:
@@ -192,12 +241,86 @@ def _send(gateway, row):
 
 
 @part
+def stream(gateway, row, now_ns):
+    """STREAMING: one piece more of the request's body, or its end. Returns whether there may be more to do."""
+    client, data = gateway.clients[row], gateway.requests[row]
+    upstream = gateway.upstreams[client.upstream]
+    if upstream.readable or upstream.failed:
+        hand_over(gateway, row, EARLY_ANSWER)
+        return False
+    if client.sent < client.unsent:
+        return _send_on(gateway, row, now_ns)
+    if gateway.uploads[row].state == OVER:
+        client.state = WAITING
+        return True
+    if not client.readable:
+        return False
+    got = syscalls.receive(client.fd, data[client.end :])
+    if got == -syscalls.EAGAIN:
+        client.readable = 0
+        return False
+    if got <= 0 and got != -syscalls.EINTR:
+        give_up(gateway, row, CLIENT_LEFT, now_ns)
+        return False
+    if got > 0:
+        client.readable = got == data.size - client.end
+        client.end += got
+        client.since_ns = now_ns
+        _send_piece(gateway, row, np.int64(0), now_ns)
+    return True
+
+
+@part
+def _send_piece(gateway, row, to, now_ns):
+    """Send ``out[:to]``, and behind it what is here of the request's body, of which the rest stays behind its head."""
+    client, head, data = gateway.clients[row], gateway.heads[row], gateway.requests[row]
+    upload, out, upstream = gateway.uploads[row], gateway.out, gateway.upstreams[client.upstream]
+    first = np.int64(client.start + head.size)
+    said = http1.reframe(upload, data, first, np.int64(client.end))
+    if upload.state == CHUNK_END and upload.produced > 0:  # who goes on with it needs a byte of the chunk
+        upload.state, upload.left = IN_CHUNK, 1
+        upload.content, upload.consumed, upload.produced = upload.content - 1, upload.consumed - 1, upload.produced - 1
+    count, in_chunks = np.int64(upload.produced), head.framing == CHUNKED
+    if in_chunks and count > 0:
+        to = text.end_line(out, text.put_hex(out, to, np.uint64(count), text.hex_digits(count)))
+    to = text.put(out, to, data, first, first + count)
+    if in_chunks and count > 0:
+        to = text.end_line(out, to)
+    if in_chunks and said == DONE:
+        to = text.put_all(out, to, LAST_CHUNK)
+    client.end = text.put(data, first, data, first + upload.consumed, np.int64(client.end))
+    client.size = head.size  # what follows is right behind it, in the end
+    sent = syscalls.transmit(upstream.fd, out[:to]) if to > 0 else np.int64(0)
+    keep_unsent(gateway, row, max(sent, 0), max(to, 0))
+    upstream.writable = client.sent == client.unsent
+    upstream.since_ns = client.since_ns = now_ns
+    if said < 0:
+        hand_over(gateway, row, -said)
+
+
+@part
+def _send_on(gateway, row, now_ns):
+    """Send more of what was put aside for the endpoint. Returns whether it has taken any."""
+    client = gateway.clients[row]
+    upstream = gateway.upstreams[client.upstream]
+    if not upstream.writable:
+        return False
+    sent = syscalls.transmit(upstream.fd, gateway.unsent[row, client.sent : client.unsent])
+    if sent < 0 and sent != -syscalls.EINTR:
+        upstream.writable = 0  # if for good, an event says so
+        return False
+    client.sent += max(sent, 0)
+    upstream.since_ns = now_ns
+    upstream.writable = client.sent == client.unsent
+    return True
+
+
+@part
 def keep_unsent(gateway, row, first, last):
     """Put ``out[first:last]`` aside, until it is taken."""
     client = gateway.clients[row]
-    client.sent, client.unsent = 0, last - first
-    for i in range(last - first):
-        gateway.unsent[row, i] = gateway.out[first + i]
+    client.sent, client.where = 0, ASIDE
+    client.unsent = text.put(gateway.unsent[row], np.int64(0), gateway.out, first, last)
 
 
 @part
@@ -243,6 +366,8 @@ def record(gateway, row, status, now_ns):
     done = gateway.done[loop.done]  # a breath ends before it is full, see there
     loop.done += 1
     loop.at_work -= 1
+    if now_ns == client.received_ns:  # within one pass, whose time that is
+        now_ns = syscalls.monotonic_ns(gateway.exchange)
     done.request_id, done.received_ns, done.done_ns = client.request_id, client.received_ns, now_ns
     done.install, done.origin, done.goal, done.backend = client.install, client.origin, client.goal, client.backend
     endpoint = gateway.endpoints[gateway.upstreams[client.upstream].endpoint]
@@ -253,7 +378,8 @@ def record(gateway, row, status, now_ns):
 def give_up(gateway, row, status, now_ns):
     """The request in hand cannot be answered, or not to its end, and both connections close; status: for the record."""
     record(gateway, row, status, now_ns)
-    upstreams.close(gateway, np.int64(gateway.clients[row].upstream))
+    if gateway.clients[row].upstream:
+        upstreams.close(gateway, np.int64(gateway.clients[row].upstream))
     end(gateway, row)
 
 
@@ -268,8 +394,11 @@ def end(gateway, row):
 def forget(gateway, row):
     """Free a client's row; its socket is closed, or somebody else's."""
     client, loop = gateway.clients[row], gateway.loop[0]
-    client.state, client.fd, client.upstream = VACANT, -1, 0
+    client.state, client.fd, client.upstream, client.streamed = VACANT, -1, 0, 0
     client.serial += 1
+    if client.pipe != 0:
+        pipes.spill(gateway.pipes, client.pipe)
+        client.pipe = 0
     http1.begin(gateway.heads[row])
     gateway.free_clients[loop.clients] = row
     loop.clients += 1
@@ -289,5 +418,5 @@ def next_request(gateway, row, now_ns):
     """The answer is out: go on with what follows the request."""
     client = gateway.clients[row]
     client.start += client.size
-    client.size, client.upstream, client.used = 0, 0, 1
+    client.size, client.upstream, client.used, client.streamed = 0, 0, 1, 0
     client.state, client.since_ns = READING, now_ns

@@ -42,6 +42,7 @@ IPPROTO_IP = int(socket.IPPROTO_IP)
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; the socket module has no name for it before Python 3.12
 IP_PKTINFO = 8  # <linux/in.h>; the socket module has no name for it before Python 3.14
 MSG_NOSIGNAL, MSG_DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
+MSG_PEEK = int(socket.MSG_PEEK)
 SHUT_WR = socket.SHUT_WR
 PIPE = os.O_NONBLOCK | os.O_CLOEXEC
 F_SETPIPE_SZ = fcntl.F_SETPIPE_SZ
@@ -337,6 +338,12 @@ def reset_on_close(exchange, fd):
 def receive(fd, buffer):
     """``recv`` into a slice of uint8."""
     return _answer(_recv(fd, buffer.ctypes.data, buffer.size, 0))
+
+
+@kernel
+def peek(fd, buffer):
+    """The same, of bytes that stay where they are."""
+    return _answer(_recv(fd, buffer.ctypes.data, buffer.size, MSG_PEEK))
 
 
 @kernel

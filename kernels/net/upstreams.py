@@ -1,6 +1,8 @@
 """Connections to endpoints: taken from an endpoint's idle ones or opened, given back or closed.
 
-Law: an idle connection that says anything is closed, for nobody asked; the one used last is taken first.
+Law: an idle connection that says anything is closed, for nobody asked; the one used last is taken first. It is looked
+at once more when it is taken, so nothing that an endpoint has said before it is asked is ever an answer. What it says
+unasked after that, nobody can tell from one.
 """
 
 import numpy as np
@@ -18,9 +20,14 @@ IDLE_PER_ENDPOINT = 256
 def take(gateway, endpoint, client, now_ns):
     """A connection for a client's request, int64: its row, 0 where none can be had. A fresh one is not ``used``."""
     row = np.int64(gateway.endpoints[endpoint].last)
-    if row != 0:
+    while row != 0:
         _unlink(gateway, row)
-    else:
+        if syscalls.peek(gateway.upstreams[row].fd, gateway.out[:1]) == -syscalls.EAGAIN:
+            gateway.upstreams[row].readable = 0
+            break
+        close(gateway, row)
+        row = np.int64(gateway.endpoints[endpoint].last)
+    if row == 0:
         row = _dial(gateway, endpoint)
         if row == 0:
             return row
@@ -51,6 +58,7 @@ def _dial(gateway, endpoint):
         syscalls.close(fd)
         return np.int64(0)
     loop.upstreams -= 1
+    loop.upstreams_end = max(loop.upstreams_end, row + 1)
     there.all += 1
     upstream.fd, upstream.serial, upstream.endpoint = fd, serial, endpoint
     upstream.readable = upstream.writable = upstream.hangup = upstream.failed = upstream.used = 0

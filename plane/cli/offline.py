@@ -35,7 +35,7 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
 @click.option("--access-log", default="", metavar="F", help="File that gets a line of JSON for each request.")
 @click.option(
     "--gateway/--no-gateway",
-    default=False,
+    default=True,
     show_default=True,
     help="Plain HTTP goes by compiled code as far as that takes it.",
 )

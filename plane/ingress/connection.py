@@ -6,7 +6,9 @@ them: then reading pauses. A failure is an UnansweredError, which says whether t
 """
 
 import asyncio
+import select
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -178,6 +180,22 @@ class Connection(asyncio.Protocol):
         return data
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether an idle connection may carry a request: it is open, and nothing has come that nobody asked for.
+
+        Also nothing that the event loop has not read yet, so that it is never taken for the answer. By TLS that is not
+        to be told apart from what TLS itself says.
+        """
+        transport = self.transport
+        if transport.is_closing():
+            return False
+        if transport.get_extra_info("sslcontext") is not None:
+            return True
+        waiting = select.poll()
+        waiting.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not waiting.poll(0)
+
+    @property
     def patience(self) -> float:
         """Ticks without a sign of life after which the endpoint is given up."""
         return self.read_ticks if self._drained is None else self.send_ticks
@@ -323,7 +341,11 @@ class Connection(asyncio.Protocol):
         elif self._named and self._named - {b"keep-alive", b"close"}:
             self.lines = forwarding.without(self.lines, self._named)
         self._head_done = True
-        self._keep_alive = self._parser.should_keep_alive() and not self.switched
+        framed = self._chunked or bool(self.length)
+        odd = (self.status == HTTPStatus.NO_CONTENT and framed) or (
+            self._chunked and self._parser.get_http_version() == "1.0"
+        )  # RFC 9110, 8.6, and RFC 9112, 6.1: who frames it so may go on otherwise too
+        self._keep_alive = self._parser.should_keep_alive() and not self.switched and not odd
         if self._bodiless:
             self.complete = True
 

@@ -217,14 +217,15 @@ class Exchange:
             head.request_id = forwarding.new_request_id()
         if isinstance(target, NamedTarget):
             await target.find()
-        framing = self._frame(head)
+        begun = self._client.taken_on()
+        framing = self._frame(head, streaming=begun is not None and begun.streaming)
         if self._policed is not None and self._body is not None:
             self._policed.send_copy()
         data = forwarding.request_bytes(method, path, head, hop, framing)
         if self._body:
             data += self._body
         retry = self._policed.rules.retry if self._policed is not None else DEFAULT
-        began_s = self._pool.loop.time() if retry.within_s else 0.0
+        began_s = self._pool.loop.time() - (begun.since_s if begun is not None else 0.0) if retry.within_s else 0.0
         if self._watch is not None:
             self._watch.leave()
             self._watch = None
@@ -232,7 +233,6 @@ class Exchange:
             self._watch = Watch(self._who(head) if target.by_client else 0)
         failed: list[Backend] = []
         fresh, error, attempt = False, None, 0
-        begun = self._client.taken_on()
         backend = self._begun_at(target, begun) or self._next(target, failed)
         while backend is not None:
             self._backend, self._retries, self._connection = backend, attempt, None
@@ -241,7 +241,8 @@ class Exchange:
                 self._hops.pick()
             try:
                 if begun is not None and begun.upstream is not None:
-                    connection = await self._go_on(backend, begun)
+                    connection = await self._go_on(backend, begun, head)
+                    begun = None  # of which there is one
                 else:
                     connection = await self._try(backend, data, head, fresh=fresh)
                 if retry.on and retry.blames(connection.status):
@@ -319,9 +320,13 @@ class Exchange:
             return Backend(self._pool.endpoint(begun.address), 0, ip_to_int(begun.address[0]))
         return found
 
-    async def _go_on(self, backend: Backend, begun: Begun) -> Connection:
+    async def _go_on(self, backend: Backend, begun: Begun, head: RequestHead) -> Connection:
         """The first try, where the gateway has made it; returns with the head of an answer. Raises UnansweredError."""
         self._connection = connection = await self._pool.adopted(backend.endpoint, begun, bodiless=self._bodiless)
+        if self._policed is not None:
+            self._policed.be_patient(connection, self._pool)
+        if begun.streaming:
+            self._sender = asyncio.create_task(self._send_body(connection, head, begun))
         return await self._head_of(connection)
 
     def _blame(self, backend: Backend) -> None:
@@ -349,12 +354,12 @@ class Exchange:
         client = self._watch.client if self._watch is not None else 0
         return target.next(failed, client) if self._policed is None else self._policed.next(target, failed, client)
 
-    def _frame(self, head: RequestHead) -> list[bytes]:
-        """Where the body ends, said anew; takes the body if all of it is here."""
+    def _frame(self, head: RequestHead, *, streaming: bool) -> list[bytes]:
+        """Where the body ends, said anew; takes the body if all of it is here, and none of it ``streaming`` before."""
         framing = []
         if head.length or head.chunked:
             content = self._client.content
-            if content.is_eof():
+            if content.is_eof() and not streaming:
                 self._body = content.read_nowait()
                 if self._policed is not None:
                     self._policed.check_body(len(self._body), self._body)
@@ -375,16 +380,22 @@ class Exchange:
             framing += forwarding.UPGRADE
         return framing
 
-    async def _send_body(self, connection: Connection, head: RequestHead) -> None:
-        """Relay the request's body as it comes."""
+    async def _send_body(self, connection: Connection, head: RequestHead, begun: Begun | None = None) -> None:
+        """Relay the request's body as it comes, or what is left of one that was ``begun``."""
         content, length = self._client.content, 0
+        timeout_s = self._timeout_s - (begun.waited_s if begun is not None else 0.0)
         try:
+            if begun is not None and begun.owed:
+                await connection.write(begun.owed)
+            if begun is not None and begun.over:
+                return
             if head.expects_continue:
                 await self._client.go_on()
             while True:
                 connection.held_up += 1
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(timeout_s):
                     piece = await content.readany()
+                timeout_s = self._timeout_s
                 connection.held_up -= 1
                 if not piece:
                     break

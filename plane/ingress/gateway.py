@@ -8,26 +8,32 @@ where its request was sent already, the endpoint's socket with what came of the 
 import logging
 import os
 import queue
+import re
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from ipaddress import IPv4Network
 from typing import Any
 
 import numpy as np
 
 from kernels import layout_gateway as layout
+from kernels.layout import NETWORK
 from kernels.layout_gateway import Way
+from kernels.layout_http import IN_CHUNK, IN_TRAILERS, OVER, SIZED
 from kernels.net import gateway as kernel
 from kernels.net import hostpath, requests, upstreams
-from kernels.warm import once
+from kernels.warm import is_there, once
 from plane import fastroutes
 from plane.addresses import int_to_ip
 from plane.descriptors import allow_descriptors
 from plane.errors import PlaneError
 from plane.ingress import forwarding
+from plane.ingress.edge import Edge
+from plane.ingress.forwarding import LAST_CHUNK
 from plane.ingress.handing import Address, Begun, Handed
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
@@ -37,23 +43,35 @@ from plane.routes import compile as compile_routes
 BREATH_NS = 250_000_000
 TICK_S = 0.05
 DESCRIPTORS_BESIDES = 4096
+NOBODY = Edge()
+NAME = "gateway"  # of what is compiled for it
+
+_LENGTH = re.compile(rb"(?im)^(content-length:)[^\r\n]*")
 
 log = logging.getLogger("trafficplane.ingress")
 
 
-def warm() -> None:
-    """Compile, or load, what a gateway runs. Blocks, the first time for a minute."""
+def warm(progress: Callable[[str], None] | None = None) -> None:
+    """Compile, or load, what a gateway runs. Blocks, the first time for a minute; then ``progress`` gets a line."""
 
     def compile_all() -> None:
+        if progress is not None and not is_there(NAME):
+            progress("compiling for this machine, once: the gateway of the ingress")
         hostpath.warm()
         roads = fastroutes.compile(compile_routes(Snapshot()))
         kernel.warm(Way(roads, fastroutes.create_memory(roads), np.zeros(1, np.uint32)))
 
-    once("gateway", compile_all)
+    once(NAME, compile_all)
+
+
+def _networks(edge: Edge) -> np.ndarray:
+    """NETWORK[…]: the proxies of an edge whose word counts, as far as they are of IPv4, as clients are."""
+    spans = [span for span in edge.trusted if isinstance(span, IPv4Network)]
+    return np.array([(int(span.network_address), int(span.netmask)) for span in spans], NETWORK)
 
 
 class Gateway:
-    """The gateway's thread.
+    """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
     it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's.
@@ -62,28 +80,37 @@ class Gateway:
     def __init__(
         self,
         timeouts: Timeouts,
-        port: int,
+        ports: tuple[int, int],
         take: Callable[[Handed], object],
         count: Callable[[np.ndarray], object],
         fail: Callable[[str], object],
         *,
+        edge: Edge = NOBODY,
         capacity: int = 8192,
     ):
         self._take = take
         self._count = count
         self._fail = fail
         allow_descriptors(2 * capacity + DESCRIPTORS_BESIDES)
-        self._gateway = kernel.create(capacity, 64)
+        self._gateway = kernel.create(capacity, 64, _networks(edge))
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
         self._compiler = fastroutes.Compiler()
         self._way: Way | None = None
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop = self._gateway.loop[0]
-        loop["epoll"], loop["port"] = self._epoll.fileno(), port
-        for name in ("read", "idle", "head", "send", "keep_alive"):
+        loop["epoll"] = self._epoll.fileno()
+        loop["port"], loop["https_port"] = ports
+        for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
-        shortest_s = min(timeouts.read_s, timeouts.idle_s, timeouts.head_s, timeouts.send_s, timeouts.keep_alive_s)
+        shortest_s = min(
+            timeouts.read_s,
+            timeouts.idle_s,
+            timeouts.head_s,
+            timeouts.body_s,
+            timeouts.send_s,
+            timeouts.keep_alive_s,
+        )
         loop["tick_ns"] = int(min(TICK_S, shortest_s / 4) * 1e9)
         kernel.watch(self._gateway, self._wake, kernel.WAKE_KEY)
         self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -95,6 +122,7 @@ class Gateway:
 
     def start(self, listener: socket.socket) -> None:
         """Accept from a listener; there is an ``install`` before."""
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # of which each client inherits it
         kernel.watch(self._gateway, listener.fileno(), kernel.LISTENER_KEY)
         self._gateway.loop[0]["listener"], self._gateway.loop[0]["backlog"] = listener.fileno(), 1
         self._listener = listener
@@ -242,6 +270,8 @@ class Gateway:
         memory = fastroutes.create_memory(roads)
         if self._way is not None:
             memory = fastroutes.carry_over(self._way.roads, self._way.memory, roads)
+        if self._way is None or roads.rules is not self._way.roads.rules:
+            self._gateway.loop[0]["ruling"] += 1
         self._way = Way(roads, memory, rows)
         self._gateway.loop[0]["install"] = number
         self._date()
@@ -292,30 +322,54 @@ class Gateway:
             loop["handed"] -= 1  # first, so that none is taken twice
             row = int(gateway.handed[loop["handed"]])
             client = gateway.clients[row]
-            data = gateway.requests[row, client["start"] : client["end"]].tobytes()
-            begun = self._begun(row)
+            data, begun = self._request(row), self._begun(row)
             self._epoll.unregister(int(client["fd"]))
             handed = Handed(socket.socket(fileno=int(client["fd"])), data, begun)
             requests.forget(gateway, row)
             self._take(handed)
 
+    def _request(self, row: int) -> bytes:
+        """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""
+        gateway, client = self._gateway, self._gateway.clients[row]
+        data: bytes = gateway.requests[row, client["start"] : client["end"]].tobytes()
+        if not client["streamed"]:
+            return data
+        head, body = gateway.heads[row], gateway.uploads[row]
+        lines, rest = data[: head["size"]], data[head["size"] :]
+        if head["framing"] == SIZED:
+            return _LENGTH.sub(rb"\g<1>%d" % body["left"], lines) + rest
+        begins = {OVER: LAST_CHUNK, IN_TRAILERS: b"0\r\n", IN_CHUNK: b"%x\r\n" % body["left"]}
+        return lines + begins.get(int(body["state"]), b"") + rest
+
     def _begun(self, row: int) -> Begun | None:
         gateway, client = self._gateway, self._gateway.clients[row]
-        number = int(client["upstream"])
+        number, now_ns = int(client["upstream"]), time.monotonic_ns()
+        since_s = (now_ns - int(client["received_ns"])) / 1e9
         same = client["install"] == gateway.loop[0]["install"]  # or the number may be another's
         if not number and client["reason"] == layout.NO_CONNECTION and same and self._way is not None:
             backend = self._way.roads.backends[client["backend"]]
-            return Begun((int_to_ip(int(backend["ip"])), int(backend["port"])))
+            return Begun((int_to_ip(int(backend["ip"])), int(backend["port"])), since_s=since_s)
         if not number:
             return None
         upstream = gateway.upstreams[number]
         endpoint = gateway.endpoints[upstream["endpoint"]]
         address = int_to_ip(int(endpoint["ip"])), int(endpoint["port"])
         data = gateway.answers[number, upstream["start"] : upstream["end"]].tobytes()
-        age_s = (time.monotonic_ns() - int(upstream["since_ns"])) / 1e9
+        streaming = bool(client["streamed"])
         self._epoll.unregister(int(upstream["fd"]))
-        sent = socket.socket(fileno=int(upstream["fd"]))
-        begun = Begun(address, sent, data, bool(upstream["used"]), age_s, client["sent"] == client["unsent"])
+        begun = Begun(
+            address,
+            upstream=socket.socket(fileno=int(upstream["fd"])),
+            data=data,
+            used=bool(upstream["used"]),
+            since_s=since_s,
+            age_s=(now_ns - int(upstream["since_ns"])) / 1e9,
+            whole=streaming or client["sent"] == client["unsent"],
+            streaming=streaming,
+            owed=gateway.unsent[row, client["sent"] : client["unsent"]].tobytes() if streaming else b"",
+            over=streaming and gateway.uploads[row]["state"] == OVER,
+            waited_s=(now_ns - int(client["since_ns"])) / 1e9,
+        )
         upstreams.forget(gateway, number)
         gateway.loop[0]["at_work"] -= 1
         return begun

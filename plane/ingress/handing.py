@@ -15,8 +15,12 @@ Address = tuple[str, int]
 class Begun(NamedTuple):
     """A request of which something has been done: its endpoint was chosen, and maybe asked.
 
-    upstream  the connection that it was sent on, None: it was not sent; ``data`` is what came of the answer
-    used      that connection had carried another request before; age_s: since it last gave a sign of life
+    upstream   the connection that it was sent on, None: it was not sent; ``data`` is what came of the answer
+    since_s    how long ago it was begun
+    used       that connection had carried another request before; age_s: since it last gave a sign of life
+    streaming  the beginning of its body is with the endpoint, and in nobody else's hands; what the client's bytes hold
+               of it is the rest. Before that the endpoint gets ``owed``, which is the end of it where it is ``over``.
+    waited_s   how long more of it has been waited for
     """
 
     address: Address
@@ -24,7 +28,12 @@ class Begun(NamedTuple):
     data: bytes = b""
     used: bool = False
     age_s: float = 0.0
-    whole: bool = True  # all of it was sent
+    since_s: float = 0.0
+    whole: bool = True  # all of it was sent, or will be
+    streaming: bool = False
+    owed: bytes = b""
+    over: bool = False
+    waited_s: float = 0.0
 
 
 class Handed(NamedTuple):

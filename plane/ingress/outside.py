@@ -64,8 +64,9 @@ class Outside:
             endpoint = self._endpoint((address, host if url.scheme == "https" else ""))
             while endpoint.idle and not fresh:
                 connection = endpoint.idle.pop()
-                if not connection.transport.is_closing():
+                if connection.is_quiet:
                     return connection
+                connection.abort()
             try:
                 return await self._connected(endpoint, host if url.scheme == "https" else "")
             except UnansweredError as error:

@@ -68,8 +68,8 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
-    gateway           plain HTTP goes by compiled code as far as that takes it; not where proxies in front are trusted
-                      or announce clients, or each request is logged
+    gateway           plain HTTP goes by compiled code as far as that takes it; not where proxies in front announce
+                      clients, or each request is logged
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
@@ -158,7 +158,7 @@ class Ingress:
         self._started = True
         http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
         if self._wants_gateway and self._keeps_gateway_off:
-            log.warning("the compiled gateway stays off: %s", self._keeps_gateway_off)
+            log.info("the compiled gateway stays off, all requests go by asyncio: %s", self._keeps_gateway_off)
         elif self._wants_gateway:
             from plane.ingress.gateway import Gateway, warm  # here, for it loads the compiler
 
@@ -166,10 +166,11 @@ class Ingress:
             loop = asyncio.get_running_loop()
             self._gateway = Gateway(
                 self._timeouts,
-                http_port,
+                (http_port, self._https_port),
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
                 lambda why: loop.call_soon_threadsafe(self._do_without, why),
+                edge=self._edge,
             )
             self._pool.failing = self._gateway.put_out
         return http_port, self._https_port
@@ -293,7 +294,8 @@ class Ingress:
             same = (rows["install"] == install) & (rows["origin"] == origin)
             same &= (rows["goal"] == goal) & (rows["status"] == status)
             durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
-            self._metrics.add_many(table.origins[origin], table.targets[goal].service, status, durations_ns)
+            service = table.targets[goal].service if goal else None
+            self._metrics.add_many(table.origins[origin], service, status, durations_ns)
         if self._records is not None:
             for row in rows:
                 table = self._tables[int(row["install"])]
@@ -386,8 +388,8 @@ class Ingress:
 def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:
     """What keeps the compiled gateway off for an ingress, and what does so where it is wanted; empty: nothing."""
     options = {
+        "NUMBA_DISABLE_JIT": bool(int(os.environ.get("NUMBA_DISABLE_JIT") or 0)),
         "the PROXY protocol": edge.proxy_protocol,
-        "proxies that are trusted": bool(edge.trusted),
         "an access log": bool(access_log),
     }
     return ", ".join(what for what, there in options.items() if there)

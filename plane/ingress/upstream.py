@@ -105,8 +105,9 @@ class Pool:
         connect_s = connect_s or self._connect_s
         while endpoint.idle and not fresh:
             connection = endpoint.idle.pop()
-            if not connection.transport.is_closing():
+            if connection.is_quiet:
                 return connection
+            connection.abort()
         ip, port = endpoint.address
         try:
             async with asyncio.timeout(connect_s):

@@ -16,7 +16,8 @@ PODS = 60  # the first pod address that these tests use, on node 1
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    uv = {"uvloop": uvloop.new_event_loop}
+    return uv if item.get_closest_marker("one_loop") else {"asyncio": asyncio.new_event_loop, **uv}
 
 
 @pytest.fixture

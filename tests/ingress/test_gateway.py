@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plane import routes
+from plane.ingress.edge import Edge, networks
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
 from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running, saying
@@ -66,6 +67,25 @@ async def test_pipelined_requests_are_answered_in_order_and_recorded(vip: str, p
         rows = await here.ingress.records()
         assert list(rows["status"]) == [200] * 20
         assert here.ingress.idle_connections == 1
+
+
+@pytest.mark.parametrize("gateway", [False, True], ids=["asyncio", "compiled"])
+@pytest.mark.parametrize(
+    ("said", "connections"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", 2),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", 2),
+        (CHUNKS.replace(b"1.1", b"1.0").replace(b"OK\r\n", b"OK\r\nConnection: keep-alive\r\n"), 2),
+    ],
+)
+async def test_an_answer_that_is_framed_oddly_is_the_last_of_its_connection(
+    vip: str, pods: list[Address], said: bytes, connections: int, gateway: bool
+) -> None:
+    async with Endpoint(pods[0], said) as endpoint, running(vip, web(pods[0]), gateway=gateway) as here:
+        async with client(here.http) as one:
+            assert (await one.get()).status == (await one.get()).status
+        assert endpoint.connections == connections
 
 
 async def test_a_refused_connection_is_tried_elsewhere(vip: str, pods: list[Address]) -> None:
@@ -150,11 +170,21 @@ async def test_who_waits_to_be_accepted_when_it_stops_is_answered(vip: str, pods
         assert (await one.answer()).status == 200
 
 
+async def test_a_proxy_that_is_trusted_speaks_for_its_clients(vip: str, pods: list[Address]) -> None:
+    edge = Edge(networks("127.0.0.0/30"))
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), gateway=True, edge=edge) as here:
+        assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 10.1.2.3\r\n\r\n")).status == 200
+        assert endpoint.requests[0].get("x-real-ip") == "10.1.2.3"
+        assert here.ingress._gateway is not None
+        assert here.ingress._gateway.punts() == {"it comes from a proxy that is trusted": 1}
+
+
 async def test_it_stays_off_where_requests_are_logged(
     vip: str, pods: list[Address], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = str(tmp_path / "access.log")
+    caplog.set_level("INFO", "trafficplane.ingress")
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True, access_log=log) as here:
         assert here.ingress._gateway is None
         assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
-    assert "the compiled gateway stays off: an access log" in caplog.text
+    assert "the compiled gateway stays off, all requests go by asyncio: an access log" in caplog.text

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
 import httptools
 import pytest
@@ -117,13 +117,13 @@ def statuses(answers: bytes) -> list[int]:
     return found
 
 
-async def everything(address: Address, sent: Iterable[bytes], *, until: bytes = b"") -> bytes:
+async def everything(address: Address, sent: Iterable[bytes] | AsyncIterable[bytes], *, until: bytes = b"") -> bytes:
     """All that an ingress says to these pieces until it closes the connection, or has said ``until``."""
     loop, said = asyncio.get_running_loop(), b""
 
     async def send() -> None:
         with contextlib.suppress(OSError):  # it has closed already
-            for piece in sent:
+            async for piece in _each(sent):
                 await loop.sock_sendall(end, piece)
                 await asyncio.sleep(0)
 
@@ -138,6 +138,15 @@ async def everything(address: Address, sent: Iterable[bytes], *, until: bytes = 
                     said += piece
         await sending
     return said
+
+
+async def _each(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(pieces, AsyncIterable):
+        async for piece in pieces:
+            yield piece
+    else:
+        for piece in pieces:
+            yield piece
 
 
 def catching_all(*pods: Address) -> Snapshot:

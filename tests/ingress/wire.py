@@ -8,6 +8,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+import uvloop
+
 from plane import routes
 from plane.ingress.edge import Edge
 from plane.ingress.server import Ingress
@@ -16,7 +18,8 @@ from plane.model import Snapshot
 
 Address = tuple[str, int]
 PATIENCE_S = 10.0
-WITH_GATEWAY = bool(os.environ.get("TRAFFICPLANE_TEST_GATEWAY"))  # the suites of the ingress, by compiled code
+# What the suites of the ingress go by: 1, compiled code as far as it goes; 0, asyncio; else that, and on uvloop this.
+GATEWAY = os.environ.get("TRAFFICPLANE_TEST_GATEWAY")
 LIMIT = 1 << 18  # bytes that wait in a reader
 
 
@@ -196,6 +199,10 @@ class Running:
         return await self.ingress.install(routes.compile(snapshot))
 
 
+def _goes_by_gateway() -> bool:
+    return GATEWAY == "1" if GATEWAY else isinstance(asyncio.get_running_loop(), uvloop.Loop)
+
+
 @contextlib.asynccontextmanager
 async def running(
     address: str,
@@ -218,7 +225,7 @@ async def running(
         edge=edge or Edge(),
         metrics_port=metrics_port,
         access_log=access_log,
-        gateway=WITH_GATEWAY if gateway is None else gateway,
+        gateway=_goes_by_gateway() if gateway is None else gateway,
     )
     http_port, https_port = await ingress.start()
     for listener in ingress._sockets:  # what it accepts inherits this

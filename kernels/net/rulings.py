@@ -1,0 +1,134 @@
+"""What routes say of a request that the gateway has read: where it goes, what its endpoint and its client are told.
+
+Law: ``hostpath`` decides; here a request of ``Gateway`` is put to it. A rule that a request has begun with is asked
+again, for its host and for the fields of its answer, as long as the same rules are in force (``ruling``).
+"""
+
+import numpy as np
+
+from kernels.jit import kernel, part
+from kernels.layout import RETRY_CONDITIONS
+from kernels.layout_http import BODILESS, HEAD_METHOD, SIZED, Ours
+from kernels.net import hostpath, text
+
+MS_NS = 1_000_000
+STATUSES = np.array(
+    [(int(name.removeprefix("http_")), number) for number, name in enumerate(RETRY_CONDITIONS) if "http_" in name]
+)
+_13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
+_COLON = np.frombuffer(b":", np.uint8)
+_DOT = np.frombuffer(b".", np.uint8)
+
+
+@kernel
+def draw(loop):
+    """64 random bits, never all 0 (xorshift64: https://doi.org/10.18637/jss.v008.i14)."""
+    loop.seed ^= loop.seed << _13
+    loop.seed ^= loop.seed >> _7
+    loop.seed ^= loop.seed << _17
+    return loop.seed
+
+
+@part
+def decide(way, gateway, row):
+    """GO, ANSWER, or a reason to hand a request over, negative; ``gateway.asked`` and its client's row say the rest."""
+    client, head, loop, data = gateway.clients[row], gateway.heads[row], gateway.loop[0], gateway.requests[row]
+    roads, start = way.roads, np.int64(head.start)
+    road = hostpath.find(roads, data, start + head.host, head.host_size, start + head.target, head.path_size)
+    if road < 0:
+        return road
+    asked = gateway.asked[0]
+    asked.draw, asked.client = draw(loop), client.ip
+    asked.length = _announced(head)
+    asked.host, asked.host_size = start + head.host, head.host_size
+    asked.uri, asked.uri_size = start + head.target, head.target_size
+    asked.https_port, asked.secure, asked.bodiless = loop.https_port, 0, head.method == HEAD_METHOD
+    said = np.int64(hostpath.decide(roads, data, asked, road))
+    client.goal, client.origin, client.rule = asked.goal, asked.origin, asked.rule
+    client.ruling, client.install = loop.ruling, loop.install
+    rule = roads.rules[client.rule]
+    client.retry_on = rule.retry_on
+    client.read_ns = rule.read_ms * MS_NS if rule.read_ms else loop.read_ns
+    client.send_ns = rule.send_ms * MS_NS if rule.send_ms else loop.read_ns
+    return said
+
+
+@kernel
+def is_within(networks, ip):
+    """Whether an address is in one of NETWORK[…]."""
+    for i in range(networks.size):  # noqa: SIM110  # any() of a generator does not compile
+        if ip & networks[i]["mask"] == networks[i]["ip"]:
+            return True
+    return False
+
+
+@kernel
+def _announced(head):
+    """Bytes of a request's body, -1 where nobody has said how many."""
+    if head.framing == SIZED:
+        return np.int64(head.length)
+    return np.int64(0 if head.framing == BODILESS else -1)
+
+
+@part
+def write_answer(way, gateway, row):
+    """Write the answer that was decided on to ``out``: its size, -1 where it has no room there."""
+    client, asked, roads, date = gateway.clients[row], gateway.asked[0], way.roads, gateway.ours.date
+    client.status = asked.status
+    if asked.reply != roads.goals[asked.goal].reply:
+        client.goal = 0  # it was not the goal that had nobody
+    data = gateway.requests[row]
+    return np.int64(
+        hostpath.write_answer(roads, data, asked, date[: date.size - 2], np.int64(client.keep_alive), gateway.out)
+    )
+
+
+@kernel
+def holds(gateway, row):
+    """Whether the rule of a request may be asked still: it has none, or the same rules are in force."""
+    client = gateway.clients[row]
+    return client.rule == 0 or client.ruling == gateway.loop[0].ruling
+
+
+@part
+def write_host(way, gateway, row):
+    """Write what the endpoint is told as Host to ``gateway.host``: its size, 0 where it is what the client said."""
+    client = gateway.clients[row]
+    rule = way.roads.rules[client.rule]
+    if rule.own_host:
+        endpoint = gateway.endpoints[gateway.upstreams[client.upstream].endpoint]
+        to = put_ip(gateway.host, np.int64(0), np.int64(endpoint.ip))
+        return text.put_decimal(gateway.host, text.put_all(gateway.host, to, _COLON), np.int64(endpoint.port))
+    first = np.int64(rule.host.offset)
+    return text.put(gateway.host, np.int64(0), way.roads.text, first, first + np.int64(rule.host.length))
+
+
+@kernel
+def put_ip(out, to, ip):
+    for i in range(4):
+        to = text.put_decimal(out, to, (ip >> (24 - 8 * i)) & 255)
+        if i < 3:
+            to = text.put_all(out, to, _DOT)
+    return to
+
+
+@kernel
+def wants_another(client, status):
+    """Whether the policy may have another endpoint asked after an answer with this status."""
+    for i in range(STATUSES.shape[0]):
+        if STATUSES[i, 0] == status:
+            return client.retry_on >> np.uint32(STATUSES[i, 1]) & 1 != 0
+    return False
+
+
+@part
+def adorn(way, gateway, row, head):
+    """Put the fields of a request's rule in place of an answer's own. Returns what is written into its head besides."""
+    client, ours, roads = gateway.clients[row], gateway.ours, way.roads
+    if client.rule == 0:
+        return Ours(ours.date, ours.server, gateway.more[:0])
+    rule = roads.rules[client.rule]
+    hostpath.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines)
+    first = np.int64(rule.fields.offset)
+    size = text.put(gateway.more, np.int64(0), roads.words, first, first + np.int64(rule.fields.length))
+    return Ours(ours.date, ours.server, gateway.more[: max(np.int64(0), size)])

@@ -1,0 +1,92 @@
+"""Both paths of an ingress route alike: each request of the tables is sent down each, and what becomes of it compared.
+
+What is compared is every byte that client and endpoint get, but for times, ids and ports, and the rows that are kept.
+Copies of mirrored requests, which nobody waits for, are left out.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from plane.model import Object
+from tests.ingress.corpus import CORPUS, NAMES, services
+from tests.ingress.manifests import snapshot_of
+from tests.ingress.test_policies import ROWS, placed
+from tests.ingress.wire import Address, Endpoint, Running, client, running, saying
+
+pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
+
+HIDDEN = ("date", "x-request-id", "x-forwarded-port", "set-cookie")
+COMPARED = ("route", "service", "pod_ip", "pod_port", "status", "retries")
+Asked = tuple[str, list[Object], str, str, str]  # description, objects, Host, method and target, further fields
+
+
+def requests(address: str) -> list[Asked]:
+    """Those of the tables that come by plain HTTP; whoever is asked by a policy is at an address."""
+    found = [(row.description, row.objects, row.host, f"GET {row.path}", "") for row in CORPUS]
+    for row in ROWS:
+        parts = urlsplit(row.url)
+        asked = parts.path + (f"?{parts.query}" if parts.query else "")
+        fields = "".join(f"{name}: {value}\r\n" for name, value in row.headers.items())
+        if parts.scheme == "http" and "mirror-target" not in json.dumps(row.objects):
+            found.append((row.description, placed(row, address), parts.netloc, f"{row.method} {asked}", fields))
+    return found
+
+
+async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
+    vip: str, pods: list[Address], subtests: pytest.Subtests
+) -> None:
+    addresses = dict(zip(NAMES, pods, strict=True))
+    base = services(8080, {name: ip for name, (ip, _) in addresses.items()})
+    async with contextlib.AsyncExitStack() as stack:
+        endpoints = [
+            await stack.enter_async_context(Endpoint(address, saying(name.encode())))
+            for name, address in addresses.items()
+        ]
+        ways = [
+            await stack.enter_async_context(running(vip, snapshot_of(*base), gateway=gateway, recording=True))
+            for gateway in (False, True)
+        ]
+        asked = requests(addresses["other"][0])
+        for generation, (description, objects, host, start, fields) in enumerate(asked, start=2):
+            snapshot = snapshot_of(*base, *objects, generation=generation)
+            await asyncio.gather(*(here.install(snapshot) for here in ways))
+            with subtests.test(msg=description):
+                raw = f"{start} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode("utf-8", "surrogateescape")
+                one, other = [await became(here, raw, endpoints) for here in ways]
+                assert one == other
+        assert await recorded(ways[0]) == await recorded(ways[1])
+        gateway = ways[1].ingress._gateway
+        assert gateway is not None
+        assert sum(gateway.punts().values()) < len(asked) / 2
+
+
+async def became(here: Running, raw: bytes, endpoints: list[Endpoint]) -> object:
+    """What the client got, and each endpoint."""
+    for endpoint in endpoints:
+        endpoint.requests.clear()
+    async with client(here.http) as one:
+        one.send(raw)
+        answer = await one.answer(method=raw.partition(b" ")[0].decode())
+    return [
+        (re.sub(rf":{here.https[1]}\b", ":https", message.start), fields(message.fields, here), message.body)
+        for message in (answer, *(message for endpoint in endpoints for message in endpoint.requests))
+    ]
+
+
+def fields(of: list[tuple[str, str]], here: Running) -> list[tuple[str, str]]:
+    return [(name, "" if name in HIDDEN else value.replace(f":{here.https[1]}", ":https")) for name, value in of]
+
+
+async def recorded(here: Running) -> list[tuple[Any, ...]]:
+    columns = await here.ingress.records()
+    rows = zip(*(columns[name] for name in COMPARED), strict=True)
+    named = [columns["routes"], columns["services"]]
+    return [
+        (*(names[row[i]] if row[i] >= 0 else "" for i, names in enumerate(named)), *map(int, row[2:])) for row in rows
+    ]
