@@ -129,6 +129,7 @@ CLIENT = np.dtype(
         ("hop", "i4"),  # bytes of its forwarding fields
         ("reason", "i4"),  # why it is handed over
         ("pipe", "u4"),  # row of Pipes, 0: none
+        ("port", "u2"),  # of a client that is secured
         ("status", "u2"),
         ("state", "u1"),
         ("method", "u1"),
@@ -140,6 +141,7 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
+        ("secured", "u1"),  # it came by TLS, which ends before it gets here
         ("trusted", "u1"),  # what it says of clients counts
         ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
         ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows

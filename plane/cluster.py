@@ -275,7 +275,7 @@ async def running(
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
     ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over,
     ``edge`` who stands in front of the ingress, ``access_log`` a file that gets a line for each request, ``gateway``
-    whether plain HTTP goes by compiled code.
+    whether HTTP/1.1, plain and by TLS, goes by compiled code.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -293,8 +293,10 @@ async def running(
         progress(f"the compiled gateway stays off, all requests go by asyncio: {why}")
     elif gateway:
         from plane.ingress.gateway import warm as warm_gateway  # here, for it loads the gateway's kernels
+        from plane.ingress.terminator import warm as warm_tls
 
         await asyncio.to_thread(warm_gateway, from_thread)
+        await asyncio.to_thread(warm_tls, from_thread)
     with claimed(plan):
         async with connected(ray_address):
             cluster = Cluster(

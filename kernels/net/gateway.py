@@ -215,13 +215,23 @@ def _accept(gateway, now_ns):
             loop.paused_until_ns = now_ns + RETRY_NS
             return
         if fd >= 0:
-            _welcome(gateway, fd, now_ns)
+            ip = syscalls.swap32(gateway.exchange.address[0].ip)
+            _welcome(gateway, fd, ip, np.uint16(0), now_ns)
+
+
+@kernel
+def adopt(gateway, fd, ip, port, now_ns):
+    """Take a client whose TLS ends before it gets here; ``port`` is its own. Returns whether there is room for it."""
+    if gateway.loop[0].clients == 0:
+        return False
+    _welcome(gateway, fd, ip, port, now_ns)
+    return True
 
 
 @part
-def _welcome(gateway, fd, now_ns):
+def _welcome(gateway, fd, ip, secured, now_ns):
+    """Begin with a client; ``secured`` is the port of one that came by TLS, 0 for others."""
     loop = gateway.loop[0]
-    ip = syscalls.swap32(gateway.exchange.address[0].ip)
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
     loop.clients_end = max(loop.clients_end, row + 1)
@@ -229,8 +239,10 @@ def _welcome(gateway, fd, now_ns):
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
+    client.secured, client.port = secured != 0, secured
     client.trusted = rulings.is_within(gateway.trusted, np.uint32(ip))
-    client.hop = _write_hop(gateway.hops[row], np.int64(ip), np.int64(loop.port))
+    port = np.int64(loop.https_port if secured else loop.port)
+    client.hop = _write_hop(gateway.hops[row], np.int64(ip), port, secured != 0)
     if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
         requests.end(gateway, row)
     else:
@@ -239,15 +251,20 @@ def _welcome(gateway, fd, now_ns):
 
 _FOR = np.frombuffer(b"X-Forwarded-For: ", np.uint8)
 _REAL = np.frombuffer(b"\r\nX-Real-IP: ", np.uint8)
-_PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: ", np.uint8)
+_PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http", np.uint8)
+_SECURED = np.frombuffer(b"s", np.uint8)
+_PORT = np.frombuffer(b"\r\nX-Forwarded-Port: ", np.uint8)
 
 
 @kernel
-def _write_hop(out, ip, port):
+def _write_hop(out, ip, port, secured):
     """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
     to = text.put_all(out, np.int64(0), _FOR)
     to = text.put_all(out, rulings.put_ip(out, to, ip), _REAL)
     to = text.put_all(out, rulings.put_ip(out, to, ip), _PROTO)
+    if secured:
+        to = text.put_all(out, to, _SECURED)
+    to = text.put_all(out, to, _PORT)
     return text.end_line(out, text.put_decimal(out, to, port))
 
 
@@ -353,6 +370,7 @@ def warm(way) -> None:
         gateway.loop[0]["epoll"] = epoll.fileno()
         watch(gateway, -1, WAKE_KEY)
         breath(way, gateway, 0)
+        adopt(gateway, -1, np.uint32(0), np.uint16(1), 0)
         drain(gateway, 0)
         leave(gateway)
         close_left(gateway)

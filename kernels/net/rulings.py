@@ -42,7 +42,7 @@ def decide(way, gateway, row):
     asked.length = _announced(head)
     asked.host, asked.host_size = start + head.host, head.host_size
     asked.uri, asked.uri_size = start + head.target, head.target_size
-    asked.https_port, asked.secure, asked.bodiless = loop.https_port, 0, head.method == HEAD_METHOD
+    asked.https_port, asked.secure, asked.bodiless = loop.https_port, client.secured, head.method == HEAD_METHOD
     said = np.int64(hostpath.decide(roads, data, asked, road))
     client.goal, client.origin, client.rule = asked.goal, asked.origin, asked.rule
     client.ruling, client.install = loop.ruling, loop.install

@@ -5,7 +5,10 @@ A client that takes too long over the head of a request is told so and left; aio
 """
 
 import asyncio
+import contextlib
 import logging
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -57,6 +60,7 @@ class Client(web.RequestHandler):
     origin    who is at its other end
     head_due  loop time at which the head that is being read must be here, None while none is
     begun     what the gateway has begun of the first request, until that one has asked for it
+    secured   who it is, and the port it came to, where its TLS ends before it gets here
     """
 
     __slots__ = (
@@ -69,6 +73,7 @@ class Client(web.RequestHandler):
         "begun",
         "head_due",
         "origin",
+        "secured",
     )
 
     origin: Origin
@@ -83,10 +88,15 @@ class Client(web.RequestHandler):
         self._following = False  # so it is behind a request that came with it
         self._patience = Patience(manager.send_s)
         self.begun: Begun | None = None
+        self.secured: tuple[Peer, int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_due = self._loop.time() + self._head_s
-        self.origin = origin_of(transport, self._announced, self._front.edge)
+        if self.secured is not None:
+            (ip, port), here = self.secured
+            self.origin = Origin(ip, "https", here, self._front.edge, port)
+        else:
+            self.origin = origin_of(transport, self._announced, self._front.edge)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -224,12 +234,17 @@ class Front(web.Server):
     async def adopt(self, handed: Handed) -> None:
         """Go on with a connection that the gateway has handed over."""
         client = self()
-        client.begun = handed.begun
+        client.begun, client.secured = handed.begun, handed.secured
         try:
             await adopt(handed.client, handed.data, client)
         except OSError:  # it has left meanwhile
             if handed.begun is not None and handed.begun.upstream is not None:
                 handed.begun.upstream.close()
+
+    async def adopt_secured(self, end: socket.socket, tls: ssl.SSLContext) -> None:
+        """Go on with a connection of which nothing has been read, and which is to be one by TLS."""
+        with contextlib.suppress(OSError):  # it has left meanwhile, or speaks no TLS
+            await adopt(end, b"", self.secured(), tls)
 
     def secured(self, announced: Peer | None = None) -> "Undecided":
         """The same for a connection by TLS."""

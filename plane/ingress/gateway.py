@@ -1,4 +1,4 @@
-"""The compiled gateway of an ingress: one thread that carries plain HTTP, and leaves the rest to the asyncio side.
+"""The compiled gateway of an ingress: one thread that carries HTTP/1.1, and leaves the rest to the asyncio side.
 
 Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
 What is handed over goes to the asyncio loop as it came: the client's socket with the bytes that are not answered, and,
@@ -13,10 +13,10 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from ipaddress import IPv4Network
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,13 +28,13 @@ from kernels.net import gateway as kernel
 from kernels.net import hostpath, requests, upstreams
 from kernels.warm import is_there, once
 from plane import fastroutes
-from plane.addresses import int_to_ip
+from plane.addresses import int_to_ip, ip_to_int
 from plane.descriptors import allow_descriptors
 from plane.errors import PlaneError
 from plane.ingress import forwarding
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import LAST_CHUNK
-from plane.ingress.handing import Address, Begun, Handed
+from plane.ingress.handing import Address, Begun, Handed, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
 from plane.routes import Routes
@@ -134,6 +134,10 @@ class Gateway:
         """Put Routes in force, which rows of requests done will name by ``number``; returns what they name besides."""
         roads = self._compiler.compile(routes)
         return set(self.ask(lambda: self._swap(roads, number)))
+
+    def adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
+        """Take clients whose TLS has been ended; returns those that there was no room for."""
+        return cast(Sequence[Secured], self.ask(lambda: self._adopt(ends)))
 
     def put_out(self, address: Address, seconds: float) -> None:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
@@ -308,6 +312,16 @@ class Gateway:
             rows[backend] = self._endpoints[address]
         return rows
 
+    def _adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
+        if not self._running:
+            return ends
+        for taken, (end, (ip, port)) in enumerate(ends):
+            now_ns = time.monotonic_ns()
+            if not kernel.adopt(self._gateway, end.fileno(), np.uint32(ip_to_int(ip)), np.uint16(port), now_ns):
+                return ends[taken:]
+            end.detach()
+        return ()
+
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None
         row = next((row for (ip, port), row in self._endpoints.items() if (int_to_ip(ip), port) == address), 0)
@@ -324,7 +338,9 @@ class Gateway:
             client = gateway.clients[row]
             data, begun = self._request(row), self._begun(row)
             self._epoll.unregister(int(client["fd"]))
-            handed = Handed(socket.socket(fileno=int(client["fd"])), data, begun)
+            peer = int_to_ip(int(client["ip"])), int(client["port"])
+            secured = (peer, int(loop["https_port"])) if client["secured"] else None
+            handed = Handed(socket.socket(fileno=int(client["fd"])), data, begun, secured)
             requests.forget(gateway, row)
             self._take(handed)
 

@@ -7,7 +7,8 @@ import asyncio
 import errno
 import os
 import socket
-from typing import NamedTuple
+import ssl
+from typing import NamedTuple, cast
 
 Address = tuple[str, int]
 
@@ -37,11 +38,22 @@ class Begun(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """A client for the asyncio side: its socket, what it has sent and got no answer to, and what was begun of that."""
+    """A client for the asyncio side: its socket, what it has sent and got no answer to, and what was begun of that.
+
+    secured  who it is and to which port of ours it came, where the socket is not its own but says what it says by TLS
+    """
 
     client: socket.socket
     data: bytes
     begun: Begun | None
+    secured: tuple[Address, int] | None = None
+
+
+class Secured(NamedTuple):
+    """A client whose TLS has been ended: a socket that says what it says, and who it is."""
+
+    end: socket.socket
+    peer: Address
 
 
 class Waiting(asyncio.Protocol):
@@ -66,17 +78,18 @@ class Waiting(asyncio.Protocol):
         """Have ``protocol`` go on from here."""
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+        chosen = cast(asyncio.Protocol, transport.get_protocol())  # it may have chosen another
         if self._data:
-            protocol.data_received(self._data)
-        if self._ended and not transport.is_closing() and not protocol.eof_received():
+            chosen.data_received(self._data)
+        if self._ended and not transport.is_closing() and not chosen.eof_received():
             transport.close()
 
 
-async def adopt(end: socket.socket, data: bytes, protocol: asyncio.Protocol) -> None:
+async def adopt(end: socket.socket, data: bytes, protocol: asyncio.Protocol, tls: ssl.SSLContext | None = None) -> None:
     """Have the event loop go on, by ``protocol``, with a socket that said ``data``. Raises OSError: it is closed."""
     waiting = Waiting(data)
     try:
-        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, end)
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, end, ssl=tls)
         if transport.is_closing():
             await asyncio.sleep(0)  # asyncio closes the socket itself by then
             end.detach()  # and uvloop has closed the descriptor before it knew of the socket

@@ -11,9 +11,8 @@ import errno
 import logging
 import os
 import socket
-import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +29,7 @@ from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import Origin
 from plane.ingress.front import Front
-from plane.ingress.handing import Handed
+from plane.ingress.handing import Handed, Secured
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
@@ -48,6 +47,7 @@ from plane.routes import Routes
 
 if TYPE_CHECKING:
     from plane.ingress.gateway import Gateway
+    from plane.ingress.terminator import Terminator
 
 BACKLOG = 4096
 DEFAULT_TIMEOUTS = Timeouts()
@@ -68,7 +68,7 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
-    gateway           plain HTTP goes by compiled code as far as that takes it; not where proxies in front announce
+    gateway           HTTP/1.1 goes by compiled code as far as that takes it; not where proxies in front announce
                       clients, or each request is logged
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
@@ -96,8 +96,10 @@ class Ingress:
         self._wants_gateway = gateway
         self._keeps_gateway_off = gateway_is_kept_off_by(edge, access_log)
         self._gateway: Gateway | None = None
+        self._terminator: Terminator | None = None
         self._tables: dict[int, Table] = {}  # that requests of the gateway may name
         self._adopting: set[asyncio.Task[None]] = set()
+        self._greeting: set[asyncio.Task[None]] = set()  # likewise, but their handshakes may take long
         self._exposition = Exposition(address, metrics_port, self._collect) if metrics_port else None
         self._log_path = access_log
         self._log: AccessLog | None = None
@@ -105,6 +107,7 @@ class Ingress:
         self._records = Records() if recording else None
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server | Announced] = []
+        self._listens = False
         self._table: Table | None = None
         self._limits = Limits()
         self._hashing = Hashing()
@@ -169,11 +172,28 @@ class Ingress:
                 (http_port, self._https_port),
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
-                lambda why: loop.call_soon_threadsafe(self._do_without, why),
+                lambda why: loop.call_soon_threadsafe(self._do_without, why, 0),
                 edge=self._edge,
             )
             self._pool.failing = self._gateway.put_out
+            self._end_tls(loop)
         return http_port, self._https_port
+
+    def _end_tls(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have compiled code end the TLS of clients, if it can."""
+        from plane.ingress.terminator import Terminator, warm  # here, likewise
+
+        if not warm():
+            log.warning("HTTPS goes by asyncio: Python's OpenSSL is none that compiled code can call")
+            return
+        self._terminator = Terminator(
+            self._timeouts,
+            self._certificates.default,
+            self._carry_secured,
+            lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
+            lambda why: loop.call_soon_threadsafe(self._do_without, why, 1),
+        )
+        self._hand_in = loop.call_soon_threadsafe
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
@@ -193,13 +213,16 @@ class Ingress:
                     https_port=self._https_port,
                 )
                 self._certificates.install(routes.certificates)
+                if self._terminator is not None:
+                    self._terminator.install(routes.certificates)
                 self._table = table
                 if self._gateway is not None and self._gateway.serves:
                     self._install_gateway(self._gateway, routes, table)
                 self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
-                if not self._servers and not self._told_to_stop.is_set():
+                if not self._listens and not self._told_to_stop.is_set():
+                    self._listens = True
                     await self._listen()
         return Installed(self.generation, self._problems)
 
@@ -226,6 +249,8 @@ class Ingress:
             server.close()
         if self._gateway is not None:
             self._gateway.drain()  # while the listener is there, for those that it has not accepted yet
+        if self._terminator is not None:
+            self._terminator.drain()
         self._close_sockets()
         self._front.drain()
         if self._gateway is not None:
@@ -234,6 +259,8 @@ class Ingress:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), grace_s)
         await self._front.shutdown(CANCELLING_S)
+        if self._terminator is not None:
+            await self._end_secured(self._terminator)
         self._hashing.close()
         self._mirrors.close()
         self._hosts.close()
@@ -245,6 +272,19 @@ class Ingress:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+    async def _end_secured(self, terminator: "Terminator") -> None:
+        """Let what was said last go to the clients, and close what is left."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + CANCELLING_S
+        while terminator.busy and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
+            await asyncio.sleep(GATEWAY_BEAT_S)
+        terminator.stop()
+        await asyncio.sleep(0)  # whom it left last is here then
+        for task in self._greeting:
+            task.cancel()
+        while under_way := self._adopting | self._greeting:
+            await asyncio.wait(under_way)
 
     async def _drain(self, gateway: "Gateway", grace_s: float) -> None:
         """Let the gateway's requests finish, for so long at most, and close it."""
@@ -261,9 +301,23 @@ class Ingress:
 
     def _take(self, handed: Handed) -> None:
         """Go on with what the gateway has handed over."""
-        task = asyncio.get_running_loop().create_task(self._front.adopt(handed))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        self._adopt(self._front.adopt(handed), self._adopting)
+
+    def _take_untouched(self, end: socket.socket) -> None:
+        """Go on with a client by TLS that asks for what compiled code does not speak."""
+        self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
+
+    def _carry_secured(self, ends: Sequence[Secured]) -> None:
+        """Go on with clients whose TLS has been ended; called in the terminator's thread."""
+        gateway = self._gateway
+        assert gateway is not None
+        for end, peer in gateway.adopt(ends) if gateway.serves else ends:
+            self._hand_in(self._take, Handed(end, b"", None, (peer, self._https_port)))
+
+    def _adopt(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     def _install_gateway(self, gateway: "Gateway", routes: Routes, table: Table) -> None:
         self._count(gateway.settle())  # before their series may go
@@ -278,13 +332,11 @@ class Ingress:
 
         asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
 
-    def _do_without(self, why: str) -> None:
-        """The gateway has failed: its listener goes to the asyncio side."""
+    def _do_without(self, why: str, number: int) -> None:
+        """The gateway, or the terminator, has failed: its listener goes to the asyncio side."""
         self._problems += (why,)
         if not self._told_to_stop.is_set():
-            task = asyncio.get_running_loop().create_task(self._listen_here(self._sockets[0], self._front))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+            self._adopt(self._listen_by_asyncio(number), self._adopting)
 
     def _count(self, rows: np.ndarray) -> None:
         """Count and record requests that the gateway has done, in its order."""
@@ -322,21 +374,23 @@ class Ingress:
         for number, row in enumerate(self._sockets):
             secured = self._certificates.listening if number else None
             make = self._front.secured if number else self._front
-            if self._gateway is not None and not number:
+            compiled = self._terminator if number else self._gateway
+            if compiled is not None:
                 row.listen(BACKLOG)
-                self._gateway.start(row)
+                compiled.start(row)
             elif self._edge.proxy_protocol:
                 row.listen(BACKLOG)
                 patience_s = self._timeouts.head_s
                 self._servers.append(Announced(row, make, self._edge, tls=secured, patience_s=patience_s))
             else:
-                await self._listen_here(row, make, secured)
+                await self._listen_by_asyncio(number)
 
-    async def _listen_here(
-        self, listener: socket.socket, make: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
-    ) -> None:
+    async def _listen_by_asyncio(self, number: int) -> None:
+        """Serve the first of the ports, or the second, which is the one for TLS."""
+        make: Callable[[], asyncio.BaseProtocol] = self._front.secured if number else self._front
+        tls = self._certificates.listening if number else None
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(make, sock=listener, backlog=BACKLOG, ssl=tls))
+        self._servers.append(await loop.create_server(make, sock=self._sockets[number], backlog=BACKLOG, ssl=tls))
 
     async def _answer(self, client: Downstream) -> None:
         received_ns = time.monotonic_ns()

@@ -20,7 +20,10 @@ Pair = tuple[bytes, bytes]
 
 
 class Certificates:
-    """``listening`` is the context to listen with; it hands each handshake the one for its host."""
+    """``listening`` is the context to listen with; it hands each handshake the one for its host.
+
+    ``default`` is shown to who asks for nobody.
+    """
 
     def __init__(self) -> None:
         authority = trustme.CA(organization_name="Trafficplane", organization_unit_name="made by this ingress")
@@ -31,7 +34,8 @@ class Certificates:
             organization_unit_name="made by this ingress",
         )
         chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
-        self.listening = _context(chain, own.private_key_pem.bytes())
+        self.default = chain, own.private_key_pem.bytes()
+        self.listening = _context(*self.default)
         self.listening.sni_callback = self._choose
         self._by_host: dict[str, Certificate] = {}
         self._contexts: dict[Pair, ssl.SSLContext] = {}

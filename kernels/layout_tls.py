@@ -1,0 +1,99 @@
+"""The rows of a terminator: TLS of clients, from the first byte of a hello to what was deciphered.
+
+Law: as in ``kernels.layout``. STATES is where a connection stands.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.layout import Ring
+from kernels.net.syscalls import Exchange
+
+# state       what is waited for                                 then
+# VACANT      the row is nobody's
+# GREETING    the client: a ClientHello, whole                   WANTING, SHAKING or UNTOUCHED
+# WANTING     its owner: the certificate for the name            SHAKING
+# SHAKING     the client: the handshake                          SHAKEN
+# SHAKEN      its owner: a pair of sockets                       CARRYING
+# CARRYING    bytes, both ways                                   VACANT
+# UNTOUCHED   its owner, who gives it to the slow path           VACANT
+VACANT, GREETING, WANTING, SHAKING, SHAKEN, CARRYING, UNTOUCHED = range(7)
+STATES = ("VACANT", "GREETING", "WANTING", "SHAKING", "SHAKEN", "CARRYING", "UNTOUCHED")
+
+TLS_LOOP = np.dtype(
+    [
+        ("next_tick_ns", "i8"),
+        ("paused_until_ns", "i8"),  # accepting, for want of rows or descriptors
+        ("head_ns", "i8"),  # a handshake takes that long at most
+        ("send_ns", "i8"),  # and so long a client takes nothing
+        ("epoll", "i4"),
+        ("listener", "i4"),
+        ("backlog", "i4"),  # the listener may have connections
+        ("free", "i4"),  # rows
+        ("handed", "i4"),  # rows of ``handed`` that wait for their owner
+        ("spare", "i4"),
+    ],
+    align=True,
+)
+
+TLS_CLIENT = np.dtype(
+    [
+        ("since_ns", "i8"),
+        ("ssl", "u8"),  # address of its SSL, 0: none
+        ("fd", "i4"),
+        ("pair", "i4"),  # our end of its pair
+        ("serial", "u4"),
+        ("ip", "u4"),
+        ("name", "u4"),  # row of names
+        ("in_start", "i4"),  # inward[row, in_start:in_end] waits for the pair
+        ("in_end", "i4"),
+        ("out_start", "i4"),  # outward[row, out_start:out_end] for the client
+        ("out_end", "i4"),
+        ("port", "u2"),
+        ("state", "u1"),
+        ("readable", "u1"),
+        ("writable", "u1"),
+        ("pair_readable", "u1"),
+        ("pair_writable", "u1"),
+        ("queued", "u1"),
+    ],
+    align=True,
+)
+
+# What a ClientHello says, as far as it matters here.
+HELLO = np.dtype(
+    [
+        ("name", "i4"),  # where the name is (SNI)
+        ("name_size", "i4"),  # 0: it names nobody
+        ("http1", "u1"),  # it offers http/1.1, or nothing at all
+        ("others", "u1"),  # and something besides, such as h2
+        ("spare", "u1", (2,)),
+    ],
+    align=True,
+)
+
+
+class Terminator(NamedTuple):
+    """Everything that one terminator's thread works with; it owns and writes all of it.
+
+    names     uint64[N]: hashes of the names that there are certificates for, ascending; the first is 0, for the others
+    contexts  uint64[N]: the address of each one's SSL_CTX, 0: not made yet
+    library   uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
+    buffer    uint8[...]: what is on its way; inward, outward: uint8[rows, bytes], what could not go on
+    handed    uint32[...]: rows that wait for their owner
+    """
+
+    loop: np.ndarray
+    clients: np.ndarray
+    names: np.ndarray
+    contexts: np.ndarray
+    library: np.ndarray
+    hello: np.ndarray
+    buffer: np.ndarray
+    inward: np.ndarray
+    outward: np.ndarray
+    free: np.ndarray
+    ready: Ring
+    handed: np.ndarray
+    exchange: Exchange

@@ -1,0 +1,203 @@
+"""OpenSSL's libssl from compiled code: the one that Python's ``ssl`` has loaded, by the addresses of its functions.
+
+https://docs.openssl.org/3.0/man7/ssl/. Law: every compiled function here is one call, and answers as those of
+``syscalls`` do: what it returned, ``-EAGAIN`` where the socket has to be readable or writable first, 0 at the end that
+the peer has announced, ``-ECONNRESET`` for everything else. An SSL belongs to one thread; an SSL_CTX to all.
+"""
+
+import contextlib
+import ctypes
+import os
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from kernels.jit import kernel
+from kernels.net import syscalls
+
+FUNCTIONS = (
+    "SSL_new",
+    "SSL_free",
+    "SSL_set_fd",
+    "SSL_accept",
+    "SSL_read",
+    "SSL_write",
+    "SSL_shutdown",
+    "SSL_get_error",
+    "ERR_clear_error",
+)
+_NEW, _FREE, _SET_FD, _ACCEPT, _READ, _WRITE, _SHUTDOWN, _GET_ERROR, _CLEAR = range(len(FUNCTIONS))
+# <openssl/ssl.h>, which has them as macros of ``SSL_CTX_ctrl``.
+_CTRL_MODE, _CTRL_READ_AHEAD, _CTRL_MIN_VERSION, _TLS_1_2 = 33, 41, 123, 0x0303
+_PARTIAL_WRITE, _MOVING_BUFFER, _RELEASE_BUFFERS = 1, 2, 16
+_PEM = 1
+_WANT_READ, _WANT_WRITE, _ZERO_RETURN = 2, 3, 6
+_PROTOCOL = np.frombuffer(b"http/1.1", np.uint8).copy()  # libssl is given its address
+
+
+def load() -> np.ndarray | None:
+    """uint64[len(FUNCTIONS)], the addresses of FUNCTIONS; None where Python's libssl does not show them."""
+    try:
+        library = ctypes.CDLL(_file_of_ssl())
+        addresses = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in FUNCTIONS]
+    except (OSError, AttributeError):
+        return None
+    return np.array(addresses, np.uint64)
+
+
+def _file_of_ssl() -> str:
+    import _ssl
+
+    return str(_ssl.__file__)
+
+
+class Contexts:
+    """Makes SSL_CTXs of a server, each with a certificate; they speak HTTP/1.1 and are else like those of Python."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(_file_of_ssl())
+
+        def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+            found = library[name]
+            found.restype, found.argtypes = result, arguments
+            return found
+
+        pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+        self._method = function("TLS_server_method", pointer)
+        self._new = function("SSL_CTX_new", pointer, pointer)
+        self._free = function("SSL_CTX_free", None, pointer)
+        self._control = function("SSL_CTX_ctrl", ctypes.c_long, pointer, number, ctypes.c_long, pointer)
+        self._options = function("SSL_CTX_set_options", ctypes.c_uint64, pointer, ctypes.c_uint64)
+        self._ciphers = function("SSL_CTX_set_cipher_list", number, pointer, text)
+        self._chain = function("SSL_CTX_use_certificate_chain_file", number, pointer, text)
+        self._key = function("SSL_CTX_use_PrivateKey_file", number, pointer, text, number)
+        self._password = function("SSL_CTX_set_default_passwd_cb_userdata", None, pointer, pointer)
+        self._select = function("SSL_CTX_set_alpn_select_cb", None, pointer, pointer, pointer)
+        self._clear = function("ERR_clear_error", None)
+        self._like = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._chooser = _chooser()
+
+    def create(self, chain: bytes, key: bytes) -> int:
+        """The address of an SSL_CTX. Raises ValueError where certificate and key cannot be used together."""
+        context: int = self._new(self._method())
+        self._control(context, _CTRL_MIN_VERSION, _TLS_1_2, None)
+        self._control(context, _CTRL_MODE, _PARTIAL_WRITE | _MOVING_BUFFER | _RELEASE_BUFFERS, None)
+        self._control(context, _CTRL_READ_AHEAD, 1, None)
+        self._options(context, int(self._like.options))
+        names = [row["name"] for row in self._like.get_ciphers() if row["protocol"] != "TLSv1.3"]
+        self._ciphers(context, ":".join(names).encode())
+        self._password(context, b"")  # a key with a passphrase can't be used, and OpenSSL would ask on the terminal
+        self._select(context, self._chooser.address, _PROTOCOL.ctypes.data)
+        memory = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        with contextlib.closing(open(memory, "wb")) as file:
+            file.write(key.rstrip() + b"\n" + chain)
+            file.flush()
+            path = f"/proc/self/fd/{memory}".encode()
+            right = self._chain(context, path) == 1 and self._key(context, path, _PEM) == 1
+        self._clear()
+        if not right:
+            self._free(context)
+            raise ValueError("certificate and key cannot be used together")
+        return context
+
+    def free(self, context: int) -> None:
+        """Let go of one; connections that were made with it hold it themselves."""
+        self._free(context)
+
+
+def _chooser() -> Any:
+    """The C function that chooses among the protocols a client offers: always http/1.1, which is known to be one."""
+    word = types.uint64
+    signature = types.int32(word, types.CPointer(word), types.CPointer(types.uint8), word, types.uint32, word)
+
+    @numba.cfunc(signature, cache=False)
+    def choose(ssl, out, size, offered, offered_size, protocol):
+        out[0] = protocol
+        size[0] = 8
+        return 0  # SSL_TLSEXT_ERR_OK
+
+    return choose
+
+
+def _calling(returns: int) -> Callable[..., Any]:
+    """The machine code of a call of a C function by its address, with three arguments of which it may want fewer."""
+
+    def code(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.IntType(returns), [word, word, word])
+        returned = builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return returned if returns == 64 else builder.sext(returned, word)
+
+    return code
+
+
+def _typed(returns: int) -> Callable[..., Any]:
+    def typed(context, address, a, b, c):
+        return types.int64(types.uint64, types.int64, types.int64, types.int64), _calling(returns)
+
+    return typed
+
+
+_call: Callable[..., Any] = intrinsic(_typed(32))  # of what returns int
+_call_for_address: Callable[..., Any] = intrinsic(_typed(64))
+
+
+@kernel
+def create(library, context, fd):
+    """A new SSL of a server for a connection: its address, 0 where none is to be had."""
+    made = _call_for_address(library[_NEW], context, 0, 0)
+    if made != 0:
+        _call(library[_SET_FD], made, fd, 0)
+    return made
+
+
+@kernel
+def free(library, connection):
+    _call(library[_FREE], connection, 0, 0)
+
+
+@kernel
+def _answer(library, connection, returned):
+    """What a call came to that returned so much."""
+    if returned > 0:
+        return np.int64(returned)
+    why = _call(library[_GET_ERROR], connection, returned, 0)
+    if why in (_WANT_READ, _WANT_WRITE):
+        return np.int64(-syscalls.EAGAIN)
+    return np.int64(0 if why == _ZERO_RETURN else -syscalls.ECONNRESET)
+
+
+@kernel
+def accept(library, connection):
+    """Go on with the handshake: 1 once it is done."""
+    _call(library[_CLEAR], 0, 0, 0)
+    return _answer(library, connection, _call(library[_ACCEPT], connection, 0, 0))
+
+
+@kernel
+def receive(library, connection, buffer):
+    """Decipher into a slice of uint8."""
+    _call(library[_CLEAR], 0, 0, 0)
+    returned = _call(library[_READ], connection, np.int64(buffer.ctypes.data), buffer.size)
+    return _answer(library, connection, returned)
+
+
+@kernel
+def transmit(library, connection, buffer):
+    """Encipher and send a slice of uint8; after ``-EAGAIN`` the next call has to begin with the same bytes."""
+    _call(library[_CLEAR], 0, 0, 0)
+    returned = _call(library[_WRITE], connection, np.int64(buffer.ctypes.data), buffer.size)
+    return _answer(library, connection, returned)
+
+
+@kernel
+def announce_end(library, connection):
+    """Tell the peer that no more is coming."""
+    _call(library[_CLEAR], 0, 0, 0)
+    return _call(library[_SHUTDOWN], connection, 0, 0)

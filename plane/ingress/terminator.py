@@ -1,0 +1,255 @@
+"""The TLS of an ingress' clients by compiled code: one thread that ends it, and passes on what it was about.
+
+Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
+A client that would speak HTTP/1.1 is given to ``take`` as a socket that says what it says, deciphered; any other goes
+to ``leave`` as it came, not a byte of it read. Which certificate it is shown is what ``plane.ingress.tls`` would say.
+"""
+
+import logging
+import os
+import queue
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from kernels import layout_tls as layout
+from kernels.net import hello, openssl
+from kernels.net import terminator as kernel
+from kernels.warm import is_there, once
+from plane.addresses import int_to_ip
+from plane.certificates import is_for
+from plane.descriptors import allow_descriptors
+from plane.errors import PlaneError
+from plane.ingress.handing import Secured
+from plane.ingress.timeouts import Timeouts
+from plane.ingress.tls import Pair
+from plane.routes import Certificate
+
+BREATH_NS = 250_000_000
+DESCRIPTORS_BESIDES = 4096
+NAME = "terminator"  # of what is compiled for it
+
+log = logging.getLogger("trafficplane.ingress")
+
+
+def warm(progress: Callable[[str], None] | None = None) -> bool:
+    """Compile, or load, what a terminator runs; the first time ``progress`` gets a line.
+
+    False where there is no OpenSSL to be called.
+    """
+    library = openssl.load()
+    if library is None:
+        return False
+
+    def compile_all() -> None:
+        if progress is not None and not is_there(NAME):
+            progress("compiling for this machine, once: the TLS of the ingress")
+        kernel.warm(library)
+
+    once(NAME, compile_all)
+    return True
+
+
+class Terminator:
+    """The thread. What it calls there: ``take`` and ``leave`` with clients, ``fail`` with why it has ended unasked."""
+
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        default: Pair,
+        take: Callable[[list[Secured]], object],
+        leave: Callable[[socket.socket], object],
+        fail: Callable[[str], object],
+        *,
+        capacity: int = 8192,
+    ):
+        library = openssl.load()
+        assert library is not None
+        self._take = take
+        self._leave = leave
+        self._fail = fail
+        allow_descriptors(4 * capacity + DESCRIPTORS_BESIDES)
+        self._some = kernel.create(capacity, library)
+        self._maker = openssl.Contexts()
+        self._default = default
+        self._made: dict[Pair, int] = {default: self._maker.create(*default)}
+        self._known: dict[Certificate, int] = {}
+        self._installed: Sequence[Certificate] = ()
+        self._rows: list[Certificate | None] = [None]
+        self._some.contexts[0] = self._made[default]
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        loop = self._some.loop[0]
+        loop["epoll"] = self._epoll.fileno()
+        loop["head_ns"], loop["send_ns"] = int(timeouts.head_s * 1e9), int(timeouts.send_s * 1e9)
+        kernel.watch(self._some, self._wake, kernel.WAKE_KEY)
+        self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._asking = threading.Lock()
+        self._running = False
+        self._stopping = False
+        self._listener: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, listener: socket.socket) -> None:
+        """Accept from a listener."""
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # of which each client inherits it
+        kernel.watch(self._some, listener.fileno(), kernel.LISTENER_KEY)
+        self._some.loop[0]["listener"], self._some.loop[0]["backlog"] = listener.fileno(), 1
+        self._listener = listener
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="terminator", daemon=True)
+        self._thread.start()
+
+    def install(self, certificates: Sequence[Certificate]) -> None:
+        """These from the next hello on."""
+        if certificates == self._installed:
+            return
+        self._installed = certificates
+        by_hash = {}
+        for row in certificates:
+            name = np.frombuffer(row.host.encode("utf-8", "replace"), np.uint8)
+            by_hash[int(hello.hash_of(name, 0, len(name)))] = row
+        hashes = sorted(by_hash)
+        self._ask(lambda: self._swap(hashes, [None, *(by_hash[each] for each in hashes)]))
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody's bytes are being carried."""
+        return bool((self._some.clients["state"] == layout.CARRYING).any())
+
+    def drain(self) -> None:
+        """Accept who waits for it and no more."""
+        if not self._epoll.closed:
+            self._ask(self._drain)
+
+    def stop(self) -> None:
+        """Close everything at once. Blocks for a moment."""
+        if self._epoll.closed:
+            return
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        if self._thread is not None:
+            self._thread.join()
+        for context in self._made.values():
+            self._maker.free(context)
+        self._epoll.close()
+        os.close(self._wake)
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """What ``question`` returns when it is called between two breaths."""
+        future: Future[Any] = Future()
+        with self._asking:
+            if not self._running:
+                return question()
+            self._questions.put((question, future))
+            os.eventfd_write(self._wake, 1)
+        return future.result()
+
+    # What follows runs in the terminator's thread.
+
+    def _run(self) -> None:
+        problem = None
+        try:
+            while not self._stopping:
+                self._answer()
+                status = kernel.breath(self._some, time.monotonic_ns() + BREATH_NS)
+                if status < 0:
+                    raise PlaneError(f"terminator: epoll_wait: {os.strerror(-status)}")
+                self._see_to_handed()
+        except Exception as failure:
+            log.exception("the TLS of compiled code has failed")
+            problem = failure
+        try:
+            self._leave_listener()
+            kernel.end_all(self._some)
+        finally:
+            with self._asking:
+                self._running = False
+                self._answer()
+        if problem is not None:
+            self._fail(f"the TLS of compiled code has failed, and HTTPS goes by asyncio until a restart: {problem}")
+
+    def _answer(self) -> None:
+        for _ in range(self._questions.qsize()):
+            question, future = self._questions.get()
+            try:
+                future.set_result(question())
+            except BaseException as problem:
+                future.set_exception(problem)
+
+    def _drain(self) -> None:
+        kernel.drain(self._some, time.monotonic_ns())
+        self._leave_listener()
+
+    def _leave_listener(self) -> None:
+        self._some.loop[0]["listener"] = -1
+        if self._listener is not None:
+            self._epoll.unregister(self._listener)
+            self._listener = None
+
+    def _swap(self, hashes: list[int], rows: list[Certificate | None]) -> None:
+        there = set(rows)
+        self._known = {row: context for row, context in self._known.items() if row in there}
+        used = {self._default, *((row.chain, row.key) for row in self._known)}
+        for pair in self._made.keys() - used:
+            self._maker.free(self._made.pop(pair))
+        self._rows = rows
+        contexts = [self._made[self._default], *(self._known.get(row, 0) for row in rows if row)]
+        self._some = self._some._replace(
+            names=np.array([0, *hashes], np.uint64), contexts=np.array(contexts, np.uint64)
+        )
+
+    def _context_for(self, row: Certificate) -> int:
+        """Made at the first hello that wants it; that of the default certificate where it cannot be shown."""
+        pair = (row.chain, row.key)
+        if not is_for(row.chain, row.host):
+            return self._made[self._default]
+        if pair not in self._made:
+            try:
+                self._made[pair] = self._maker.create(*pair)
+            except ValueError:
+                return self._made[self._default]
+        return self._made[pair]
+
+    def _see_to_handed(self) -> None:
+        """Do what connections wait for."""
+        some, loop = self._some, self._some.loop[0]
+        taken = []
+        while loop["handed"]:
+            loop["handed"] -= 1  # first, so that none is taken twice
+            row = int(some.handed[loop["handed"]])
+            client = some.clients[row]
+            if client["state"] == layout.WANTING:
+                wanted = self._rows[client["name"]]
+                assert wanted is not None
+                self._known[wanted] = some.contexts[client["name"]] = self._context_for(wanted)
+                kernel.go_on(some, row)
+            elif client["state"] == layout.SHAKEN:
+                taken += self._joined(row)
+            elif client["state"] == layout.UNTOUCHED:
+                self._epoll.unregister(int(client["fd"]))
+                end = socket.socket(fileno=int(client["fd"]))
+                kernel.forget(some, row)
+                self._leave(end)
+        if taken:
+            self._take(taken)
+
+    def _joined(self, row: int) -> list[Secured]:
+        """The other end of a connection whose handshake is done; none where no descriptors are left."""
+        client = self._some.clients[row]
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            kernel.end(self._some, row)
+            return []
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        peer = int_to_ip(int(client["ip"])), int(client["port"])
+        kernel.join(self._some, row, ours.detach())
+        return [Secured(theirs, peer)]

@@ -1,0 +1,199 @@
+"""HTTPS by compiled code: what clients and endpoints see is what they see by asyncio, whoever the client is."""
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from plane.ingress.timeouts import Timeouts
+from tests.ingress.http2wire import http2
+from tests.ingress.manifests import web
+from tests.ingress.test_tls import issued, snapshot, trusting
+from tests.ingress.wire import Address, Endpoint, Running, client, eventually, running, saying
+
+pytestmark = pytest.mark.syscalls
+
+GET = b"GET /x?y HTTP/1.1\r\nHost: example.com\r\n\r\n"
+CHUNKED = b"POST /x HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+
+
+def careless() -> ssl.SSLContext:
+    """A client's context that believes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def greeting(protocols: list[str] | None = None) -> bytes:
+    """The first bytes of a client."""
+    context, hello = careless(), ssl.MemoryBIO()
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="foo.com").do_handshake()
+    return hello.read()
+
+
+HELLO = greeting()
+
+
+def carried(here: Running) -> int:
+    """How many connections compiled code has."""
+    assert here.ingress._terminator is not None
+    return len(here.ingress._terminator._some.clients) - 1 - int(here.ingress._terminator._some.loop[0]["free"])
+
+
+async def said(*command: str) -> str:
+    """What a program says, which is to succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(10):
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+@pytest.mark.parametrize("raw", [GET, CHUNKED], ids=["taken", "handed over"])
+async def test_both_ways_are_alike(vip: str, pods: list[Address], raw: bytes) -> None:
+    seen = []
+    for gateway in (True, False):
+        async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), gateway=gateway) as here:
+            async with client(here.https, careless(), "foo.com") as one:
+                for _ in range(2):
+                    one.send(raw)
+                    answer = await one.answer()
+                    fields = [row for row in answer.fields if row[0] != "date"]
+                    seen.append((gateway, answer.start, fields, answer.body))
+            for request in endpoint.requests:
+                fields = [row for row in request.fields if row[0] not in ("x-request-id", "x-forwarded-port")]
+                assert request.get("x-forwarded-proto") == "https"
+                assert request.get("x-forwarded-port") == str(here.https[1])
+                seen.append((gateway, request.start, fields, request.body))
+    assert [row[1:] for row in seen if row[0]] == [row[1:] for row in seen if not row[0]]
+
+
+async def test_curl_gets_a_large_answer_and_sends_a_large_body(vip: str, pods: list[Address], tmp_path: Path) -> None:
+    body = random.Random(2).randbytes(2_000_003)
+    (tmp_path / "sent").write_bytes(body)
+    async with Endpoint(pods[0], saying(body)) as endpoint, running(vip, web(pods[0]), gateway=True) as here:
+        where = f"https://example.com:{here.https[1]}/"
+        ask = ["curl", "-sk", "--http1.1", "--resolve", f"example.com:{here.https[1]}:{vip}", where]
+        await said(*ask, "-o", str(tmp_path / "got"), "--data-binary", f"@{tmp_path / 'sent'}", "-H", "Expect:")
+        assert (tmp_path / "got").read_bytes() == body
+        assert endpoint.requests[0].body == body
+        await eventually(lambda: carried(here) == 0)
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+async def test_sessions_are_resumed(vip: str, pods: list[Address], version: str) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        where = f"{vip}:{here.https[1]}"
+        if version == "-tls1_2":
+            output = await said("openssl", "s_client", "-connect", where, "-reconnect", version)
+            assert (output.count("\nNew, "), output.count("\nReused, ")) == (1, 5)
+            return
+        context, session = careless(), None
+        for reused in (False, True):
+            end = context.wrap_socket(socket.socket(), server_hostname="foo.com", session=session)
+            await asyncio.to_thread(end.connect, here.https)
+            await asyncio.to_thread(end.sendall, b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            await asyncio.to_thread(end.recv, 1000)
+            assert end.session_reused == reused
+            session = end.session
+            end.close()
+
+
+async def test_certificates_rotate_under_clients(vip: str, pods: list[Address]) -> None:
+    authority, tls = trustme.CA(), {"cert": ["foo.com"]}
+    async with (
+        Endpoint(pods[0]),
+        running(vip, snapshot(pods[0], tls={}), gateway=True) as here,
+        client(here.https, careless(), "foo.com") as old,
+    ):
+        assert (await old.get()).status == 200
+        certificates = set()
+        for generation in range(2, 8):
+            certificate = issued(authority, "cert", "foo.com")
+            await here.install(snapshot(pods[0], certificate, tls=tls, generation=generation))
+            async with client(here.https, trusting(authority), "foo.com") as new:
+                assert (await new.get()).status == 200
+                certificates.add(new.writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+            assert (await old.get()).status == 200
+        assert len(certificates) == 6
+        assert here.ingress._terminator is not None
+        assert len(here.ingress._terminator._made) == 2  # the default one, and the last
+
+
+async def test_who_asks_for_http2_gets_it_untouched(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        async with http2(here.https) as one:
+            assert (await one.get()).status == 200
+        await eventually(lambda: carried(here) == 0)
+
+
+async def test_who_stops_in_a_handshake_or_speaks_no_tls_costs_nobody(vip: str, pods: list[Address]) -> None:
+    halves = (b"", HELLO[:1], HELLO[:50], HELLO, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\0\x05\x02\0\0\1\0")
+    quick = Timeouts(head_s=0.3)
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True, timeouts=quick) as here:
+        ends = [await asyncio.open_connection(*here.https) for _ in halves]
+        for (_, writer), half in zip(ends, halves, strict=True):
+            writer.write(half)
+        async with client(here.https, careless(), "foo.com") as other:
+            assert (await other.get()).status == 200
+        for reader, writer in ends:
+            async with asyncio.timeout(5):
+                with contextlib.suppress(ConnectionResetError):
+                    await reader.read()  # until it is left
+            writer.close()
+        await eventually(lambda: carried(here) == 0)
+
+
+async def test_an_ingress_that_stops_answers_by_tls_what_is_under_way(vip: str, pods: list[Address]) -> None:
+    go = asyncio.Event()
+
+    async def held(_: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        writer.write(saying(b"hello"))
+
+    async with (
+        Endpoint(pods[0], serve=held) as endpoint,
+        running(vip, web(pods[0]), gateway=True) as here,
+        client(here.https, careless(), "foo.com") as one,
+        client(here.https, careless(), "foo.com") as other,
+    ):
+        one.send(GET)
+        other.send(CHUNKED)
+        await eventually(lambda: endpoint.open == 2)
+        _, stalled = await asyncio.open_connection(*here.https)
+        stalled.write(greeting(["h2"]))
+        await eventually(lambda: here.ingress._greeting)
+        stopping = asyncio.create_task(here.ingress.stop(5))
+        go.set()
+        assert (await one.answer()).body == (await other.answer()).body == b"hello"
+        async with asyncio.timeout(5):
+            await stopping
+        stalled.close()
+
+
+async def test_tls_that_fails_is_left_to_the_other_side(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise RuntimeError("no more")
+
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        async with client(here.https, careless(), "foo.com") as one:
+            assert (await one.get()).status == 200
+            monkeypatch.setattr(here.ingress._terminator, "_see_to_handed", fails)
+            await eventually(lambda: here.ingress._problems and here.ingress._servers)
+            assert await one.at_end()
+        async with client(here.https, careless(), "foo.com") as other:
+            assert (await other.get()).status == 200
+        assert "the TLS of compiled code has failed" in here.ingress._problems[0]
