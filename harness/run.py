@@ -440,6 +440,7 @@ async def _plane(scenario: Scenario, prepared: Prepared, surface: Surface, conso
         port_offset=surface.port_offset,
         ray_address=surface.ray_address,
         recording=True,
+        gateway=scenario.spec.gateway,
         progress=say,
     ) as cluster:
         await cluster.apply([*prepared.objects, *prepared.issued.secrets, *targets.client_pods(scenario)])

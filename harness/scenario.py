@@ -296,12 +296,14 @@ class Spec(Part):
 
     ``ingress``: whose ingress stands before the pods. One of somebody else is told the addresses of ready endpoints,
     once, or with ``ingressUpstream: service`` those of Services, behind which endpoints may come and go.
+    ``gateway``: our own carries plain HTTP by compiled code, as that of ``plane up`` does, which notes fewer times.
     """
 
     manifests: list[str] = Field(default_factory=list)
     nodes: Annotated[int, Field(ge=1, le=250)] = 3
     ingress: Controller = "trafficplane"
     ingress_upstream: Literal["endpoints", "service"] = "endpoints"
+    gateway: bool = False
     loads: Annotated[list[Load], Field(min_length=1)]
     timeline: list[Event] = Field(default_factory=list)
     timeout: Duration = 10 * units.NS_PER_S
@@ -320,7 +322,7 @@ class Spec(Part):
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from axes.contradictions(given)
         plane = bool(given.get("manifests"))
-        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream", "certificates"}:
+        for name in () if plane else given.keys() & {"nodes", "ingress", "ingressUpstream", "gateway", "certificates"}:
             yield (name,), "goes with manifests: without them no plane is started"
         yield from certificates.contradictions(given.get("certificates"))
         if "ingressUpstream" in given and not axes.others(given, OURS):
