@@ -338,6 +338,7 @@ def short_scenario(folder: Path) -> Path:
     text = (ROOT / "configs/quickstart.yaml").read_text()
     for old, new in SHORT.items():
         text = text.replace(old, new)
+    text = text.replace("p99: 100ms", "p99: 5s")  # how fast it is here is no matter of this test
     shutil.copytree(ROOT / "configs/quickstart", folder / "quickstart")
     scenario = folder / "quickstart.yaml"
     scenario.write_text(text)

@@ -176,7 +176,8 @@ class Ingress:
                 edge=self._edge,
             )
             self._pool.failing = self._gateway.put_out
-            self._end_tls(loop)
+            if os.environ.get("TRAFFICPLANE_COMPILED_TLS") == "1":  # not by default: docs/gateway.md
+                self._end_tls(loop)
         return http_port, self._https_port
 
     def _end_tls(self, loop: asyncio.AbstractEventLoop) -> None:

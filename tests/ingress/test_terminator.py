@@ -197,3 +197,8 @@ async def test_tls_that_fails_is_left_to_the_other_side(
         async with client(here.https, careless(), "foo.com") as other:
             assert (await other.get()).status == 200
         assert "the TLS of compiled code has failed" in here.ingress._problems[0]
+
+
+@pytest.fixture(autouse=True)
+def _tls_by_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAFFICPLANE_COMPILED_TLS", "1")

@@ -37,7 +37,7 @@ class RayServe:
         self._proxy = 0
 
     def lacks(self) -> str:
-        found = importlib.util.find_spec("starlette")
+        found = importlib.util.find_spec("fastapi")
         return "" if found else "no Ray Serve found; pip install 'trafficplane[peers]'"
 
     def version(self) -> str:
