@@ -431,7 +431,7 @@ class ControlPlane:
             await agent.beat(STATUS_POLL_S)
 
     async def _place(self, member: Member, agent: NodeAgent) -> None:
-        """Tells a node its pods, from settled Snapshots only."""
+        """Tells a node its pods, those that have an address, from settled Snapshots only."""
         name, seen = statuses.node_name(member.number), -1
         told: dict[str, tuple[int | None, Object]] | None = None  # by uid, see ``_told_of``
         there: dict[Name, Object] = {}
@@ -446,7 +446,7 @@ class ControlPlane:
             news = followed.news(snapshot.rows("Pod"))
             for pod_name, _, pod in news:
                 there.pop(pod_name, None)
-                if pod is not None and pod["spec"].get("nodeName") == name:
+                if pod is not None and pod["spec"].get("nodeName") == name and (pod.get("status") or {}).get("podIP"):
                     there[pod_name] = pod
             if not news and told is not None:
                 continue

@@ -47,7 +47,8 @@ class Selected:
         self._pods: Followed[Name, Object] = Followed()
         self._slices: Followed[Name, Object] = Followed()
         self._pods_by_label: dict[Label, dict[Name, Object]] = {}
-        self._services_by_label: dict[Label, dict[Name, Object]] = {}  # each by the first label of its selector
+        self._services_by_label: dict[Label, dict[Name, Object]] = {}
+        self._label_of: dict[Name, Label] = {}  # the label that a Service is filed by, of those of its selector
         self._calls: dict[Name, set[Name]] = {}  # the slices that a Service calls for
         self._called: dict[Name, Name] = {}  # and who calls for a slice
         self.zones: Zones = {}
@@ -57,9 +58,11 @@ class Selected:
     def follow(self, snapshot: Snapshot) -> None:
         for name, old, new in self._services.news(snapshot.rows("Service")):
             self.unsettled.add(name)
-            for obj, holds in ((old, False), (new, True)):
-                if obj is not None and selecting(obj):
-                    _file(self._services_by_label, _labels(name, obj["spec"]["selector"])[:1], name, obj, holds=holds)
+            if old is not None and selecting(old):
+                _file(self._services_by_label, [self._label_of.pop(name)], name, old, holds=False)
+            if new is not None and selecting(new):
+                self._label_of[name] = label = self._distinctive(_labels(name, new["spec"]["selector"]))
+                _file(self._services_by_label, [label], name, new, holds=True)
         for name, old, new in self._pods.news(snapshot.rows("Pod")):
             for pod, holds in ((old, False), (new, True)):
                 if pod is not None:
@@ -75,6 +78,10 @@ class Selected:
             self.doubtful.add(name)
             if name in self._called:
                 self.unsettled.add(self._called[name])
+
+    def _distinctive(self, labels: Iterable[Label]) -> Label:
+        """The label that fewest Services are filed by: one that all of them select by tells none from another."""
+        return min(labels, key=lambda label: len(self._services_by_label.get(label, ())))
 
     def _selecting(self, labels: Iterable[Label], pod: Object) -> Iterator[Name]:
         """The Services that select a pod with these labels."""

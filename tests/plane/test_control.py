@@ -272,6 +272,22 @@ async def test_a_node_whose_relay_has_died_is_started_again_with_nothing_else_go
     assert lines == ["node-1 is lost, it is started again", "node-1 is back"]
 
 
+async def test_a_pod_that_names_its_node_is_told_to_it_once_it_has_an_address(plan):
+    template = manifests()[0]["spec"]["template"]["spec"]
+    metadata = {"name": "early", "namespace": "default"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**template, "nodeName": "node-1"}}
+    control = ControlPlane(plan, LocalFleet(plan))
+    control.store.apply([pod])  # there is no node that could give it one
+    await control.start(nodes=1)
+    try:
+        await control.ready(20)
+        status = control.store.get(Key("Pod", "default", "early"))["status"]
+        assert status["containerStatuses"][0]["restartCount"] == 0
+        assert (await fetch(status["podIP"], 8080))[1] == "early"
+    finally:
+        await control.stop(grace_s=1)
+
+
 async def test_ready_says_what_is_not_and_why(plan):
     control = ControlPlane(plan, LocalFleet(plan))
     await control.start(nodes=1)

@@ -1,15 +1,17 @@
 """Controllers: what follows from Deployments, Services and nodes, pass by pass, without a clock and without sockets."""
 
+from unittest import mock
+
 import pytest
 
 from plane.addresses import AddressPlan
-from plane.controllers import reconcile
+from plane.controllers import Reconciler, endpointslices, reconcile
 from plane.controllers.deployments import rolling_bounds
 from plane.controllers.endpointslices import is_ready
 from plane.controllers.lifecycle import removed
 from plane.dns.names import KUBE_DNS, NODE_PORT
 from plane.errors import PlaneError
-from plane.model import Key, Object, Snapshot, endpoints_of, key_of
+from plane.model import SERVICE_LABEL, Key, Object, Snapshot, endpoints_of, key_of
 
 NOW = "2026-01-01T00:00:00Z"
 PLAN = AddressPlan(0)
@@ -249,6 +251,17 @@ def test_endpoints_follow_readiness_and_termination():
     [row] = ours(snapshot, "EndpointSlice")
     [endpoint] = [endpoint for endpoint in endpoints_of(row) if endpoint.ip == leaving["status"]["podIP"]]
     assert (endpoint.ready, endpoint.serving, endpoint.terminating) == (False, True, True)
+
+
+def test_services_that_all_select_by_one_label_are_not_all_looked_at_for_one_pod():
+    services = [service(f"s{number}", selector={"part-of": "shop", "app": f"s{number}"}) for number in range(50)]
+    metadata = {"name": "p", "namespace": "default", "uid": "p", "labels": {"part-of": "shop", "app": "s7"}}
+    reconciler = Reconciler(PLAN)
+    snapshot = reconciler(Snapshot(1).changed([node(1), *services]), NOW)
+    with mock.patch.object(endpointslices, "selects", wraps=endpointslices.selects) as asked:
+        snapshot = reconciler(snapshot.changed([{"kind": "Pod", "metadata": metadata, "spec": {}}]), NOW)
+    assert [row["metadata"]["labels"][SERVICE_LABEL] for row in ours(snapshot, "EndpointSlice")] == ["s7"]
+    assert asked.call_count < 10
 
 
 def test_publish_not_ready_addresses_makes_endpoints_ready_before_their_pods_are():
