@@ -199,6 +199,8 @@ def report(run: Path, output: str) -> None:
     elif output == "html":
         if summary.get("kind") == rounds.KIND:
             _fail(f"{run}: runs that belong together have no page, each of them has; print it as table or json", 2)
+        if summary.get("kind") == maxrate.KIND:
+            _fail(f"{run}: a search has no page, each of its probes has; print it as table or json", 2)
         text = pages.page_of(run, summary) if table is None else page.page(table, summary, others)
         click.echo(text, nl=False)
     else:

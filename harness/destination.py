@@ -4,8 +4,10 @@ Law: a run writes to the disk it runs beside, whatever its destination, so that 
 one that is killed can be read here. Whether a URL can be written to is found out before anything runs.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
@@ -38,6 +40,11 @@ class Destination:
 def destination(text: str) -> Destination:
     """What ``--out`` means. Raises ValueError, with the remedy, where nothing can be written there."""
     if "://" not in text:
+        there = next(path for path in (Path(text), *Path(text).absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise ValueError(f"--out {text}: {there} is no folder; name one, it is made where it is missing")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ValueError(f"--out {text}: nothing can be written to {there}; name another folder")
         return Destination(Path(text))
     try:
         filesystem, path = _found(text)
@@ -57,4 +64,16 @@ def _found(url: str) -> tuple[fs.FileSystem, str]:
         except ImportError:
             raise ValueError(f"{unknown}; with `pip install fsspec` there are more kinds") from unknown
         found, path = url_to_fs(url)
+        _tried(found, path)
         return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+def _tried(filesystem: Any, path: str) -> None:
+    """Raises OSError where a filesystem of fsspec takes no files, as that of HTTP, which "makes" folders."""
+    trial = f"{path.rstrip('/')}/.trial"
+    try:
+        with filesystem.open(trial, "wb"):
+            pass
+        filesystem.rm(trial)
+    except NotImplementedError:
+        raise OSError("files there can only be read") from None

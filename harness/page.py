@@ -15,7 +15,7 @@ from harness import hops, plots
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
 from harness.report import NOTHING, Beside
-from harness.tables import notes, part_cells, parted
+from harness.tables import handshake_cells, notes, part_cells, parted
 from harness.units import format_ns, format_rate
 
 FILE = "report.html"
@@ -51,7 +51,7 @@ def page(table: pa.Table, summary: Mapping[str, Any], beside: Beside = NOTHING) 
     for load in loads:
         if any(row["pod"] for row in summary["pods"] if row["load"] == load["name"]):
             parts += [f"<h2>By pod: {escape(load['name'])}</h2>", plots.by_pod(table, load)]
-    if beside.resources is not None and beside.resources.num_rows:
+    if beside.resources is not None and len(beside.resources["at_ns"].unique()) > 1:  # a line needs two readings
         parts += ["<h2>Processor</h2>", plots.processor(beside.resources)]
         parts += ["<h2>Memory</h2>", plots.memory(beside.resources)]
     return framed(summary, facts, parts)
@@ -111,6 +111,13 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
         yield "</table>"
     for line in notes(summary):
         yield f"<p>{escape(line)}</p>"
+    if handshakes := list(handshake_cells(summary)):
+        numbers = "".join(f'<th class="number">{name}</th>' for name in ("made", *PERCENTILES))
+        yield f"<table><tr><th>TLS handshakes</th>{numbers}</tr>"
+        for name, *cells in handshakes:
+            texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+            yield f"<tr><td>{escape(name)}</td>{texts}</tr>"
+        yield "</table>"
     if summary["events"]:
         yield "<table><tr><th>event</th><th>at</th><th>in force after</th><th>generation</th></tr>"
         for event in summary["events"]:

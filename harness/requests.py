@@ -99,6 +99,9 @@ def contradictions(load: dict[str, Any]) -> Iterator[Contradiction]:
     requests = load.get("requests")
     if not isinstance(requests, list):
         return
+    if not requests:
+        yield ("requests",), "is empty: list some, or leave it out"
+        return
     for name in ("method", "body"):
         if name in load:
             yield (name,), "goes into each of the requests, where there are some"

@@ -256,6 +256,11 @@ class Event(Part):
     drain_node: Annotated[int, Field(ge=1)] | None = None
     kill_node: Annotated[int, Field(ge=1)] | None = None
 
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "namespace" in given and given.keys() & {"apply", "drainNode", "killNode"}:
+            yield ("namespace",), "is that of a Deployment; leave it out here"
+
     @property
     def deployment(self) -> str | None:
         named = self.scale or self.slow_pod or self.fail_pod

@@ -118,11 +118,20 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _handshakes(summary: Mapping[str, Any]) -> Table:
     table = table_of("TLS handshakes", "load", numbers=("made", *PERCENTILES))
+    for name, *cells in handshake_cells(summary):
+        table.add_row(name, *cells)
+    return table
+
+
+def handshake_cells(summary: Mapping[str, Any]) -> Iterator[list[str]]:
+    """A row for each load that shook hands: its name, how often, and how long that took."""
     for load in summary["loads"]:
         if made := load["handshakes"]:
-            latency = (latency_text(made["latency_ns"][name]) for name in PERCENTILES)
-            table.add_row(load["name"], f"{made['made']:,}", *latency)
-    return table
+            yield [
+                load["name"],
+                f"{made['made']:,}",
+                *(latency_text(made["latency_ns"][name]) for name in PERCENTILES),
+            ]
 
 
 def _hops(summary: Mapping[str, Any]) -> Table:

@@ -37,7 +37,7 @@ class Part(BaseModel):
             )
         errors: list[InitErrorDetails] = []
         if cls.one_of and sum(value.get(name) is not None for name in cls.one_of) != 1:
-            errors.append(_detail((), value, f"needs exactly one of {' and '.join(cls.one_of)}"))
+            errors.append(_detail((), value, f"needs exactly one of {_listed(cls.one_of)}"))
         errors += [_detail(loc, value, reason) for loc, reason in cls.contradictions(value)]
         try:
             part = handler(value)
@@ -67,6 +67,8 @@ class Part(BaseModel):
             return f"unknown field; {hint}"
         if row["type"] in ("int_type", "bool_type", "string_type", "list_type", "literal_error"):
             return f"{row['msg'].removeprefix('Input ')}, not {row['input']!r}"
+        if row["type"] == "too_short":
+            return f"is empty; give it {row['ctx']['min_length']} at least, or leave it out where it is not required"
         return str(row["msg"].removeprefix("Input "))
 
 
@@ -75,6 +77,11 @@ def at(value: Any, *steps: str) -> Any:
     for step in steps:
         value = value.get(step) if isinstance(value, dict) else None
     return value
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """As people list them: ``a, b and c``."""
+    return " and ".join((", ".join(names[:-1]), names[-1]))
 
 
 def _detail(loc: tuple[str | int, ...], value: Any, reason: str) -> InitErrorDetails:

@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> Result:
     return CliRunner().invoke(bench, ["run", "quick.yaml", "--out", url, "-o", "json"])
 
 
-@pytest.mark.parametrize("url", ["nothing://bucket/x", "file:///proc/nowhere/x"])
+@pytest.mark.parametrize("url", ["nothing://bucket/x", "file:///proc/nowhere/x", "http://127.0.0.1:9/x"])
 def test_a_url_that_cannot_be_written_to_is_said_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
@@ -66,6 +66,16 @@ def test_a_url_that_cannot_be_written_to_is_said_before_anything_runs(
     assert result.exit_code == 2
     assert result.output.startswith(f"error: {url}: nothing can be written there: ")
     assert not (tmp_path / HERE).exists()
+
+
+def test_a_file_where_a_folder_belongs_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "taken"
+    file.write_text("mine")
+    result = run(tmp_path, monkeypatch, f"{file}/below")
+    assert result.exit_code == 2
+    assert f"error: --out {file}/below: {file} is no folder; name one" in result.output
 
 
 def test_a_copy_that_fails_leaves_the_run_here_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

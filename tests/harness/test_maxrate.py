@@ -251,6 +251,8 @@ def test_a_summary_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "generator-limited" in done.output
     assert "keeps its objectives at 100/s" in done.output
+    paged = CliRunner().invoke(bench, ["report", str(tmp_path), "-o", "html"])
+    assert (paged.exit_code, "a search has no page" in paged.output) == (2, True)
 
 
 @pytest.mark.parametrize(

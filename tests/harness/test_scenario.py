@@ -108,11 +108,11 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "rate and connections": (
         lambda spec: spec["loads"][0]["arrivals"].update(connections=8),
-        {"spec.loads[0].arrivals": "exactly one of rate and connections"},
+        {"spec.loads[0].arrivals": "exactly one of rate, connections, stages and replay"},
     ),
     "neither rate nor connections": (
         lambda spec: spec["loads"][0].update(arrivals={}),
-        {"spec.loads[0].arrivals": "exactly one of rate and connections"},
+        {"spec.loads[0].arrivals": "exactly one of rate, connections, stages and replay"},
     ),
     "arrivals that are a number": (
         lambda spec: spec["loads"][0].update(arrivals=5),
@@ -215,7 +215,15 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         {"spec.timeline": "write ingressUpstream: service"},
     ),
     "an ingress nobody knows": (lambda spec: spec.update(ingress="cady"), {"spec.ingress": "should be 'trafficplane'"}),
-    "no loads": (lambda spec: spec.update(loads=[]), {"spec.loads": "at least 1 item"}),
+    "no requests in a mix": (
+        lambda spec: spec["loads"][0].update(requests=[]),
+        {"spec.loads[0].requests": "is empty: list some, or leave it out"},
+    ),
+    "a namespace for a node": (
+        lambda spec: spec.update(timeline=[{"at": "1s", "killNode": 1, "namespace": "shop"}]),
+        {"spec.timeline[0].namespace": "is that of a Deployment; leave it out"},
+    ),
+    "no loads": (lambda spec: spec.update(loads=[]), {"spec.loads": "is empty; give it 1 at least"}),
     "two loads of one name": (
         lambda spec: spec["loads"][1].update(name="via-ingress", duration="1"),
         {"spec.loads[1].name": "the name of another load", "spec.loads[1].duration": "no unit"},
