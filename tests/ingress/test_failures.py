@@ -248,7 +248,7 @@ async def test_connections_are_kept_and_the_one_used_last_is_used_first(vip: str
         said = {(await one.get()).body for _ in range(10)}
         assert len(said) == 1
         async with asyncio.timeout(5):
-            while here.ingress.idle_connections < 2:  # noqa: ASYNC110  # the gateway's thread tells nobody
+            while here.ingress.idle_connections < 2:  # the gateway's thread tells nobody
                 await asyncio.sleep(0.01)
         assert endpoint.connections == 2
 
