@@ -29,7 +29,7 @@ from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileg
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
 from plane.ingress.edge import Edge
-from plane.ingress.server import NOBODY, Ingress, gateway_is_kept_off_by
+from plane.ingress.server import NOBODY, Ingress, compiled_tls, gateway_is_kept_off_by
 from plane.installed import Installed
 from plane.metrics import INGRESS_PORT
 from plane.model import Object
@@ -275,7 +275,7 @@ async def running(
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
     ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over,
     ``edge`` who stands in front of the ingress, ``access_log`` a file that gets a line for each request, ``gateway``
-    whether HTTP/1.1, plain and by TLS, goes by compiled code.
+    whether plain HTTP/1.1 goes by compiled code.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -293,10 +293,12 @@ async def running(
         progress(f"the compiled gateway stays off, all requests go by asyncio: {why}")
     elif gateway:
         from plane.ingress.gateway import warm as warm_gateway  # here, for it loads the gateway's kernels
-        from plane.ingress.terminator import warm as warm_tls
 
         await asyncio.to_thread(warm_gateway, from_thread)
-        await asyncio.to_thread(warm_tls, from_thread)
+        if compiled_tls():
+            from plane.ingress.terminator import warm as warm_tls
+
+            await asyncio.to_thread(warm_tls, from_thread)
     with claimed(plan):
         async with connected(ray_address):
             cluster = Cluster(

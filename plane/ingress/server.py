@@ -176,7 +176,7 @@ class Ingress:
                 edge=self._edge,
             )
             self._pool.failing = self._gateway.put_out
-            if os.environ.get("TRAFFICPLANE_COMPILED_TLS") == "1":  # not by default: docs/gateway.md
+            if compiled_tls():
                 self._end_tls(loop)
         return http_port, self._https_port
 
@@ -438,6 +438,11 @@ class Ingress:
         for row in self._sockets:
             row.close()
         self._sockets.clear()
+
+
+def compiled_tls() -> bool:
+    """Whether compiled code is to end the TLS of clients: not by default, docs/gateway.md says why."""
+    return os.environ.get("TRAFFICPLANE_COMPILED_TLS") == "1"
 
 
 def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:
