@@ -284,7 +284,7 @@ def test_sigterm_while_it_starts_leaves_nothing(start, tmp_path):
     eventually(lambda: any("gcs_server" in command for command in processes_of(plane.process.pid).values()))
     plane.process.send_signal(signal.SIGTERM)
     assert plane.process.wait(60) == 128 + signal.SIGINT
-    assert not processes_of(plane.process.pid)
+    eventually(lambda: not processes_of(plane.process.pid))  # the ended are counted until somebody has waited for them
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,9 @@ def test_a_benchmark_has_a_row_for_every_request_and_every_pod_served(tmp_path, 
 
 def test_a_missed_objective_exits_with_1(tmp_path, plan):
     scenario = short_scenario(tmp_path)
-    scenario.write_text(scenario.read_text().replace("p99: 100ms", "p50: 1us"))
+    text = scenario.read_text()
+    assert "p99: 5s" in text
+    scenario.write_text(text.replace("p99: 5s", "p50: 1us"))
     done = subprocess.run(
         [PLANE, "bench", "run", str(scenario), "--out", str(tmp_path / "out"), "--instance", str(plan.instance)],
         env=environment(tmp_path),

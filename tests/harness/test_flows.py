@@ -304,7 +304,7 @@ def test_every_algorithm_has_few_endpoints_or_none(
             "spec.timeline[1].at",
             "is not after the event above it",
         ),
-        ({"timeline": [{"at": "2s"}]}, "spec.timeline[0]", "needs exactly one of add and remove"),
+        ({"timeline": [{"at": "2s"}]}, "spec.timeline[0]", "needs exactly one of add, remove, drain, weigh, roll"),
         ({"timeline": [{"at": "2s", "restore": True, "service": "s1"}]}, "spec.timeline[0].service", "goes with add"),
     ],
 )
