@@ -1,15 +1,19 @@
-"""Where compiled code is kept: a directory that is named by a digest of everything the code depends on.
+"""Where compiled code is kept: in folders named by a digest of everything the code in them depends on.
 
-Law: one directory, one meaning. Numba looks at the file that a function is in and not at those it calls, so a cached
+Law: one folder, one meaning. Numba looks at the file that a function is in and not at those it calls, so a cached
 caller would keep the old code of a changed callee (Numba's documentation, "Caching compiled functions: limitations").
-Here a change to any file of ``kernels``, to Numba, Python, the CPU or a switch of Numba's is another directory.
+Here a change to Numba, Python, the CPU or a switch of Numba's is another ``directory``, and in it each file's code has
+a folder by the text of that file and of all that it imports: what a change cannot reach is not compiled anew. Tuples
+come as arguments, and their classes are Numba's types by name alone; so all layouts are taken for imported everywhere.
 """
 
 import functools
 import hashlib
 import os
 import platform
+import re
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +21,9 @@ SOURCES = Path(__file__).parent
 
 # These say where code goes and whether it is made, not what it is.
 _NOT_IN_THE_CODE = ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS")
+
+# As the house writes them: ``from kernels.lb import hashing``. A test holds this to what Python makes of each file.
+_IMPORT = re.compile(r"^\s*from\s+(kernels[\w.]*)\s+import\s+(\([^)]*\)|.+)", re.MULTILINE)
 
 # Who is asked where the code of a function is: ours for ours, and then Numba's own.
 _LOCATORS = (
@@ -43,23 +50,60 @@ def use() -> Path:
 def directory() -> Path:
     """``$TRAFFICPLANE_CACHE/<digest>``, by default below ``~/.cache/trafficplane``; it may not exist yet."""
     root = os.environ.get("TRAFFICPLANE_CACHE") or Path.home() / ".cache" / "trafficplane"
-    return Path(root) / digest()
+    return Path(root) / _hexadecimal(_compiler())
 
 
-def digest() -> str:
-    """16 hex digits of everything compiled code depends on."""
-    parts = [platform.python_version(), _cpu()]
-    parts += [f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite", "numpy")]
-    parts += [
-        f"{name}={value}"
-        for name, value in sorted(os.environ.items())
-        if name.startswith("NUMBA_") and name not in _NOT_IN_THE_CODE
-    ]
-    summary = hashlib.blake2b("\n".join(parts).encode(), digest_size=8)
-    for path in sorted(SOURCES.rglob("*.py")):
-        content = path.read_bytes()
-        summary.update(f"\n{path.relative_to(SOURCES)} {len(content)}\n".encode())
-        summary.update(content)
+@functools.cache
+def folder_of(source: Path) -> Path:
+    """Where the code of one file of ``SOURCES`` is kept, within ``directory``; it may not exist yet."""
+    name = ".".join(source.relative_to(SOURCES).with_suffix("").parts)
+    return directory() / f"{name}-{digest(reached_from(source))}"
+
+
+def digest(sources: Iterable[Path] | None = None) -> str:
+    """16 hex digits of the text of some files of ``SOURCES``, or of all."""
+    paths = SOURCES.rglob("*.py") if sources is None else sources
+    texts = ((path.relative_to(SOURCES), path.read_bytes()) for path in sorted(paths))
+    return _hexadecimal(part for path, text in texts for part in (f"{path} {len(text)}".encode(), text))
+
+
+def reached_from(source: Path) -> set[Path]:
+    """That file of ``SOURCES``, the layouts and all they import of them, and what those import, and so on."""
+    reached = {source, *SOURCES.glob("layout*.py")}
+    ahead = list(reached)
+    while ahead:
+        new = imported_by(ahead.pop()) - reached
+        reached |= new
+        ahead += new
+    return reached
+
+
+@functools.cache
+def imported_by(source: Path) -> frozenset[Path]:
+    """The files of ``SOURCES`` that a file imports from; where a package's part may be meant or a name in it, both."""
+    named = set()
+    for package, names in _IMPORT.findall(source.read_text()):
+        named |= {package} | {f"{package}.{name}" for name in re.findall(r"(\w+)(?:\s+as\s+\w+)?", names)}
+    places = [SOURCES.parent.joinpath(*name.split(".")) for name in named]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    return frozenset(file for file in files if file.is_file())
+
+
+def _compiler() -> Iterable[bytes]:
+    """What compiled code depends on besides its sources."""
+    yield platform.python_version().encode()
+    yield _cpu().encode()
+    for name in ("numba", "llvmlite", "numpy"):
+        yield f"{name} {metadata.version(name)}".encode()
+    for name, value in sorted(os.environ.items()):
+        if name.startswith("NUMBA_") and name not in _NOT_IN_THE_CODE:
+            yield f"{name}={value}".encode()
+
+
+def _hexadecimal(parts: Iterable[bytes]) -> str:
+    summary = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        summary.update(part + b"\n")
     return summary.hexdigest()
 
 

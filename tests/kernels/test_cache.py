@@ -1,5 +1,6 @@
 """The cache of compiled code: named by what the code depends on, filled once."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -49,23 +50,78 @@ def test_numba_keeps_its_code_in_the_directory_whichever_is_imported_first(tmp_p
         assert Path(output(python(code, tmp_path)).strip()).parent == tmp_path / "cache"
 
 
-def test_digest_follows_each_source_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = shutil.copytree(cache.SOURCES, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-    before = cache.digest()
-    monkeypatch.setattr(cache, "SOURCES", copy)
-    assert cache.digest() == before
-    for changed in (copy / "layout.py", copy / "lb" / "hashing.py"):
-        changed.write_text(changed.read_text() + "\n")
-        assert cache.digest() != before
-        before = cache.digest()
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sources, to be changed."""
+    folder = shutil.copytree(cache.SOURCES, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "SOURCES", folder)
+    return folder
 
 
-def test_digest_follows_switches_of_the_compiler_and_not_of_where_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = cache.digest()
+def folders(sources: Path) -> dict[str, str]:
+    """The name of each file's folder as a new process finds it."""
+    cache.folder_of.cache_clear()
+    cache.imported_by.cache_clear()
+    return {str(file.relative_to(sources)): cache.folder_of(file).name for file in sources.rglob("*.py")}
+
+
+def test_equal_sources_have_equal_folders_wherever_they_are(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = folders(copy)
+    monkeypatch.undo()
+    assert folders(cache.SOURCES) == there
+
+
+@pytest.mark.parametrize(
+    ("changed", "reached", "not_reached"),
+    [
+        ("layout.py", {"lb/hashing.py", "lb/forward.py", "net/relay.py", "net/gateway.py", "layout_http.py"}, set()),
+        ("lb/select.py", {"lb/forward.py", "net/relay.py"}, {"lb/hashing.py", "net/loadgen.py", "net/responder.py"}),
+        ("net/loadgen.py", {"warm.py"}, {"lb/forward.py", "net/relay.py", "net/gateway.py", "net/syscalls.py"}),
+    ],
+)
+def test_a_change_is_another_folder_for_what_it_reaches(
+    copy: Path, changed: str, reached: set[str], not_reached: set[str]
+) -> None:
+    before, digest = folders(copy), cache.digest()
+    file = copy / changed
+    file.write_text(file.read_text() + "\n")
+    after = folders(copy)
+    differing = {name for name in before if before[name] != after[name]}
+    assert {changed, *reached} <= differing
+    assert not not_reached & differing
+    assert cache.digest() != digest
+
+
+def test_what_a_file_imports_is_what_python_makes_of_it() -> None:
+    """All compiled code hangs by this, so here by the compiler's own eyes."""
+    for file in cache.SOURCES.rglob("*.py"):
+        named = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: imports are absolute"
+                named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+        ours = {name.replace(".", "/") for name in named if name.partition(".")[0] == "kernels"}
+        paths = {path for name in ours for path in (f"{name}.py", f"{name}/__init__.py")}
+        files = {cache.SOURCES.parent / path for path in paths}
+        assert cache.imported_by(file) == {path for path in files if path.is_file()}, file
+
+
+def test_the_directory_follows_switches_of_the_compiler_and_not_of_where_it_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def directory() -> Path:
+        cache.directory.cache_clear()
+        return cache.directory()
+
+    before = directory()
     monkeypatch.setenv("NUMBA_CACHE_DIR", "elsewhere")
-    assert cache.digest() == before
+    assert directory() == before
     monkeypatch.setenv("NUMBA_OPT", "1")
-    assert cache.digest() != before
+    assert directory() != before
+    monkeypatch.undo()
+    assert directory() == before
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
