@@ -499,6 +499,7 @@ class ControlPlane:
         if before is None:
             return
         put, drop = [statuses.node(member.number, self.plan, ready=False, now=now, before=before)], []
+        restarts = {}
         for pod in self.store.snapshot.all("Pod"):
             if pod["spec"].get("nodeName") != name:
                 continue
@@ -506,8 +507,9 @@ class ControlPlane:
                 drop.append(key_of(pod))
                 continue
             containers = (pod.get("status") or {}).get("containerStatuses") or [{}]
-            member.restarts[pod["metadata"]["uid"]] = containers[0].get("restartCount", 0) + 1
+            restarts[pod["metadata"]["uid"]] = containers[0].get("restartCount", 0) + 1
             put.append(statuses.pod_lost(pod, now))
+        member.restarts = restarts
         put.append(_event(before, "NodeNotReady", "the node does not answer; it is started again", warning=True))
         self.store.update(put, drop)
 
