@@ -385,3 +385,33 @@ def answer(block: bytes, number: int, length: int) -> bytes:
     """The request or the answer of so many bytes with this id: the id, then the block's rest over and over."""
     rest = block[8:]
     return (number.to_bytes(8, "little") + rest * (length // len(rest) + 1))[:length]
+
+
+class Limits:
+    """Leaky buckets of clients, as many as there are; ``limit`` is (key, a second, a minute, burst, at a time)."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[int, int, str], tuple[int, float, int]] = {}  # rate, excess, and as of when
+        self._at_work: dict[tuple[int, int], int] = {}
+
+    def enter(self, limit: tuple[int, ...], client: int, now_ns: int) -> str:
+        """What is exceeded, empty where the request is let in."""
+        key, rps, rpm, burst, connections = limit
+        filled = {}
+        for name, rate, seconds in (("second", rps, 1), ("minute", rpm, 60)):
+            before = self._buckets.get((key, client, name))
+            excess = 0.0
+            if before is not None and before[0] == rate:
+                excess = max(0.0, before[1] - rate / seconds * (1e-9 * max(0, now_ns - before[2])) + 1)
+            if rate and excess > rate * burst:
+                return name
+            filled[key, client, name] = rate, excess, max(now_ns, before[2] if before else 0)
+        if connections and self._at_work.get((key, client), 0) >= connections:
+            return "at once"
+        self._buckets |= filled
+        if connections:
+            self._at_work[key, client] = self._at_work.get((key, client), 0) + 1
+        return ""
+
+    def leave(self, key: int, client: int) -> None:
+        self._at_work[key, client] -= 1

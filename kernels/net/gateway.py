@@ -35,9 +35,9 @@ from kernels.layout_gateway import (
     WAITING,
     Gateway,
 )
-from kernels.layout_http import Ours
+from kernels.layout_http import TARGET_BYTES, Ours
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
-from kernels.net import http1, pipes, replies, requests, ring, rulings, streams, syscalls, text, upstreams
+from kernels.net import http1, limits, pipes, replies, requests, ring, rulings, streams, syscalls, text, upstreams
 
 WAKE_KEY, LISTENER_KEY = 0, 1 << 30
 BATCH = 64  # accepted in one pass
@@ -50,8 +50,13 @@ HOP_BYTES = 160
 PIPES = 64
 
 
-def create(capacity: int, endpoints: int, trusted: np.ndarray | None = None) -> Gateway:
-    """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no."""
+def create(
+    capacity: int, endpoints: int, trusted: np.ndarray | None = None, tallies: np.ndarray | None = None
+) -> Gateway:
+    """A gateway for so many clients and upstream connections, without a listener.
+
+    ``trusted``: NETWORK[…], None: no. ``tallies``: those of its ingress, None: it has some of its own.
+    """
     loop = np.zeros(1, GATEWAY_LOOP)
     loop[0]["epoll"], loop[0]["listener"] = -1, -1
     loop[0]["clients"] = loop[0]["upstreams"] = capacity
@@ -78,7 +83,9 @@ def create(capacity: int, endpoints: int, trusted: np.ndarray | None = None) -> 
         nothing=np.zeros(0, u1),
         asked=np.zeros(1, ASK),
         host=np.zeros(HOST_BYTES, u1),
+        target=np.zeros(2 * TARGET_BYTES, u1),
         more=np.zeros(FIELDS_BYTES, u1),
+        tallies=limits.create(limits.WAYS) if tallies is None else tallies,
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),

@@ -106,7 +106,7 @@ def _begin(way, gateway, row, now_ns):
         _send(way, gateway, row, now_ns)
         return True
     client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
-    said = rulings.decide(way, gateway, row)
+    said = rulings.decide(way, gateway, row, now_ns)
     if said < 0:
         hand_over(gateway, row, -said)
     elif said == ANSWER:
@@ -213,10 +213,11 @@ def _send(way, gateway, row, now_ns):
     data, none, spare = gateway.requests[row], gateway.nothing, rulings.draw(gateway.loop[0])
     number = http1.request_number(data, head) if head.request_id_size else spare
     host = rulings.write_host(way, gateway, row) if client.rule else np.int64(0)
-    if host < 0:
+    target = rulings.write_target(way, gateway, row) if client.rule else np.int64(0)
+    if host < 0 or target < 0:
         redial(gateway, row, NO_ROOM)
         return
-    hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], none, none)
+    hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], gateway.target[:target], none)
     size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, spare))
     if client.unchunked:
         size = text.put(gateway.out, size, gateway.unsent[row], np.int64(0), np.int64(head.length))
@@ -353,6 +354,7 @@ def hand_over(gateway, row, reason):
     if client.state == HANDED:
         return
     client.state, client.reason = HANDED, reason
+    rulings.undo_limit(gateway, row)
     gateway.handed[loop.handed] = row
     loop.handed += 1
     if 0 <= reason < gateway.punts.size:
@@ -372,6 +374,7 @@ def record(gateway, row, status, now_ns):
     done.install, done.origin, done.goal, done.backend = client.install, client.origin, client.goal, client.backend
     endpoint = gateway.endpoints[gateway.upstreams[client.upstream].endpoint]
     done.ip, done.port, done.status = endpoint.ip, endpoint.port, status
+    rulings.leave_limit(gateway, row)
 
 
 @part

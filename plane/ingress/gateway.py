@@ -25,7 +25,7 @@ from plane import fastroutes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.descriptors import allow_descriptors
 from plane.driver import Driver
-from plane.ingress import forwarding
+from plane.ingress import forwarding, sharedlimits
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import LAST_CHUNK
 from plane.ingress.handing import Address, Begun, Handed, Secured
@@ -50,6 +50,7 @@ def warm(progress: Callable[[str], None] | None = None) -> None:
         if progress is not None and not is_there(NAME):
             progress("compiling for this machine, once: the gateway of the ingress")
         hostpath.warm()
+        sharedlimits.warm()
         roads = fastroutes.compile(compile_routes(Snapshot()))
         kernel.warm(Way(roads, fastroutes.create_memory(roads), np.zeros(1, np.uint32)))
 
@@ -65,6 +66,8 @@ def _networks(edge: Edge) -> np.ndarray:
 class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
+    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own.
+
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
     it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's.
     """
@@ -79,12 +82,13 @@ class Gateway:
         *,
         edge: Edge = NOBODY,
         capacity: int = 8192,
+        tallies: np.ndarray | None = None,
     ):
         self._take = take
         self._count = count
         self._fail = fail
         allow_descriptors(2 * capacity + DESCRIPTORS_BESIDES)
-        self._gateway = kernel.create(capacity, 64, _networks(edge))
+        self._gateway = kernel.create(capacity, 64, _networks(edge), tallies)
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
         self._compiler = fastroutes.Compiler()
         self._way: Way | None = None

@@ -109,7 +109,7 @@ class Ingress:
         self._servers: list[asyncio.Server | Announced] = []
         self._listens = False
         self._table: Table | None = None
-        self._limits = Limits()
+        self._limits = Limits()  # until there is a gateway to share them with
         self._hashing = Hashing()
         self._installing = asyncio.Lock()
         self._started = False
@@ -164,9 +164,11 @@ class Ingress:
             log.info("the compiled gateway stays off, all requests go by asyncio: %s", self._keeps_gateway_off)
         elif self._wants_gateway:
             from plane.ingress.gateway import Gateway, warm  # here, for it loads the compiler
+            from plane.ingress.sharedlimits import SharedLimits
 
             warm()  # nobody is served before; `plane up` has it compiled before there is a process
             loop = asyncio.get_running_loop()
+            self._limits = shared = SharedLimits()
             self._gateway = Gateway(
                 self._timeouts,
                 (http_port, self._https_port),
@@ -174,6 +176,7 @@ class Ingress:
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
                 lambda why: loop.call_soon_threadsafe(self._do_without, why, 0),
                 edge=self._edge,
+                tallies=shared.tallies,
             )
             self._pool.failing = self._gateway.put_out
             if compiled_tls():
