@@ -108,6 +108,7 @@ CLIENT = np.dtype(
         ("since_ns", "i8"),  # of the last sign of life, or the beginning of what is timed
         ("received_ns", "i8"),
         ("request_id", "u8"),
+        ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
         ("send_ns", "i8"),  # and while that takes nothing
         ("fd", "i4"),
@@ -141,7 +142,7 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
-        ("secured", "u1"),  # it came by TLS, which ends before it gets here
+        ("secured", "u1"),  # it came by TLS
         ("trusted", "u1"),  # what it says of clients counts
         ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
         ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows
@@ -203,6 +204,7 @@ class Gateway(NamedTuple):
     asked                ASK[1]: the request that is decided on; host, more: what its rule has endpoint and client told
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
+    library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -233,6 +235,7 @@ class Gateway(NamedTuple):
     ours: Ours
     pipes: Pipes
     trusted: np.ndarray
+    library: np.ndarray
     exchange: Exchange
 
 

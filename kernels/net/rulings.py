@@ -129,6 +129,7 @@ def adorn(way, gateway, row, head):
         return Ours(ours.date, ours.server, gateway.more[:0])
     rule = roads.rules[client.rule]
     hostpath.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines)
-    first = np.int64(rule.fields.offset)
-    size = text.put(gateway.more, np.int64(0), roads.words, first, first + np.int64(rule.fields.length))
+    fields = rule.secure_fields if client.secured else rule.fields
+    first = np.int64(fields.offset)
+    size = text.put(gateway.more, np.int64(0), roads.words, first, first + np.int64(fields.length))
     return Ours(ours.date, ours.server, gateway.more[: max(np.int64(0), size)])
