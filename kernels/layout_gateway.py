@@ -109,6 +109,7 @@ CLIENT = np.dtype(
         ("received_ns", "i8"),
         ("request_id", "u8"),
         ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
+        ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
         ("send_ns", "i8"),  # and while that takes nothing
         ("fd", "i4"),
@@ -144,7 +145,7 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
-        ("secured", "u1"),  # it came by TLS, which ends before it gets here
+        ("secured", "u1"),  # it came by TLS
         ("trusted", "u1"),  # what it says of clients counts
         ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
         ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows
@@ -211,6 +212,7 @@ class Gateway(NamedTuple):
                          whatever thread: kernels.net.limits
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
+    library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -243,6 +245,7 @@ class Gateway(NamedTuple):
     ours: Ours
     pipes: Pipes
     trusted: np.ndarray
+    library: np.ndarray
     exchange: Exchange
 
 

@@ -19,7 +19,7 @@ from kernels.layout import NETWORK
 from kernels.layout_gateway import Way
 from kernels.layout_http import IN_CHUNK, IN_TRAILERS, OVER, SIZED
 from kernels.net import gateway as kernel
-from kernels.net import hostpath, requests, upstreams
+from kernels.net import hostpath, openssl, requests, upstreams
 from kernels.warm import is_there, once
 from plane import fastroutes
 from plane.addresses import int_to_ip, ip_to_int
@@ -69,7 +69,8 @@ class Gateway:
     ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own.
 
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
-    it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's.
+    it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
+    client by TLS, ``carry`` makes the socket to hand over, or none, and may not wait for this thread.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Gateway:
         take: Callable[[Handed], object],
         count: Callable[[np.ndarray], object],
         fail: Callable[[str], object],
+        carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
         capacity: int = 8192,
@@ -87,8 +89,9 @@ class Gateway:
         self._take = take
         self._count = count
         self._fail = fail
+        self._carry = carry
         allow_descriptors(2 * capacity + DESCRIPTORS_BESIDES)
-        self._gateway = kernel.create(capacity, 64, _networks(edge), tallies)
+        self._gateway = kernel.create(capacity, 64, _networks(edge), openssl.load(), tallies)
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
         self._compiler = fastroutes.Compiler()
         self._way: Way | None = None
@@ -124,7 +127,7 @@ class Gateway:
         return set(self._driver.ask(lambda: self._swap(roads, number)))
 
     def adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        """Take clients whose TLS has been ended; returns those that there was no room for."""
+        """Take clients by TLS after their handshake; returns those that there was no room for."""
         return self._driver.ask(lambda: self._adopt(ends))
 
     def put_out(self, address: Address, seconds: float) -> None:
@@ -264,11 +267,10 @@ class Gateway:
     def _adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
         if not self._driver.running:
             return ends
-        for taken, (end, (ip, port)) in enumerate(ends):
-            now_ns = time.monotonic_ns()
-            if not kernel.adopt(self._gateway, end.fileno(), np.uint32(ip_to_int(ip)), np.uint16(port), now_ns):
+        for taken, (fd, ssl, (ip, port)) in enumerate(ends):
+            peer, now_ns = (np.uint32(ip_to_int(ip)), np.uint16(port)), time.monotonic_ns()
+            if not kernel.adopt(self._gateway, fd, np.uint64(ssl), *peer, now_ns):
                 return ends[taken:]
-            end.detach()
         return ()
 
     def _put_out(self, address: Address, until_ns: int) -> None:
@@ -286,12 +288,15 @@ class Gateway:
             row = int(gateway.handed[loop["handed"]])
             client = gateway.clients[row]
             data, begun = self._request(row), self._begun(row)
-            self._driver.epoll.unregister(int(client["fd"]))
+            fd, ssl = int(client["fd"]), int(client["ssl"])
+            self._driver.epoll.unregister(fd)
             peer = int_to_ip(int(client["ip"])), int(client["port"])
-            secured = (peer, int(loop["https_port"])) if client["secured"] else None
-            handed = Handed(socket.socket(fileno=int(client["fd"])), data, begun, secured)
             requests.forget(gateway, row)
-            self._take(handed)
+            end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
+            if end is not None:
+                self._take(Handed(end, data, begun, (peer, int(loop["https_port"])) if ssl else None))
+            elif begun is not None and begun.upstream is not None:
+                begun.upstream.close()
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""

@@ -55,6 +55,9 @@ NOBODY = Edge()
 DNS_PORT = 53
 LOOKUP_TIMEOUT_S = 1.0  # of one question to cluster DNS, which is asked twice
 GATEWAY_BEAT_S = 0.005
+NO_COMPILED_TLS = (
+    "HTTPS goes by asyncio, not by the compiled gateway: Python's OpenSSL is none that compiled code can call"
+)
 log = logging.getLogger("trafficplane.ingress")
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
@@ -68,8 +71,8 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
-    gateway           HTTP/1.1 goes by compiled code as far as that takes it; not where proxies in front announce
-                      clients, or each request is logged
+    gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too; not where proxies in front
+                      announce clients, or each request is logged
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
@@ -175,12 +178,12 @@ class Ingress:
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
                 lambda why: loop.call_soon_threadsafe(self._do_without, why, 0),
+                self._carry,
                 edge=self._edge,
                 tallies=shared.tallies,
             )
             self._pool.failing = self._gateway.put_out
-            if compiled_tls():
-                self._end_tls(loop)
+            self._end_tls(loop)
         return http_port, self._https_port
 
     def _end_tls(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -188,12 +191,12 @@ class Ingress:
         from plane.ingress.terminator import Terminator, warm  # here, likewise
 
         if not warm():
-            log.warning("HTTPS goes by asyncio: Python's OpenSSL is none that compiled code can call")
+            log.warning(NO_COMPILED_TLS)
             return
         self._terminator = Terminator(
             self._timeouts,
             self._certificates.default,
-            self._carry_secured,
+            self._take_secured,
             lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
             lambda why: loop.call_soon_threadsafe(self._do_without, why, 1),
         )
@@ -278,7 +281,7 @@ class Ingress:
             self._log = None
 
     async def _end_secured(self, terminator: "Terminator") -> None:
-        """Let what was said last go to the clients, and close what is left."""
+        """Let what the asyncio side said last go to the clients, and close what is left."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + CANCELLING_S
         while terminator.busy and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
@@ -311,12 +314,19 @@ class Ingress:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
         self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
 
-    def _carry_secured(self, ends: Sequence[Secured]) -> None:
-        """Go on with clients whose TLS has been ended; called in the terminator's thread."""
+    def _take_secured(self, clients: Sequence[Secured]) -> None:
+        """Go on with clients by TLS after their handshake; called in the terminator's thread."""
         gateway = self._gateway
         assert gateway is not None
-        for end, peer in gateway.adopt(ends) if gateway.serves else ends:
-            self._hand_in(self._take, Handed(end, b"", None, (peer, self._https_port)))
+        for client in gateway.adopt(clients) if gateway.serves else clients:
+            end = self._carry(client)
+            if end is not None:
+                self._hand_in(self._take, Handed(end, b"", None, (client.peer, self._https_port)))
+
+    def _carry(self, client: Secured) -> socket.socket | None:
+        """What the asyncio side is to have of a client by TLS; called in either thread of compiled code."""
+        assert self._terminator is not None
+        return self._terminator.carry(client)
 
     def _adopt(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -441,11 +451,6 @@ class Ingress:
         for row in self._sockets:
             row.close()
         self._sockets.clear()
-
-
-def compiled_tls() -> bool:
-    """Whether compiled code is to end the TLS of clients: not by default, docs/gateway.md says why."""
-    return os.environ.get("TRAFFICPLANE_COMPILED_TLS") == "1"
 
 
 def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:

@@ -1,10 +1,12 @@
-"""The TLS of an ingress' clients by compiled code: one thread that ends it, and passes on what it was about.
+"""The TLS of an ingress' clients by compiled code: one thread that shakes hands, and deciphers for the asyncio side.
 
 Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
-A client that would speak HTTP/1.1 is given to ``take`` as a socket that says what it says, deciphered; any other goes
-to ``leave`` as it came, not a byte of it read. Which certificate it is shown is what ``plane.ingress.tls`` would say.
+A client that would speak HTTP/1.1 is given to ``take`` after its handshake; any other goes to ``leave`` as it came, not
+a byte of it read. Which certificate it is shown is what ``plane.ingress.tls`` would say. One that the gateway does not
+take, or hands over, comes back, to be carried: the asyncio side has a socket that says what it says, deciphered.
 """
 
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -59,14 +61,16 @@ class Terminator:
         fail: Callable[[str], object],
         *,
         capacity: int = 8192,
+        kept: int = 8192,
     ):
+        """``capacity``: clients at a time, and ``kept`` that come back, as many as the gateway may have."""
         library = openssl.load()
         assert library is not None
         self._take = take
         self._leave = leave
         self._fail = fail
         allow_descriptors(4 * capacity + DESCRIPTORS_BESIDES)
-        self._some = kernel.create(capacity, library)
+        self._some = kernel.create(capacity, kept, library)
         self._maker = openssl.Contexts()
         self._default = default
         self._made: dict[Pair, int] = {default: self._maker.create(*default)}
@@ -74,11 +78,12 @@ class Terminator:
         self._installed: Sequence[Certificate] = ()
         self._rows: list[Certificate | None] = [None]
         self._some.contexts[0] = self._made[default]
-        self._driver = Driver("terminator", self._breathe, self._close, self._failed)
+        self._driver = Driver("terminator", self._breathe, self._end, self._failed)
         loop = self._some.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
         loop["head_ns"], loop["send_ns"] = int(timeouts.head_s * 1e9), int(timeouts.send_s * 1e9)
         kernel.watch(self._some, self._driver.wake, kernel.WAKE_KEY)
+        self._ended = False
         self._listener: socket.socket | None = None
 
     def start(self, listener: socket.socket) -> None:
@@ -103,8 +108,28 @@ class Terminator:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody's bytes are being carried."""
-        return bool((self._some.clients["state"] == layout.CARRYING).any())
+        """Whether anybody's bytes are being carried, or are to be."""
+        return bool((self._some.clients["state"] == layout.CARRYING).any()) or self._driver.is_asked
+
+    def carry(self, client: Secured) -> socket.socket | None:
+        """A socket that says what a client says, deciphered; None where no descriptor is left: the client is, too.
+
+        It waits for nothing, so the gateway's thread may ask, for which this one waits.
+        """
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            self._close(client)
+            return None
+        for end in (ours, theirs):
+            end.setblocking(False)
+        pair = ours.detach()
+        self._driver.asked(lambda: self._carry(client, pair))
+        return theirs
+
+    def _close(self, client: Secured) -> None:
+        self._maker.free_connection(client.ssl)
+        os.close(client.fd)
 
     def drain(self) -> None:
         """Accept who waits for it and no more."""
@@ -126,12 +151,19 @@ class Terminator:
         self._see_to_handed()
         return status
 
-    def _close(self, problem: Exception | None) -> None:
+    def _end(self, problem: Exception | None) -> None:
+        self._ended = True
         self._leave_listener()
         kernel.end_all(self._some)
 
     def _failed(self, problem: Exception) -> None:
         self._fail(f"the TLS of compiled code has failed, and HTTPS goes by asyncio until a restart: {problem}")
+
+    def _carry(self, client: Secured, pair: int) -> None:
+        now_ns = time.monotonic_ns()
+        if self._ended or not kernel.carry(self._some, client.fd, np.uint64(client.ssl), pair, now_ns):
+            os.close(pair)
+            self._close(client)
 
     def _drain(self) -> None:
         kernel.drain(self._some, time.monotonic_ns())
@@ -181,7 +213,7 @@ class Terminator:
                 self._known[wanted] = some.contexts[client["name"]] = self._context_for(wanted)
                 kernel.go_on(some, row)
             elif client["state"] == layout.SHAKEN:
-                taken += self._joined(row)
+                taken.append(self._given_up(row))
             elif client["state"] == layout.UNTOUCHED:
                 self._driver.epoll.unregister(int(client["fd"]))
                 end = socket.socket(fileno=int(client["fd"]))
@@ -190,16 +222,10 @@ class Terminator:
         if taken:
             self._take(taken)
 
-    def _joined(self, row: int) -> list[Secured]:
-        """The other end of a connection whose handshake is done; none where no descriptors are left."""
+    def _given_up(self, row: int) -> Secured:
+        """A client whose handshake is done; its row is free from here on."""
         client = self._some.clients[row]
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError:
-            kernel.end(self._some, row)
-            return []
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        peer = int_to_ip(int(client["ip"])), int(client["port"])
-        kernel.join(self._some, row, ours.detach())
-        return [Secured(theirs, peer)]
+        given = Secured(int(client["fd"]), int(client["ssl"]), (int_to_ip(int(client["ip"])), int(client["port"])))
+        self._driver.epoll.unregister(given.fd)
+        kernel.forget(self._some, row)
+        return given
