@@ -126,9 +126,9 @@ class Gateway:
         roads = self._compiler.compile(routes)
         return set(self._driver.ask(lambda: self._swap(roads, number)))
 
-    def adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        """Take clients by TLS after their handshake; returns those that there was no room for."""
-        return self._driver.ask(lambda: self._adopt(ends))
+    def adopt(self, clients: Sequence[Secured]) -> None:
+        """Take clients by TLS after their handshake, or hand over whom there is no room for. Waits for nothing."""
+        self._driver.tell(lambda: self._adopt(clients))
 
     def put_out(self, address: Address, seconds: float) -> None:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
@@ -264,14 +264,15 @@ class Gateway:
             rows[backend] = self._endpoints[address]
         return rows
 
-    def _adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        if not self._driver.running:
-            return ends
-        for taken, (fd, ssl, (ip, port)) in enumerate(ends):
+    def _adopt(self, clients: Sequence[Secured]) -> None:
+        for client in clients:
+            ip, port = client.peer
             peer, now_ns = (np.uint32(ip_to_int(ip)), np.uint16(port)), time.monotonic_ns()
-            if not kernel.adopt(self._gateway, fd, np.uint64(ssl), *peer, now_ns):
-                return ends[taken:]
-        return ()
+            taken = self._driver.running and kernel.adopt(
+                self._gateway, client.fd, np.uint64(client.ssl), *peer, now_ns
+            )
+            if not taken:
+                self._hand_over(client, b"", None)
 
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None
@@ -292,11 +293,18 @@ class Gateway:
             self._driver.epoll.unregister(fd)
             peer = int_to_ip(int(client["ip"])), int(client["port"])
             requests.forget(gateway, row)
-            end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
-            if end is not None:
-                self._take(Handed(end, data, begun, (peer, int(loop["https_port"])) if ssl else None))
-            elif begun is not None and begun.upstream is not None:
-                begun.upstream.close()
+            if ssl:
+                self._hand_over(Secured(fd, ssl, peer), data, begun)
+            else:
+                self._take(Handed(socket.socket(fileno=fd), data, begun))
+
+    def _hand_over(self, client: Secured, data: bytes, begun: Begun | None) -> None:
+        """Hand over a client by TLS, as who it is."""
+        end = self._carry(client)
+        if end is not None:
+            self._take(Handed(end, data, begun, (client.peer, int(self._gateway.loop[0]["https_port"]))))
+        elif begun is not None and begun.upstream is not None:
+            begun.upstream.close()
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -193,14 +193,14 @@ class Ingress:
         if not warm():
             log.warning(NO_COMPILED_TLS)
             return
+        assert self._gateway is not None
         self._terminator = Terminator(
             self._timeouts,
             self._certificates.default,
-            self._take_secured,
+            self._gateway.adopt,
             lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
             lambda why: loop.call_soon_threadsafe(self._do_without, why, 1),
         )
-        self._hand_in = loop.call_soon_threadsafe
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
@@ -314,17 +314,8 @@ class Ingress:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
         self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
 
-    def _take_secured(self, clients: Sequence[Secured]) -> None:
-        """Go on with clients by TLS after their handshake; called in the terminator's thread."""
-        gateway = self._gateway
-        assert gateway is not None
-        for client in gateway.adopt(clients) if gateway.serves else clients:
-            end = self._carry(client)
-            if end is not None:
-                self._hand_in(self._take, Handed(end, b"", None, (client.peer, self._https_port)))
-
     def _carry(self, client: Secured) -> socket.socket | None:
-        """What the asyncio side is to have of a client by TLS; called in either thread of compiled code."""
+        """What the asyncio side is to have of a client by TLS; called in the gateway's thread."""
         assert self._terminator is not None
         return self._terminator.carry(client)
 

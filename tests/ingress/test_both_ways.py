@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
 HIDDEN = ("date", "x-request-id", "set-cookie")
 COMPARED = ("route", "service", "pod_ip", "pod_port", "status", "retries")
 Asked = tuple[str, list[Object], str, str, str]  # description, objects, Host, method and target, further fields
+ROUTED = 4  # of requests that are only routed, which does not look at TLS, each so-many-th comes by it too
 ANY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ANY.check_hostname, ANY.verify_mode = False, ssl.CERT_NONE
 
@@ -62,14 +63,15 @@ async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
             snapshot = snapshot_of(*base, *objects, generation=generation)
             await asyncio.gather(*(here.install(snapshot) for here in ways))
             raw = f"{start} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode("utf-8", "surrogateescape")
-            for tls in (None, ANY):
+            for tls in (None, ANY) if generation > len(CORPUS) or not generation % ROUTED else (None,):
                 with subtests.test(msg=f"{description}, by {'TLS' if tls else 'plain HTTP'}"):
                     one, other = [await became(here, raw, endpoints, tls) for here in ways]
                     assert one == other
-        assert await recorded(ways[0]) == await recorded(ways[1])
+        rows = await recorded(ways[1])
+        assert rows == await recorded(ways[0])
         gateway = ways[1].ingress._gateway
         assert gateway is not None
-        assert sum(gateway.punts().values()) < len(asked)
+        assert sum(gateway.punts().values()) < len(rows) / 2
 
 
 STRIPPED = [with_(regex("/app(/|$)(.*)", "web"), regex("/", "api"), rewrite_target="/$2")]
