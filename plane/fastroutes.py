@@ -62,7 +62,7 @@ _UPGRADE = b"Upgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade\r\n"
 _KINDS = dict(zip(VARIABLES, (SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI), strict=True))
 # Fields of a rule that would stand in place of one that an answer of the plane's own is about.
 _OURS = frozenset({b"location", b"upgrade", b"connection"})
-ORIGIN_ROOM = 1024  # for that of a request, and the name of its field
+_ORIGIN_ROOM = 1024  # for that of a request, and the name of its field
 _OFF = 1 << RETRY_CONDITIONS.index("off")
 
 
@@ -236,7 +236,8 @@ class _Made:
         secure = _lines((f"Strict-Transport-Security: {hsts}",)) if policies.hsts_max_age_s else b""
         always, shared = fastpolicies.lines_of_cors(conduct)
         plain = always + plain
-        if len(secure) + len(plain) + len(shared) > FIELDS_BYTES - ORIGIN_ROOM:
+        size = len(secure) + len(plain) + len(shared)
+        if size > FIELDS_BYTES - _ORIGIN_ROOM or not all(map(str.isascii, policies.cors_origins)):
             rule["punt"] = WORDING
             return
         if policies.cors:

@@ -136,8 +136,10 @@ async def test_a_client_has_one_allowance_whichever_way_its_requests_go(
     objects = [with_(WEB, limit_rpm="1", limit_burst_multiplier="4")]
     second = ODD if first == PLAIN else PLAIN
     async with Endpoint(pods[0]), running(vip, snapshot_of(*base, *objects), gateway=True) as here:
-        got = [(await ask(here.http, raw)).status for raw in (first, second, first, second, first, second, first)]
-        assert got == [200] * 5 + [503] * 2
+        got = [await ask(here.http, raw) for raw in (first, second, first, second, first, second, first)]
+        assert [message.status for message in got] == [200] * 5 + [503] * 2
+        one, other = ((message.start, fields(message.fields, here), message.body) for message in got[-2:])
+        assert one == other
         await here.install(snapshot_of(*base, with_(WEB, limit_rpm="1", limit_burst_multiplier="5"), generation=2))
         assert [(await ask(here.http, raw)).status for raw in (first, second)] == [200, 503]
 
