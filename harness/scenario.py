@@ -301,7 +301,7 @@ class Spec(Part):
 
     ``ingress``: whose ingress stands before the pods. One of somebody else is told the addresses of ready endpoints,
     once, or with ``ingressUpstream: service`` those of Services, behind which endpoints may come and go.
-    ``gateway``: our own carries plain HTTP by compiled code, as that of ``plane up`` does, which notes fewer times.
+    ``gateway``: our own carries plain HTTP by compiled code, as that of ``plane up`` does.
     """
 
     manifests: list[str] = Field(default_factory=list)

@@ -73,6 +73,8 @@ def _networks(edge: Edge) -> np.ndarray:
 class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
+    ``timed``: rows of requests done have the times of each, not those of the pass that it was looked at in.
+
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
     it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's.
     """
@@ -86,6 +88,7 @@ class Gateway:
         fail: Callable[[str], object],
         *,
         edge: Edge = NOBODY,
+        timed: bool = False,
         capacity: int = 8192,
     ):
         self._take = take
@@ -101,6 +104,7 @@ class Gateway:
         loop = self._gateway.loop[0]
         loop["epoll"] = self._epoll.fileno()
         loop["port"], loop["https_port"] = ports
+        loop["timed"] = timed
         for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
         shortest_s = min(

@@ -174,6 +174,7 @@ class Ingress:
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
                 lambda why: loop.call_soon_threadsafe(self._do_without, why, 0),
                 edge=self._edge,
+                timed=self._records is not None,
             )
             self._pool.failing = self._gateway.put_out
             if compiled_tls():
@@ -349,18 +350,12 @@ class Ingress:
             durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
             service = table.targets[goal].service if goal else None
             self._metrics.add_many(table.origins[origin], service, status, durations_ns)
-        if self._records is not None:
-            for row in rows:
-                table = self._tables[int(row["install"])]
-                self._records.add(
-                    int(row["request_id"]),
-                    table.generation,
-                    int(row["received_ns"]),
-                    int(row["done_ns"]),
-                    table.routes[row["origin"]],
-                    table.targets[row["goal"]].row,
-                    *(int(row[name]) for name in ("backend", "ip", "port", "status")),
-                    0,
+            if self._records is not None:
+                self._records.add_fast(
+                    rows[same],
+                    generation=table.generation,
+                    route=table.routes[origin],
+                    service=table.targets[goal].row,
                 )
 
     def _resolver(self) -> Resolver:
