@@ -71,6 +71,9 @@ class NodeActor:
     async def served_counts(self) -> dict[str, int]:
         return await self.node.served_counts()
 
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.node.cut_off(nodes)
+
     async def stop(self, grace_s: float) -> None:
         await self.node.stop(grace_s)
 
@@ -106,6 +109,9 @@ class IngressActor:
 
     async def records(self) -> dict[str, Any]:
         return await self.ingress.records()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.ingress.cut_off(nodes)
 
     async def stop(self, grace_s: float) -> None:
         await self.ingress.stop(grace_s)
@@ -159,6 +165,9 @@ class Agent:
 
     async def records(self) -> dict[str, Any]:
         return dict(await self.call("records"))
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.call("cut_off", nodes)
 
     async def pid(self) -> int:
         return int(await self.call("pid"))

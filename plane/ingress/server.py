@@ -43,6 +43,7 @@ from plane.ingress.tls import Certificates
 from plane.ingress.upstream import Pool
 from plane.installed import Installed
 from plane.metrics import Exposition
+from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
@@ -241,6 +242,11 @@ class Ingress:
         if self._gateway is not None:
             self._count(self._gateway.settle())
         return (self._records or Records()).columns()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        """Tear the network between these nodes of the plan and everybody else, ``plane.partition``."""
+        if self._plan is not None:
+            await asyncio.to_thread(tear, self._plan, nodes)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections, let requests under way finish for so long, then close everything."""
