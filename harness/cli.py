@@ -1,4 +1,5 @@
-"""``plane bench``: run a scenario, print again what a run measured, compare runs, or measure the plane beside peers.
+"""``plane bench``: run a scenario, print again what a run measured, write it for other tools, compare runs, or measure
+the plane beside peers.
 
 Exit codes: 0 every objective met, 1 one missed or the plane failed, 2 bad input, 130 interrupted.
 """
@@ -206,6 +207,32 @@ def report(run: Path, output: str) -> None:
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
+
+
+@bench.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option("--as", "form", type=click.Choice(["vegeta", "fortio", "hgrm"]), required=True, help="Format.")
+@click.option("--load", metavar="NAME", help="Of which load; fortio and hgrm have room for one.  [default: all]")
+@click.option("--to", type=click.File("w", lazy=True), default="-", help="A file.  [default: standard output]")
+def export(run: Path, form: str, load: str | None, to: Any) -> None:
+    """Write the rows of RUN, a folder of results or its requests.arrow, for another tool.
+
+    vegeta is the CSV of `vegeta encode`, for `vegeta report` and `vegeta plot`; fortio the JSON of `fortio load -json`,
+    for `fortio report`; hgrm the percentiles of HdrHistogram, as wrk2 prints them, for its plotters. A request without
+    an answer has the load's timeout there; warm-up is left out.
+    """
+    import pyarrow as pa
+
+    from harness import export as exports
+    from harness import records
+    from plane.errors import ManifestError
+
+    try:
+        exports.write(records.read(run), form, load, to)
+    except exports.ExportError as error:
+        _fail(f"{run}: {error}", 2)
+    except (OSError, ValueError, pa.ArrowException, ManifestError) as error:
+        _fail(f"{run}: cannot be read as a run: {error}", 2)
 
 
 def _least(text: str) -> float:
