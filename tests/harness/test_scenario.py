@@ -221,7 +221,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "a namespace for a node": (
         lambda spec: spec.update(timeline=[{"at": "1s", "killNode": 1, "namespace": "shop"}]),
-        {"spec.timeline[0].namespace": "is that of a Deployment; leave it out"},
+        {"spec.timeline[0].namespace": "is that of a Deployment or a Secret; leave it out"},
     ),
     "no loads": (lambda spec: spec.update(loads=[]), {"spec.loads": "is empty; give it 1 at least"}),
     "two loads of one name": (
@@ -282,6 +282,12 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     "more rows than there is room for": (
         lambda spec: spec["loads"][0].update(arrivals={"rate": "1000000/s"}, duration="1h"),
         {"spec.loads[0].arrivals.rate": "makes 3,600,000,000 requests"},
+    ),
+    "an ingress that the matrix varies": (
+        lambda spec: spec.update(
+            ingress="nginx", matrix=[{"name": "ingress", "field": "ingress", "values": ["trafficplane", "nginx"]}]
+        ),
+        {"spec.ingress": "is varied by the matrix: leave it out, or the axis whose field is ingress"},
     ),
     "everything at once": (
         lambda spec: (
