@@ -40,6 +40,7 @@ from plane.statuses import node_name
 
 OBJECT_STORE_BYTES = 256 * 2**20
 CALL_TIMEOUT_S = 30.0
+LOOPBACK = "127.0.0.1"
 
 
 class NodeActor:
@@ -360,11 +361,14 @@ def _start_ray(address: str | None = None) -> bool:
         if joined:
             ray.init(address=joined, **quiet)
         else:
+            # Ray takes 127.0.0.1 for a request to find an address that others reach, which one of our own needs not
+            # have, and complains of it on the terminal where there is no network.
+            ray._private.services.node_ip_address_from_perspective = lambda address=None: LOOPBACK
             ray.init(
                 address="local",
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
