@@ -55,6 +55,14 @@ def changed(change: Callable[[Any], object]) -> str:
     return yaml.safe_dump(document)
 
 
+def check_named(change: Callable[[Any], object], expected: dict[str, str]) -> None:
+    """A scenario with mistakes is told of each by its field, with that text in it, and of no other."""
+    found = problems(changed(change))
+    assert found.keys() == expected.keys()
+    for field, part in expected.items():
+        assert part in found[field]
+
+
 def test_quantities_become_integers_and_defaults_are_filled_in() -> None:
     spec = scenario.parse(GOOD).spec
     by_rate, by_connections = spec.loads
@@ -307,10 +315,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
 
 @pytest.mark.parametrize(("change", "expected"), WRONG.values(), ids=WRONG.keys())
 def test_each_mistake_is_named_by_its_field(change: Callable[[Any], object], expected: dict[str, str]) -> None:
-    found = problems(changed(change))
-    assert found.keys() == expected.keys()
-    for field, part in expected.items():
-        assert part in found[field]
+    check_named(change, expected)
 
 
 def test_another_api_version_and_kind_are_refused() -> None:
