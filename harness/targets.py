@@ -128,8 +128,12 @@ def _resolve(load: Load, around: Surroundings | None) -> Resolved:
     except OSError:
         if around is not None and _takes_any_host(around.snapshot):
             return _to_ingress(load, around, url, path, sources)
-        where = "no Ingress has this host, no Service this name, and" if around else "there are no manifests, and"
-        raise _UnresolvedError("target.url", f"{host}: {where} the system does not know it") from None
+        if around is None:
+            reason = "there are no manifests, and the system does not know it"
+        else:
+            there = f"they have: {', '.join(hosts)}" if (hosts := _hosts(around.snapshot)) else "they have none"
+            reason = f"no Ingress has this host ({there}), no Service this name, and the system does not know it"
+        raise _UnresolvedError("target.url", f"{host}: {reason}") from None
     return _to_address(load, str(found), port, url, path, sources)
 
 
@@ -161,6 +165,8 @@ def _tls(load: Load, folder: Path, around: Surroundings | None) -> Tls | None:
         return None
     made = Tls(url.hostname or "", around.authority if around else "", insecure=bool(trust and trust.insecure))
     if trust and trust.ca is not None:
+        if not (folder / trust.ca).exists():
+            raise _UnresolvedError("target.tls.ca", f"there is no {folder / trust.ca}")
         try:
             made = replace(made, authorities=(folder / trust.ca).read_text(encoding="ascii"), only=True)
             made.context()
@@ -215,6 +221,12 @@ def _service_of_name(snapshot: Snapshot, host: str) -> Service | None:
 
 def _ingress_specs(snapshot: Snapshot) -> Iterator[Object]:
     return (obj.get("spec") or {} for obj in snapshot.all("Ingress"))
+
+
+def _hosts(snapshot: Snapshot) -> list[str]:
+    """Those that Ingresses have."""
+    rules = (rule for spec in _ingress_specs(snapshot) for rule in spec.get("rules") or ())
+    return sorted({rule["host"] for rule in rules if rule.get("host")})
 
 
 def _has_rules_for(snapshot: Snapshot, host: str) -> bool:

@@ -15,7 +15,7 @@ import operator
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -56,6 +56,7 @@ class NodeAgent(Protocol):
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
     async def open_connections(self) -> dict[str, Any]: ...
+    async def cut_off(self, nodes: frozenset[int]) -> None: ...
     async def stop(self, grace_s: float) -> None: ...
 
 
@@ -65,6 +66,7 @@ class IngressAgent(Protocol):
     async def install(self, routes: Any) -> Installed: ...
     async def beat(self, timeout_s: float) -> None: ...
     async def records(self) -> dict[str, Any]: ...
+    async def cut_off(self, nodes: frozenset[int]) -> None: ...
     async def stop(self, grace_s: float) -> None: ...
 
 
@@ -157,6 +159,7 @@ class ControlPlane:
         self._refused: tuple[int, str] = (0, "")  # newest generation that could not be compiled, and why
         self._seen_pods: dict[str, deque[SeenPod]] = defaultdict(lambda: deque(maxlen=SEEN_AT_AN_ADDRESS))
         self._pods: Followed[Name, Object] = Followed()
+        self._cut_off: frozenset[int] = frozenset()
 
     async def start(self, *, nodes: int, ingresses: int = 1) -> None:
         """Starts the agents and returns when all of them serve. Raises PlaneError where one cannot start."""
@@ -231,6 +234,18 @@ class ControlPlane:
         }
         pods = {address: seen[-1].name for address, seen in self._seen_pods.items()}
         return connections.described(self.store.snapshot, pods, columns, time.monotonic_ns())
+
+    async def cut_off(self, nodes: Collection[int]) -> None:
+        """Tears the network between these nodes and everybody else, and no other, as ``plane.partition`` has it.
+
+        An agent that is lost meanwhile hears of it when it is started again.
+        """
+        self._cut_off = frozenset(nodes)
+        agents = [member.agent for member in self._members() if member.agent is not None]
+        told = await asyncio.gather(*(agent.cut_off(self._cut_off) for agent in agents), return_exceptions=True)
+        for error in told:
+            if isinstance(error, BaseException) and not isinstance(error, AgentLostError):
+                raise error
 
     def event(self, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Records an Event about an object, as ``plane describe`` shows it."""
@@ -354,6 +369,8 @@ class ControlPlane:
     async def _run_node(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_node(member.number)
         try:
+            if self._cut_off:
+                await agent.cut_off(self._cut_off)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(member, agent, self._hand_node, self._node_up))
                 group.create_task(self._place(member, agent))
@@ -363,6 +380,8 @@ class ControlPlane:
 
     async def _run_ingress(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_ingress(member.number)
+        if self._cut_off:
+            await agent.cut_off(self._cut_off)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep(member, agent, self._hand_ingress))
             group.create_task(self._watch(agent))

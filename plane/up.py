@@ -125,6 +125,8 @@ async def _until_told(loaded: Loaded, console: Console, ready_file: str | None, 
 
     def end() -> None:
         if not task.cancelling():  # a second Ctrl-C must not cut the way out short
+            if not serving.is_set():
+                console.print("stopping: what is starting is ended first", markup=False)
             task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -66,7 +66,8 @@ def _networks(edge: Edge) -> np.ndarray:
 class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
-    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own.
+    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own. ``timed``: rows of
+    requests done have the times of each, not those of the pass that it was looked at in.
 
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
     it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
@@ -83,6 +84,7 @@ class Gateway:
         carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
+        timed: bool = False,
         capacity: int = 8192,
         tallies: np.ndarray | None = None,
     ):
@@ -99,6 +101,7 @@ class Gateway:
         loop = self._gateway.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
         loop["port"], loop["https_port"] = ports
+        loop["timed"] = timed
         for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
         shortest_s = min(

@@ -43,6 +43,7 @@ from plane.ingress.tls import Certificates
 from plane.ingress.upstream import Pool
 from plane.installed import Installed
 from plane.metrics import Exposition
+from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ class Ingress:
                 self._carry,
                 edge=self._edge,
                 tallies=shared.tallies,
+                timed=self._records is not None,
             )
             self._pool.failing = self._gateway.put_out
             self._end_tls(loop)
@@ -246,6 +248,11 @@ class Ingress:
         if self._gateway is not None:
             self._count(self._gateway.settle())
         return (self._records or Records()).columns()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        """Tear the network between these nodes of the plan and everybody else, ``plane.partition``."""
+        if self._plan is not None:
+            await asyncio.to_thread(tear, self._plan, nodes)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections, let requests under way finish for so long, then close everything."""
@@ -353,18 +360,12 @@ class Ingress:
             durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
             service = table.targets[goal].service if goal else None
             self._metrics.add_many(table.origins[origin], service, status, durations_ns)
-        if self._records is not None:
-            for row in rows:
-                table = self._tables[int(row["install"])]
-                self._records.add(
-                    int(row["request_id"]),
-                    table.generation,
-                    int(row["received_ns"]),
-                    int(row["done_ns"]),
-                    table.routes[row["origin"]],
-                    table.targets[row["goal"]].row,
-                    *(int(row[name]) for name in ("backend", "ip", "port", "status")),
-                    0,
+            if self._records is not None:
+                self._records.add_fast(
+                    rows[same],
+                    generation=table.generation,
+                    route=table.routes[origin],
+                    service=table.targets[goal].row,
                 )
 
     def _resolver(self) -> Resolver:
