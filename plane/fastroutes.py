@@ -126,14 +126,13 @@ def create_memory(roads: Roads) -> Memory:
 def carry_over(before: Roads, memory: Memory, roads: Roads) -> Memory:
     """What goes on under new Roads: the turns of the same Services, and which of the same endpoints are out."""
     after = create_memory(roads)
-    if np.array_equal(before.goals["key"], roads.goals["key"]):
-        after.turns[:] = memory.turns
-    else:
-        rows = {int(key): row for row, key in enumerate(before.goals["key"].tolist())}
-        kept = [(row, rows[key]) for row, key in enumerate(roads.goals["key"].tolist()) if key in rows]
-        if kept:
-            now, then = np.array(kept).T
-            after.turns[now] = memory.turns[then]
+    both = min(len(before.goals), len(roads.goals))
+    stays = before.goals["key"][:both] == roads.goals["key"][:both]
+    after.turns[:both][stays] = memory.turns[:both][stays]
+    moved = np.setdiff1d(np.arange(len(roads.goals)), np.flatnonzero(stays))
+    if len(moved):
+        _, now, then = np.intersect1d(roads.goals["key"][moved], before.goals["key"], return_indices=True)
+        after.turns[moved[now]] = memory.turns[then]
     shared = min(len(before.backends), len(roads.backends))
     one, other = before.backends[:shared], roads.backends[:shared]
     same = (one["ip"] == other["ip"]) & (one["port"] == other["port"])
@@ -149,19 +148,19 @@ class _Found:
         sites, roads = np.zeros(len(hosts), SITE), np.zeros(len(paths) + len(hosts), ROAD)
         for name, of in (("name", "name"), ("name_size", "name_length"), ("kind", "kind")):
             sites[name] = hosts[of]
-        has_paths = hosts["paths"] > 0
+        has_paths, count = hosts["paths"] > 0, hosts["paths"].astype(np.int64)
         sites["paths"] = np.where(has_paths, hosts["first_path"], 0)
         for name, of in (("text", "text"), ("text_size", "text_length"), ("kind", "kind"), ("goal", "target")):
             roads[name][: len(paths)] = paths[of]
         for name, of in (("origin", "origin"), ("rule", "policy"), ("fork", "canary")):
             roads[name][: len(paths)] = paths[of]
         roads["punt"][: len(paths)][paths["when"] > 0] = CONDITION
-        # Where the lengths of a run of paths are noted: at the last of the hosts that share it, as aliases do.
+        # Where the lengths of a run of paths are noted: at one of the hosts that share it, as aliases do. What is of no
+        # host is left out.
         owner = np.zeros(len(paths), np.uint32)
-        for row in np.flatnonzero(has_paths).tolist():
-            first = int(hosts[row]["first_path"])
-            owner[first : first + int(hosts[row]["paths"])] = row
-            roads["paths"][first : first + int(hosts[row]["paths"])] = first
+        of, first = np.repeat(np.arange(len(hosts)), count), np.repeat(hosts["first_path"], count)
+        rows = first + np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
+        owner[rows], roads["paths"][rows] = of, first
         for name, of in (("goal", "default"), ("origin", "origin"), ("rule", "policy")):
             roads[name][len(paths) :] = hosts[of]
         own = (hosts["default"] > 0) | (hosts["policy"] > 0)
@@ -364,7 +363,7 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
         goals["punt"][list(routes.externals)] = EXTERNAL
     words = bytearray()
     replies: list[tuple[Any, ...]] = []
-    deserted = (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)
+    deserted = (targets["service"] > 0) & (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)
     for row in (np.flatnonzero(deserted[1:]) + 1).tolist():
         status, service = int(targets[row]["status"]), routes.services[int(targets[row]["service"])]
         head, body = _head(status), _body(status, f"Service {service} has no ready endpoint")

@@ -246,10 +246,13 @@ def index_hosts(text, hosts, slots, expressed):
 def index_roads(text, roads, sites, hosts, slots):
     """Puts ROAD[…] in place in ``slots``, as ``index_hosts`` does; of equal ones the first.
 
-    ``sites`` holds, for each road that is a path, the row of the host that owns it, where its lengths are noted.
+    ``sites`` holds, for each road that is a path, the row of the host that owns it, where its lengths are noted; 0 for
+    one that nobody has, which is left out.
     """
     mask = np.uint64(slots.size - 1)
     for row in range(1, sites.size):
+        if sites[row] == 0:
+            continue
         road, site = roads[row], hosts[sites[row]]
         size = np.int64(road["text_size"])
         bit = _1 << (np.uint64(size) & _63)
