@@ -54,7 +54,7 @@ from plane.endpoints import eligible
 from plane.frontends import algorithm_of
 from plane.growing import Growing, Numbered
 from plane.headerlists import ALLOWED, ANSWERED, CONTROLLER, lines_of, not_allowed, trouble_with
-from plane.ingressclass import served, unserved_because
+from plane.ingressclass import served, unserved_because, winning
 from plane.matching import Slot, rank, slot_of
 from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, key_of, merged
 from plane.passwords import users_of
@@ -645,7 +645,7 @@ class _Table:
         self._hosts.pop(name, None)
         if name in self._parts:
             self._release(self._parts.pop(name), name)
-        rows = sorted((self._said[each] for each in self._of_host.get(name, ())), key=_winning)
+        rows = sorted((self._said[each] for each in self._of_host.get(name, ())), key=lambda said: winning(said[0]))
         routed = [(row, rule, number) for row in rows if not row[1].canary for number, rule in _rules_for(name, row)]
         for (ingress, asked), rule, _ in routed:
             self._note_host(ingress, asked, name, _paths_of(rule))
@@ -727,7 +727,7 @@ class _Table:
     def _certify(self, host: str) -> None:
         """The certificate of a host: of the first of the Ingresses that has one."""
         self._certificates.pop(host, None)
-        for ingress, _ in sorted((self._said[name] for name in self._certified[host]), key=_winning):
+        for ingress, _ in sorted((self._said[name] for name in self._certified[host]), key=lambda said: winning(said[0])):
             namespace = ingress["metadata"].get("namespace", "default")
             for name, secret in _certified(ingress):
                 if name == host and (pair := _pem(self._snapshot.get("Secret", namespace, secret))):
@@ -1165,11 +1165,6 @@ def _certified(ingress: Object) -> Iterator[tuple[str, str]]:
 def _name_of(obj: Object) -> Name:
     _, namespace, name = key_of(obj)
     return namespace, name
-
-
-def _winning(said: _Said) -> tuple[str, Name]:
-    """What Ingresses are sorted by, as in ``served``."""
-    return said[0]["metadata"].get("creationTimestamp") or "", _name_of(said[0])
 
 
 def _read(obj: Object) -> tuple[Any, ...]:

@@ -46,7 +46,7 @@ from harness.peers.process import Process
 from kernels.layout import RANDOM
 from kernels.net.httpload import Asked
 from plane.addresses import AddressPlan, needed_port_offset
-from plane.advice import advise
+from plane.advice import Rivals, advise
 from plane.api import Api
 from plane.control import ControlPlane
 from plane.descriptors import allow_descriptors
@@ -122,7 +122,7 @@ async def serve(size: int) -> None:
     plan = AddressPlan(0, needed_port_offset(plan))
     fleet = LocalFleet(plan, gateway=True, metrics_port=plan.bound_port(10254))
     control = ControlPlane(plan, fleet, notice=lambda line: print(line, file=sys.stderr))
-    advice = functools.partial(advise, algorithm=RANDOM)
+    advice = functools.partial(advise, algorithm=RANDOM, rivals=Rivals())
     api = Api(control.store, token="bench", wait=control.wait, advise=advice, connections=control.open_connections)
     await control.start(nodes=1)
     try:
@@ -225,14 +225,17 @@ class WebSockets:
     def __init__(self, address: tuple[str, int]):
         self._address = address
         self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._over = asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         self._ready.wait(10)
         self._clients = [self._opened() for _ in range(WEBSOCKETS)]
 
-    def _run(self) -> None:
+    async def _serve(self) -> None:
+        echoing: set[asyncio.Task[None] | None] = set()
+
         async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            echoing.add(asyncio.current_task())
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
                 writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
@@ -240,9 +243,11 @@ class WebSockets:
                     writer.write(piece)
             writer.close()
 
-        self._server = self._loop.run_until_complete(asyncio.start_server(echo, ECHO, PORT))
-        self._ready.set()
-        self._loop.run_forever()
+        self._loop = asyncio.get_running_loop()
+        async with await asyncio.start_server(echo, ECHO, PORT):
+            self._ready.set()
+            await self._over.wait()  # by then the clients have closed
+            await asyncio.wait(filter(None, echoing), timeout=5)
 
     def _opened(self) -> socket.socket:
         client = socket.create_connection(self._address, timeout=10)
@@ -271,7 +276,7 @@ class WebSockets:
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(10)
 
 
