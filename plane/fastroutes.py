@@ -82,7 +82,7 @@ class Compiler:
     def compile(self, routes: Routes) -> Roads:
         """As the function of this name."""
         before = self._routes
-        named = before is not None and _same(before.text, routes.text)
+        named = before is not None and _goes_on(before.text, routes.text)
         if (
             before is None
             or not named
@@ -90,7 +90,7 @@ class Compiler:
             or not _same(before.paths, routes.paths)
         ):
             self._found = _Found(routes)
-        if before is None or not named or not all(map(_same, before.policies, routes.policies)):
+        if before is None or not named or not all(map(_same, *map(_read, (before, routes)))):
             self._made = _Made(routes)
         assert self._found is not None
         assert self._made is not None
@@ -146,32 +146,8 @@ class _Found:
     def __init__(self, routes: Routes):
         hosts, paths = routes.hosts, routes.paths
         sites, roads = np.zeros(len(hosts), SITE), np.zeros(len(paths) + len(hosts), ROAD)
-        for name, of in (("name", "name"), ("name_size", "name_length"), ("kind", "kind")):
-            sites[name] = hosts[of]
-        has_paths, count = hosts["paths"] > 0, hosts["paths"].astype(np.int64)
-        sites["paths"] = np.where(has_paths, hosts["first_path"], 0)
-        for name, of in (("text", "text"), ("text_size", "text_length"), ("kind", "kind"), ("goal", "target")):
-            roads[name][: len(paths)] = paths[of]
-        for name, of in (("origin", "origin"), ("rule", "policy"), ("fork", "canary")):
-            roads[name][: len(paths)] = paths[of]
-        roads["punt"][: len(paths)][paths["when"] > 0] = CONDITION
-        # Where the lengths of a run of paths are noted: at one of the hosts that share it, as aliases do. What is of no
-        # host is left out.
-        owner = np.zeros(len(paths), np.uint32)
-        of, first = np.repeat(np.arange(len(hosts)), count), np.repeat(hosts["first_path"], count)
-        rows = first + np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
-        owner[rows], roads["paths"][rows] = of, first
-        for name, of in (("goal", "default"), ("origin", "origin"), ("rule", "policy")):
-            roads[name][len(paths) :] = hosts[of]
-        own = (hosts["default"] > 0) | (hosts["policy"] > 0)
-        sites["default"] = np.where(own, len(paths) + np.arange(len(hosts)), len(paths) if own[0] else 0)
-        text = freeze(routes.text[:])
         host_slots, slots, expressed = _slots(len(hosts)), _slots(len(paths)), np.zeros(1, np.uint8)
-        hostpath.index_hosts(text, sites, host_slots, expressed)
-        hostpath.index_roads(text, roads, owner, sites, slots)
-        owners = owner[sites["paths"]]  # and from there each has them
-        for name in ("exacts", "prefixes", "starts", "longest", "expression"):
-            sites[name] = np.where(has_paths, sites[name][owners], 0)
+        hostpath.lay_out(routes.text, hosts, paths, sites, roads, host_slots, slots, expressed)
         self.hosts, self.roads = freeze(sites), freeze(roads)
         self.host_slots, self.slots, self.expressed = freeze(host_slots), freeze(slots), freeze(expressed)
 
@@ -372,6 +348,17 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
         replies.append((status, 0, 0, (start, len(head)), (0, 0), (start + len(head), len(body)), (0, 0)))
         words += head + body
     return goals, np.frombuffer(bytes(words), np.uint8), np.array(replies, REPLY)
+
+
+def _goes_on(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether a text has at most grown at its end, so that what was said by offsets still is."""
+    return len(before) <= len(now) and _same(before, now[: len(before)])
+
+
+def _read(routes: Routes) -> tuple[np.ndarray, ...]:
+    """The tables that rules are made of."""
+    policies = routes.policies
+    return policies.policies, policies.strings, policies.ranges
 
 
 def _slots(rows: int) -> np.ndarray:
