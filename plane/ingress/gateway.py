@@ -18,6 +18,7 @@ from kernels import layout_gateway as layout
 from kernels.layout import NETWORK
 from kernels.layout_gateway import Way
 from kernels.layout_http import IN_CHUNK, IN_TRAILERS, OVER, SIZED
+from kernels.layout_routes import Roads
 from kernels.net import gateway as kernel
 from kernels.net import hostpath, openssl, requests, upstreams
 from kernels.warm import is_there, once
@@ -61,6 +62,11 @@ def _networks(edge: Edge) -> np.ndarray:
     """NETWORK[…]: the proxies of an edge whose word counts, as far as they are of IPv4, as clients are."""
     spans = [span for span in edge.trusted if isinstance(span, IPv4Network)]
     return np.array([(int(span.network_address), int(span.netmask)) for span in spans], NETWORK)
+
+
+def _leads_alike(one: Roads, other: Roads) -> bool:
+    """Whether the same endpoints have the same ids; which they do as long as nothing but rules has changed."""
+    return np.array_equal(one.endpoints, other.endpoints) and np.array_equal(one.backends, other.backends)
 
 
 class Gateway:
@@ -241,6 +247,8 @@ class Gateway:
 
     def _rows_of(self, roads: Any) -> np.ndarray:
         """For each backend id the row of its endpoint; others have left, and their rows go to new ones when empty."""
+        if self._way is not None and _leads_alike(self._way.roads, roads):
+            return self._way.endpoint_of
         used = np.unique(roads.endpoints)
         addresses = {
             int(row): (int(roads.backends[row]["ip"]), int(roads.backends[row]["port"])) for row in used if row

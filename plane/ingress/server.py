@@ -227,7 +227,8 @@ class Ingress:
                 self._table = table
                 if self._gateway is not None and self._gateway.serves:
                     self._install_gateway(self._gateway, routes, table)
-                self._metrics.keep(table.origins)
+                else:
+                    self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
                 if not self._listens and not self._told_to_stop.is_set():
@@ -332,7 +333,6 @@ class Ingress:
         task.add_done_callback(tasks.discard)
 
     def _install_gateway(self, gateway: "Gateway", routes: Routes, table: Table) -> None:
-        self._count(gateway.settle())  # before their series may go
         number = max(self._tables, default=0) + 1
         self._tables[number] = table
         named = gateway.install(routes, number)
@@ -341,6 +341,7 @@ class Ingress:
             for other in self._tables.keys() - named:
                 if other < number:
                     del self._tables[other]
+            self._metrics.keep(table.origins)
 
         asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
 
