@@ -109,9 +109,6 @@ class Trust(Part):
             yield (), "takes any certificate or those of an authority: give it insecure or ca"
         if not given:
             yield (), f"says nothing: give it one of {', '.join(cls.known())}"
-
-    @classmethod
-    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         if given.get("insecure") is False:
             yield ("insecure",), "false is what holds without it: leave tls out, or write true"
 

@@ -14,7 +14,6 @@ import numpy as np
 from kernels.layout import RETRY_CONDITIONS, RR, STRING, freeze
 from kernels.layout_routes import (
     ALGORITHM,
-    CONDITION,
     EXTERNAL,
     FIELDS_BYTES,
     FORK,

@@ -284,7 +284,8 @@ def _hash_folded(text, offset, size):
 def lay_out(text, hosts, paths, plain, kinds, places, sites, roads, host_slots, slots, expressed):
     """HOST[H+1] and PATH[P+1] as SITE[H+1] and ROAD[P+H+2], and where they are found; notes if a host is MATCHED.
 
-    ``plain``: rows of paths that are expressions and mean what these ``kinds`` do, of texts at ``places``, (offset, size).
+    ``plain``: rows of paths that are expressions and mean what these ``kinds`` do, of texts at ``places``, which are
+    (offset, size).
     ``sites`` and ``roads`` are all zeros, and so are the slots, at most half of which will be taken. Of roads that
     take the same requests the first is found; a path that is of no host is not.
     """

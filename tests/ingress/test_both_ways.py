@@ -201,13 +201,13 @@ async def became(here: Running, raw: bytes, endpoints: list[Endpoint], tls: ssl.
         one.send(raw)
         answer = await one.answer(method=raw.partition(b" ")[0].decode())
     return [
-        (
-            named(message.start, here),
-            [(name, "" if name in HIDDEN else named(value, here)) for name, value in message.fields],
-            message.body,
-        )
+        (named(message.start, here), fields(message.fields, here), message.body)
         for message in (answer, *(message for endpoint in endpoints for message in endpoint.requests))
     ]
+
+
+def fields(of: list[tuple[str, str]], here: Running) -> list[tuple[str, str]]:
+    return [(name, "" if name in HIDDEN else named(value, here)) for name, value in of]
 
 
 def named(text: str, here: Running) -> str:
