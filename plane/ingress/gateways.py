@@ -7,7 +7,6 @@ what limits allow is kept in one table, and what is counted is their sum. Turns 
 they are by each of several ingresses. One that fails leaves its clients and its port's share to the asyncio side.
 """
 
-import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -128,11 +127,3 @@ class Gateways:
         """Close everything at once. Blocks for a moment."""
         for thread in self.threads:
             thread.stop()
-
-
-def threads_here() -> int:
-    """How many an ingress has unless it is told: one on two cores, else half of them and four at most.
-
-    The other half is for pods, which are on the same machine, and for the asyncio side.
-    """
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 2))

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from plane.ingress.terminator import Terminator
 
 BACKLOG = 4096
+MOST_THREADS = 4  # of the gateway, unless it is told to have more
 HTTP, HTTPS = 0, 1  # which of the sockets; those after them are of HTTP too, for further threads
 DEFAULT_TIMEOUTS = Timeouts()
 NOBODY = Edge()
@@ -470,6 +471,14 @@ class Ingress:
         for row in self._sockets:
             row.close()
         self._sockets.clear()
+
+
+def gateway_threads_here() -> int:
+    """How many gateway threads suit this machine: half of its cores, and four at most.
+
+    The other half is for pods, which are on the same machine, for Services and for what goes by asyncio.
+    """
+    return min(max(1, len(os.sched_getaffinity(0)) // 2), MOST_THREADS)
 
 
 def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:

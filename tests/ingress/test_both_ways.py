@@ -54,7 +54,9 @@ async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
             for name, address in addresses.items()
         ]
         ways = [
-            await stack.enter_async_context(running(vip, snapshot_of(*base), gateway=gateway, recording=True))
+            await stack.enter_async_context(
+                running(vip, snapshot_of(*base), gateway=gateway, recording=True, gateway_threads=2)
+            )
             for gateway in (False, True)
         ]
         asked = requests(addresses["other"][0])
