@@ -40,6 +40,7 @@ from plane.statuses import node_name
 
 OBJECT_STORE_BYTES = 256 * 2**20
 CALL_TIMEOUT_S = 30.0
+LOOPBACK = "127.0.0.1"
 
 
 class NodeActor:
@@ -70,6 +71,9 @@ class NodeActor:
 
     async def served_counts(self) -> dict[str, int]:
         return await self.node.served_counts()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.node.cut_off(nodes)
 
     async def stop(self, grace_s: float) -> None:
         await self.node.stop(grace_s)
@@ -107,6 +111,9 @@ class IngressActor:
 
     async def records(self) -> dict[str, Any]:
         return await self.ingress.records()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.ingress.cut_off(nodes)
 
     async def stop(self, grace_s: float) -> None:
         await self.ingress.stop(grace_s)
@@ -160,6 +167,9 @@ class Agent:
 
     async def records(self) -> dict[str, Any]:
         return dict(await self.call("records"))
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.call("cut_off", nodes)
 
     async def pid(self) -> int:
         return int(await self.call("pid"))
@@ -297,13 +307,8 @@ async def running(
     threads = gateway_threads or gateway_threads_here()
     with claimed(plan):
         async with connected(ray_address):
-            cluster = Cluster(
-                plan,
-                progress,
-                IngressOptions(recording, edge, access_log, gateway, threads),
-                algorithm=algorithm,
-                zones=zones,
-            )
+            options = IngressOptions(recording, edge, access_log, gateway, threads)
+            cluster = Cluster(plan, progress, options, algorithm=algorithm, zones=zones)
             some = f"{nodes} node{'s' if nodes > 1 else ''} and {ingresses} ingress{'es' if ingresses > 1 else ''}"
             progress(f"starting {some}")
             try:
@@ -363,11 +368,14 @@ def _start_ray(address: str | None = None) -> bool:
         if joined:
             ray.init(address=joined, **quiet)
         else:
+            # Ray takes 127.0.0.1 for a request to find an address that others reach, which one of our own needs not
+            # have, and complains of it on the terminal where there is no network.
+            ray._private.services.node_ip_address_from_perspective = lambda address=None: LOOPBACK
             ray.init(
                 address="local",
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -93,6 +93,21 @@ class Driver:
                 _settle(future, question)
         return future
 
+    def tell(self, question: Callable[[], object]) -> None:
+        """Have ``question`` called likewise, and wait for nothing; what it raises is logged."""
+        future: Future[object] = Future()
+        future.add_done_callback(self._said)
+        with self._asking:
+            if self.running:
+                self._questions.put((question, future))
+                os.eventfd_write(self.wake, 1)
+                return
+        question()
+
+    def _said(self, future: Future[object]) -> None:
+        if (problem := future.exception()) is not None:
+            log.error("%s: what its thread was told has failed", self.name, exc_info=problem)
+
     # What follows runs in the thread.
 
     def _run(self) -> None:

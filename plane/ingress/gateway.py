@@ -62,10 +62,16 @@ def _networks(edge: Edge) -> np.ndarray:
     return np.array([(int(span.network_address), int(span.netmask)) for span in spans], NETWORK)
 
 
+def _leads_alike(one: Roads, other: Roads) -> bool:
+    """Whether the same endpoints have the same ids; which they do as long as nothing but rules has changed."""
+    return np.array_equal(one.endpoints, other.endpoints) and np.array_equal(one.backends, other.backends)
+
+
 class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
-    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own.
+    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own. ``timed``: rows of
+    requests done have the times of each, not those of the pass that it was looked at in.
 
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
     it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
@@ -82,6 +88,7 @@ class Gateway:
         carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
+        timed: bool = False,
         capacity: int,
         tallies: np.ndarray | None = None,
     ):
@@ -96,6 +103,7 @@ class Gateway:
         loop = self._gateway.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
         loop["port"], loop["https_port"] = ports
+        loop["timed"] = timed
         for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
         shortest_s = min(
@@ -122,9 +130,9 @@ class Gateway:
         """Put Roads in force, which rows of requests done will name by ``number``; returns what they name besides."""
         return self._driver.asked(lambda: self._swap(roads, number))
 
-    def adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        """Take clients by TLS after their handshake; returns those that there was no room for."""
-        return self._driver.ask(lambda: self._adopt(ends))
+    def adopt(self, clients: Sequence[Secured]) -> None:
+        """Take clients by TLS after their handshake, or hand over whom there is no room for. Waits for nothing."""
+        self._driver.tell(lambda: self._adopt(clients))
 
     def put_out(self, address: Address, seconds: float) -> Future[None]:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
@@ -236,6 +244,8 @@ class Gateway:
 
     def _rows_of(self, roads: Any) -> np.ndarray:
         """For each backend id the row of its endpoint; others have left, and their rows go to new ones when empty."""
+        if self._way is not None and _leads_alike(self._way.roads, roads):
+            return self._way.endpoint_of
         used = np.unique(roads.endpoints)
         addresses = {
             int(row): (int(roads.backends[row]["ip"]), int(roads.backends[row]["port"])) for row in used if row
@@ -262,14 +272,15 @@ class Gateway:
             rows[backend] = self._endpoints[address]
         return rows
 
-    def _adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        if not self._driver.running:
-            return ends
-        for taken, (fd, ssl, (ip, port)) in enumerate(ends):
+    def _adopt(self, clients: Sequence[Secured]) -> None:
+        for client in clients:
+            ip, port = client.peer
             peer, now_ns = (np.uint32(ip_to_int(ip)), np.uint16(port)), time.monotonic_ns()
-            if not kernel.adopt(self._gateway, fd, np.uint64(ssl), *peer, now_ns):
-                return ends[taken:]
-        return ()
+            taken = self._driver.running and kernel.adopt(
+                self._gateway, client.fd, np.uint64(client.ssl), *peer, now_ns
+            )
+            if not taken:
+                self._hand_over(client, b"", None)
 
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None
@@ -290,11 +301,18 @@ class Gateway:
             self._driver.epoll.unregister(fd)
             peer = int_to_ip(int(client["ip"])), int(client["port"])
             requests.forget(gateway, row)
-            end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
-            if end is not None:
-                self._take(Handed(end, data, begun, (peer, int(loop["https_port"])) if ssl else None))
-            elif begun is not None and begun.upstream is not None:
-                begun.upstream.close()
+            if ssl:
+                self._hand_over(Secured(fd, ssl, peer), data, begun)
+            else:
+                self._take(Handed(socket.socket(fileno=fd), data, begun))
+
+    def _hand_over(self, client: Secured, data: bytes, begun: Begun | None) -> None:
+        """Hand over a client by TLS, as who it is."""
+        end = self._carry(client)
+        if end is not None:
+            self._take(Handed(end, data, begun, (client.peer, int(self._gateway.loop[0]["https_port"]))))
+        elif begun is not None and begun.upstream is not None:
+            begun.upstream.close()
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""

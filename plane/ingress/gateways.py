@@ -40,6 +40,7 @@ class Gateways:
         carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
+        timed: bool = False,
         tallies: np.ndarray | None = None,
     ):
         allow_descriptors(threads * 2 * CAPACITY + DESCRIPTORS_BESIDES)
@@ -53,6 +54,7 @@ class Gateways:
                 partial(fail, number),
                 carry,
                 edge=edge,
+                timed=timed,
                 capacity=CAPACITY,
                 tallies=tallies,
             )
@@ -71,11 +73,12 @@ class Gateways:
         installing = [thread.install(roads, number) for thread in self._serving]
         return {named for installed in installing for named in installed.result()}
 
-    def adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        """Take clients by TLS after their handshake, where there are fewest; returns those that found no room."""
-        for thread in sorted(self._serving, key=lambda thread: thread.clients):
-            ends = thread.adopt(ends) if ends else ends
-        return ends
+    def adopt(self, clients: Sequence[Secured]) -> None:
+        """Take clients by TLS after their handshake, dealt out where there are fewest first. Waits for nothing."""
+        threads = sorted(self._serving or self.threads, key=lambda thread: thread.clients)
+        for number, thread in enumerate(threads):
+            if dealt := clients[number :: len(threads)]:
+                thread.adopt(dealt)
 
     def put_out(self, address: Address, seconds: float) -> None:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,7 @@ from plane.ingress.tls import Certificates
 from plane.ingress.upstream import Pool
 from plane.installed import Installed
 from plane.metrics import Exposition
+from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ class Ingress:
                 self._carry,
                 edge=self._edge,
                 tallies=shared.tallies,
+                timed=self._records is not None,
             )
             self._pool.failing = self._gateway.put_out
             self._end_tls(loop, self._gateway.capacity)
@@ -204,15 +206,15 @@ class Ingress:
         if not warm():
             log.warning(NO_COMPILED_TLS)
             return
+        assert self._gateway is not None
         self._terminator = Terminator(
             self._timeouts,
             self._certificates.default,
-            self._take_secured,
+            self._gateway.adopt,
             lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
             lambda why: loop.call_soon_threadsafe(self._do_without, why, HTTPS),
             kept=kept,
         )
-        self._hand_in = loop.call_soon_threadsafe
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
@@ -237,7 +239,8 @@ class Ingress:
                 self._table = table
                 if self._gateway is not None and self._gateway.serves:
                     self._install_gateway(self._gateway, routes, table)
-                self._metrics.keep(table.origins)
+                else:
+                    self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
                 if not self._listens and not self._told_to_stop.is_set():
@@ -258,6 +261,11 @@ class Ingress:
         if self._gateway is not None:
             self._count(self._gateway.settle())
         return (self._records or Records()).columns()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        """Tear the network between these nodes of the plan and everybody else, ``plane.partition``."""
+        if self._plan is not None:
+            await asyncio.to_thread(tear, self._plan, nodes)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections, let requests under way finish for so long, then close everything."""
@@ -326,17 +334,8 @@ class Ingress:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
         self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
 
-    def _take_secured(self, clients: Sequence[Secured]) -> None:
-        """Go on with clients by TLS after their handshake; called in the terminator's thread."""
-        gateway = self._gateway
-        assert gateway is not None
-        for client in gateway.adopt(clients) if gateway.serves else clients:
-            end = self._carry(client)
-            if end is not None:
-                self._hand_in(self._take, Handed(end, b"", None, (client.peer, self._https_port)))
-
     def _carry(self, client: Secured) -> socket.socket | None:
-        """What the asyncio side is to have of a client by TLS; called in either thread of compiled code."""
+        """What the asyncio side is to have of a client by TLS; called in the gateway's thread."""
         assert self._terminator is not None
         return self._terminator.carry(client)
 
@@ -346,7 +345,6 @@ class Ingress:
         task.add_done_callback(tasks.discard)
 
     def _install_gateway(self, gateway: "Gateways", routes: Routes, table: Table) -> None:
-        self._count(gateway.settle())  # before their series may go
         number = max(self._tables, default=0) + 1
         self._tables[number] = table
         named = gateway.install(routes, number)
@@ -355,6 +353,7 @@ class Ingress:
             for other in self._tables.keys() - named:
                 if other < number:
                     del self._tables[other]
+            self._metrics.keep(table.origins)
 
         asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
 
@@ -378,18 +377,12 @@ class Ingress:
             durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
             service = table.targets[goal].service if goal else None
             self._metrics.add_many(table.origins[origin], service, status, durations_ns)
-        if self._records is not None:
-            for row in rows:
-                table = self._tables[int(row["install"])]
-                self._records.add(
-                    int(row["request_id"]),
-                    table.generation,
-                    int(row["received_ns"]),
-                    int(row["done_ns"]),
-                    table.routes[row["origin"]],
-                    table.targets[row["goal"]].row,
-                    *(int(row[name]) for name in ("backend", "ip", "port", "status")),
-                    0,
+            if self._records is not None:
+                self._records.add_fast(
+                    rows[same],
+                    generation=table.generation,
+                    route=table.routes[origin],
+                    service=table.targets[goal].row,
                 )
 
     def _resolver(self) -> Resolver:

@@ -114,7 +114,7 @@ class Terminator:
     def carry(self, client: Secured) -> socket.socket | None:
         """A socket that says what a client says, deciphered; None where no descriptor is left: the client is, too.
 
-        It waits for nothing, so the gateway's thread may ask, for which this one waits.
+        It waits for nothing.
         """
         try:
             ours, theirs = socket.socketpair()
@@ -124,7 +124,7 @@ class Terminator:
         for end in (ours, theirs):
             end.setblocking(False)
         pair = ours.detach()
-        self._driver.asked(lambda: self._carry(client, pair))
+        self._driver.tell(lambda: self._carry(client, pair))
         return theirs
 
     def _close(self, client: Secured) -> None:
