@@ -44,7 +44,7 @@ async def test_what_they_do_adds_up(vip: str, pods: list[Address]) -> None:
     which = running(vip, web(pods[0]), gateway=True, gateway_threads=2, recording=True, metrics_port=PORT)
     async with Endpoint(pods[0]) as endpoint, which as here, clients(here) as ones:
         for one in ones:
-            one.send(b"BREW / HTTP/1.1\r\nHost: example.com\r\n\r\n")  # which is not taken
+            one.send(b"PROPFIND / HTTP/1.1\r\nHost: example.com\r\n\r\n")  # which is not taken
             assert (await one.answer()).status == 200
         said = await scraped(vip)
         assert f'trafficplane_ingress_punts_total{{reason="method"}} {CLIENTS}.0' in said
