@@ -99,6 +99,8 @@ GATEWAY_LOOP = np.dtype(
         ("draining", "i4"),
         ("port", "i4"),
         ("https_port", "i4"),
+        ("channel", "i4"),  # where clients come from that have come by TLS, -1: nobody does
+        ("comers", "i4"),  # there may be some
     ],
     align=True,
 )
@@ -213,6 +215,7 @@ class Gateway(NamedTuple):
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
+    comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -246,6 +249,8 @@ class Gateway(NamedTuple):
     pipes: Pipes
     trusted: np.ndarray
     library: np.ndarray
+    comer: np.ndarray
+    comer_bytes: np.ndarray
     exchange: Exchange
 
 
