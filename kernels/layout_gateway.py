@@ -99,6 +99,7 @@ GATEWAY_LOOP = np.dtype(
         ("draining", "i4"),
         ("port", "i4"),
         ("https_port", "i4"),
+        ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it
         ("channel", "i4"),  # where clients come from that have come by TLS, -1: nobody does
         ("comers", "i4"),  # there may be some
     ],
@@ -109,6 +110,9 @@ CLIENT = np.dtype(
     [
         ("since_ns", "i8"),  # of the last sign of life, or the beginning of what is timed
         ("received_ns", "i8"),
+        ("routed_ns", "i8"),  # of the request in hand, as DONE_REQUEST has them
+        ("connected_ns", "i8"),
+        ("first_byte_ns", "i8"),
         ("request_id", "u8"),
         ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
         ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
@@ -188,8 +192,11 @@ ENDPOINT = np.dtype(
 DONE_REQUEST = np.dtype(
     [
         ("request_id", "u8"),
-        ("received_ns", "i8"),
-        ("done_ns", "i8"),
+        ("received_ns", "i8"),  # its head had been read
+        ("done_ns", "i8"),  # the last byte of its answer was handed to the kernel, or it was given up
+        ("routed_ns", "i8"),  # it was known where it goes, and to which endpoint, if to any
+        ("connected_ns", "i8"),  # there was a connection to that, made or kept; 0: there was none
+        ("first_byte_ns", "i8"),  # a byte of its answer was read; 0: there was none
         ("install", "u4"),
         ("origin", "u4"),
         ("goal", "u4"),
@@ -197,6 +204,8 @@ DONE_REQUEST = np.dtype(
         ("ip", "u4"),
         ("port", "u2"),
         ("status", "u2"),
+        ("reused", "u1"),  # that connection had carried another request before
+        ("spare", "u1", (3,)),
     ],
     align=True,
 )

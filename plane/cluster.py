@@ -40,6 +40,7 @@ from plane.statuses import node_name
 
 OBJECT_STORE_BYTES = 256 * 2**20
 CALL_TIMEOUT_S = 30.0
+LOOPBACK = "127.0.0.1"
 
 
 class NodeActor:
@@ -70,6 +71,9 @@ class NodeActor:
 
     async def served_counts(self) -> dict[str, int]:
         return await self.node.served_counts()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.node.cut_off(nodes)
 
     async def stop(self, grace_s: float) -> None:
         await self.node.stop(grace_s)
@@ -106,6 +110,9 @@ class IngressActor:
 
     async def records(self) -> dict[str, Any]:
         return await self.ingress.records()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.ingress.cut_off(nodes)
 
     async def stop(self, grace_s: float) -> None:
         await self.ingress.stop(grace_s)
@@ -159,6 +166,9 @@ class Agent:
 
     async def records(self) -> dict[str, Any]:
         return dict(await self.call("records"))
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.call("cut_off", nodes)
 
     async def pid(self) -> int:
         return int(await self.call("pid"))
@@ -355,11 +365,14 @@ def _start_ray(address: str | None = None) -> bool:
         if joined:
             ray.init(address=joined, **quiet)
         else:
+            # Ray takes 127.0.0.1 for a request to find an address that others reach, which one of our own needs not
+            # have, and complains of it on the terminal where there is no network.
+            ray._private.services.node_ip_address_from_perspective = lambda address=None: LOOPBACK
             ray.init(
                 address="local",
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -8,6 +8,7 @@ the peer has announced, ``-ECONNRESET`` for everything else. An SSL belongs to o
 import contextlib
 import ctypes
 import os
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -224,3 +225,166 @@ def announce_end(library, connection):
     """Tell the peer that no more is coming."""
     _call(library[_CLEAR], 0, 0, 0)
     return _call(library[_SHUTDOWN], connection, 0, 0)
+
+
+# The side of a client. Its functions are those of a server, and these.
+CLIENT_FUNCTIONS = (
+    *FUNCTIONS,
+    "SSL_connect",
+    "SSL_ctrl",
+    "SSL_set_session",
+    "SSL_get1_session",
+    "SSL_SESSION_free",
+    "SSL_session_reused",
+    "SSL_has_pending",
+)
+_CONNECT, _CTRL, _SET_SESSION, _GET_SESSION, _FREE_SESSION, _REUSED, _HAS_PENDING = range(
+    len(FUNCTIONS), len(CLIENT_FUNCTIONS)
+)
+_CTRL_HOSTNAME, _HOST_NAME = 55, 0  # <openssl/tls1.h>: SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name
+_VERIFY_PEER, _WHOLE_LABELS = 1, 4  # <openssl/ssl.h>, and X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, as Python has it
+
+
+def load_client() -> np.ndarray | None:
+    """As ``load``, of CLIENT_FUNCTIONS."""
+    try:
+        library = ctypes.CDLL(_file_of_ssl())
+        addresses = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in CLIENT_FUNCTIONS]
+    except (OSError, AttributeError):
+        return None
+    return np.array(addresses, np.uint64)
+
+
+class ClientContext:
+    """An SSL_CTX of a client, ``address``: HTTP/1.1 by ALPN, TLS 1.2 and 1.3, else like those of Python's ``ssl``.
+
+    name         whom the certificate must name, a host or an IP address; empty: any certificate will do
+    authorities  PEM of those that are trusted, beside the system's
+    only         these alone are trusted
+
+    Raises ValueError where the authorities are none.
+    """
+
+    def __init__(self, name: str, authorities: str = "", *, only: bool = False):
+        self._library = ctypes.CDLL(_file_of_ssl())
+        like = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        names = ":".join(row["name"] for row in like.get_ciphers() if row["protocol"] != "TLSv1.3")
+        method = self._function("TLS_client_method", ctypes.c_void_p)()
+        self.address: int = self._function("SSL_CTX_new", ctypes.c_void_p, ctypes.c_void_p)(method)
+        control = self._of_context("SSL_CTX_ctrl", ctypes.c_int, ctypes.c_long, ctypes.c_void_p)
+        control(_CTRL_MIN_VERSION, _TLS_1_2, None)
+        control(_CTRL_MODE, _PARTIAL_WRITE | _MOVING_BUFFER | _RELEASE_BUFFERS, None)
+        control(_CTRL_READ_AHEAD, 1, None)
+        self._of_context("SSL_CTX_set_options", ctypes.c_uint64, returns=ctypes.c_uint64)(int(like.options))
+        self._of_context("SSL_CTX_set_cipher_list", ctypes.c_char_p)(names.encode())
+        self._of_context("SSL_CTX_set_alpn_protos", ctypes.c_char_p, ctypes.c_uint)(b"\x08http/1.1", 9)
+        if name and not self._trust(name, authorities, only=only):
+            self.free()
+            raise ValueError("the authorities are no certificates in PEM")
+
+    def free(self) -> None:
+        """Let go of it; connections that were made with it hold it themselves."""
+        self._of_context("SSL_CTX_free")()
+
+    def _trust(self, name: str, authorities: str, *, only: bool) -> bool:
+        """Have it look at certificates. Returns whether the authorities are some."""
+        self._of_context("SSL_CTX_set_verify", ctypes.c_int, ctypes.c_void_p)(_VERIFY_PEER, None)
+        pointer = ctypes.c_void_p
+        wanted = self._of_context("SSL_CTX_get0_param", returns=pointer)()
+        self._function("X509_VERIFY_PARAM_set_hostflags", None, pointer, ctypes.c_uint)(wanted, _WHOLE_LABELS)
+        if is_ip(name):
+            self._function("X509_VERIFY_PARAM_set1_ip_asc", ctypes.c_int, pointer, ctypes.c_char_p)(
+                wanted, name.encode()
+            )
+        else:
+            self._function("X509_VERIFY_PARAM_set1_host", ctypes.c_int, pointer, ctypes.c_char_p, ctypes.c_size_t)(
+                wanted, name.encode(), 0
+            )
+        if not only:
+            self._of_context("SSL_CTX_set_default_verify_paths")()
+        right = True
+        if authorities:
+            memory = os.memfd_create("authorities", os.MFD_CLOEXEC)
+            with contextlib.closing(open(memory, "wb")) as file:
+                file.write(authorities.encode())
+                file.flush()
+                load_from = self._of_context("SSL_CTX_load_verify_locations", ctypes.c_char_p, ctypes.c_char_p)
+                right = load_from(f"/proc/self/fd/{memory}".encode(), None) == 1
+        self._function("ERR_clear_error", None)()
+        return right
+
+    def _function(self, name: str, returns: Any, *arguments: Any) -> Callable[..., Any]:
+        found = self._library[name]
+        found.restype, found.argtypes = returns, arguments
+        return found
+
+    def _of_context(self, name: str, *arguments: Any, returns: Any = ctypes.c_int) -> Callable[..., Any]:
+        """A function whose first argument is the context."""
+        function = self._function(name, returns, ctypes.c_void_p, *arguments)
+        return lambda *given: function(self.address, *given)
+
+
+def is_ip(name: str) -> bool:
+    """Whether a name is an IPv4 address, which is not asked for by SNI (RFC 6066 3)."""
+    try:
+        socket.inet_pton(socket.AF_INET, name)
+    except OSError:
+        return False
+    return True
+
+
+def _code_of_four(context, builder, signature, arguments):
+    """As ``_calling``, of a function with four arguments that returns a long."""
+    word = ir.IntType(64)
+    kind = ir.FunctionType(word, [word] * 4)
+    return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+
+def _typed_four(context, address, a, b, c, d):
+    return types.int64(types.uint64, types.int64, types.int64, types.int64, types.int64), _code_of_four
+
+
+_call_with_four: Callable[..., Any] = intrinsic(_typed_four)
+
+
+@kernel
+def ask_for(library, connection, name):
+    """Have the handshake ask for a host (SNI): uint8[...] that ends with a zero; an empty one is nobody."""
+    if name.size > 0:
+        _call_with_four(library[_CTRL], connection, _CTRL_HOSTNAME, _HOST_NAME, np.int64(name.ctypes.data))
+
+
+@kernel
+def connect(library, connection):
+    """As ``accept``, of the client's side."""
+    _call(library[_CLEAR], 0, 0, 0)
+    return _answer(library, connection, _call(library[_CONNECT], connection, 0, 0))
+
+
+@kernel
+def resume(library, connection, session):
+    """Have the handshake resume that session, if the server will."""
+    _call(library[_SET_SESSION], connection, session, 0)
+
+
+@kernel
+def is_resumed(library, connection):
+    """1 where the handshake resumed a session."""
+    return _call(library[_REUSED], connection, 0, 0)
+
+
+@kernel
+def session_of(library, connection):
+    """The address of a connection's session, which is the caller's to free; 0 where it has none."""
+    return _call_for_address(library[_GET_SESSION], connection, 0, 0)
+
+
+@kernel
+def free_session(library, session):
+    _call(library[_FREE_SESSION], session, 0, 0)
+
+
+@kernel
+def has_pending(library, connection):
+    """1 where bytes were read from the socket that nobody has received yet, deciphered or not."""
+    return _call(library[_HAS_PENDING], connection, 0, 0)

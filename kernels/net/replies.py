@@ -45,6 +45,8 @@ def read_head(way, gateway, row, now_ns):
     if got <= 0:
         requests.hand_over(gateway, row, NO_ANSWER)
         return False
+    if client.first_byte_ns == 0:
+        client.first_byte_ns = requests.clock(gateway, now_ns)
     head = gateway.answer_heads[number]
     size = np.int64(1)
     interim = True

@@ -129,6 +129,7 @@ def _begin(way, gateway, row, now_ns):
         _send(way, gateway, row, now_ns)
         return True
     client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
+    client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
     said = rulings.decide(way, gateway, row, now_ns)
     if said < 0:
         hand_over(gateway, row, -said)
@@ -173,7 +174,7 @@ def _answer(way, gateway, row, now_ns):
         hand_over(gateway, row, NO_ROOM)
         return
     client.request_id = http1.request_number(gateway.requests[row], head)
-    client.backend, client.received_ns, client.since_ns = 0, now_ns, now_ns
+    client.backend, client.routed_ns, client.since_ns = 0, clock(gateway, now_ns), now_ns
     client.state, client.over = ANSWERING, 1
     gateway.loop[0].at_work += 1
     keep_unsent(gateway, row, np.int64(0), size)
@@ -187,7 +188,7 @@ def _ask(way, gateway, row, now_ns):
     if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
         hand_over(gateway, row, NOBODY)
         return
-    client.backend, client.received_ns, client.since_ns = backend, now_ns, now_ns
+    client.backend, client.routed_ns, client.since_ns = backend, clock(gateway, now_ns), now_ns
     client.upstream = upstreams.take(gateway, np.int64(way.endpoint_of[backend]), row, now_ns)
     if client.upstream == 0:
         hand_over(gateway, row, NO_ROOM)
@@ -230,6 +231,7 @@ def redial(gateway, row, reason):
 def _send(way, gateway, row, now_ns):
     """Write the request that was scanned last for its endpoint, and send it, or its beginning."""
     client, head = gateway.clients[row], gateway.heads[row]
+    client.connected_ns = clock(gateway, now_ns)
     if not rulings.holds(gateway, row):
         redial(gateway, row, RULED_ANEW)
         return
@@ -382,6 +384,12 @@ def hand_over(gateway, row, reason):
         gateway.punts[reason] += 1
 
 
+@kernel
+def clock(gateway, now_ns):
+    """What time it is for the row of a request: that of the pass, but where somebody keeps the row, by the clock."""
+    return syscalls.monotonic_ns(gateway.exchange) if gateway.loop[0].timed else now_ns
+
+
 @part
 def record(gateway, row, status, now_ns):
     """A request is done."""
@@ -389,12 +397,14 @@ def record(gateway, row, status, now_ns):
     done = gateway.done[loop.done]  # a breath ends before it is full, see there
     loop.done += 1
     loop.at_work -= 1
-    if now_ns == client.received_ns:  # within one pass, whose time that is
+    if loop.timed or now_ns == client.received_ns:  # within one pass, whose time that is
         now_ns = syscalls.monotonic_ns(gateway.exchange)
     done.request_id, done.received_ns, done.done_ns = client.request_id, client.received_ns, now_ns
     done.install, done.origin, done.goal, done.backend = client.install, client.origin, client.goal, client.backend
-    endpoint = gateway.endpoints[gateway.upstreams[client.upstream].endpoint]
-    done.ip, done.port, done.status = endpoint.ip, endpoint.port, status
+    done.routed_ns, done.connected_ns, done.first_byte_ns = client.routed_ns, client.connected_ns, client.first_byte_ns
+    upstream = gateway.upstreams[client.upstream]
+    endpoint = gateway.endpoints[upstream.endpoint]
+    done.ip, done.port, done.status, done.reused = endpoint.ip, endpoint.port, status, upstream.used
     rulings.leave_limit(gateway, row)
 
 

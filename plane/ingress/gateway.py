@@ -18,6 +18,7 @@ from kernels import layout_gateway as layout
 from kernels.layout import NETWORK
 from kernels.layout_gateway import Way
 from kernels.layout_http import IN_CHUNK, IN_TRAILERS, OVER, SIZED
+from kernels.layout_routes import Roads
 from kernels.net import gateway as kernel
 from kernels.net import hostpath, openssl, requests, upstreams
 from kernels.warm import is_there, once
@@ -63,10 +64,16 @@ def _networks(edge: Edge) -> np.ndarray:
     return np.array([(int(span.network_address), int(span.netmask)) for span in spans], NETWORK)
 
 
+def _leads_alike(one: Roads, other: Roads) -> bool:
+    """Whether the same endpoints have the same ids; which they do as long as nothing but rules has changed."""
+    return np.array_equal(one.endpoints, other.endpoints) and np.array_equal(one.backends, other.backends)
+
+
 class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
-    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own.
+    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own. ``timed``: rows of
+    requests done have the times of each, not those of the pass that it was looked at in.
 
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
     it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
@@ -83,6 +90,7 @@ class Gateway:
         carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
+        timed: bool = False,
         capacity: int = 8192,
         tallies: np.ndarray | None = None,
     ):
@@ -99,6 +107,7 @@ class Gateway:
         loop = self._gateway.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
         loop["port"], loop["https_port"] = ports
+        loop["timed"] = timed
         for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
         shortest_s = min(
@@ -239,6 +248,8 @@ class Gateway:
 
     def _rows_of(self, roads: Any) -> np.ndarray:
         """For each backend id the row of its endpoint; others have left, and their rows go to new ones when empty."""
+        if self._way is not None and _leads_alike(self._way.roads, roads):
+            return self._way.endpoint_of
         used = np.unique(roads.endpoints)
         addresses = {
             int(row): (int(roads.backends[row]["ip"]), int(roads.backends[row]["port"])) for row in used if row

@@ -43,6 +43,7 @@ from plane.ingress.tls import Certificates
 from plane.ingress.upstream import Pool
 from plane.installed import Installed
 from plane.metrics import Exposition
+from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ class Ingress:
                 self._carry,
                 edge=self._edge,
                 tallies=shared.tallies,
+                timed=self._records is not None,
             )
             self._pool.failing = self._gateway.put_out
             self._end_tls(loop)
@@ -226,7 +228,8 @@ class Ingress:
                 self._table = table
                 if self._gateway is not None and self._gateway.serves:
                     self._install_gateway(self._gateway, routes, table)
-                self._metrics.keep(table.origins)
+                else:
+                    self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
                 if not self._listens and not self._told_to_stop.is_set():
@@ -247,6 +250,11 @@ class Ingress:
         if self._gateway is not None:
             self._count(self._gateway.settle())
         return (self._records or Records()).columns()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        """Tear the network between these nodes of the plan and everybody else, ``plane.partition``."""
+        if self._plan is not None:
+            await asyncio.to_thread(tear, self._plan, nodes)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections, let requests under way finish for so long, then close everything."""
@@ -334,7 +342,6 @@ class Ingress:
         task.add_done_callback(tasks.discard)
 
     def _install_gateway(self, gateway: "Gateway", routes: Routes, table: Table) -> None:
-        self._count(gateway.settle())  # before their series may go
         number = max(self._tables, default=0) + 1
         self._tables[number] = table
         named = gateway.install(routes, number)
@@ -343,6 +350,7 @@ class Ingress:
             for other in self._tables.keys() - named:
                 if other < number:
                     del self._tables[other]
+            self._metrics.keep(table.origins)
 
         asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
 
@@ -364,18 +372,12 @@ class Ingress:
             durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
             service = table.targets[goal].service if goal else None
             self._metrics.add_many(table.origins[origin], service, status, durations_ns)
-        if self._records is not None:
-            for row in rows:
-                table = self._tables[int(row["install"])]
-                self._records.add(
-                    int(row["request_id"]),
-                    table.generation,
-                    int(row["received_ns"]),
-                    int(row["done_ns"]),
-                    table.routes[row["origin"]],
-                    table.targets[row["goal"]].row,
-                    *(int(row[name]) for name in ("backend", "ip", "port", "status")),
-                    0,
+            if self._records is not None:
+                self._records.add_fast(
+                    rows[same],
+                    generation=table.generation,
+                    route=table.routes[origin],
+                    service=table.targets[goal].row,
                 )
 
     def _resolver(self) -> Resolver:

@@ -20,7 +20,7 @@ from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import prefix, snapshot_of
 from tests.ingress.policies import WEB, canary, regex, with_
 from tests.ingress.test_policies import ROWS, placed
-from tests.ingress.wire import Address, Endpoint, Message, Running, ask, client, eventually, read_head, running, saying
+from tests.ingress.wire import Address, Endpoint, Running, ask, client, eventually, read_head, running, saying
 
 pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
 
@@ -138,8 +138,8 @@ async def test_a_client_has_one_allowance_whichever_way_its_requests_go(
     async with Endpoint(pods[0]), running(vip, snapshot_of(*base, *objects), gateway=True) as here:
         got = [await ask(here.http, raw) for raw in (first, second, first, second, first, second, first)]
         assert [message.status for message in got] == [200] * 5 + [503] * 2
-        one, other = got[-2:]
-        assert told(one, here) == told(other, here)
+        one, other = ((message.start, fields(message.fields, here), message.body) for message in got[-2:])
+        assert one == other
         await here.install(snapshot_of(*base, with_(WEB, limit_rpm="1", limit_burst_multiplier="5"), generation=2))
         assert [(await ask(here.http, raw)).status for raw in (first, second)] == [200, 503]
 
@@ -200,13 +200,14 @@ async def became(here: Running, raw: bytes, endpoints: list[Endpoint], tls: ssl.
     async with client(here.https if tls else here.http, tls, "foo.com" if tls else None) as one:
         one.send(raw)
         answer = await one.answer(method=raw.partition(b" ")[0].decode())
-    return [told(each, here) for each in (answer, *(got for endpoint in endpoints for got in endpoint.requests))]
+    return [
+        (named(message.start, here), fields(message.fields, here), message.body)
+        for message in (answer, *(message for endpoint in endpoints for message in endpoint.requests))
+    ]
 
 
-def told(message: Message, here: Running) -> object:
-    """What a message says, but for what no two have in common."""
-    fields = [(name, "" if name in HIDDEN else named(value, here)) for name, value in message.fields]
-    return named(message.start, here), fields, message.body
+def fields(of: list[tuple[str, str]], here: Running) -> list[tuple[str, str]]:
+    return [(name, "" if name in HIDDEN else named(value, here)) for name, value in of]
 
 
 def named(text: str, here: Running) -> str:
