@@ -24,6 +24,8 @@ from tests.ingress.wire import Address, Endpoint, Running, ask, client, eventual
 
 pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
 
+ASYNCIO: dict[str, Any] = {"gateway": False}
+COMPILED_BY_TWO: dict[str, Any] = {"gateway": True, "gateway_threads": 2}
 HIDDEN = ("date", "x-request-id", "set-cookie")
 COMPARED = ("route", "service", "pod_ip", "pod_port", "status", "retries")
 Asked = tuple[str, list[Object], str, str, str]  # description, objects, Host, method and target, further fields
@@ -55,8 +57,8 @@ async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
             for name, address in addresses.items()
         ]
         ways = [
-            await stack.enter_async_context(running(vip, snapshot_of(*base), gateway=gateway, recording=True))
-            for gateway in (False, True)
+            await stack.enter_async_context(running(vip, snapshot_of(*base), recording=True, **way))
+            for way in (ASYNCIO, COMPILED_BY_TWO)
         ]
         asked = requests(addresses["other"][0])
         for generation, (description, objects, host, start, fields) in enumerate(asked, start=2):

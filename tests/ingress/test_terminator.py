@@ -312,7 +312,7 @@ async def test_requests_that_come_in_few_records_are_answered_in_turn(vip: str, 
 async def test_who_comes_by_tls_waits_for_room_in_the_gateway(vip: str, pods: list[Address]) -> None:
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
         assert here.ingress._gateway is not None
-        loop = here.ingress._gateway._gateway.loop[0]
+        loop = here.ingress._gateway.threads[0]._gateway.loop[0]
         loop["clients"], free = 0, int(loop["clients"])
         async with client(here.https, careless(), "foo.com") as one:
             one.send(GET)
@@ -329,7 +329,7 @@ async def test_whom_no_gateway_hears_of_the_asyncio_side_serves(vip: str, pods: 
         gateway, terminator = here.ingress._gateway, here.ingress._terminator
         assert gateway is not None
         assert terminator is not None
-        loop = gateway._gateway.loop[0]
+        loop = gateway.threads[0]._gateway.loop[0]
         loop["clients"], free = 0, int(loop["clients"])
         ways = [client(here.https, careless(), "foo.com") for _ in range(2)]
         async with ways[0] as before:
