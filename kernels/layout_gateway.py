@@ -100,7 +100,8 @@ GATEWAY_LOOP = np.dtype(
         ("port", "i4"),
         ("https_port", "i4"),
         ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it
-        ("spare", "i4"),
+        ("channel", "i4"),  # where clients come from that have come by TLS, -1: nobody does
+        ("comers", "i4"),  # there may be some
     ],
     align=True,
 )
@@ -223,6 +224,7 @@ class Gateway(NamedTuple):
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
+    comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -256,6 +258,8 @@ class Gateway(NamedTuple):
     pipes: Pipes
     trusted: np.ndarray
     library: np.ndarray
+    comer: np.ndarray
+    comer_bytes: np.ndarray
     exchange: Exchange
 
 

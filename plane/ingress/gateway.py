@@ -8,7 +8,7 @@ where its request was sent already, the endpoint's socket with what came of the 
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from ipaddress import IPv4Network
 from typing import Any
@@ -24,7 +24,7 @@ from kernels.net import gateway as kernel
 from kernels.net import hostpath, openssl, requests, upstreams
 from kernels.warm import is_there, once
 from plane import fastroutes
-from plane.addresses import int_to_ip, ip_to_int
+from plane.addresses import int_to_ip
 from plane.driver import Driver
 from plane.ingress import forwarding, sharedlimits
 from plane.ingress.edge import Edge
@@ -130,9 +130,10 @@ class Gateway:
         """Put Roads in force, which rows of requests done will name by ``number``; returns what they name besides."""
         return self._driver.asked(lambda: self._swap(roads, number))
 
-    def adopt(self, clients: Sequence[Secured]) -> None:
-        """Take clients by TLS after their handshake, or hand over whom there is no room for. Waits for nothing."""
-        self._driver.tell(lambda: self._adopt(clients))
+    def hear(self, channel: int) -> None:
+        """Take clients by TLS of a terminator's channel; before ``start``."""
+        kernel.watch(self._gateway, channel, kernel.CHANNEL_KEY)
+        self._gateway.loop[0]["channel"] = channel
 
     def put_out(self, address: Address, seconds: float) -> Future[None]:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
@@ -272,16 +273,6 @@ class Gateway:
             rows[backend] = self._endpoints[address]
         return rows
 
-    def _adopt(self, clients: Sequence[Secured]) -> None:
-        for client in clients:
-            ip, port = client.peer
-            peer, now_ns = (np.uint32(ip_to_int(ip)), np.uint16(port)), time.monotonic_ns()
-            taken = self._driver.running and kernel.adopt(
-                self._gateway, client.fd, np.uint64(client.ssl), *peer, now_ns
-            )
-            if not taken:
-                self._hand_over(client, b"", None)
-
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None
         row = next((row for (ip, port), row in self._endpoints.items() if (int_to_ip(ip), port) == address), 0)
@@ -301,18 +292,11 @@ class Gateway:
             self._driver.epoll.unregister(fd)
             peer = int_to_ip(int(client["ip"])), int(client["port"])
             requests.forget(gateway, row)
-            if ssl:
-                self._hand_over(Secured(fd, ssl, peer), data, begun)
-            else:
-                self._take(Handed(socket.socket(fileno=fd), data, begun))
-
-    def _hand_over(self, client: Secured, data: bytes, begun: Begun | None) -> None:
-        """Hand over a client by TLS, as who it is."""
-        end = self._carry(client)
-        if end is not None:
-            self._take(Handed(end, data, begun, (client.peer, int(self._gateway.loop[0]["https_port"]))))
-        elif begun is not None and begun.upstream is not None:
-            begun.upstream.close()
+            end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
+            if end is not None:
+                self._take(Handed(end, data, begun, (peer, int(loop["https_port"])) if ssl else None))
+            elif begun is not None and begun.upstream is not None:
+                begun.upstream.close()
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""

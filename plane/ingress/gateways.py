@@ -73,12 +73,10 @@ class Gateways:
         installing = [thread.install(roads, number) for thread in self._serving]
         return {named for installed in installing for named in installed.result()}
 
-    def adopt(self, clients: Sequence[Secured]) -> None:
-        """Take clients by TLS after their handshake, dealt out where there are fewest first. Waits for nothing."""
-        threads = sorted(self._serving or self.threads, key=lambda thread: thread.clients)
-        for number, thread in enumerate(threads):
-            if dealt := clients[number :: len(threads)]:
-                thread.adopt(dealt)
+    def hear(self, channel: int) -> None:
+        """Take clients by TLS of a terminator's channel, each thread those that it reads first; before ``start``."""
+        for thread in self.threads:
+            thread.hear(channel)
 
     def put_out(self, address: Address, seconds: float) -> None:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""

@@ -210,11 +210,12 @@ class Ingress:
         self._terminator = Terminator(
             self._timeouts,
             self._certificates.default,
-            self._gateway.adopt,
+            lambda client: loop.call_soon_threadsafe(self._take_secured, client),
             lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
             lambda why: loop.call_soon_threadsafe(self._do_without, why, HTTPS),
             kept=kept,
         )
+        self._gateway.hear(self._terminator.channel)
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
@@ -321,6 +322,8 @@ class Ingress:
             await asyncio.sleep(GATEWAY_BEAT_S)
         self._pool.failing = lambda address, seconds: None
         gateway.stop()
+        if self._terminator is not None:
+            self._terminator.unheard()
         await asyncio.sleep(0)  # what it handed over last is here then
         self._count(gateway.settle())
         while self._adopting:
@@ -334,8 +337,14 @@ class Ingress:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
         self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
 
+    def _take_secured(self, client: Secured) -> None:
+        """Go on with a client by TLS whom no gateway has."""
+        end = self._carry(client)
+        if end is not None:
+            self._take(Handed(end, b"", None, (client.peer, self._https_port)))
+
     def _carry(self, client: Secured) -> socket.socket | None:
-        """What the asyncio side is to have of a client by TLS; called in the gateway's thread."""
+        """What the asyncio side is to have of a client by TLS; called in the gateway's thread too."""
         assert self._terminator is not None
         return self._terminator.carry(client)
 
@@ -364,6 +373,8 @@ class Ingress:
     def _do_without(self, why: str, number: int) -> None:
         """A thread of compiled code has failed: its listener goes to the asyncio side."""
         self._problems += (why,)
+        if self._terminator is not None and self._gateway is not None and not self._gateway.serves:
+            self._terminator.unheard()
         if not self._told_to_stop.is_set():
             self._adopt(self._listen_by_asyncio(number), self._adopting)
 
