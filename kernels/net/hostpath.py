@@ -21,6 +21,7 @@ from kernels.layout_limits import COUNTED, LET_IN, OVER_MINUTE, OVER_SECOND
 from kernels.layout_routes import (
     ANSWER,
     BODY,
+    CANARY_BY_REQUEST,
     DENIED,
     FOLDED_PREFIX,
     FOLDED_STARTS,
@@ -368,6 +369,9 @@ def decide(roads, tallies, heard, asked, row):
             return said
     if road["fork"] != 0:
         fork = roads.forks[road["fork"]]
+        keeps = roads.rules[road["rule"]]["cookie"]["length"] != 0 and fork["forgetful"] == 0
+        if keeps and fork["total"] != 0:
+            return np.int64(-CANARY_BY_REQUEST)
         took = canaries.takes(roads, heard, fork, asked["draw"])
         if took < 0:
             return took
