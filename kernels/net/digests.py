@@ -62,7 +62,7 @@ _MIXED = freeze(
 )
 _PARAMETERS = np.uint64(0x01010008)  # no key, 8 bytes
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
-_8, _255 = np.uint64(8), np.uint64(255)
+_8, _16, _24, _32, _63, _64, _255 = map(np.uint64, (8, 16, 24, 32, 63, 64, 255))
 
 
 @part
@@ -88,19 +88,19 @@ def _mix(words, places, x, y):
     """G of RFC 7693 on four words of the state."""
     a, b, c, d = 16 + places[0], 16 + places[1], 16 + places[2], 16 + places[3]
     words[a] = words[a] + words[b] + x
-    words[d] = _rotated(words[d] ^ words[a], 32)
+    words[d] = _rotated(words[d] ^ words[a], _32)
     words[c] = words[c] + words[d]
-    words[b] = _rotated(words[b] ^ words[c], 24)
+    words[b] = _rotated(words[b] ^ words[c], _24)
     words[a] = words[a] + words[b] + y
-    words[d] = _rotated(words[d] ^ words[a], 16)
+    words[d] = _rotated(words[d] ^ words[a], _16)
     words[c] = words[c] + words[d]
-    words[b] = _rotated(words[b] ^ words[c], 63)
+    words[b] = _rotated(words[b] ^ words[c], _63)
 
 
 @kernel
 def _rotated(word, bits):
     """To the right."""
-    return word >> np.uint64(bits) | word << np.uint64(64 - bits)
+    return word >> bits | word << _64 - bits
 
 
 @kernel
