@@ -76,6 +76,7 @@ from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, connected, running
 from plane.control import AgentLostError
+from plane.controllers.scheduling import node_is_ready
 from plane.errors import PlaneError, Problem
 from plane.kubeconfig import Access
 from plane.manifests import Manifest
@@ -181,7 +182,7 @@ def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
     settled = offline.settled(
         [*objects, *issued.secrets, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan
     )
-    timeline = events.planned(scenario, asked.file, settled)
+    timeline = events.planned(scenario, asked.file, settled, issued)
     targets.resolve(scenario, file, Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
     if variant.ingress != OURS:
         if lacking := controllers.lacks(variant.ingress):
@@ -206,7 +207,7 @@ def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> 
     scenario, text = read(file)
     place = maxrate.place_of(scenario, str(file), wanted)
     found = maxrate.search(scenario, place, wanted)
-    parse(maxrate.text_of(text, place, wanted, found.start, 0), str(file))  # what a probe would be refused for
+    maxrate.first_probe(text, str(file), place, wanted, found.start)  # what a probe would be refused for
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
     for line in traffic.warnings(scenario, asked.logs):
@@ -239,12 +240,19 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
             objectives = probing.scenario.objectives(probing.scenario.spec.loads[place])
             if stop.is_set():
                 break
-            probes.append(maxrate.probe_of(why, rate, result.summary, load.name, objectives, result.folder))
+            achieved = maxrate.answered_at(records.read(result.folder), load.name, rate)
+            probes.append(
+                maxrate.probe_of(
+                    why, rate, result.summary, load.name, objectives, result.folder, achieved, wanted.tolerance
+                )
+            )
             console.print(f"probe {len(probes)}: {maxrate.line(probes[-1])}", markup=False, soft_wrap=True)
             found.tell(why, Probe(rate, probes[-1]["met"], probes[-1]["spoilt"]))
     if not probes:
         raise KeyboardInterrupt
-    summary = maxrate.summarise(asked.scenario, load, found, probes, folder.name, interrupted=stop.is_set())
+    summary = maxrate.summarise(
+        asked.scenario, load, found, probes, folder.name, tolerance=wanted.tolerance, interrupted=stop.is_set()
+    )
     (folder / maxrate.FILE).write_text(json.dumps(summary, indent=2) + "\n")
     return Result(folder, summary)
 
@@ -369,7 +377,7 @@ async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
     """All of it there; SIGINT and SIGTERM end what makes it."""
     scenario, surface, console = asked.scenario, asked.surface, asked.console
     async with AsyncExitStack() as stack:
-        _on_signals(_canceller())
+        _on_signals(_canceller(console))
         cluster = None
         if prepared.objects:
             cluster = await stack.enter_async_context(_plane(scenario, prepared, surface, console))
@@ -397,12 +405,13 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     scenario, console = asked.scenario, asked.console
     tasks = _tasks(asked, scene.resolved)
     started = datetime.now(UTC)
-    epoch_ns = time.monotonic_ns() + LEAD_NS
+    epoch_ns, epoch_unix_ns = time.monotonic_ns() + LEAD_NS, time.time_ns() + LEAD_NS
     processes = _Processes(scenario, scene.actors, scene.cluster, scene.controller)
     facts = {
         "run": provenance.run_id(started),
         "started": started.isoformat(timespec="milliseconds"),
         "epoch_monotonic_ns": str(epoch_ns),
+        "epoch_unix_ns": str(epoch_unix_ns),
         **provenance.of_machine(),
         **provenance.of_input(asked.text, prepared.objects),
     }
@@ -415,7 +424,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     headers = _headers(asked, tasks, facts, folder)
     async with (
         resources.watching(processes.pids, epoch_ns) as samples,
-        events.playing(prepared.timeline, scene.access, processes.kill_node, epoch_ns) as happened,
+        events.playing(prepared.timeline, scene.access, processes, epoch_ns) as happened,
         _counted(scene.cluster) as pods,
     ):
         look = partial(_seen, scene.actors, pods, happened)
@@ -462,7 +471,10 @@ async def _api(cluster: Cluster) -> AsyncIterator[Access]:
 
 
 class _Processes:
-    """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses."""
+    """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses.
+
+    What befalls them is ``events.Faults``.
+    """
 
     def __init__(self, scenario: Scenario, actors: Sequence[Any], cluster: Cluster | None, controller: Peer | None):
         self._loads = dict(zip((load.name for load in scenario.spec.loads), actors, strict=True))
@@ -483,13 +495,33 @@ class _Processes:
             found |= {f"{name} {place}" if place else name: pid for place, pid in enumerate(self._controller.pids())}
         return found
 
-    async def kill_node(self, number: int) -> None:
-        """SIGKILL for the process of a node. Raises PlaneError where it is down already."""
-        assert self._cluster is not None
-        member = self._cluster.nodes[number]
+    async def kill_node(self, number: int) -> int:
+        """SIGKILL for the process of a node. The generation that does without it, once traffic goes by that.
+
+        Raises PlaneError where it is down already, or the plane does not notice.
+        """
+        cluster = self._cluster
+        assert cluster is not None
+        member = cluster.nodes[number]
         if member.agent is None:
             raise PlaneError(f"{member.name} is down already")
         os.kill(await member.agent.pid(), signal.SIGKILL)
+        snapshot = cluster.store.snapshot
+        try:
+            async with asyncio.timeout(events.ACKNOWLEDGE_S):
+                while node_is_ready(snapshot.get("Node", "", member.name) or {}):
+                    snapshot = await cluster.store.changed_since(snapshot.generation)
+                await cluster.wait(snapshot.generation)
+        except TimeoutError:
+            reason = f"traffic does not go without it after {events.ACKNOWLEDGE_S:g} s"
+            raise PlaneError(f"{member.name} is killed, and {reason}") from None
+        return snapshot.generation
+
+    async def cut_off(self, nodes: frozenset[int]) -> int:
+        """Nobody but who is cut off notices: the generation stays."""
+        assert self._cluster is not None
+        await self._cluster.cut_off(nodes)
+        return self._cluster.store.snapshot.generation
 
 
 @asynccontextmanager
@@ -609,7 +641,8 @@ async def _joined(
                 frontend=target.frontend,
                 service=target.service,
                 ingress=ingress,
-                connections=connections,
+                # A relay records connections: a flow of datagrams that has the ports of one is none of them.
+                connections=[] if task.mix.protocol == "udp" else connections,
                 pods=pods,
                 served=served,
             ),
@@ -643,6 +676,7 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
             for stage in task.stages
         ],
         "timeout_ns": task.timeout_ns,
+        "protocol": task.mix.protocol,
         "method": task.mix.workloads[0].method,
         "host": task.mix.workloads[0].host,
         "path": task.mix.workloads[0].path,
@@ -655,9 +689,11 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
 
 
 def _say_limits(loads: Sequence[Load], measured: Sequence[Recorded], console: Console) -> None:
-    """A line for each load whose generator, and not the subject, is what was measured."""
+    """A line for each load whose generator was not compiled, or, and not the subject, is what was measured."""
     for load, recorded in zip(loads, measured, strict=True):
         generator, rows = recorded.generator, len(recorded.requests["intended_ns"])
+        if generator.reason:
+            console.print(f"load {load.name} ran by asyncio: {generator.reason}", markup=False, soft_wrap=True)
         if generator.limited(rows):
             line = (
                 f"load {load.name} is generator-limited: its thread was busy {generator.busy:.0%} of the time, and "
@@ -684,10 +720,16 @@ def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample]
     return Result(folder, summary)
 
 
-def _canceller() -> Callable[[], object]:
+def _canceller(console: Console) -> Callable[[], None]:
     task = asyncio.current_task()
     assert task is not None
-    return lambda: task.cancelling() or task.cancel()  # a second Ctrl-C must not cut the way out short
+
+    def cancel() -> None:
+        if not task.cancelling():  # a second Ctrl-C must not cut the way out short
+            console.print("stopping: what is starting is ended first", markup=False)
+            task.cancel()
+
+    return cancel
 
 
 def _on_signals(act: Callable[[], object]) -> None:

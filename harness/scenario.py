@@ -25,6 +25,7 @@ from harness.requests import Headers, Label, Method, Request
 from harness.stages import Stage
 from plane import behaviour, documents, strict
 from plane.errors import ManifestError, Problem
+from plane.partition import GIVEN_UP_S
 from plane.strict import Contradiction, Part, Whole, at, read_by
 
 # A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
@@ -37,13 +38,21 @@ class ScenarioError(ManifestError):
     """Everything that is wrong with a scenario, all of it at once; a command that meets one exits with 2."""
 
 
+# What a load speaks by a URL of that scheme; the schemes of messages, which name nothing but a place.
+MESSAGES = ("tcp", "udp")
+SCHEMES = ("http", "https", *MESSAGES)
+# The id of a request has to fit into its message; a datagram's is what IPv4 has room for.
+LEAST_BYTES, MOST_BYTES = 16, {"tcp": 16 << 20, "udp": 65_507}
+MESSAGE_BYTES = 64
+
+
 def _url(value: Any) -> SplitResult:
-    example = "write one as http://example.com/path or https://example.com/path"
+    example = "write one as http://example.com/path, https://example.com/path, tcp://name:9000 or udp://name:9000"
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         raise ValueError(f"{value!r} is no URL: {example}")
     url = urlsplit(value)
-    if url.scheme not in ("http", "https"):
-        raise ValueError(f"{value!r}: loads speak HTTP and HTTPS, {example}")
+    if url.scheme not in SCHEMES:
+        raise ValueError(f"{value!r}: loads speak HTTP and HTTPS, and echo over TCP and UDP, {example}")
     if not url.hostname or not _HOST.fullmatch(url.hostname) or url.username is not None or url.fragment:
         raise ValueError(f"{value!r} needs an IPv4 address or a name, and neither user nor fragment: {example}")
     try:
@@ -52,6 +61,8 @@ def _url(value: Any) -> SplitResult:
         given = 0
     if given == 0:
         raise ValueError(f"{value!r}: a port is 1 to 65535")
+    if url.scheme in MESSAGES and (given is None or url.path or url.query):
+        raise ValueError(f"{value!r} is where messages go: a port, and no path, as {url.scheme}://name:9000")
     return url
 
 
@@ -83,15 +94,30 @@ class Metadata(Part):
 
 
 class Trust(Part):
-    """Whose certificates a load by HTTPS takes: any, or those that the file ``ca`` has signed, and no others."""
+    """Whose certificates a load by HTTPS takes: any, or those that the file ``ca`` has signed, and no others.
 
-    one_of: ClassVar = ("insecure", "ca")
+    ``resume``: a connection resumes the session of the one whose place it takes.
+    """
+
     insecure: bool | None = None
     ca: str | None = None
+    resume: bool = False
+
+    @classmethod
+    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "insecure" in given and "ca" in given:
+            yield (), "takes any certificate or those of an authority: give it insecure or ca"
+        if not given:
+            yield (), f"says nothing: give it one of {', '.join(cls.known())}"
+        if given.get("insecure") is False:
+            yield ("insecure",), "false is what holds without it: leave tls out, or write true"
 
 
 class Target(Part):
-    """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``."""
+    """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``.
+
+    ``via``: by which of its addresses a Service is dialled, of its NodePorts at that ``node``.
+    """
 
     one_of: ClassVar = ("url", "service")
     url: Url | None = None
@@ -99,6 +125,8 @@ class Target(Part):
     namespace: Label = "default"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     path: requests.Path = "/"
+    via: Literal["clusterIP", "nodePort", "loadBalancer"] = "clusterIP"
+    node: Annotated[int, Field(ge=1)] = 1
     tls: Trust | None = None
 
     @classmethod
@@ -108,6 +136,13 @@ class Target(Part):
         if "url" in given:
             for name in given.keys() & {"namespace", "port", "path"}:
                 yield (name,), "goes with service; a url has it in itself"
+        if "node" in given and given.get("via") != "nodePort":
+            yield ("node",), "goes with via: nodePort, of which it says whose"
+
+    @property
+    def messages(self) -> str:
+        """``tcp`` or ``udp`` where what goes there are messages that come back; else empty."""
+        return self.url.scheme if self.url is not None and self.url.scheme in MESSAGES else ""
 
 
 class Arrivals(Part):
@@ -172,6 +207,7 @@ class Load(Part):
     method: Method = "GET"
     headers: Headers = Field(default_factory=dict)
     body: str = ""
+    size: Annotated[int, Field(alias="bytes", ge=LEAST_BYTES)] = MESSAGE_BYTES
     requests: list[Request] = Field(default_factory=list)
     arrivals: Arrivals
     start: Pause = 0
@@ -185,6 +221,7 @@ class Load(Part):
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from requests.contradictions(given)
+        yield from _of_messages(given)
         staged = at(given, "arrivals", "stages")
         replayed = at(given, "arrivals", "replay")
         for name in ("method", "body", "requests") if replayed is not None else ():
@@ -214,6 +251,23 @@ class Load(Part):
         return self.lasts or sum(stage.duration for stage in self.arrivals.stages or ())
 
 
+def _of_messages(load: dict[str, Any]) -> Iterator[Contradiction]:
+    """What is wrong between a load and what it sends, of a load as it stands in a file."""
+    scheme = str(at(load, "target", "url")).partition(":")[0]
+    size = load.get("bytes")
+    if scheme not in MESSAGES:
+        if "bytes" in load:
+            yield ("bytes",), "is of messages: it goes with a url that begins with tcp:// or udp://"
+        return
+    for name in ("method", "headers", "body", "requests"):
+        if name in load:
+            yield (name,), f"is of HTTP; what goes to {scheme}:// are messages that come back, of so many bytes"
+    if at(load, "arrivals", "replay") is not None:
+        yield ("arrivals", "replay"), f"is of HTTP: a log's requests are no messages to {scheme}://"
+    if isinstance(size, int) and size > MOST_BYTES[scheme]:
+        yield ("bytes",), f"are {MOST_BYTES[scheme]:,} at most over {scheme}"
+
+
 def duration_of(load: Any) -> int:
     """The same of a load as it stands in a file. Raises ValueError where it has none."""
     staged = at(load, "arrivals", "stages")
@@ -241,10 +295,20 @@ class FailPod(Part):
     error_rate: Annotated[str, read_by(_behaviour("error-rate"))]
 
 
-class Event(Part):
-    """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment."""
+NodeNumber = Annotated[int, Field(ge=1)]
+OF_NODES = ("drainNode", "uncordonNode", "killNode", "partitionNode", "healNode")
 
-    one_of: ClassVar = ("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "drainNode", "killNode")
+
+class Event(Part):
+    """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment.
+
+    ``rotateCertificate`` names the Secret of one of the scenario's certificates.
+    """
+
+    one_of: ClassVar = (
+        *("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "rotateCertificate"),
+        *("drainNode", "uncordonNode", "killNode", "partitionNode", "healNode"),
+    )
     at: Pause
     namespace: Label = "default"
     scale: Scale | None = None
@@ -253,13 +317,17 @@ class Event(Part):
     slow_pod: SlowPod | None = None
     fail_pod: FailPod | None = None
     apply: str | None = None
-    drain_node: Annotated[int, Field(ge=1)] | None = None
-    kill_node: Annotated[int, Field(ge=1)] | None = None
+    rotate_certificate: Label | None = None
+    drain_node: NodeNumber | None = None
+    uncordon_node: NodeNumber | None = None
+    kill_node: NodeNumber | None = None
+    partition_node: NodeNumber | None = None
+    heal_node: NodeNumber | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
-        if "namespace" in given and given.keys() & {"apply", "drainNode", "killNode"}:
-            yield ("namespace",), "is that of a Deployment; leave it out here"
+        if "namespace" in given and given.keys() & {"apply", *OF_NODES}:
+            yield ("namespace",), "is that of a Deployment or a Secret; leave it out here"
 
     @property
     def deployment(self) -> str | None:
@@ -288,7 +356,16 @@ class Event(Part):
             return f"delete a pod of {self.delete_pod}"
         if self.apply:
             return f"apply {self.apply}"
-        return f"drain node-{self.drain_node}" if self.drain_node else f"kill node-{self.kill_node}"
+        if self.rotate_certificate:
+            return f"rotate certificate {self.rotate_certificate}"
+        done = {
+            "drain": self.drain_node,
+            "uncordon": self.uncordon_node,
+            "kill": self.kill_node,
+            "partition": self.partition_node,
+            "heal": self.heal_node,
+        }
+        return next(f"{what} node-{number}" for what, number in done.items() if number is not None)
 
 
 OURS = "trafficplane"
@@ -301,7 +378,7 @@ class Spec(Part):
 
     ``ingress``: whose ingress stands before the pods. One of somebody else is told the addresses of ready endpoints,
     once, or with ``ingressUpstream: service`` those of Services, behind which endpoints may come and go.
-    ``gateway``: our own carries plain HTTP by compiled code, as that of ``plane up`` does, which notes fewer times.
+    ``gateway``: our own carries HTTP/1.1 by compiled code, as that of ``plane up`` does.
     """
 
     manifests: list[str] = Field(default_factory=list)
@@ -349,6 +426,11 @@ class Spec(Part):
             node = at(load, "from", "node")
             if isinstance(node, int) and isinstance(nodes, int) and node > nodes:
                 yield ("loads", place, "from", "node"), f"there are {nodes} nodes, counted from 1"
+            dialled = at(load, "target", "node")
+            if isinstance(dialled, int) and isinstance(nodes, int) and dialled > nodes:
+                yield ("loads", place, "target", "node"), f"there are {nodes} nodes, counted from 1"
+            if not plane and at(load, "target", "via"):
+                yield ("loads", place, "target", "via"), "needs manifests: without a plane there are no Services"
             if not plane and at(load, "target", "service"):
                 yield ("loads", place, "target", "service"), "needs manifests; without a plane write a url"
             if not plane and at(load, "from"):
@@ -366,13 +448,56 @@ def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
     for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
         if not nodes:
             yield ("timeline", place), "needs manifests: without a plane there is nothing to happen to"
-        for name in ("killNode", "drainNode"):
+        for name in OF_NODES:
             node = at(event, name)
             if nodes and isinstance(node, int) and isinstance(nodes, int) and node > nodes:
                 yield ("timeline", place, name), f"there are {nodes} nodes, counted from 1"
         with contextlib.suppress(ValueError):
             if units.pause(at(event, "at")) >= end_ns:
                 yield ("timeline", place, "at"), f"is not before the end of the last load, {units.format_ns(end_ns)}"
+        if (secret := at(event, "rotateCertificate")) is not None:
+            yield from _of_rotation(given, place, secret, at(event, "namespace") or "default")
+    yield from _of_partitions(timeline, end_ns)
+
+
+def _of_rotation(given: dict[str, Any], place: int, secret: Any, namespace: Any) -> Iterator[Contradiction]:
+    field = ("timeline", place, "rotateCertificate")
+    listed = given.get("certificates")
+    certificates = listed if isinstance(listed, list) else []
+    there = {f"{at(each, 'namespace') or 'default'}/{at(each, 'secret')}" for each in certificates}
+    if f"{namespace}/{secret}" not in there:
+        names = ", ".join(sorted(there)) or "none"
+        yield field, f"no certificate of spec.certificates has the Secret {namespace}/{secret}; there are: {names}"
+    if axes.others(given, OURS):
+        yield field, f"goes with ingress: {OURS} only: another ingress is told its certificates once"
+
+
+def _of_partitions(timeline: Any, end_ns: int) -> Iterator[Contradiction]:
+    """What is wrong with the order of partitions and their ends, and with how long they last."""
+    rows = []
+    for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
+        with contextlib.suppress(ValueError):
+            rows.append((units.pause(at(event, "at")), place, at(event, "partitionNode"), at(event, "healNode")))
+    begun: dict[Any, tuple[int, int]] = {}  # node → when, and the event's place
+    for when_ns, place, torn, healed in sorted(rows, key=lambda row: row[:2]):
+        if torn is not None and begun.setdefault(torn, (when_ns, place)) != (when_ns, place):
+            yield ("timeline", place, "partitionNode"), f"node-{torn} is cut off already: put healNode between them"
+        if healed is not None and healed not in begun:
+            yield ("timeline", place, "healNode"), f"node-{healed} is not cut off then: put partitionNode before it"
+        elif healed is not None:
+            yield from _too_long(*begun.pop(healed), when_ns)
+    for since_ns, place in begun.values():
+        yield from _too_long(since_ns, place, end_ns)
+
+
+def _too_long(since_ns: int, place: int, until_ns: int) -> Iterator[Contradiction]:
+    if until_ns - since_ns > GIVEN_UP_S * units.NS_PER_S:
+        lasts = units.format_ns(until_ns - since_ns)
+        yield (
+            ("timeline", place, "partitionNode"),
+            f"lasts {lasts}, and a cluster would give the node up after {GIVEN_UP_S} s, which is not done here: "
+            "put healNode before that",
+        )
 
 
 class Scenario(Part):

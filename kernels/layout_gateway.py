@@ -99,6 +99,8 @@ GATEWAY_LOOP = np.dtype(
         ("draining", "i4"),
         ("port", "i4"),
         ("https_port", "i4"),
+        ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it
+        ("spare", "i4"),
     ],
     align=True,
 )
@@ -107,9 +109,13 @@ CLIENT = np.dtype(
     [
         ("since_ns", "i8"),  # of the last sign of life, or the beginning of what is timed
         ("received_ns", "i8"),
+        ("routed_ns", "i8"),  # of the request in hand, as DONE_REQUEST has them
+        ("connected_ns", "i8"),
+        ("first_byte_ns", "i8"),
         ("request_id", "u8"),
         ("key", "u8"),  # that its answer gives it, by which it keeps to its endpoint
         ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
+        ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
         ("send_ns", "i8"),  # and while that takes nothing
         ("fd", "i4"),
@@ -145,7 +151,7 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
-        ("secured", "u1"),  # it came by TLS, which ends before it gets here
+        ("secured", "u1"),  # it came by TLS
         ("trusted", "u1"),  # what it says of clients counts
         ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
         ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows
@@ -187,8 +193,11 @@ ENDPOINT = np.dtype(
 DONE_REQUEST = np.dtype(
     [
         ("request_id", "u8"),
-        ("received_ns", "i8"),
-        ("done_ns", "i8"),
+        ("received_ns", "i8"),  # its head had been read
+        ("done_ns", "i8"),  # the last byte of its answer was handed to the kernel, or it was given up
+        ("routed_ns", "i8"),  # it was known where it goes, and to which endpoint, if to any
+        ("connected_ns", "i8"),  # there was a connection to that, made or kept; 0: there was none
+        ("first_byte_ns", "i8"),  # a byte of its answer was read; 0: there was none
         ("install", "u4"),
         ("origin", "u4"),
         ("goal", "u4"),
@@ -196,6 +205,8 @@ DONE_REQUEST = np.dtype(
         ("ip", "u4"),
         ("port", "u2"),
         ("status", "u2"),
+        ("reused", "u1"),  # that connection had carried another request before
+        ("spare", "u1", (3,)),
     ],
     align=True,
 )
@@ -214,6 +225,7 @@ class Gateway(NamedTuple):
                          whatever thread: kernels.net.limits
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
+    library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -247,6 +259,7 @@ class Gateway(NamedTuple):
     ours: Ours
     pipes: Pipes
     trusted: np.ndarray
+    library: np.ndarray
     exchange: Exchange
 
 

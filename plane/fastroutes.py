@@ -14,7 +14,6 @@ import numpy as np
 from kernels.layout import RETRY_CONDITIONS, RR, STRING, freeze
 from kernels.layout_routes import (
     ALGORITHM,
-    CONDITION,
     EXTERNAL,
     FIELDS_BYTES,
     FORK,
@@ -82,7 +81,7 @@ class Compiler:
     def compile(self, routes: Routes) -> Roads:
         """As the function of this name."""
         before = self._routes
-        named = before is not None and _same(before.text, routes.text)
+        named = before is not None and _goes_on(before.text, routes.text)
         if (
             before is None
             or not named
@@ -90,7 +89,7 @@ class Compiler:
             or not _same(before.paths, routes.paths)
         ):
             self._found = _Found(routes)
-        if before is None or not named or not all(map(_same, before.policies, routes.policies)):
+        if before is None or not named or not all(map(_same, *map(_read, (before, routes)))):
             self._made = _Made(routes)
         assert self._found is not None
         assert self._made is not None
@@ -126,14 +125,13 @@ def create_memory(roads: Roads) -> Memory:
 def carry_over(before: Roads, memory: Memory, roads: Roads) -> Memory:
     """What goes on under new Roads: the turns of the same Services, and which of the same endpoints are out."""
     after = create_memory(roads)
-    if np.array_equal(before.goals["key"], roads.goals["key"]):
-        after.turns[:] = memory.turns
-    else:
-        rows = {int(key): row for row, key in enumerate(before.goals["key"].tolist())}
-        kept = [(row, rows[key]) for row, key in enumerate(roads.goals["key"].tolist()) if key in rows]
-        if kept:
-            now, then = np.array(kept).T
-            after.turns[now] = memory.turns[then]
+    both = min(len(before.goals), len(roads.goals))
+    stays = before.goals["key"][:both] == roads.goals["key"][:both]
+    after.turns[:both][stays] = memory.turns[:both][stays]
+    moved = np.setdiff1d(np.arange(len(roads.goals)), np.flatnonzero(stays))
+    if len(moved):
+        _, now, then = np.intersect1d(roads.goals["key"][moved], before.goals["key"], return_indices=True)
+        after.turns[moved[now]] = memory.turns[then]
     shared = min(len(before.backends), len(roads.backends))
     one, other = before.backends[:shared], roads.backends[:shared]
     same = (one["ip"] == other["ip"]) & (one["port"] == other["port"])
@@ -147,34 +145,9 @@ class _Found:
     def __init__(self, routes: Routes):
         hosts, paths = routes.hosts, routes.paths
         sites, roads = np.zeros(len(hosts), SITE), np.zeros(len(paths) + len(hosts), ROAD)
-        for name, of in (("name", "name"), ("name_size", "name_length"), ("kind", "kind")):
-            sites[name] = hosts[of]
-        has_paths = hosts["paths"] > 0
-        sites["paths"] = np.where(has_paths, hosts["first_path"], 0)
-        for name, of in (("text", "text"), ("text_size", "text_length"), ("kind", "kind"), ("goal", "target")):
-            roads[name][: len(paths)] = paths[of]
-        for name, of in (("origin", "origin"), ("rule", "policy"), ("fork", "canary")):
-            roads[name][: len(paths)] = paths[of]
-        roads["punt"][: len(paths)][paths["when"] > 0] = CONDITION
-        expressed, kinds, places = fastpolicies.kinds_of(routes)
-        roads["kind"][expressed], roads["text"][expressed], roads["text_size"][expressed] = kinds, *places.T
-        # Where the lengths of a run of paths are noted: at the last of the hosts that share it, as aliases do.
-        owner = np.zeros(len(paths), np.uint32)
-        for row in np.flatnonzero(has_paths).tolist():
-            first = int(hosts[row]["first_path"])
-            owner[first : first + int(hosts[row]["paths"])] = row
-            roads["paths"][first : first + int(hosts[row]["paths"])] = first
-        for name, of in (("goal", "default"), ("origin", "origin"), ("rule", "policy")):
-            roads[name][len(paths) :] = hosts[of]
-        own = (hosts["default"] > 0) | (hosts["policy"] > 0)
-        sites["default"] = np.where(own, len(paths) + np.arange(len(hosts)), len(paths) if own[0] else 0)
-        text = freeze(routes.text[:])
         host_slots, slots, expressed = _slots(len(hosts)), _slots(len(paths)), np.zeros(1, np.uint8)
-        hostpath.index_hosts(text, sites, host_slots, expressed)
-        hostpath.index_roads(text, roads, owner, sites, slots)
-        owners = owner[sites["paths"]]  # and from there each has them
-        for name in ("exacts", "prefixes", "starts", "folded_prefixes", "folded_starts", "longest", "expression"):
-            sites[name] = np.where(has_paths, sites[name][owners], 0)
+        plain = fastpolicies.kinds_of(routes)
+        hostpath.lay_out(routes.text, hosts, paths, *plain, sites, roads, host_slots, slots, expressed)
         self.hosts, self.roads = freeze(sites), freeze(roads)
         self.host_slots, self.slots, self.expressed = freeze(host_slots), freeze(slots), freeze(expressed)
 
@@ -392,7 +365,7 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
     fastpolicies.say_services(goals, routes)
     words = bytearray()
     replies: list[tuple[Any, ...]] = []
-    deserted = (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)
+    deserted = (targets["service"] > 0) & (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)
     for row in (np.flatnonzero(deserted[1:]) + 1).tolist():
         status, service = int(targets[row]["status"]), routes.services[int(targets[row]["service"])]
         head, body = _head(status), _body(status, f"Service {service} has no ready endpoint")
@@ -401,6 +374,17 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
         replies.append((status, 0, 0, (start, len(head)), (0, 0), (start + len(head), len(body)), (0, 0)))
         words += head + body
     return goals, np.frombuffer(bytes(words), np.uint8), np.array(replies, REPLY)
+
+
+def _goes_on(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether a text has at most grown at its end, so that what was said by offsets still is."""
+    return len(before) <= len(now) and _same(before, now[: len(before)])
+
+
+def _read(routes: Routes) -> tuple[np.ndarray, ...]:
+    """The tables that rules are made of."""
+    policies = routes.policies
+    return policies.policies, policies.strings, policies.ranges
 
 
 def _slots(rows: int) -> np.ndarray:

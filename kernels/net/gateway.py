@@ -41,6 +41,7 @@ from kernels.net import (
     digests,
     http1,
     limits,
+    openssl,
     pipes,
     replies,
     requests,
@@ -64,11 +65,16 @@ PIPES = 64
 
 
 def create(
-    capacity: int, endpoints: int, trusted: np.ndarray | None = None, tallies: np.ndarray | None = None
+    capacity: int,
+    endpoints: int,
+    trusted: np.ndarray | None = None,
+    library: np.ndarray | None = None,
+    tallies: np.ndarray | None = None,
 ) -> Gateway:
-    """A gateway for so many clients and upstream connections, without a listener.
+    """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no.
 
-    ``trusted``: NETWORK[…], None: no. ``tallies``: those of its ingress, None: it has some of its own.
+    ``library``: that of ``openssl.load``, None where nobody comes by TLS. ``tallies``: those of its ingress, None: it
+    has some of its own.
     """
     loop = np.zeros(1, GATEWAY_LOOP)
     loop[0]["epoll"], loop[0]["listener"] = -1, -1
@@ -109,6 +115,7 @@ def create(
         ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
         pipes=pipes.create(PIPES),
         trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
+        library=np.zeros(len(openssl.FUNCTIONS), np.uint64) if library is None else library,
         exchange=syscalls.create_exchange(),
     )
 
@@ -237,20 +244,20 @@ def _accept(gateway, now_ns):
             return
         if fd >= 0:
             ip = syscalls.swap32(gateway.exchange.address[0].ip)
-            _welcome(gateway, fd, ip, np.uint16(0), now_ns)
+            _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
 
 
 @kernel
-def adopt(gateway, fd, ip, port, now_ns):
-    """Take a client whose TLS ends before it gets here; ``port`` is its own. Returns whether there is room for it."""
+def adopt(gateway, fd, ssl, ip, port, now_ns):
+    """Take a client by TLS after its handshake; ``port`` is its own. Returns whether there is room for it."""
     if gateway.loop[0].clients == 0:
         return False
-    _welcome(gateway, fd, ip, port, now_ns)
+    _welcome(gateway, fd, ssl, ip, port, now_ns)
     return True
 
 
 @part
-def _welcome(gateway, fd, ip, secured, now_ns):
+def _welcome(gateway, fd, ssl, ip, secured, now_ns):
     """Begin with a client; ``secured`` is the port of one that came by TLS, 0 for others."""
     loop = gateway.loop[0]
     loop.clients -= 1
@@ -260,7 +267,7 @@ def _welcome(gateway, fd, ip, secured, now_ns):
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
-    client.secured, client.port = secured != 0, secured
+    client.secured, client.port, client.ssl = secured != 0, secured, ssl
     client.trusted = rulings.is_within(gateway.trusted, np.uint32(ip))
     port = np.int64(loop.https_port if secured else loop.port)
     client.hop = _write_hop(gateway.hops[row], np.int64(ip), port, secured != 0)
@@ -391,7 +398,7 @@ def warm(way) -> None:
         gateway.loop[0]["epoll"] = epoll.fileno()
         watch(gateway, -1, WAKE_KEY)
         breath(way, gateway, 0)
-        adopt(gateway, -1, np.uint32(0), np.uint16(1), 0)
+        adopt(gateway, -1, np.uint64(0), np.uint32(0), np.uint16(1), 0)
         drain(gateway, 0)
         leave(gateway)
         close_left(gateway)

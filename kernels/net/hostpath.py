@@ -15,13 +15,14 @@ hashes it byte by byte and looks up, at every place where a rule's text may end,
 import numpy as np
 
 from kernels.jit import kernel, part
-from kernels.layout import EXACT, NAMED, PREFIX, STARTS, WILDCARD, freeze
+from kernels.layout import EXACT, HOST, NAMED, PATH, PREFIX, STARTS, WILDCARD, freeze
 from kernels.layout_http import DROPPED
 from kernels.layout_limits import COUNTED, LET_IN, OVER_MINUTE, OVER_SECOND
 from kernels.layout_routes import (
     ANSWER,
     BODY,
     CANARY_BY_REQUEST,
+    CONDITION,
     DENIED,
     FOLDED_PREFIX,
     FOLDED_STARTS,
@@ -286,70 +287,105 @@ def _hash_folded(text, offset, size):
 
 
 @kernel
-def index_hosts(text, hosts, slots, expressed):
-    """Puts SITE[…] in place in ``slots``, all zeros and at most half full; notes in ``expressed`` if one is MATCHED."""
-    mask = np.uint64(slots.size - 1)
-    for row in range(1, hosts.size):
-        site = hosts[row]
-        if site["kind"] not in (NAMED, WILDCARD):
-            expressed[0] = 1
-            continue
-        key = _host_key(site["kind"], _hash(text, np.int64(site["name"]), np.int64(site["name_size"])))
-        at = key & mask
-        while slots[at]["row"] != 0:  # ends: the slots are at most half full; no two hosts have one name
-            at = (at + _1) & mask
-        slots[at]["tag"], slots[at]["row"] = np.uint32(key >> _32), row
+def lay_out(text, hosts, paths, plain, kinds, places, sites, roads, host_slots, slots, expressed):
+    """HOST[H+1] and PATH[P+1] as SITE[H+1] and ROAD[P+H+2], and where they are found; notes if a host is MATCHED.
+
+    ``plain``: rows of paths that are expressions and mean what these ``kinds`` do, of texts at ``places``, which are
+    (offset, size).
+    ``sites`` and ``roads`` are all zeros, and so are the slots, at most half of which will be taken. Of roads that
+    take the same requests the first is found; a path that is of no host is not.
+    """
+    for row in range(paths.size):
+        _lay_path(paths[row], roads[row])
+    for i in range(plain.size):
+        road = roads[plain[i]]
+        road["kind"], road["text"], road["text_size"] = kinds[i], places[i, 0], places[i, 1]
+    own = hosts[0]["default"] != 0 or hosts[0]["policy"] != 0
+    for row in range(hosts.size):
+        host, site, road = hosts[row], sites[row], roads[paths.size + row]
+        road["goal"], road["origin"], road["rule"] = host["default"], host["origin"], host["policy"]
+        site["name"], site["name_size"], site["kind"] = host["name"], host["name_length"], host["kind"]
+        if host["default"] != 0 or host["policy"] != 0:
+            site["default"] = paths.size + row
+        elif own:
+            site["default"] = paths.size
+        first, count = np.int64(host["first_path"]), np.int64(host["paths"])
+        if count != 0 and first + count <= paths.size:
+            site["paths"] = first
+            for number in range(first, first + count):
+                _note_road(text, roads, number, first, site, slots)
+        if row != 0:
+            _note_host(text, site, row, host_slots, expressed)
 
 
 @kernel
-def index_roads(text, roads, sites, hosts, slots):
-    """Puts ROAD[…] in place in ``slots``, as ``index_hosts`` does; of equal ones the first.
+def _lay_path(path, road):
+    road["text"], road["text_size"], road["kind"] = path["text"], path["text_length"], path["kind"]
+    road["goal"], road["origin"], road["rule"] = path["target"], path["origin"], path["policy"]
+    road["fork"] = path["canary"]
+    if path["when"] != 0:
+        road["punt"] = CONDITION
 
-    ``sites`` holds, for each road that is a path, the row of the host that owns it, where its lengths are noted.
-    """
+
+@kernel
+def _note_host(text, site, row, slots, expressed):
+    """Puts a host in its slot."""
+    if site["kind"] not in (NAMED, WILDCARD):
+        expressed[0] = 1
+        return
     mask = np.uint64(slots.size - 1)
-    for row in range(1, sites.size):
-        road, site = roads[row], hosts[sites[row]]
-        size = np.int64(road["text_size"])
-        bit = _1 << (np.uint64(size) & _63)
-        kind = road["kind"]
-        folded = kind in (FOLDED_PREFIX, FOLDED_STARTS)
-        if kind not in (EXACT, PREFIX, STARTS) and not folded:
-            if site["expression"] == 0:
-                site["expression"] = row
-            continue
-        if kind == EXACT:
-            site["exacts"] |= bit
-        elif kind == PREFIX:
-            site["prefixes"] |= bit
-        elif kind == STARTS:
-            site["starts"] |= bit
-        elif kind == FOLDED_PREFIX:
-            site["folded_prefixes"] |= bit
-        else:
-            site["folded_starts"] |= bit
-        if kind != EXACT and size > site["longest"]:
-            site["longest"] = size
-        first = np.int64(road["text"])
-        key = _road_key(road["paths"], kind, _hash_folded(text, first, size) if folded else _hash(text, first, size))
-        at, tag = key & mask, np.uint32(key >> _32)
-        while slots[at]["row"] != 0:
-            other = roads[slots[at]["row"]]
-            if slots[at]["tag"] == tag and folded:
-                if _is_folded_road(other, text, road["paths"], kind, text, first, size):
-                    break
-            elif slots[at]["tag"] == tag and _is_road(other, text, road["paths"], kind, text, first, size):
-                break
-            at = (at + _1) & mask
-        if slots[at]["row"] == 0:
-            slots[at]["tag"], slots[at]["row"] = tag, row
+    key = _host_key(site["kind"], _hash(text, np.int64(site["name"]), np.int64(site["name_size"])))
+    at = key & mask
+    while slots[at]["row"] != 0:  # ends: the slots are at most half full; no two hosts have one name
+        at = (at + _1) & mask
+    slots[at]["tag"], slots[at]["row"] = np.uint32(key >> _32), row
+
+
+@kernel
+def _note_road(text, roads, row, paths, site, slots):
+    """Puts a road of a host in its slot, unless an equal one is there: an earlier one, or itself by an alias."""
+    road = roads[row]
+    road["paths"] = paths
+    size, kind = np.int64(road["text_size"]), road["kind"]
+    folded = kind in (FOLDED_PREFIX, FOLDED_STARTS)
+    if kind not in (EXACT, PREFIX, STARTS) and not folded:
+        if site["expression"] == 0:
+            site["expression"] = row
+        return
+    bit = _1 << (np.uint64(size) & _63)
+    if kind == EXACT:
+        site["exacts"] |= bit
+    elif kind == PREFIX:
+        site["prefixes"] |= bit
+    elif kind == STARTS:
+        site["starts"] |= bit
+    elif kind == FOLDED_PREFIX:
+        site["folded_prefixes"] |= bit
+    else:
+        site["folded_starts"] |= bit
+    if kind != EXACT and size > site["longest"]:
+        site["longest"] = size
+    mask = np.uint64(slots.size - 1)
+    first = np.int64(road["text"])
+    key = _road_key(paths, kind, _hash_folded(text, first, size) if folded else _hash(text, first, size))
+    at, tag = key & mask, np.uint32(key >> _32)
+    while slots[at]["row"] != 0:
+        other = roads[slots[at]["row"]]
+        if slots[at]["tag"] == tag and folded:
+            if _is_folded_road(other, text, paths, kind, text, first, size):
+                return
+        elif slots[at]["tag"] == tag and _is_road(other, text, paths, kind, text, first, size):
+            return
+        at = (at + _1) & mask
+    slots[at]["tag"], slots[at]["row"] = tag, row
 
 
 def warm() -> None:
     """Compiles what Python calls; the rest is compiled where the gateway calls it."""
-    text, hosts, roads = freeze(np.zeros(1, np.uint8)), np.zeros(1, SITE), np.zeros(1, ROAD)
-    index_hosts(text, hosts, np.zeros(2, SLOT), np.zeros(1, np.uint8))
-    index_roads(text, roads, np.zeros(1, np.uint32), hosts, np.zeros(2, SLOT))
+    text, hosts, paths = (freeze(np.zeros(1, kind)) for kind in (np.uint8, HOST, PATH))
+    plain = np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros((0, 2), np.int64)
+    tables = np.zeros(1, SITE), np.zeros(2, ROAD), *np.zeros((2, 2), SLOT)
+    lay_out(text, hosts, paths, *plain, *tables, np.zeros(1, np.uint8))
 
 
 # What becomes of a request

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,19 +25,22 @@ from tests.ingress.wire import Address, Endpoint, Running, ask, client, eventual
 
 pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
 
-HIDDEN = ("date", "x-request-id", "x-forwarded-port", "set-cookie")
+HIDDEN = ("date", "x-request-id", "set-cookie")
 COMPARED = ("route", "service", "pod_ip", "pod_port", "status", "retries")
 Asked = tuple[str, list[Object], str, str, str]  # description, objects, Host, method and target, further fields
+ROUTED = 4  # of requests that are only routed, which does not look at TLS, each so-many-th comes by it too
+ANY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+ANY.check_hostname, ANY.verify_mode = False, ssl.CERT_NONE
 
 
 def requests(address: str) -> list[Asked]:
-    """Those of the tables that come by plain HTTP; whoever is asked by a policy is at an address."""
+    """Those of the tables; whoever is asked by a policy is at an address."""
     found = [(row.description, row.objects, row.host, f"GET {row.path}", "") for row in CORPUS]
     for row in ROWS:
         parts = urlsplit(row.url)
         asked = parts.path + (f"?{parts.query}" if parts.query else "")
         fields = "".join(f"{name}: {value}\r\n" for name, value in row.headers.items())
-        if parts.scheme == "http" and "mirror-target" not in json.dumps(row.objects):
+        if "mirror-target" not in json.dumps(row.objects):
             found.append((row.description, placed(row, address), parts.netloc, f"{row.method} {asked}", fields))
     return found
 
@@ -59,14 +63,16 @@ async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
         for generation, (description, objects, host, start, fields) in enumerate(asked, start=2):
             snapshot = snapshot_of(*base, *objects, generation=generation)
             await asyncio.gather(*(here.install(snapshot) for here in ways))
-            with subtests.test(msg=description):
-                raw = f"{start} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode("utf-8", "surrogateescape")
-                one, other = [await became(here, raw, endpoints) for here in ways]
-                assert one == other
-        assert await recorded(ways[0]) == await recorded(ways[1])
+            raw = f"{start} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode("utf-8", "surrogateescape")
+            for tls in (None, ANY) if generation > len(CORPUS) or not generation % ROUTED else (None,):
+                with subtests.test(msg=f"{description}, by {'TLS' if tls else 'plain HTTP'}"):
+                    one, other = [await became(here, raw, endpoints, tls) for here in ways]
+                    assert one == other
+        rows = await recorded(ways[1])
+        assert rows == await recorded(ways[0])
         gateway = ways[1].ingress._gateway
         assert gateway is not None
-        assert sum(gateway.punts().values()) < len(asked) / 2
+        assert sum(gateway.punts().values()) < len(rows) / 2
 
 
 STRIPPED = [with_(regex("/app(/|$)(.*)", "web"), regex("/", "api"), rewrite_target="/$2")]
@@ -112,7 +118,7 @@ async def test_policies_that_are_compiled_do_the_same_on_both_paths_and_hand_nob
             await asyncio.gather(*(here.install(snapshot_of(*base, *objects, generation=generation)) for here in ways))
             with subtests.test(msg=f"{start} {fields}"):
                 raw = f"{start} HTTP/1.1\r\nHost: example.com\r\n{fields}\r\n".encode()
-                one, other = [await became(here, raw, endpoints) for here in ways]
+                one, other = [await became(here, raw, endpoints, None) for here in ways]
                 assert one == other
         assert ways[1].ingress._gateway is not None
         assert ways[1].ingress._gateway.punts() == {}
@@ -232,21 +238,28 @@ async def test_who_is_handed_over_is_given_the_cookie_of_its_endpoint(vip: str, 
         assert len(here.ingress._gateway.punts()) == 1
 
 
-async def became(here: Running, raw: bytes, endpoints: list[Endpoint]) -> object:
+async def became(here: Running, raw: bytes, endpoints: list[Endpoint], tls: ssl.SSLContext | None) -> object:
     """What the client got, and each endpoint."""
     for endpoint in endpoints:
         endpoint.requests.clear()
-    async with client(here.http) as one:
+    async with client(here.https if tls else here.http, tls, "foo.com" if tls else None) as one:
         one.send(raw)
         answer = await one.answer(method=raw.partition(b" ")[0].decode())
     return [
-        (re.sub(rf":{here.https[1]}\b", ":https", message.start), fields(message.fields, here), message.body)
+        (named(message.start, here), fields(message.fields, here), message.body)
         for message in (answer, *(message for endpoint in endpoints for message in endpoint.requests))
     ]
 
 
 def fields(of: list[tuple[str, str]], here: Running) -> list[tuple[str, str]]:
-    return [(name, "" if name in HIDDEN else value.replace(f":{here.https[1]}", ":https")) for name, value in of]
+    return [(name, "" if name in HIDDEN else named(value, here)) for name, value in of]
+
+
+def named(text: str, here: Running) -> str:
+    """A text with names in place of the two ports of an ingress."""
+    for port, name in ((here.http[1], "http"), (here.https[1], "https")):
+        text = re.sub(rf"\b{port}\b", name, text)
+    return text
 
 
 async def recorded(here: Running) -> list[tuple[Any, ...]]:
