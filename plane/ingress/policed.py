@@ -231,11 +231,11 @@ class Policed:
 
     def keep_to(self, target: Target, backend: Backend) -> None:
         """The gateway has chosen the backend: a client whose cookie does not lead there is given one that does."""
-        policies, addresses = self.rules.policies, [_address(each) for each in target.backends]
+        policies = self.rules.policies
         if not policies.cookie or backend not in target.backends:
             return
-        place, service = target.backends.index(backend), str(target.service)
-        persistent = policies.cookie_persistent
+        addresses, place = [_address(each) for each in target.backends], target.backends.index(backend)
+        service, persistent = str(target.service), policies.cookie_persistent
         key, of = affinity.held(self._seen.value("cookie"), policies.cookie)
         held = key and of == affinity.backend_key(service)
         if held and affinity.endpoint_of(key, addresses, persistent=persistent) == place:

@@ -334,7 +334,7 @@ COOKIES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(CONDITIONS),
     st.lists(
@@ -375,7 +375,7 @@ def test_a_canary_by_a_pattern_that_is_not_plain_is_punted_and_one_without_endpo
 PATHS = ["/a(/|$)(.*)", "/A", "/ab/(.*)", "/a/?(.*)", "/a.c", "/a/b(/|$)(.*)", "/", "/a+(/|$)(.*)", "/c$"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from(PATHS), unique=True, min_size=1, max_size=4),
     st.sampled_from(["/a", "/A/", "/aB/x", "/abc", "/a/b", "/A/B/C", "/b", "/bx", "/c", "/cc", "/"]),
@@ -468,7 +468,7 @@ KEY, OTHER = "0123456789abcdef", backend_key("default/other:80")
 OWN = backend_key("default/web:80")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.booleans(),
     st.booleans(),
