@@ -102,17 +102,15 @@ def say_cookie(rule: np.void, policies: Policies, add: Callable[[bytes], Word]) 
     """What is said with a key by the cookie that keeps clients at their endpoint. Returns how many bytes at most."""
     if not policies.cookie:
         return 0
-    rest = [set_cookie(policies, "", "", secure=secure, now_s=0).partition("; ")[1:] for secure in (False, True)]
-    plain, secure = ("".join(parts).encode() + b"\r\n" for parts in rest)
-    rule["after_key"], rule["secure_after_key"], rule["persistent"] = (
-        add(plain),
-        add(secure),
-        policies.cookie_persistent,
-    )
-    return len("Set-Cookie: =0123456789abcdef|0123456789abcdef") + len(policies.cookie.encode()) + len(secure)
+    size = len("Set-Cookie: =0123456789abcdef|0123456789abcdef") + len(policies.cookie.encode())
+    for name, secure in (("after_key", False), ("secure_after_key", True)):
+        parts = set_cookie(policies, "", "", secure=secure, now_s=0).partition("; ")[1:]
+        rule[name] = add("".join((*parts, "\r\n")).encode())
+    rule["persistent"] = policies.cookie_persistent
+    return size + int(rule["secure_after_key"]["length"])
 
 
-def is_sticky(rows: np.ndarray) -> np.ndarray:
+def chooses_oddly(rows: np.ndarray) -> np.ndarray:
     """Whether requests that each of POLICY[…] is for go to endpoints by a hash, or by a cookie that takes a clock."""
     dated = (rows["cookie_expires_s"] > 0) | (rows["cookie_conditional"] > 0)
     return np.where(rows["cookie"] > 0, dated, rows["hash_by"] > 0)

@@ -306,7 +306,7 @@ def _punts(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     reasons = [
         (STAND_IN, (rows["errors"]["count"] > 0) & (rows["denied"] == 0)),
         (GUARD, ((rows["auth"] > 0) | (rows["auth_url"] > 0)) & ~answered),
-        (STICKY, fastpolicies.is_sticky(rows) & ~answered),
+        (STICKY, fastpolicies.chooses_oddly(rows) & ~answered),
         (STAND_IN, (rows["fallback"] > 0) & ~answered),
         (MIRROR, (rows["mirror"] > 0) & ~answered),
         (UPSTREAM_TLS, (rows["upstream_tls"] > 0) & ~answered),
