@@ -114,6 +114,7 @@ CLIENT = np.dtype(
         ("connected_ns", "i8"),
         ("first_byte_ns", "i8"),
         ("request_id", "u8"),
+        ("key", "u8"),  # that its answer gives it, by which it keeps to its endpoint
         ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
         ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
@@ -158,6 +159,7 @@ CLIENT = np.dtype(
         ("unchunked", "u1"),  # its chunks were all here: what is in them is in unsent[row]
         ("where", "u1"),  # what is unsent is: one of PLACES
         ("shares", "u1"),  # CORS is for its Origin
+        ("sticks", "u1"),  # its answer gives it a key
         ("counted", "u1"),  # its request is among those of its limit that are under way
     ],
     align=True,
@@ -219,6 +221,7 @@ class Gateway(NamedTuple):
     hops                 uint8[rows, bytes]: a client's forwarding fields
     asked                ASK[1]: the request that is decided on; host, target, more: what its rule has endpoint and
                          client told
+    words                uint64[…]: room for digests
     tallies              TALLY[…]: what clients have used of limits. All that serve for one ingress have the same, in
                          whatever thread: kernels.net.limits
     pipes                Pipes, through which large bodies go
@@ -247,6 +250,7 @@ class Gateway(NamedTuple):
     host: np.ndarray
     target: np.ndarray
     more: np.ndarray
+    words: np.ndarray
     tallies: np.ndarray
     free_clients: np.ndarray
     free_upstreams: np.ndarray

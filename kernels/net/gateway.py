@@ -39,6 +39,7 @@ from kernels.layout_http import TARGET_BYTES, Ours
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
 from kernels.layout_tls import SHAKEN_CLIENT
 from kernels.net import (
+    digests,
     http1,
     limits,
     openssl,
@@ -105,6 +106,7 @@ def create(
         host=np.zeros(HOST_BYTES, u1),
         target=np.zeros(2 * TARGET_BYTES, u1),
         more=np.zeros(FIELDS_BYTES, u1),
+        words=np.zeros(digests.WORDS, np.uint64),
         tallies=limits.create(limits.WAYS) if tallies is None else tallies,
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
@@ -302,8 +304,8 @@ _PORT = np.frombuffer(b"\r\nX-Forwarded-Port: ", np.uint8)
 def _write_hop(out, ip, port, secured):
     """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
     to = text.put_all(out, np.int64(0), _FOR)
-    to = text.put_all(out, rulings.put_ip(out, to, ip), _REAL)
-    to = text.put_all(out, rulings.put_ip(out, to, ip), _PROTO)
+    to = text.put_all(out, text.put_ip(out, to, ip), _REAL)
+    to = text.put_all(out, text.put_ip(out, to, ip), _PROTO)
     if secured:
         to = text.put_all(out, to, _SECURED)
     to = text.put_all(out, to, _PORT)
