@@ -119,6 +119,13 @@ def _share(context: click.Context, option: click.Parameter, text: str) -> float:
 @click.option("--start", metavar="RATE", help="Rate of the first probe, as 100/s.  [default: that of the load]")
 @click.option("--duration", help="Of each load in a probe, as 5s.  [default: its own]")
 @click.option("--precision", default="5%", show_default=True, callback=_share, help="How closely the rate is found.")
+@click.option(
+    "--tolerance",
+    default="5%",
+    show_default=True,
+    callback=_share,
+    help="By how much a rate may be missed and is kept.",
+)
 @click.option("--at-least", metavar="RATE", help="Exit with 1 where the rate found is less.")
 @click.option("--out", default="results", show_default=True, help="Folder of results, or a URL they are copied to.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
@@ -132,6 +139,7 @@ def max_rate(
     start: str | None,
     duration: str | None,
     precision: float,
+    tolerance: float,
     at_least: str | None,
     out: str,
     output: str,
@@ -139,9 +147,9 @@ def max_rate(
     port_offset: int | None,
     address: str | None,
 ) -> None:
-    """Find the highest rate at which a load of the scenario file SCENARIO keeps its objectives.
+    """Find the highest rate at which a load of the scenario file SCENARIO is answered and keeps its objectives.
 
-    The rate is doubled while they are kept, then bisected, then the rate found is tried once more, all on one plane.
+    The rate is doubled while it is kept, then bisected, then the rate found is tried once more, all on one plane.
     Other loads of the scenario run beside each probe.
 
     Exit codes: 0 found, 1 there is none, or less than --at-least, 2 bad input, 130 interrupted.
@@ -149,12 +157,15 @@ def max_rate(
     from harness import maxrate, units
     from harness import run as runner
 
-    wanted = maxrate.Wanted(load, objectives, start, duration, precision)
+    wanted = maxrate.Wanted(load, objectives, start, duration, precision, tolerance)
     try:
         maxrate.check(wanted)
-        least = 0.0 if at_least is None else float(units.rate(at_least))
     except ValueError as error:
         fail(str(error), 2)
+    try:
+        least = 0.0 if at_least is None else float(units.rate(at_least))
+    except ValueError as error:
+        fail(f"--at-least {error}", 2)
 
     def measure(surface: runner.Surface, said: "Console") -> "Result":
         return runner.max_rate(scenario, wanted, surface, said)

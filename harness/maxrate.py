@@ -1,19 +1,24 @@
 """The highest rate at which a load keeps its objectives: which rates are tried, and what they say together.
 
-Law: the rate is doubled while the objectives are kept (halved until they are), then the gap between the highest kept
-and the lowest missed is halved until it is small, then the highest kept is tried once more: only a rate that was kept
-twice is the answer. Each try, a *probe*, is a run like any other, with a folder and a scenario of its own that differs
-in the rate. A probe that missed by what the generator's own lateness may have cost says nothing about the subject: it
-is repeated once, and if it is so again then the generator is named as what ended the search.
+Law: a rate is kept where the load met its objectives and was answered at that rate, to within a tolerance: a queue that
+has only begun to grow has not missed a latency yet, and no rate is kept at which it grows. The rate is doubled while it
+is kept (halved until it is), then the gap between the highest kept and the lowest missed is halved until it is small,
+then the highest kept is tried once more: only a rate that was kept twice is the answer. Each try, a *probe*, is a run
+like any other, with a folder and a scenario of its own that differs in the rate. A probe that missed by what the
+generator's own lateness may have cost says nothing about the subject: it is repeated once, and if it is so again then
+the generator is named as what ended the search.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -21,7 +26,8 @@ from rich.text import Text
 from harness import units
 from harness.objectives import PERCENTILES, latency_text
 from harness.recorder import BUSY_SHARE
-from harness.scenario import ROWS_AT_MOST, Load, Objectives, Scenario, ScenarioError
+from harness.records import settled
+from harness.scenario import ROWS_AT_MOST, Load, Objectives, Scenario, ScenarioError, parse
 from harness.tables import table_of
 from harness.units import NS_PER_S, format_rate
 from plane.errors import Problem
@@ -33,6 +39,9 @@ LEAST_RATE = Fraction(1)
 CONFIRMED_AT_MOST = 4
 SUBJECT, GENERATOR, ROWS = "subject", "generator", "rows"
 OBJECTIVES = ("errors", *PERCENTILES)
+ACHIEVED = "achieved"  # what a probe missed that was not answered at its rate
+LEAST_ANSWERS = 20  # of fewer there is no pace
+EDGE = 0.1  # share of the answers at either end that its pace is not taken from: there an even flow begins, and ebbs
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Wanted:
     start       rate of the first probe, text
     duration    of each probe, text
     precision   the search ends where the lowest missed is at most that share above the highest kept
+    tolerance   a rate is achieved that is missed by that share at most
     """
 
     load: str | None = None
@@ -51,6 +61,7 @@ class Wanted:
     start: str | None = None
     duration: str | None = None
     precision: float = 0.05
+    tolerance: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -158,11 +169,18 @@ def place_of(scenario: Scenario, file: str, wanted: Wanted) -> int:
 
 
 def check(wanted: Wanted) -> None:
-    """Raises ValueError where a quantity of it is none."""
-    objectives_of(wanted.objectives)
-    for text, read_by in ((wanted.start, units.rate), (wanted.duration, units.duration)):
-        if text is not None:
-            read_by(text)
+    """Raises ValueError, which names the option, where a quantity of it is none."""
+    for option, read_by, given in (
+        ("--objective", objectives_of, (wanted.objectives,)),
+        ("--start", units.rate, (wanted.start,)),
+        ("--duration", units.duration, (wanted.duration,)),
+    ):
+        for value in given:
+            try:
+                if value is not None:
+                    read_by(value)
+            except ValueError as error:
+                raise ValueError(f"{option} {error}") from None
 
 
 def objectives_of(texts: Iterable[str]) -> dict[str, Any]:
@@ -206,6 +224,49 @@ def text_of(text: str, place: int, wanted: Wanted, rate: Fraction, number: int) 
     return yaml.safe_dump(document, sort_keys=False)
 
 
+def first_probe(text: str, file: str, place: int, wanted: Wanted, rate: Fraction) -> Scenario:
+    """The scenario of a first probe. Raises ScenarioError, which names the option that brought it in."""
+    here = f"spec.loads[{place}]."
+    brought = {
+        f"{here}arrivals.rate": ("--start", wanted.start),
+        f"{here}warmUp": ("--duration", wanted.duration),
+        f"{here}duration": ("--duration", wanted.duration),
+    }
+    try:
+        return parse(text_of(text, place, wanted, rate, 0), file)
+    except ScenarioError as error:
+        problems = []
+        for problem in error.problems:
+            option, value = brought.get(problem.field, ("", None))
+            said = f"with {option} {value}: {problem.reason}" if value is not None else problem.reason
+            problems.append(replace(problem, reason=said))
+        raise ScenarioError(problems) from None
+
+
+def achieved_rate(rows: pa.Table, rate: Fraction) -> float:
+    """Answers per second that a probe's load was given, of its rows at that rate.
+
+    It is the pace of the answers, the slope of the line through the times at which the first, the second, … of them
+    came (least squares, without EDGE), beside the pace of the requests, and less by those that had no answer. So a
+    latency that stays as it is costs nothing, however long, and a queue that grows shows, however short it is still.
+    """
+    due_ns = rows["intended_ns"].to_numpy()
+    done_ns = np.sort(rows["done_ns"].drop_null().to_numpy())
+    share = len(done_ns) / max(len(due_ns), 1)
+    if len(done_ns) < LEAST_ANSWERS:
+        return float(rate) * share
+    due, done = (_slope(times) for times in (np.sort(due_ns), done_ns))
+    return float(rate) * share * min(due / done, 1.0)
+
+
+def _slope(times_ns: np.ndarray) -> float:
+    """How long it is from first to last of these int64[n], by the line through those that are no edge."""
+    edge = int(len(times_ns) * EDGE)
+    place = np.linspace(0, 1, len(times_ns))[edge : len(times_ns) - edge]
+    middle = times_ns[edge : len(times_ns) - edge]
+    return float(np.polyfit(place, (middle - middle[0]).astype(np.float64), 1)[0])
+
+
 def line(probe: Mapping[str, Any]) -> str:
     """A probe for a log."""
     missed = ", ".join(f"{row['objective']} {row['actual']}" for row in probe["missed"])
@@ -214,16 +275,26 @@ def line(probe: Mapping[str, Any]) -> str:
 
 
 def probe_of(
-    why: str, rate: Fraction, summary: Mapping[str, Any], load: str, objectives: Objectives, folder: Path
+    why: str,
+    rate: Fraction,
+    summary: Mapping[str, Any],
+    load: str,
+    objectives: Objectives,
+    folder: Path,
+    achieved: float,
+    tolerance: float,
 ) -> dict[str, Any]:
-    """What a probe came to, for the summary."""
+    """What a probe came to, for the summary; ``achieved`` as of ``achieved_rate``."""
     row = next(row for row in summary["loads"] if row["name"] == load)
     missed = [each for each in summary["objectives"] if each["load"] == load and not each["met"]]
+    least = float(rate) * (1 - tolerance)
+    if achieved < least:
+        missed.append({"objective": ACHIEVED, "limit": format_rate(least), "actual": format_rate(achieved)})
     names = [each["objective"] for each in missed]
     return {
         "why": why,
         "rate": float(rate),
-        "achieved_rate": row["achieved_rate"],
+        "achieved_rate": achieved,
         "scheduled": row["scheduled"],
         "errors": row["errors"],
         "latency_ns": row["latency_ns"],
@@ -243,7 +314,7 @@ def _may_be_to_blame(row: Mapping[str, Any], missed: Sequence[str], objectives: 
     generator = row["generator"]
     if not row["generator_limited"] or generator["busy"] >= BUSY_SHARE:
         return bool(row["generator_limited"])
-    for name in missed:
+    for name in missed:  # a pace is no latency: lateness that stays as it is does not change it
         latency_ns = row["latency_ns"].get(name)
         most_ns = getattr(objectives, name.replace(".", "_"), None)
         if latency_ns is None or most_ns is None or latency_ns - generator["latest_ns"] > most_ns:
@@ -252,7 +323,14 @@ def _may_be_to_blame(row: Mapping[str, Any], missed: Sequence[str], objectives: 
 
 
 def summarise(
-    scenario: Scenario, load: Load, found: Search, probes: Sequence[Mapping[str, Any]], run: str, *, interrupted: bool
+    scenario: Scenario,
+    load: Load,
+    found: Search,
+    probes: Sequence[Mapping[str, Any]],
+    run: str,
+    *,
+    tolerance: float,
+    interrupted: bool,
 ) -> dict[str, Any]:
     """What all probes say together; it is what ``max-rate.json`` holds (docs/records.md)."""
     kept, missed = found.kept, found.missed
@@ -265,6 +343,7 @@ def summarise(
         "highest_kept": None if kept is None else float(kept),
         "lowest_missed": None if missed is None else float(missed),
         "limit": found.limit,
+        "tolerance": tolerance,
         "confirmed": found.confirmed,
         "probes": list(probes),
         "interrupted": interrupted,
@@ -302,9 +381,9 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if summary["interrupted"]:
         return "interrupted: the search had not ended"
     if summary["highest_kept"] is None:
-        return f"no rate keeps the objectives, not even {format_rate(summary['lowest_missed'])}"
+        return f"no rate is kept, not even {format_rate(summary['lowest_missed'])}"
     if summary["rate"] is None:
-        return f"no rate kept the objectives twice; the highest kept once is {format_rate(summary['highest_kept'])}"
+        return f"no rate was kept twice; the highest kept once is {format_rate(summary['highest_kept'])}"
     text = f"load {summary['load']} keeps its objectives at {format_rate(summary['rate'])}"
     if summary["limit"] == SUBJECT:
         return f"{text}, and misses them at {format_rate(summary['lowest_missed'])}"
@@ -312,6 +391,11 @@ def verdict(summary: Mapping[str, Any]) -> str:
         where = format_rate(summary["lowest_missed"])
         return f"{text}; what ends there is the generator, at its limit at {where}: the subject may do more"
     return f"{text}, the highest that this duration has room for: the subject may do more"
+
+
+def answered_at(table: pa.Table, load: str, rate: Fraction) -> float:
+    """``achieved_rate`` of a load of a run, without its warm-up."""
+    return achieved_rate(settled(table.filter(pc.equal(table["load"], load))), rate)
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from harness.records import Asked, Names
-from harness.workload import Workload
+from harness.workload import Echo, Workload
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,19 @@ class Mix:
     order      uint32[...]: row n asks ``workloads[order[n % len(order)]]``
     """
 
-    workloads: Sequence[Workload]
+    workloads: Sequence[Workload | Echo]
     names: Sequence[str]
     order: np.ndarray
 
     @classmethod
-    def of(cls, workload: Workload) -> "Mix":
+    def of(cls, workload: Workload | Echo) -> "Mix":
         """The same request again and again."""
         return cls([workload], [workload.called], np.zeros(1, np.uint32))
+
+    @property
+    def protocol(self) -> str:
+        """``http``, ``tcp`` or ``udp``."""
+        return self.workloads[0].protocol
 
     @property
     def keep_alive(self) -> bool:
@@ -47,9 +52,12 @@ class Mix:
 
     @cached_property
     def _columns(self) -> list[tuple[np.ndarray, list[str]]]:
-        """Of the requests' names and of their paths: the place int32 of each workload's in a list, and that list."""
+        """Of the requests' names and of their paths: the place int32 of each workload's in a list, and that list.
+
+        An empty one is none, -1.
+        """
         columns = []
         for each in (self.names, [workload.path for workload in self.workloads]):
-            places = {text: place for place, text in enumerate(dict.fromkeys(each))}
-            columns.append((np.array([places[text] for text in each], np.int32), list(places)))
+            places = {text: place for place, text in enumerate(dict.fromkeys(filter(None, each)))}
+            columns.append((np.array([places.get(text, -1) for text in each], np.int32), list(places)))
         return columns

@@ -64,12 +64,16 @@ class Generator:
                asyncio driver those that it saw to be due so late
     latest_ns  the most that one was
     busy       share of the time that its thread ran or waited for a core; None: it was not measured
+    resumed    TLS handshakes that resumed a session
+    reason     why it was not compiled code; empty: it was
     """
 
     driver: str = "asyncio"
     late: int = 0
     latest_ns: int = 0
     busy: float | None = None
+    resumed: int = 0
+    reason: str = ""
 
     def limited(self, requests: int) -> bool:
         """Whether a run of so many requests shows the generator's limits and not the subject's."""

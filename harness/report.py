@@ -114,7 +114,7 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
     answered = np.asarray(pc.is_valid(done))
     done_ns = done.drop_null().to_numpy()
     kinds = Counter(rows["error"].drop_null().to_pylist())
-    status = Counter(rows["status"].filter(pc.is_valid(done)).to_pylist())
+    status = Counter(rows["status"].filter(pc.is_valid(done)).drop_null().to_pylist())
     kinds.update({f"status {code}": count for code, count in status.items() if code >= ERROR_STATUS})
     start_ns, duration_ns = description["start_ns"], description["duration_ns"]
     # From the start of the load to its last answer, and not less than it was meant to last.

@@ -207,7 +207,7 @@ def max_rate(file: Path, wanted: Wanted, surface: Surface, console: Console) -> 
     scenario, text = read(file)
     place = maxrate.place_of(scenario, str(file), wanted)
     found = maxrate.search(scenario, place, wanted)
-    parse(maxrate.text_of(text, place, wanted, found.start, 0), str(file))  # what a probe would be refused for
+    maxrate.first_probe(text, str(file), place, wanted, found.start)  # what a probe would be refused for
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
     for line in traffic.warnings(scenario, asked.logs):
@@ -240,12 +240,19 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
             objectives = probing.scenario.objectives(probing.scenario.spec.loads[place])
             if stop.is_set():
                 break
-            probes.append(maxrate.probe_of(why, rate, result.summary, load.name, objectives, result.folder))
+            achieved = maxrate.answered_at(records.read(result.folder), load.name, rate)
+            probes.append(
+                maxrate.probe_of(
+                    why, rate, result.summary, load.name, objectives, result.folder, achieved, wanted.tolerance
+                )
+            )
             console.print(f"probe {len(probes)}: {maxrate.line(probes[-1])}", markup=False, soft_wrap=True)
             found.tell(why, Probe(rate, probes[-1]["met"], probes[-1]["spoilt"]))
     if not probes:
         raise KeyboardInterrupt
-    summary = maxrate.summarise(asked.scenario, load, found, probes, folder.name, interrupted=stop.is_set())
+    summary = maxrate.summarise(
+        asked.scenario, load, found, probes, folder.name, tolerance=wanted.tolerance, interrupted=stop.is_set()
+    )
     (folder / maxrate.FILE).write_text(json.dumps(summary, indent=2) + "\n")
     return Result(folder, summary)
 
@@ -634,7 +641,8 @@ async def _joined(
                 frontend=target.frontend,
                 service=target.service,
                 ingress=ingress,
-                connections=connections,
+                # A relay records connections: a flow of datagrams that has the ports of one is none of them.
+                connections=[] if task.mix.protocol == "udp" else connections,
                 pods=pods,
                 served=served,
             ),
@@ -668,6 +676,7 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
             for stage in task.stages
         ],
         "timeout_ns": task.timeout_ns,
+        "protocol": task.mix.protocol,
         "method": task.mix.workloads[0].method,
         "host": task.mix.workloads[0].host,
         "path": task.mix.workloads[0].path,
@@ -680,9 +689,11 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
 
 
 def _say_limits(loads: Sequence[Load], measured: Sequence[Recorded], console: Console) -> None:
-    """A line for each load whose generator, and not the subject, is what was measured."""
+    """A line for each load whose generator was not compiled, or, and not the subject, is what was measured."""
     for load, recorded in zip(loads, measured, strict=True):
         generator, rows = recorded.generator, len(recorded.requests["intended_ns"])
+        if generator.reason:
+            console.print(f"load {load.name} ran by asyncio: {generator.reason}", markup=False, soft_wrap=True)
         if generator.limited(rows):
             line = (
                 f"load {load.name} is generator-limited: its thread was busy {generator.busy:.0%} of the time, and "

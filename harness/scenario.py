@@ -38,13 +38,21 @@ class ScenarioError(ManifestError):
     """Everything that is wrong with a scenario, all of it at once; a command that meets one exits with 2."""
 
 
+# What a load speaks by a URL of that scheme; the schemes of messages, which name nothing but a place.
+MESSAGES = ("tcp", "udp")
+SCHEMES = ("http", "https", *MESSAGES)
+# The id of a request has to fit into its message; a datagram's is what IPv4 has room for.
+LEAST_BYTES, MOST_BYTES = 16, {"tcp": 16 << 20, "udp": 65_507}
+MESSAGE_BYTES = 64
+
+
 def _url(value: Any) -> SplitResult:
-    example = "write one as http://example.com/path or https://example.com/path"
+    example = "write one as http://example.com/path, https://example.com/path, tcp://name:9000 or udp://name:9000"
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         raise ValueError(f"{value!r} is no URL: {example}")
     url = urlsplit(value)
-    if url.scheme not in ("http", "https"):
-        raise ValueError(f"{value!r}: loads speak HTTP and HTTPS, {example}")
+    if url.scheme not in SCHEMES:
+        raise ValueError(f"{value!r}: loads speak HTTP and HTTPS, and echo over TCP and UDP, {example}")
     if not url.hostname or not _HOST.fullmatch(url.hostname) or url.username is not None or url.fragment:
         raise ValueError(f"{value!r} needs an IPv4 address or a name, and neither user nor fragment: {example}")
     try:
@@ -53,6 +61,8 @@ def _url(value: Any) -> SplitResult:
         given = 0
     if given == 0:
         raise ValueError(f"{value!r}: a port is 1 to 65535")
+    if url.scheme in MESSAGES and (given is None or url.path or url.query):
+        raise ValueError(f"{value!r} is where messages go: a port, and no path, as {url.scheme}://name:9000")
     return url
 
 
@@ -84,20 +94,30 @@ class Metadata(Part):
 
 
 class Trust(Part):
-    """Whose certificates a load by HTTPS takes: any, or those that the file ``ca`` has signed, and no others."""
+    """Whose certificates a load by HTTPS takes: any, or those that the file ``ca`` has signed, and no others.
 
-    one_of: ClassVar = ("insecure", "ca")
+    ``resume``: a connection resumes the session of the one whose place it takes.
+    """
+
     insecure: bool | None = None
     ca: str | None = None
+    resume: bool = False
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
+        if "insecure" in given and "ca" in given:
+            yield (), "takes any certificate or those of an authority: give it insecure or ca"
+        if not given:
+            yield (), f"says nothing: give it one of {', '.join(cls.known())}"
         if given.get("insecure") is False:
             yield ("insecure",), "false is what holds without it: leave tls out, or write true"
 
 
 class Target(Part):
-    """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``."""
+    """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``.
+
+    ``via``: by which of its addresses a Service is dialled, of its NodePorts at that ``node``.
+    """
 
     one_of: ClassVar = ("url", "service")
     url: Url | None = None
@@ -105,6 +125,8 @@ class Target(Part):
     namespace: Label = "default"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     path: requests.Path = "/"
+    via: Literal["clusterIP", "nodePort", "loadBalancer"] = "clusterIP"
+    node: Annotated[int, Field(ge=1)] = 1
     tls: Trust | None = None
 
     @classmethod
@@ -114,6 +136,13 @@ class Target(Part):
         if "url" in given:
             for name in given.keys() & {"namespace", "port", "path"}:
                 yield (name,), "goes with service; a url has it in itself"
+        if "node" in given and given.get("via") != "nodePort":
+            yield ("node",), "goes with via: nodePort, of which it says whose"
+
+    @property
+    def messages(self) -> str:
+        """``tcp`` or ``udp`` where what goes there are messages that come back; else empty."""
+        return self.url.scheme if self.url is not None and self.url.scheme in MESSAGES else ""
 
 
 class Arrivals(Part):
@@ -178,6 +207,7 @@ class Load(Part):
     method: Method = "GET"
     headers: Headers = Field(default_factory=dict)
     body: str = ""
+    size: Annotated[int, Field(alias="bytes", ge=LEAST_BYTES)] = MESSAGE_BYTES
     requests: list[Request] = Field(default_factory=list)
     arrivals: Arrivals
     start: Pause = 0
@@ -191,6 +221,7 @@ class Load(Part):
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
         yield from requests.contradictions(given)
+        yield from _of_messages(given)
         staged = at(given, "arrivals", "stages")
         replayed = at(given, "arrivals", "replay")
         for name in ("method", "body", "requests") if replayed is not None else ():
@@ -218,6 +249,23 @@ class Load(Part):
     def duration(self) -> int:
         """ns in which requests are due; 0 where only the log of a replay knows."""
         return self.lasts or sum(stage.duration for stage in self.arrivals.stages or ())
+
+
+def _of_messages(load: dict[str, Any]) -> Iterator[Contradiction]:
+    """What is wrong between a load and what it sends, of a load as it stands in a file."""
+    scheme = str(at(load, "target", "url")).partition(":")[0]
+    size = load.get("bytes")
+    if scheme not in MESSAGES:
+        if "bytes" in load:
+            yield ("bytes",), "is of messages: it goes with a url that begins with tcp:// or udp://"
+        return
+    for name in ("method", "headers", "body", "requests"):
+        if name in load:
+            yield (name,), f"is of HTTP; what goes to {scheme}:// are messages that come back, of so many bytes"
+    if at(load, "arrivals", "replay") is not None:
+        yield ("arrivals", "replay"), f"is of HTTP: a log's requests are no messages to {scheme}://"
+    if isinstance(size, int) and size > MOST_BYTES[scheme]:
+        yield ("bytes",), f"are {MOST_BYTES[scheme]:,} at most over {scheme}"
 
 
 def duration_of(load: Any) -> int:
@@ -330,7 +378,7 @@ class Spec(Part):
 
     ``ingress``: whose ingress stands before the pods. One of somebody else is told the addresses of ready endpoints,
     once, or with ``ingressUpstream: service`` those of Services, behind which endpoints may come and go.
-    ``gateway``: our own carries plain HTTP by compiled code, as that of ``plane up`` does.
+    ``gateway``: our own carries HTTP/1.1 by compiled code, as that of ``plane up`` does.
     """
 
     manifests: list[str] = Field(default_factory=list)
@@ -378,6 +426,11 @@ class Spec(Part):
             node = at(load, "from", "node")
             if isinstance(node, int) and isinstance(nodes, int) and node > nodes:
                 yield ("loads", place, "from", "node"), f"there are {nodes} nodes, counted from 1"
+            dialled = at(load, "target", "node")
+            if isinstance(dialled, int) and isinstance(nodes, int) and dialled > nodes:
+                yield ("loads", place, "target", "node"), f"there are {nodes} nodes, counted from 1"
+            if not plane and at(load, "target", "via"):
+                yield ("loads", place, "target", "via"), "needs manifests: without a plane there are no Services"
             if not plane and at(load, "target", "service"):
                 yield ("loads", place, "target", "service"), "needs manifests; without a plane write a url"
             if not plane and at(load, "from"):

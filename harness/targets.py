@@ -15,10 +15,11 @@ from urllib.parse import SplitResult
 from harness.drivers.http import Destination
 from harness.drivers.tls import Tls
 from harness.scenario import Load, Scenario, ScenarioError, is_address
-from harness.workload import Workload
+from harness.workload import Echo, Workload
+from kernels.jit import INTERPRETED
 from plane.addresses import AddressPlan, ip_to_int
 from plane.errors import Problem
-from plane.model import Object, Service, Snapshot
+from plane.model import Object, Service, ServicePort, Snapshot
 from plane.statuses import node_name
 
 CLIENT_IMAGE = "registry.k8s.io/pause:3.10"
@@ -50,7 +51,7 @@ class Resolved:
     """
 
     destination: Destination
-    workload: Workload
+    workload: Workload | Echo
     frontend: tuple[int, int]
     service: str = ""
 
@@ -83,7 +84,8 @@ def client_names(load: Load) -> list[str]:
     """Of a load's client pods; none where it comes from wherever the kernel has it."""
     if load.origin is not None and load.origin.pods > 1:
         return [f"{load.name}-client-{number}" for number in range(1, load.origin.pods + 1)]
-    return [f"{load.name}-client"] if load.origin is not None or load.target.service is not None else []
+    inside = load.target.service is not None and load.target.via == "clusterIP"
+    return [f"{load.name}-client"] if load.origin is not None or inside else []
 
 
 def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[Resolved]:
@@ -110,31 +112,45 @@ def _resolve(load: Load, around: Surroundings | None) -> Resolved:
         assert around is not None  # the schema lets a service be named only with manifests
         service = _service(around.snapshot, load.target.namespace, load.target.service or "", "target.service")
         port = _port(service, load.target.port)
-        host = f"{service.name}.{service.namespace}.svc.cluster.local" + (f":{port}" if port != HTTP_PORT else "")
+        behind = f":{port.port}" if port.port != HTTP_PORT else ""
+        host = f"{service.name}.{service.namespace}.svc.cluster.local{behind}"
         return _to_service(load, service, port, around, host, load.target.path, sources)
+    if load.target.messages and INTERPRETED:
+        reason = f"{url.scheme}:// is spoken by compiled code only: run it without NUMBA_DISABLE_JIT"
+        raise _UnresolvedError("target.url", reason)
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     host = url.hostname or ""
-    port = url.port or (HTTPS_PORT if url.scheme == "https" else HTTP_PORT)
+    number = url.port or (HTTPS_PORT if url.scheme == "https" else HTTP_PORT)
+    dialled = None
+    if around is not None and not is_address(host):
+        dialled = _service_of_name(around.snapshot, host, short=bool(load.target.messages))
+    if dialled is None and load.target.via != "clusterIP":
+        raise _UnresolvedError("target.via", f"goes with a Service, and {host} names none")
     if is_address(host):
-        return _to_address(load, host, port, url, path, sources)
+        return _to_address(load, host, number, url, path, sources)
     if around is not None:
-        dialled = _service_of_name(around.snapshot, host)
         if dialled is not None:
-            return _to_service(load, dialled, _port(dialled, port, "target.url"), around, url.netloc, path, sources)
-        if _has_rules_for(around.snapshot, host):
+            port = _port(dialled, number, "target.url", "UDP" if load.target.messages == "udp" else "TCP")
+            return _to_service(load, dialled, port, around, url.netloc, path, sources)
+        if not load.target.messages and _has_rules_for(around.snapshot, host):
             return _to_ingress(load, around, url, path, sources)
     try:
-        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+        found = socket.getaddrinfo(host, number, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
     except OSError:
-        if around is not None and _takes_any_host(around.snapshot):
+        if around is not None and not load.target.messages and _takes_any_host(around.snapshot):
             return _to_ingress(load, around, url, path, sources)
-        if around is None:
-            reason = "there are no manifests, and the system does not know it"
-        else:
-            there = f"they have: {', '.join(hosts)}" if (hosts := _hosts(around.snapshot)) else "they have none"
-            reason = f"no Ingress has this host ({there}), no Service this name, and the system does not know it"
-        raise _UnresolvedError("target.url", f"{host}: {reason}") from None
-    return _to_address(load, str(found), port, url, path, sources)
+        raise _UnresolvedError("target.url", f"{host}: {_why_unknown(load, around)}") from None
+    return _to_address(load, str(found), number, url, path, sources)
+
+
+def _why_unknown(load: Load, around: Surroundings | None) -> str:
+    """Where a host was looked for, and what would have been found there."""
+    if around is None:
+        return "there are no manifests, and the system does not know it"
+    if load.target.messages:
+        return "no Service has this name, and the system does not know it"
+    there = f"they have: {', '.join(hosts)}" if (hosts := _hosts(around.snapshot)) else "they have none"
+    return f"no Ingress has this host ({there}), no Service this name, and the system does not know it"
 
 
 def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
@@ -148,13 +164,37 @@ def _to_address(load: Load, ip: str, port: int, url: SplitResult, path: str, sou
 
 
 def _to_service(
-    load: Load, service: Service, port: int, around: Surroundings, host: str, path: str, sources: tuple[str, ...]
+    load: Load,
+    service: Service,
+    port: ServicePort,
+    around: Surroundings,
+    host: str,
+    path: str,
+    sources: tuple[str, ...],
 ) -> Resolved:
-    destination = Destination(service.cluster_ip, around.plan.bound_port(port), sources)
-    return Resolved(destination, _workload(load, host, path), (ip_to_int(service.cluster_ip), port), service.full_name)
+    ip, number = _frontend(load, service, port, around)
+    destination = Destination(ip, around.plan.bound_port(number), sources)
+    return Resolved(destination, _workload(load, host, path), (ip_to_int(ip), number), service.full_name)
 
 
-def _workload(load: Load, host: str, path: str) -> Workload:
+def _frontend(load: Load, service: Service, port: ServicePort, around: Surroundings) -> tuple[str, int]:
+    """By which address and port a load dials a Service."""
+    if load.target.via == "nodePort":
+        if not port.node_port:
+            reason = f"port {port.port} of Service {service.full_name} has no nodePort: its type is {service.type}"
+            raise _UnresolvedError("target.via", reason)
+        return around.plan.node(load.target.node), port.node_port
+    if load.target.via == "loadBalancer":
+        if not service.balancer_ips:
+            reason = f"Service {service.full_name} has no address of a load balancer: its type is {service.type}"
+            raise _UnresolvedError("target.via", reason)
+        return service.balancer_ips[0], port.port
+    return service.cluster_ip, port.port
+
+
+def _workload(load: Load, host: str, path: str) -> Workload | Echo:
+    if load.target.messages:
+        return Echo(load.target.messages, host, load.size, load.keep_alive)
     return Workload(host, path, load.method, load.headers, load.body, load.keep_alive)
 
 
@@ -163,7 +203,12 @@ def _tls(load: Load, folder: Path, around: Surroundings | None) -> Tls | None:
     url, trust = load.target.url, load.target.tls
     if url is None or url.scheme != "https":
         return None
-    made = Tls(url.hostname or "", around.authority if around else "", insecure=bool(trust and trust.insecure))
+    made = Tls(
+        url.hostname or "",
+        around.authority if around else "",
+        insecure=bool(trust and trust.insecure),
+        resume=bool(trust and trust.resume),
+    )
     if trust and trust.ca is not None:
         if not (folder / trust.ca).exists():
             raise _UnresolvedError("target.tls.ca", f"there is no {folder / trust.ca}")
@@ -201,22 +246,32 @@ def _service(snapshot: Snapshot, namespace: str, name: str, field: str) -> Servi
     return service
 
 
-def _port(service: Service, wanted: int | None, field: str = "target.port") -> int:
-    ports: Sequence[int] = [port.port for port in service.ports if port.protocol == "TCP"]
-    listed = ", ".join(map(str, ports)) or "none"
+def _port(service: Service, wanted: int | None, field: str = "target.port", protocol: str = "TCP") -> ServicePort:
+    ports: Sequence[ServicePort] = [port for port in service.ports if port.protocol == protocol]
+    listed = ", ".join(str(port.port) for port in ports) or "none"
     if wanted is None and len(ports) != 1:
-        raise _UnresolvedError(field, f"say which of the TCP ports of Service {service.full_name}: {listed}")
-    if wanted is not None and wanted not in ports:
-        raise _UnresolvedError(field, f"Service {service.full_name} has no TCP port {wanted}; its ports are {listed}")
-    return ports[0] if wanted is None else wanted
+        raise _UnresolvedError(field, f"say which of the {protocol} ports of Service {service.full_name}: {listed}")
+    found = next((port for port in ports if wanted in (None, port.port)), None)
+    if found is None:
+        reason = f"Service {service.full_name} has no {protocol} port {wanted}; its ports are {listed}"
+        raise _UnresolvedError(field, reason)
+    return found
 
 
-def _service_of_name(snapshot: Snapshot, host: str) -> Service | None:
-    """The Service that a name of the cluster's DNS means: ``<svc>.<ns>.svc`` or ``<svc>.<ns>.svc.cluster.local``."""
+def _service_of_name(snapshot: Snapshot, host: str, *, short: bool = False) -> Service | None:
+    """The Service that a name of the cluster's DNS means: ``<svc>.<ns>.svc`` or ``<svc>.<ns>.svc.cluster.local``.
+
+    short  also ``<svc>`` and ``<svc>.<ns>`` where there is such a one, as for a pod in the namespace ``default``
+    """
     labels = host.rstrip(".").lower().removesuffix(".cluster.local").split(".")
-    if len(labels) != 3 or labels[2] != "svc":
+    if len(labels) == 3 and labels[2] == "svc":
+        return _service(snapshot, labels[1], labels[0], "target.url")
+    if not short or len(labels) > 2:
         return None
-    return _service(snapshot, labels[1], labels[0], "target.url")
+    name, namespace = labels[0], labels[1] if len(labels) == 2 else "default"
+    return (
+        None if snapshot.get("Service", namespace, name) is None else _service(snapshot, namespace, name, "target.url")
+    )
 
 
 def _ingress_specs(snapshot: Snapshot) -> Iterator[Object]:

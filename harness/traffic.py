@@ -20,7 +20,7 @@ from harness.scenario import Scenario, ScenarioError
 from harness.stages import slopes
 from harness.targets import Resolved
 from harness.units import NS_PER_S
-from harness.workload import Workload, id_key
+from harness.workload import Echo, Workload, id_key
 from plane.errors import Problem
 
 # Rows after which a mix repeats itself.
@@ -63,9 +63,10 @@ def task(scenario: Scenario, place: int, target: Resolved, log: Log | None = Non
     """What the load at that place is to its driver; ``log`` is what it replays, if it does."""
     load = scenario.spec.loads[place]
     seed = scenario.spec.seed, place
+    asked = target.workload
     made = Task(
         target.destination,
-        mixed(load.requests, target.workload, (*seed, _OF_MIX)),
+        Mix.of(asked) if isinstance(asked, Echo) else mixed(load.requests, asked, (*seed, _OF_MIX)),
         load.arrivals.rate,
         load.arrivals.connections or load.arrivals.max_connections,
         load.start,
@@ -75,12 +76,12 @@ def task(scenario: Scenario, place: int, target: Resolved, log: Log | None = Non
         seed if load.arrivals.process == "poisson" else None,
         slopes(load.arrivals.stages or ()),
     )
-    if load.arrivals.replay is None or log is None:
+    if load.arrivals.replay is None or log is None or isinstance(asked, Echo):  # messages are in no log
         return made
     due_ns = log.at(load.arrivals.replay.speed)
     if load.lasts is not None:
         due_ns = due_ns[due_ns < load.lasts]
-    workloads = [replace(target.workload, method=method, path=path) for method, path in log.asked]
+    workloads = [replace(asked, method=method, path=path) for method, path in log.asked]
     mix = Mix(workloads, [workload.called for workload in workloads], log.order)
     pace = log.name if load.arrivals.replay.speed == 1 else f"{log.name}, {load.arrivals.replay.speed:g} times its pace"
     duration_ns = load.lasts or max(int(due_ns[-1]) + 1, NS_PER_S)

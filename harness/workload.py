@@ -1,12 +1,13 @@
-"""What a load sends: one HTTP/1.1 request, rendered once, of which only the request id differs from row to row.
+"""What a load sends: one HTTP/1.1 request, or one message that comes back; only the id differs by row.
 
-Law: a row of a run is one logical request, and its 64-bit id is unique in the run. It travels as ``X-Request-ID`` in 16
-hex digits, so that whatever the subject records can be joined to the row. A request that is sent again after a
-kept-alive connection turned out closed keeps its id.
+Law: it is rendered once. A row of a run is one logical request, and its 64-bit id is unique in the run. It travels in
+16 hex digits, as ``X-Request-ID`` or as the beginning of the message, so that whatever the subject records can be
+joined to the row. A request that is sent again after a kept-alive connection turned out closed keeps its id.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,9 @@ IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 # Methods whose request states a length even without a body (RFC 9110 8.6).
 WITH_LENGTH = ("POST", "PUT", "PATCH")
 ROW_BITS = 40
+ID_BYTES = 16
+# A message after its id, over and over.
+_FILLING = bytes(range(33, 127))
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Workload:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
     keep_alive: bool = True
+    protocol: ClassVar[str] = "http"
 
     @property
     def idempotent(self) -> bool:
@@ -41,7 +46,7 @@ class Workload:
     def size(self) -> int:
         """Bytes of one request on the wire, head and body."""
         head, tail = self.render()
-        return len(head) + 16 + len(tail)
+        return len(head) + ID_BYTES + len(tail)
 
     def render(self) -> tuple[bytes, bytes]:
         """What comes before and after the 16 hex digits of the request id."""
@@ -55,6 +60,31 @@ class Workload:
         lines += [f"Content-Length: {len(body)}"] if body or self.method in WITH_LENGTH else []
         lines += ["Connection: close"] if not self.keep_alive else []
         return "\r\n".join([*lines, "X-Request-ID: "]).encode(), b"\r\n\r\n" + body
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A message of ``size`` bytes that its target sends back as it is; ``protocol`` is tcp or udp.
+
+    ``host`` is the target as the scenario names it. It has neither method nor path, and is sent once.
+    """
+
+    protocol: str
+    host: str
+    size: int
+    keep_alive: bool = True
+    method: ClassVar[str] = ""
+    path: ClassVar[str] = ""
+    idempotent: ClassVar[bool] = False
+
+    @property
+    def called(self) -> str:
+        return f"{self.protocol} echo"
+
+    def render(self) -> tuple[bytes, bytes]:
+        """As of a Workload."""
+        filling = self.size - ID_BYTES
+        return b"", (_FILLING * (filling // len(_FILLING) + 1))[:filling]
 
 
 def id_key(seed: int, load: int) -> int:

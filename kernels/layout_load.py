@@ -1,5 +1,5 @@
-"""The bytes of what measures HTTP: the load's dtypes and codes (``kernels.net.httpload``), and those of the responder
-that it may ask (``kernels.net.httpresponder``).
+"""The bytes of what measures: the load's dtypes and codes (``kernels.net.httpload``), and those of the responder that
+it may ask by HTTP (``kernels.net.httpresponder``).
 
 Law: as in ``kernels.layout``. A request that has ended is one ROW, and a connection that was dialled one DIAL; times
 are CLOCK_MONOTONIC's, and NEVER where nothing happened.
@@ -28,9 +28,12 @@ ERRORS = (
     "tls_failed",
 )
 
-# State of a client.
-UNCONNECTED, CONNECTING, IDLE, ASKING = range(4)
-CLIENT_STATES = ("UNCONNECTED", "CONNECTING", "IDLE", "ASKING")
+# What a load speaks: HTTP/1.1 over TCP, or bytes that come back as they are, over TCP or as a datagram of UDP.
+HTTP, TCP_ECHO, UDP_ECHO = range(3)
+
+# State of a client. SHAKING: its connection is there, and is being secured.
+UNCONNECTED, CONNECTING, IDLE, ASKING, SHAKING = range(5)
+CLIENT_STATES = ("UNCONNECTED", "CONNECTING", "IDLE", "ASKING", "SHAKING")
 
 # What comes next of the answer that is under way, and how much of it: nothing any more; its head; a body of a length
 # that was announced, in chunks, or until the connection ends.
@@ -108,7 +111,9 @@ CLIENT = np.dtype(
     [
         ("row", ROW),  # of its request
         ("began_ns", "i8"),  # its connection was dialled
-        ("left", "i8"),  # bytes of a SIZED body, or of a chunk, that are to come
+        ("left", "i8"),  # bytes of a SIZED body, of a chunk, or of an echo, that are to come
+        ("ssl", "u8"),  # of its connection, by TLS; 0: none
+        ("session", "u8"),  # of the connection before, to be resumed; 0: none
         ("fd", "i4"),  # -1: none
         ("connection", "i4"),
         ("serial", "u4"),  # counts its connections: an event that carries another serial is stale
@@ -145,7 +150,9 @@ LOOP = np.dtype(
         ("latest_ns", "i8"),  # the most that one was
         ("free_ns", "i8"),  # since when there is a client for what is due
         ("bytes_in", "i8"),
+        ("resumed", "i8"),  # handshakes that resumed a session
         ("id_key", "u8"),  # exclusive-or with a number is its id
+        ("context", "u8"),  # SSL_CTX of connections, by TLS; 0: they are plain
         ("epoll", "i4"),
         ("active", "i4"),  # clients with a request
         ("idle", "i4"),  # Load.idle[:idle]
@@ -162,7 +169,9 @@ LOOP = np.dtype(
         ("full", "u1"),  # something is due, and no client free for it
         ("stopping", "u1"),  # nothing is begun any more, and what is under way is interrupted
         ("coarse", "u1"),  # the kernel waits by milliseconds only
-        ("spare", "u1", (3,)),
+        ("speech", "u1"),  # HTTP, TCP_ECHO or UDP_ECHO
+        ("resume", "u1"),  # by TLS: a client's next connection resumes the session of its last
+        ("spare", "u1", (1,)),
     ],
     align=True,
 )
@@ -187,6 +196,8 @@ class Load(NamedTuple):
     heads        uint8[C, HEAD_BYTES]: the beginning of a head that is not whole yet
     rows         ROW[...]
     dials        DIAL[...]
+    library      uint64[...]: ``openssl.load_client``, by TLS
+    name         uint8[...]: who is asked for by TLS (SNI), with a zero at its end; empty: nobody
     exchange     the memory that system calls read and write
     """
 
@@ -206,6 +217,8 @@ class Load(NamedTuple):
     heads: np.ndarray
     rows: np.ndarray
     dials: np.ndarray
+    library: np.ndarray
+    name: np.ndarray
     exchange: tuple
 
 

@@ -11,7 +11,6 @@ This file knows no Ray: a ``Fleet`` says where agents run.
 import asyncio
 import contextlib
 import logging
-import operator
 import time
 import uuid
 from collections import defaultdict, deque
@@ -25,7 +24,7 @@ from plane.addresses import AddressPlan
 from plane.compiler import Compiler
 from plane.dns.names import Names
 from plane.errors import NotReadyError, PlaneError
-from plane.ingressclass import served
+from plane.ingressclass import served, unserved_because
 from plane.installed import Installed
 from plane.journal import Journal
 from plane.model import Key, Name, Object, Service, Snapshot, key_of
@@ -518,6 +517,7 @@ class ControlPlane:
         if before is None:
             return
         put, drop = [statuses.node(member.number, self.plan, ready=False, now=now, before=before)], []
+        restarts = {}
         for pod in self.store.snapshot.all("Pod"):
             if pod["spec"].get("nodeName") != name:
                 continue
@@ -525,15 +525,17 @@ class ControlPlane:
                 drop.append(key_of(pod))
                 continue
             containers = (pod.get("status") or {}).get("containerStatuses") or [{}]
-            member.restarts[pod["metadata"]["uid"]] = containers[0].get("restartCount", 0) + 1
+            restarts[pod["metadata"]["uid"]] = containers[0].get("restartCount", 0) + 1
             put.append(statuses.pod_lost(pod, now))
+        member.restarts = restarts
         put.append(_event(before, "NodeNotReady", "the node does not answer; it is started again", warning=True))
         self.store.update(put, drop)
 
     async def _give_addresses(self) -> None:
         """Ingresses that are served say where, once they really are, and the others no more."""
         seen = -1
-        looked_at: tuple[object, ...] = (None, None)
+        ingresses: Followed[Name, Object] = Followed()
+        classes: object = None
         ports = [{"port": self.plan.bound_port(port), "protocol": "TCP"} for port in (80, 443)]
         status = {"loadBalancer": {"ingress": [{"ip": self.plan.vip(1), "ports": ports}]}}
         while True:
@@ -546,17 +548,15 @@ class ControlPlane:
                 )
                 snapshot = self._settled
             seen = snapshot.generation
-            rows = snapshot.rows("Ingress"), snapshot.rows("IngressClass")
-            if all(map(operator.is_, rows, looked_at)):
-                continue
-            looked_at = rows
+            news = [now for _, _, now in ingresses.news(snapshot.rows("Ingress")) if now is not None]
+            if classes is not snapshot.rows("IngressClass"):
+                classes, news = snapshot.rows("IngressClass"), list(snapshot.all("Ingress"))
             put = []
-            here = {key_of(ingress) for ingress in served(snapshot)}
-            for ingress in snapshot.all("Ingress"):
-                obj = self.store.snapshot.get(*key_of(ingress))
-                if obj is None or (obj.get("status") == status) == (key_of(ingress) in here):
+            for ingress in news:
+                obj, here = self.store.snapshot.get(*key_of(ingress)), not unserved_because(ingress, snapshot)
+                if obj is None or (obj.get("status") == status) == here:
                     continue
-                if key_of(ingress) in here:
+                if here:
                     put.append({**obj, "status": status})
                     put.append(_event(obj, "Sync", f"served at {self.plan.vip(1)}"))
                 else:

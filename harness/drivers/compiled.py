@@ -18,18 +18,20 @@ import numpy as np
 
 from harness.drivers.busy import Busy
 from harness.drivers.stream import OTHER_DESCRIPTORS, Progress, Task
+from harness.drivers.tls import Tls
 from harness.journal import Put
 from harness.recorder import REQUEST_COLUMNS, Generator, Recorded
 from harness.units import NS_PER_S
-from harness.workload import Workload
+from harness.workload import Echo, Workload
 from kernels import warm
-from kernels.layout_load import DIAL, ERRORS, NEVER, ROW, Load
-from kernels.net import httpload
-from kernels.net.httpload import Asked
+from kernels.layout_load import DIAL, ERRORS, HTTP, NEVER, ROW, TCP_ECHO, UDP_ECHO, Load
+from kernels.net import httpload, openssl
+from kernels.net.httpload import Asked, Secured
 from plane.addresses import ip_to_int
 from plane.descriptors import allow_descriptors
 
 BREATH_NS = 50_000_000
+SPEECHES = {"http": HTTP, "tcp": TCP_ECHO, "udp": UDP_ECHO}
 _PR_SET_TIMERSLACK = 29
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,7 +41,27 @@ def prepare() -> None:
     warm.once("httpload", httpload.warm)
 
 
-def asked(workload: Workload, weight: int = 1) -> Asked:
+def can_secure() -> bool:
+    """Whether compiled code can speak TLS here."""
+    return openssl.load_client() is not None
+
+
+@contextmanager
+def securing(tls: Tls | None) -> Iterator[Secured | None]:
+    """What a load needs that goes by TLS, None for one that does not; gone when the context ends."""
+    if tls is None:
+        yield None
+        return
+    library = openssl.load_client()
+    assert library is not None
+    context = openssl.ClientContext("" if tls.insecure else tls.server_name, tls.authorities, only=tls.only)
+    try:
+        yield Secured(library, context.address, "" if openssl.is_ip(tls.server_name) else tls.server_name, tls.resume)
+    finally:
+        context.free()
+
+
+def asked(workload: Workload | Echo, weight: int = 1) -> Asked:
     """What a workload is on the wire."""
     head, tail = workload.render()
     content = head + b"0" * httpload.ID_DIGITS + tail
@@ -105,7 +127,11 @@ class CompiledStream:
         task = self._task
         start_ns = epoch_ns + task.start_ns
         allow_descriptors(task.connections + OTHER_DESCRIPTORS)
-        place = task.destination
+        with securing(task.destination.tls) as secured:
+            return self._run(start_ns, secured, put)
+
+    def _run(self, start_ns: int, secured: Secured | None, put: Put | None) -> Recorded:
+        task, place = self._task, self._task.destination
         load = httpload.create(
             [(ip_to_int(place.ip), place.port)],
             [asked(workload) for workload in task.mix.workloads],
@@ -118,6 +144,8 @@ class CompiledStream:
             kept=task.mix.keep_alive,
             order=task.mix.order,
             id_key=task.id_key,
+            speech=SPEECHES[task.mix.protocol],
+            secured=secured,
         )
         with Asking.of(load, put) as asking:
             self._load = load
@@ -127,7 +155,8 @@ class CompiledStream:
                     asking.stop()
                 asking.breathe(time.monotonic_ns() + BREATH_NS)
             loop = load.loop[0]
-            generator = Generator("compiled", int(loop["late"]), int(loop["latest_ns"]), busy.share())
+            late, latest_ns, resumed = (int(loop[name]) for name in ("late", "latest_ns", "resumed"))
+            generator = Generator("compiled", late, latest_ns, busy.share(), resumed)
         return Recorded(_requests(asking.ended()), _connections(asking.dials, int(loop["dialled"])), generator)
 
     def progress(self) -> Progress:
@@ -181,6 +210,7 @@ def ask(
     due_ns: np.ndarray | None = None,
     sources: Sequence[str] = (),
     timeout_s: float = 10.0,
+    secured: Secured | None = None,
     at_edge: Callable[[], object] = lambda: None,
 ) -> Answers:
     """Asks HTTP servers for so long, from this thread; what ends in the first ``warm_s`` is not counted.
@@ -203,6 +233,7 @@ def ask(
         timeout_ns=int(timeout_s * NS_PER_S),
         sources=[ip_to_int(ip) for ip in sources],
         kept=not fresh,
+        secured=secured,
     )
     with Asking.of(load) as asking:
         while (now_ns := time.monotonic_ns()) < measured_ns:

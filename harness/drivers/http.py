@@ -26,7 +26,7 @@ from harness.drivers.tls import Tls
 from harness.mix import Mix
 from harness.recorder import Recorder
 from harness.units import NS_PER_S
-from harness.workload import Workload
+from harness.workload import Echo, Workload
 from plane.addresses import ip_to_int
 
 # How often timeouts are looked for; an expired request is noticed that much later at most.
@@ -64,7 +64,7 @@ class _Rendered(NamedTuple):
     idempotent: bool
 
     @classmethod
-    def of(cls, workload: Workload) -> "_Rendered":
+    def of(cls, workload: Workload | Echo) -> "_Rendered":
         return cls(*workload.render(), workload.size, workload.method == "HEAD", workload.idempotent)
 
 

@@ -18,8 +18,17 @@ from harness.tally import Tally
 from kernels.jit import INTERPRETED
 
 
+def not_compiled(task: Task) -> str:
+    """Why compiled code cannot run a load; empty where it can."""
+    if INTERPRETED:
+        return "compiling is switched off (NUMBA_DISABLE_JIT)"
+    if task.destination.tls and not compiled.can_secure():
+        return "Python's OpenSSL does not show its functions to compiled code; no session is resumed"
+    return ""
+
+
 class LoadProcess:
-    """A load that waits for its start: compiled code runs it, asyncio by TLS and where compiling is switched off."""
+    """A load that waits for its start: compiled code runs it, asyncio where that cannot."""
 
     def __init__(self, task: Task):
         self.take(task)
@@ -28,9 +37,8 @@ class LoadProcess:
         """That load from here on; the one before has ended."""
         self._task = task
         self._tally = Tally()
-        self._stream: Stream | CompiledStream = (
-            Stream(task) if INTERPRETED or task.destination.tls else CompiledStream(task)
-        )
+        reason = not_compiled(task)
+        self._stream: Stream | CompiledStream = Stream(task, reason) if reason else CompiledStream(task)
 
     def ready(self) -> None:
         """Returns once the process is there and has nothing else to do."""

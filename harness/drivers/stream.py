@@ -101,8 +101,10 @@ class Progress:
 class Stream:
     """A load that runs in the event loop of whoever awaits ``run``; ``progress`` and ``stop`` are for any thread."""
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, reason: str = ""):
+        """``reason``: why it is not compiled code that runs it."""
         self._task = task
+        self._reason = reason
         self._started = threading.Lock()
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -165,7 +167,8 @@ class Stream:
             raise self._broken
         if put:
             put(record.numbered(self._ended_rows))
-        return record.recorded(Generator("asyncio", self._pace.late, self._pace.latest_ns, busy.share()))
+        late, latest_ns = self._pace.late, self._pace.latest_ns
+        return record.recorded(Generator("asyncio", late, latest_ns, busy.share(), reason=self._reason))
 
     def progress(self) -> Progress:
         if self._client is None:

@@ -12,12 +12,14 @@ class Tls:
     authorities  PEM of those that are trusted beside the system's
     only         these alone are trusted
     insecure     any certificate will do
+    resume       a connection resumes the session of the one whose place it takes
     """
 
     server_name: str
     authorities: str = ""
     only: bool = False
     insecure: bool = False
+    resume: bool = False
 
     def context(self) -> ssl.SSLContext:
         """TLS 1.2 and 1.3, HTTP/1.1 by ALPN. Raises ssl.SSLError where the authorities are none."""

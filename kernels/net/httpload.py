@@ -1,16 +1,19 @@
-"""The load generator for HTTP/1.1: requests in a closed or an open loop, and a row for what became of each.
+"""The load generator: requests in a closed or an open loop, and a row for what became of each.
+
+It speaks HTTP/1.1, plain or by TLS, and echo over TCP or UDP: a message that begins with the request's id, and whose
+answer is the message itself.
 
 One thread drives it in bounded *breaths*, with the GIL released. What is due is given to an idle client, else to one
 that connects for it; it waits while there is neither, and its row says so.
 
-    UNCONNECTED ── due ─► CONNECTING ─► ASKING ── whole answer ─► the next that is due, or IDLE, or UNCONNECTED
-         ▲                    └────────────┴── anything else ─► an error, then UNCONNECTED
+    UNCONNECTED ── due ─► CONNECTING (► SHAKING) ► ASKING ── whole answer ─► the next that is due, IDLE or UNCONNECTED
+         ▲                    └────────────┴──────────┴── anything else ─► an error, then UNCONNECTED
          └─ the other side closes ── IDLE
 
 Law: what is due ends exactly once, as one row, answered or with an error, at the latest when its timeout is over, which
 counts from when it was *due*. Nothing is pipelined. An idempotent request on a kept connection that turns out closed
-before any byte of an answer is sent once more (RFC 9112 9.3.1). A breath ends where there is no room for rows, so none
-is lost. Nothing here allocates, blocks beyond ``until_ns`` or raises.
+before any byte of an answer is sent once more (RFC 9112 9.3.1), and an echo never. A breath ends where there is no room
+for rows, so none is lost. Nothing here allocates, blocks beyond ``until_ns`` or raises.
 
 All work is steps of one client at a time (``_carry``), so that each is compiled once.
 """
@@ -21,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 from kernels.layout import ADDRESS
 from kernels.layout_load import (
     ANSWER,
@@ -38,6 +41,7 @@ from kernels.layout_load import (
     EOF,
     EXTENSION,
     HEAD,
+    HTTP,
     IDLE,
     INTERRUPTED,
     LAST_LF,
@@ -49,18 +53,21 @@ from kernels.layout_load import (
     REQUEST,
     RESET,
     ROW,
+    SHAKING,
     SIZE,
     SIZE_LF,
     SIZED,
     TIMEOUT,
+    TLS_FAILED,
     TO_END,
     TRAILER,
     TRAILER_LINE,
+    UDP_ECHO,
     UNCONNECTED,
     WHOLE,
     Load,
 )
-from kernels.net import heads, syscalls
+from kernels.net import heads, openssl, syscalls
 
 BUFFER_BYTES = 1 << 18
 ROWS = 1 << 15
@@ -79,7 +86,7 @@ WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.
 OVER = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
 
 # Steps of a client; those above 0 are errors of its request, which ends with them.
-ANSWERED, WAIT, DIALLING, SENDING, READING = 0, -1, -2, -3, -4
+ANSWERED, WAIT, DIALLING, SECURING, SENDING, READING = 0, -1, -2, -3, -4, -5
 NOBODY = -1
 
 
@@ -100,6 +107,21 @@ class Asked(NamedTuple):
     idempotent: bool = True
 
 
+class Secured(NamedTuple):
+    """How connections are secured by TLS.
+
+    library  ``openssl.load_client``
+    context  address of an SSL_CTX, ``openssl.ClientContext``
+    name     whom they ask for (SNI); empty: nobody
+    resume   a client's next connection resumes the session of its last
+    """
+
+    library: np.ndarray
+    context: int
+    name: str = ""
+    resume: bool = False
+
+
 def create(
     targets: Sequence[tuple[int, int]],
     requests: Sequence[Asked],
@@ -113,6 +135,8 @@ def create(
     kept: bool = True,
     id_key: int = 0,
     order: np.ndarray | None = None,
+    speech: int = HTTP,
+    secured: Secured | None = None,
 ) -> Load:
     """A load that has not begun; its owner sets ``loop[0]["epoll"]`` before the first breath.
 
@@ -121,6 +145,8 @@ def create(
     sources   addresses that connections come from, in turn; empty: as the system has it
     kept      connections are used again as far as answers allow it
     order     uint32[...]: which of the requests each row is, by its number, over and over; None: drawn by weight
+    speech    HTTP, TCP_ECHO or UDP_ECHO, whose requests have their id and are not idempotent
+    secured   by TLS, which HTTP alone may be
 
     Raises ValueError where there is nobody to ask, nothing to ask for, or no room for an id.
     """
@@ -131,6 +157,8 @@ def create(
             raise ValueError("a request needs a weight of at least 1, and 16 bytes where its id is put")
     if order is not None and not (len(order) and order.min() >= 0 and order.max() < len(requests)):
         raise ValueError("an order names at least one request, and none that is not there")
+    if speech != HTTP and (secured or any(asked.id_at < 0 or asked.idempotent for asked in requests)):
+        raise ValueError("an echo has its id in it, is sent once, and goes without TLS")
     loop = np.zeros(1, LOOP)
     for name, value in {
         "end_ns": end_ns,
@@ -142,6 +170,9 @@ def create(
         "waiting": 0 if due is not None else clients,
         "open": due is not None,
         "kept": kept,
+        "speech": speech,
+        "context": secured.context if secured else 0,
+        "resume": bool(secured and secured.resume),
     }.items():
         loop[0][name] = value
     rows = np.zeros(clients, CLIENT)
@@ -168,6 +199,8 @@ def create(
         heads=np.empty((clients, heads.HEAD_BYTES), np.uint8),
         rows=np.zeros(ROWS, ROW),
         dials=np.zeros(ROWS, DIAL),
+        library=secured.library if secured else np.zeros(0, np.uint64),
+        name=np.frombuffer(secured.name.encode() + b"\0" if secured and secured.name else b"", np.uint8).copy(),
         exchange=syscalls.create_exchange(),
     )
 
@@ -219,11 +252,17 @@ def breath(load, until_ns):
 
 @kernel
 def end_all(load):
-    """Close every connection there is."""
+    """Close every connection there is, and forget sessions."""
     for row in range(load.clients.size):
-        if load.clients[row].fd >= 0:
-            syscalls.close(load.clients[row].fd)
-            load.clients[row].fd = -1
+        client = load.clients[row]
+        if client.ssl != 0:
+            _end_tls(load, client)
+        if client.session != 0:
+            openssl.free_session(load.library, np.int64(client.session))
+            client.session = 0
+        if client.fd >= 0:
+            syscalls.close(client.fd)
+            client.fd = -1
 
 
 @kernel
@@ -418,11 +457,15 @@ def _heard(load, row, events):
             return _why(syscalls.receive(client.fd, load.buffer[:1]))
         if events & syscalls.EPOLLOUT:
             client.over = (events & (OVER | syscalls.EPOLLIN)) != 0  # who speaks unasked is heard, and not asked again
-            _connected(load, row)
-            return np.int64(SENDING)
+            return _connected(load, row)
         return np.int64(WAIT)
+    if client.state == SHAKING:
+        return np.int64(SECURING)
     if client.state == IDLE:
-        if events & (syscalls.EPOLLIN | OVER):  # closed, or bytes nobody asked for: no answer here could be trusted
+        if client.ssl != 0 and not client.over and _receive(load, client, load.buffer[:1]) == -syscalls.EAGAIN:
+            return np.int64(WAIT)
+        # Closed, or bytes nobody asked for: no answer here could be trusted; a datagram is told by its id.
+        if events & OVER or (events & syscalls.EPOLLIN and load.loop[0].speech != UDP_ECHO):
             _leave_idle(load, row)
             _hang_up(load, row)
         return np.int64(WAIT)
@@ -449,6 +492,8 @@ def _carry(load, row, step):
     while step != WAIT:
         if step == DIALLING:
             step = _dial(load, row)
+        elif step == SECURING:
+            step = _secure(load, row)
         elif step == SENDING:
             step = _send(load, row)
         elif step == READING:
@@ -466,10 +511,11 @@ def _dial(load, row):
     client.connection = NEVER
     client.used = 0
     client.over = 0
-    client.fd = syscalls.stream_socket()
+    client.fd = syscalls.datagram_socket() if loop.speech == UDP_ECHO else syscalls.stream_socket()
     if client.fd < 0:
         return _why(np.int64(client.fd))
-    syscalls.set_option(exchange, client.fd, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
+    if loop.speech != UDP_ECHO:
+        syscalls.set_option(exchange, client.fd, syscalls.IPPROTO_TCP, syscalls.TCP_NODELAY, 1)
     source = load.sources[loop.dialled % load.sources.size]
     if source:
         # The port is chosen at connect(2), so that one address has 28,000 ports to each destination.
@@ -484,18 +530,74 @@ def _dial(load, row):
     if answer < 0 and answer != -syscalls.EINPROGRESS:
         return _why(answer)
     answer = syscalls.watch(exchange, loop.epoll, client.fd, WATCHED, row, client.serial)
-    return np.int64(WAIT) if answer == 0 else _why(answer)
+    if answer != 0:
+        return _why(answer)
+    return _connected(load, row) if loop.speech == UDP_ECHO else np.int64(WAIT)
 
 
 @kernel
 def _connected(load, row):
+    """The connection is there, or the socket of datagrams. Returns the next step."""
     loop, client = load.loop[0], load.clients[row]
     loop.dialling -= 1
     client.row.connected_ns = loop.now_ns
     syscalls.own_address(load.exchange, client.fd)
     address = load.exchange.address[0]
     _put_dial(load, client, loop.now_ns, syscalls.swap32(address.ip), syscalls.swap16(address.port))
+    if loop.context == 0:
+        _begin(client)
+        return np.int64(SENDING)
+    client.state = SHAKING
+    client.ssl = openssl.create(load.library, np.int64(loop.context), client.fd)
+    if client.ssl == 0:
+        return np.int64(TLS_FAILED)
+    openssl.ask_for(load.library, np.int64(client.ssl), load.name)
+    if client.session != 0:
+        openssl.resume(load.library, np.int64(client.ssl), np.int64(client.session))
+    return np.int64(SECURING)
+
+
+@part
+def _secure(load, row):
+    """Go on with the handshake."""
+    loop, client = load.loop[0], load.clients[row]
+    done = openssl.connect(load.library, np.int64(client.ssl))
+    if done == -syscalls.EAGAIN:
+        return np.int64(WAIT)
+    if done <= 0:
+        return np.int64(TLS_FAILED)
+    loop.now_ns = syscalls.monotonic_ns(load.exchange)
+    client.row.tls_done_ns = loop.now_ns
+    loop.resumed += openssl.is_resumed(load.library, np.int64(client.ssl))
     _begin(client)
+    return np.int64(SENDING)
+
+
+@part
+def _end_tls(load, client):
+    """Let go of a connection's TLS, after a word of it to the other side, and keep its session to resume it."""
+    if client.state != SHAKING:
+        openssl.announce_end(load.library, np.int64(client.ssl))  # without it, OpenSSL resumes no session
+        if load.loop[0].resume:
+            if client.session != 0:
+                openssl.free_session(load.library, np.int64(client.session))
+            client.session = openssl.session_of(load.library, np.int64(client.ssl))
+    openssl.free(load.library, np.int64(client.ssl))
+    client.ssl = 0
+
+
+@kernel
+def _transmit(load, client, data):
+    if client.ssl != 0:
+        return openssl.transmit(load.library, np.int64(client.ssl), data)
+    return syscalls.transmit(client.fd, data)
+
+
+@kernel
+def _receive(load, client, buffer):
+    if client.ssl != 0:
+        return openssl.receive(load.library, np.int64(client.ssl), buffer)
+    return syscalls.receive(client.fd, buffer)
 
 
 @kernel
@@ -521,18 +623,28 @@ def _send(load, row):
         client.row.reused = client.used > 0
         client.row.attempts += 1
         client.row.bytes_out += asked.size
+        client.left = asked.size  # of an echo
         client.used += 1
     if asked.id_at >= 0:
         _put_id(load, asked.start + asked.id_at, np.uint64(client.row.number) ^ loop.id_key)
     first = asked.start + client.sent
-    sent = syscalls.transmit(client.fd, load.bytes[first : asked.start + asked.size])
+    sent = _transmit(load, client, load.bytes[first : asked.start + asked.size])
     if sent < 0:
-        return np.int64(READING if sent == -syscalls.EAGAIN else RESET)
+        return np.int64(READING) if sent == -syscalls.EAGAIN else _lost(sent)
     client.sent += sent
     loop.now_ns = syscalls.monotonic_ns(load.exchange)
     if client.sent == asked.size:
         client.row.request_sent_ns = loop.now_ns
-    return np.int64(READING if client.over else WAIT)
+        return np.int64(READING if client.over else WAIT)
+    return np.int64(
+        SENDING
+    )  # until there is no room; then it reads, for an echo may be waiting for some to come back by
+
+
+@kernel
+def _lost(answer):
+    """Why there is no connection any more; that nobody takes datagrams is known once one is sent."""
+    return np.int64(CONNECT_REFUSED if answer == -syscalls.ECONNREFUSED else RESET)
 
 
 @kernel
@@ -552,21 +664,34 @@ def _read(load, row):
             load.buffer[i] = load.heads[row, i]
         client.held = 0
         room = load.buffer.size - held
-        got = syscalls.receive(client.fd, load.buffer[held:])
+        got = _receive(load, client, load.buffer[held:])
         if got == -syscalls.EAGAIN:
             _hold(load, row, 0, held)
             return np.int64(WAIT)
-        if got <= 0:
-            return np.int64(ANSWERED if got == 0 and client.part == TO_END else EOF if got == 0 else RESET)
+        if got < 0:
+            return _lost(got)
+        if got == 0:
+            return np.int64(ANSWERED if client.part == TO_END else PROTOCOL if loop.speech == UDP_ECHO else EOF)
         loop.now_ns = syscalls.monotonic_ns(load.exchange)
         if client.row.bytes_in == 0:
             client.row.first_byte_ns = loop.now_ns
         client.row.bytes_in += got
-        step = _take_in(load, row, held + got)
+        step = _take_in(load, row, held + got) if loop.speech == HTTP else _compare(load, row, got)
+        if step == ANSWERED and client.ssl != 0:
+            client.keep &= _is_quiet(load, client)
         if step != READING:
             return step
-        if got < room and not client.over:
+        # By TLS a read ends with a record, and of datagrams with each.
+        if client.ssl == 0 and loop.speech != UDP_ECHO and got < room and not client.over:
             return np.int64(WAIT)
+
+
+@kernel
+def _is_quiet(load, client):
+    """By TLS: whether nothing that was read is left after an answer but what TLS says for itself, as a ticket."""
+    if openssl.has_pending(load.library, np.int64(client.ssl)) == 0:
+        return True
+    return _receive(load, client, load.buffer[:1]) == -syscalls.EAGAIN
 
 
 @kernel
@@ -575,6 +700,36 @@ def _hold(load, row, start, end):
     for i in range(end - start):
         load.heads[row, i] = load.buffer[start + i]
     load.clients[row].held = end - start
+
+
+@kernel
+def _compare(load, row, got):
+    """Hold ``buffer[:got]`` against what of the message is to come back. Returns READING while there is more.
+
+    A datagram with another id, late or doubled, is passed over.
+    """
+    loop, client = load.loop[0], load.clients[row]
+    asked = load.requests[client.answers]
+    at = asked.size - client.left
+    _put_id(load, asked.start + asked.id_at, np.uint64(client.row.number) ^ loop.id_key)
+    first = asked.start + at
+    if loop.speech == UDP_ECHO and got >= ID_DIGITS and not _is_same(load, first, np.int64(ID_DIGITS)):
+        client.row.bytes_in -= got
+        return np.int64(READING)
+    if at + got > client.sent or (loop.speech == UDP_ECHO and got != asked.size) or not _is_same(load, first, got):
+        return np.int64(PROTOCOL)
+    client.left -= got
+    client.keep = 1
+    return np.int64(ANSWERED if client.left == 0 else READING)
+
+
+@kernel
+def _is_same(load, first, size):
+    """Whether the beginning of the buffer is what of the requests stands there."""
+    differing = 0
+    for i in range(size):
+        differing += load.buffer[i] != load.bytes[first + i]
+    return differing == 0
 
 
 @kernel
@@ -754,6 +909,8 @@ def _hang_up(load, row):
     loop, client = load.loop[0], load.clients[row]
     if client.state == CONNECTING:
         loop.dialling -= 1
+    if client.ssl != 0:
+        _end_tls(load, client)
     if client.fd >= 0:
         syscalls.close(client.fd)
     client.fd = -1

@@ -5,7 +5,7 @@ An image is known by its repository, whatever the registry (a mirror serves the 
 
 from collections.abc import Callable
 
-from plane.pods import agnhost, apps, echo, httpecho, nginx, responder, whoami
+from plane.pods import agnhost, apps, echo, httpecho, messageecho, nginx, responder, whoami
 from plane.pods.behaving import behaving
 from plane.pods.server import Workload
 from plane.pods.spec import ContainerSpec
@@ -28,6 +28,7 @@ WORKLOADS: dict[str, Callable[[ContainerSpec], Workload]] = {
     "k8s-staging-ingressconformance/echoserver": echo.workload,
     "k8s-staging-gateway-api/echo-basic": echo.workload,
     "trafficplane/responder": responder.workload,
+    "trafficplane/echo": messageecho.workload,
     "library/pause": pause,
     "google_containers/pause": pause,
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -182,18 +183,25 @@ REFUSED: dict[str, tuple[Callable[[Any], object], list[str], str]] = {
     "no objective": (
         lambda spec: None,
         ["--objective", "p98=1ms"],
-        "'p98=1ms' is no objective: write one of errors, p50, p90, p99, p99.9, max and its limit, as p99=100ms",
+        "error: --objective 'p98=1ms' is no objective: "
+        "write one of errors, p50, p90, p99, p99.9, max and its limit, as p99=100ms",
     ),
-    "no limit": (lambda spec: None, ["--objective", "p99=1"], "'p99=1': '1' has no unit: a latency"),
+    "no limit": (lambda spec: None, ["--objective", "p99=1"], "--objective 'p99=1': '1' has no unit: a latency"),
     "shorter than a warm-up": (
         lambda spec: spec["loads"][0].update(warmUp="3s"),
         ["--load", "via-ingress", "--duration", "2s"],
-        "spec.loads[0].warmUp: is all of the duration",
+        "spec.loads[0].warmUp: with --duration 2s: is all of the duration",
     ),
-    "no rate to begin with": (lambda spec: None, ["--start", "5"], "'5' is not a rate"),
-    "no rate to reach": (lambda spec: None, ["--at-least", "fast"], "'fast' is not a rate"),
-    "no duration": (lambda spec: None, ["--duration", "5"], "'5' has no unit: a duration"),
-    "no precision": (lambda spec: None, ["--precision", "0%"], "write a part of more than 0, as 5%"),
+    "no rate to begin with": (lambda spec: None, ["--start", "5"], "error: --start '5' is not a rate"),
+    "too many rows": (
+        lambda spec: None,
+        ["--load", "via-ingress", "--start", "99999999/s"],
+        "spec.loads[0].arrivals.rate: with --start 99999999/s: makes",
+    ),
+    "no rate to reach": (lambda spec: None, ["--at-least", "fast"], "--at-least 'fast' is not a rate"),
+    "no duration": (lambda spec: None, ["--duration", "5"], "--duration '5' has no unit: a duration"),
+    "no precision": (lambda spec: None, ["--precision", "0%"], "'--precision': '0%' is no share: write a part of more"),
+    "no tolerance": (lambda spec: None, ["--tolerance", "5"], "'--tolerance': '5' is no share: write a part of more"),
 }
 
 
@@ -227,9 +235,10 @@ def made(search: Search, *probes: tuple[str, int, bool, bool], interrupted: bool
         row["generator"] = {"busy": 0.95, "latest_ns": 0}
         latency = dict.fromkeys(("p50", "p90", "p99", "p99.9", "max"), 9)
         summary = {"loads": [{**row, "latency_ns": latency}], "objectives": [objective]}
-        rows.append(maxrate.probe_of(why, Fraction(rate), summary, "via-ingress", asked.spec.objectives, Path("x")))
+        told = (summary, "via-ingress", asked.spec.objectives, Path("x"), float(rate), 0.05)
+        rows.append(maxrate.probe_of(why, Fraction(rate), *told))
         search.tell(why, Probe(Fraction(rate), met, limited))
-    return maxrate.summarise(asked, asked.spec.loads[0], search, rows, "r", interrupted=interrupted)
+    return maxrate.summarise(asked, asked.spec.loads[0], search, rows, "r", tolerance=0.05, interrupted=interrupted)
 
 
 def test_a_summary_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
@@ -242,8 +251,8 @@ def test_a_summary_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     assert of(kept, missed, again) == "load via-ingress keeps its objectives at 100/s, and misses them at 200/s"
     assert "the generator, at its limit at 200/s: the subject may do more" in of(kept, spoilt, spoilt, again)
     assert "the highest that this duration has room for" in of(kept, again)
-    assert of(kept, missed, (CONFIRM, 100, False, False)).startswith("no rate keeps the objectives, not even 100/s")
-    assert of((START, 1, False, False)) == "no rate keeps the objectives, not even 1/s"
+    assert of(kept, missed, (CONFIRM, 100, False, False)).startswith("no rate is kept, not even 100/s")
+    assert of((START, 1, False, False)) == "no rate is kept, not even 1/s"
     assert of(kept, interrupted=True) == "interrupted: the search had not ended"
     summary = made(Search(Fraction(100), MOST, 0.05), kept, spoilt, missed, again)
     (tmp_path / maxrate.FILE).write_text(json.dumps(summary))
@@ -280,8 +289,48 @@ def test_a_miss_is_the_generators_only_where_its_lateness_may_be_all_of_it(
         "a",
         Objectives.model_validate({"p99": "100ms"}),
         Path("x"),
+        1.0,
+        0.05,
     )
     assert probe["spoilt"] is spoilt
+
+
+def probed(rate: int, capacity: float, service_ms: np.ndarray | float, *, busy: float = 0.1) -> dict[str, Any]:
+    """A probe of two seconds of a subject of that capacity, where each answer takes so much besides waiting."""
+    due_ns = np.arange(2 * rate) * 1_000_000_000 // rate
+    waits_ns = np.arange(2 * rate) * max(1e9 / capacity - 1e9 / rate, 0)
+    done_ns = due_ns + np.rint(waits_ns + np.broadcast_to(service_ms, len(due_ns)) * 1e6).astype(np.int64)
+    rows = pa.table({"intended_ns": due_ns, "done_ns": done_ns})
+    achieved = maxrate.achieved_rate(rows, Fraction(rate))
+    row = {"name": "a", "achieved_rate": 0.0, "scheduled": len(due_ns), "errors": 0, "latency_ns": {}}
+    row |= {"generator_limited": busy > 0.9, "generator": {"busy": busy, "latest_ns": 0}}
+    summary = {"loads": [row], "objectives": []}
+    return maxrate.probe_of(START, Fraction(rate), summary, "a", Objectives(), Path("x"), achieved, 0.05)
+
+
+def test_a_rate_at_which_the_queue_grows_is_missed_whatever_the_latencies_are_still() -> None:
+    probe = probed(1100, 1000, 1)
+    assert probe["missed"] == [{"objective": "achieved", "limit": "1,045/s", "actual": "1,000/s"}]
+    assert not probe["met"]
+    assert not probe["spoilt"]
+    assert probe["achieved_rate"] == pytest.approx(1000, rel=1e-3)
+    assert "missed, achieved 1,000/s" in maxrate.line(probe)
+    assert probed(1100, 1000, 1, busy=0.95)["spoilt"]
+
+
+@pytest.mark.parametrize("service_ms", [1, 500, "exponential"])
+def test_a_rate_that_is_answered_is_kept_however_long_answers_take(service_ms: float | str) -> None:
+    drawn = np.random.default_rng(1).exponential(100, 2000) if service_ms == "exponential" else service_ms
+    assert probed(1000, 1e9, drawn)["missed"] == []  # type: ignore[arg-type]
+
+
+def test_what_has_no_answer_is_not_achieved() -> None:
+    due_ns = np.arange(100) * 10_000_000
+    done = pa.array(due_ns + 5, mask=np.arange(100) % 10 == 0)
+    rows = pa.table({"intended_ns": due_ns, "done_ns": done})
+    assert maxrate.achieved_rate(rows, Fraction(100)) == pytest.approx(90, rel=0.02)
+    assert maxrate.achieved_rate(rows.slice(0, 10), Fraction(100)) == pytest.approx(90)
+    assert maxrate.achieved_rate(rows.slice(0, 0), Fraction(100)) == 0
 
 
 def test_the_page_says_what_a_summary_holds() -> None:

@@ -16,6 +16,8 @@ import yaml
 
 from harness import certificates, scenario, targets
 from harness.certificates import Certificate
+from harness.drivers import compiled
+from harness.drivers.compiled import CompiledStream
 from harness.drivers.http import Destination
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Stream, Task
@@ -27,7 +29,8 @@ from harness.workload import Workload
 from plane import manifests, offline
 from plane.addresses import AddressPlan
 from plane.model import Object
-from tests.harness.subjects import MS, OK, Handler, answering, in_turn, open_loop
+from tests.harness.subjects import MS, OK, Handler, answering, head, in_turn, open_loop
+from tests.harness.test_http_driver import Threaded
 from tests.harness.test_scenario import changed, problems
 
 MADE = certificates.issued([Certificate(secret="shop-tls", hosts=["shop.example", "*.wild.example"])])
@@ -35,11 +38,15 @@ SHOP = Tls("shop.example", MADE.authority, only=True)
 
 
 @asynccontextmanager
-async def secured(handler: Handler, names: list[str | None] | None = None) -> AsyncIterator[Destination]:
+async def secured(
+    handler: Handler, names: list[str | None] | None = None, version: ssl.TLSVersion | None = None
+) -> AsyncIterator[Destination]:
     """A server by TLS with the certificate of ``MADE``; the names that clients ask for are put into the list."""
     pem = MADE.secrets[0]["stringData"]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.LeafCert(pem["tls.key"].encode(), pem["tls.crt"].encode(), []).configure_cert(context)
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
     context.sni_callback = lambda _, name, __: names.append(name) if names is not None else None
     tasks: set[asyncio.Task[None]] = set()
 
@@ -62,6 +69,15 @@ async def secured(handler: Handler, names: list[str | None] | None = None) -> As
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.fixture(params=["asyncio", pytest.param("compiled", marks=pytest.mark.syscalls)])
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A test that takes it holds both drivers to the same."""
+    if request.param == "compiled":
+        compiled.prepare()  # before anything is due
+        monkeypatch.setattr(request.module, "Stream", Threaded)
+    return str(request.param)
+
+
 async def run(task: Task) -> Recorded:
     return await Stream(task).run(time.monotonic_ns() + 10 * MS)
 
@@ -70,7 +86,7 @@ def texts(recorded: Recorded) -> list[str]:
     return [ERRORS[code] for code in recorded.requests["error"]]
 
 
-async def test_a_handshake_is_a_part_of_the_first_request_of_a_connection() -> None:
+async def test_a_handshake_is_a_part_of_the_first_request_of_a_connection(driver: str) -> None:
     names: list[str | None] = []
     async with secured(answering(OK), names) as server:
         recorded = await run(in_turn(server, 50, 80))
@@ -82,9 +98,10 @@ async def test_a_handshake_is_a_part_of_the_first_request_of_a_connection() -> N
     assert (rows["tls_done_ns"] == NEVER).tolist() == [False, True, True, True]
     times = [int(rows[name][0]) for name in ("start_ns", "connected_ns", "tls_done_ns", "sent_ns", "done_ns")]
     assert times == sorted(times)
-    assert (recorded.generator.driver, recorded.generator.busy is not None) == ("asyncio", True)
+    assert (recorded.generator.driver, recorded.generator.busy is not None) == (driver, True)
 
 
+@pytest.mark.usefixtures("driver")
 async def test_without_keep_alive_each_request_has_a_handshake() -> None:
     async with secured(answering(OK)) as server:
         recorded = await run(in_turn(server, 50, 80, workload=Workload("shop.example", keep_alive=False)))
@@ -96,6 +113,7 @@ async def test_without_keep_alive_each_request_has_a_handshake() -> None:
 OTHER = trustme.CA().cert_pem.bytes().decode()
 
 
+@pytest.mark.usefixtures("driver")
 @pytest.mark.parametrize(
     ("tls", "error"),
     [
@@ -115,6 +133,7 @@ async def test_who_is_not_trusted_is_an_error_of_the_request(tls: Tls, error: st
     assert recorded.requests["connected_ns"][0] != NEVER
 
 
+@pytest.mark.usefixtures("driver")
 async def test_who_never_shakes_hands_is_a_timeout_and_leaves_nothing() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -129,9 +148,90 @@ async def test_who_never_shakes_hands_is_a_timeout_and_leaves_nothing() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_load_by_tls_is_run_by_the_driver_that_can() -> None:
-    load = LoadProcess(open_loop(Destination("127.0.0.1", 9, tls=SHOP), 1, 1))
-    assert isinstance(load._stream, Stream)
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize("size", [1, 16_384, 3_000_000])
+async def test_answers_and_requests_of_many_records_are_whole(size: int) -> None:
+    came: list[int] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await head(reader):
+            came.append(len(await reader.readexactly(size)))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+            await writer.drain()
+
+    async with secured(handler) as server:
+        workload = Workload("shop.example", method="PUT", body="y" * size)
+        recorded = await run(in_turn(server, 50, 60, workload=workload))
+    assert texts(recorded) == [""] * 3
+    assert came == [size] * 3
+    assert set(recorded.requests["bytes_in"]) == {len(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n") + size}
+    assert len(recorded.connections["began_ns"]) == 1
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize("surplus", [b"junk", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+async def test_a_secured_connection_with_bytes_nobody_asked_for_is_not_used_again(surplus: bytes) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await head(reader):
+            writer.write(OK)
+            writer.write(surplus)  # a record of its own
+
+    async with secured(handler) as server:
+        recorded = await run(in_turn(server, 20, 150))
+    assert texts(recorded) == [""] * 3
+    assert recorded.requests["connection"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("driver")
+async def test_a_secured_connection_that_was_closed_costs_an_idempotent_request_one_more_attempt() -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head(reader)
+        writer.write(OK)
+        await head(reader)
+
+    async with secured(handler) as server:
+        recorded = await run(in_turn(server, 50, 60))
+    assert texts(recorded) == [""] * 3
+    assert recorded.requests["attempts"].tolist() == [1, 2, 2]
+
+
+@pytest.mark.syscalls
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("resume", [False, True])
+async def test_a_session_is_resumed_where_that_is_asked_for(version: ssl.TLSVersion, resume: bool) -> None:
+    compiled.prepare()
+    reused: list[bool] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        secured = writer.get_extra_info("ssl_object")
+        assert secured.version() == version.name.replace("_", ".")
+        await head(reader)
+        reused.append(secured.session_reused)
+        writer.write(OK)
+
+    async with secured(handler, version=version) as server:
+        place = replace(server, tls=replace(SHOP, resume=resume))
+        task = in_turn(place, 50, 80, workload=Workload("shop.example", keep_alive=False))
+        recorded = await Threaded(task).run(time.monotonic_ns() + 10 * MS)
+    assert texts(recorded) == [""] * 4
+    assert reused == [False, resume, resume, resume]
+    assert recorded.generator.resumed == 3 * resume
+
+
+@pytest.mark.syscalls
+async def test_without_openssl_for_compiled_code_asyncio_runs_the_load_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = open_loop(Destination("127.0.0.1", 9, tls=SHOP), 1, 1)
+    assert isinstance(LoadProcess(task)._stream, CompiledStream)
+    monkeypatch.setattr(compiled.openssl, "CLIENT_FUNCTIONS", ("SSL_no_such_function",))
+    stream = LoadProcess(task)._stream
+    assert isinstance(stream, Stream)
+    recorded = await stream.run(time.monotonic_ns())
+    assert (recorded.generator.driver, recorded.generator.reason) == (
+        "asyncio",
+        "Python's OpenSSL does not show its functions to compiled code; no session is resumed",
+    )
 
 
 INGRESS = """
