@@ -130,7 +130,7 @@ def opened(
         client_pod=Names(clients, names),
         client_node=Names(clients, nodes),
         accepted_ns=accepted_ns,
-        service=Names(np.where(relayed & bool(service), 0, -1).astype(np.int32), [service]),
+        service=Names(np.where(relayed & bool(service), 0, -1).astype(np.int32), [service] if service else []),
         pod=Names(at_pods, names),
         node=Names(at_pods, nodes),
         generation=generation,
