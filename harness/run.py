@@ -34,6 +34,7 @@ from rich.console import Console
 
 from harness import (
     certificates,
+    connections,
     controllers,
     events,
     matrix,
@@ -48,6 +49,7 @@ from harness import (
     traffic,
 )
 from harness.certificates import Issued
+from harness.connections import Opened
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Task
 from harness.events import Happened, Planned
@@ -57,16 +59,15 @@ from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
 from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Carried, Course, Shard, Worker
-from harness.join import join
+from harness.join import join, opened
 from harness.journal import Header
 from harness.matrix import Variant
 from harness.maxrate import Probe, Search, Wanted
 from harness.peers.web.peer import Peer
 from harness.progress import Seen, shown
 from harness.recorder import Recorded
-from harness.records import LoadRows, provenance_of
+from harness.records import LoadRows
 from harness.replay import Log
-from harness.resources import Sample
 from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
 from harness.units import NS_PER_S, format_ns
@@ -430,10 +431,15 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         look = partial(_seen, scene.actors, pods, happened)
         measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console, look)
     _say_limits(scenario.spec.loads, measured, console)
-    rows = await _joined(headers, tasks, scene.resolved, measured, scene.cluster)
+    joined = await _joined(headers, tasks, scene.resolved, measured, scene.cluster)
     ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
-    table = records.tabulate(rows, epoch_ns, {**facts, **ended})
-    return _written(table, happened, samples, folder)
+    table = records.tabulate([rows for rows, _ in joined], epoch_ns, {**facts, **ended})
+    beside = {
+        connections.FILE: connections.tabulate(joined, epoch_ns, facts["run"]),
+        events.FILE: events.tabulate(happened, facts["run"]),
+        resources.FILE: resources.tabulate(samples, facts["run"]),
+    }
+    return _written(table, beside, folder)
 
 
 @asynccontextmanager
@@ -626,32 +632,27 @@ async def _joined(
     resolved: Sequence[Resolved],
     measured: Sequence[Recorded],
     cluster: Cluster | None,
-) -> list[LoadRows]:
+) -> list[tuple[LoadRows, Opened]]:
+    """The rows of each load, and its connections, with what the plane knows of them."""
     ingress = await cluster.ingress_records() if cluster else []
-    connections = await cluster.connections() if cluster else []
+    relayed = await cluster.connections() if cluster else []
     pods = cluster.pods_seen() if cluster else {}
     served = await cluster.served() if cluster else []
-    return [
-        LoadRows(
-            header.load,
-            recorded,
-            join(
-                recorded,
-                id_key=task.id_key,
-                frontend=target.frontend,
-                service=target.service,
-                ingress=ingress,
-                # A relay records connections: a flow of datagrams that has the ports of one is none of them.
-                connections=[] if task.mix.protocol == "udp" else connections,
-                pods=pods,
-                served=served,
-            ),
-            task.id_key,
-            task.mix.asked_first(len(recorded.requests["intended_ns"])),
-            header.warm_ns,
-        )
-        for header, task, target, recorded in zip(headers, tasks, resolved, measured, strict=True)
-    ]
+    found = []
+    for header, task, target, recorded in zip(headers, tasks, resolved, measured, strict=True):
+        # A relay records connections: a flow of datagrams that has the ports of one is none of them.
+        of_relays = [] if task.mix.protocol == "udp" else relayed
+        dialled: dict[str, Any] = {
+            "frontend": target.frontend,
+            "service": target.service,
+            "connections": of_relays,
+            "pods": pods,
+        }
+        route = join(recorded, id_key=task.id_key, ingress=ingress, served=served, **dialled)
+        asked = task.mix.asked_first(len(recorded.requests["intended_ns"]))
+        rows = LoadRows(header.load, recorded, route, task.id_key, asked, header.warm_ns)
+        found.append((rows, opened(recorded, **dialled)))
+    return found
 
 
 def _descriptions(asked: Asked, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
@@ -708,12 +709,11 @@ def _surroundings(cluster: Cluster, issued: Issued) -> Surroundings:
     return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port), https_port, issued.authority)
 
 
-def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample], folder: Path) -> Result:
-    run = provenance_of(table)["run"]
+def _written(table: Any, beside: Mapping[str, Any], folder: Path) -> Result:
     records.write(table, folder / records.FILE)
     records.forget_journals(folder)
-    records.write(events.tabulate(happened, run), folder / events.FILE)
-    records.write(resources.tabulate(samples, run), folder / resources.FILE)
+    for name, each in beside.items():
+        records.write(each, folder / name)
     summary = report.summarise(table, report.beside(folder))
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
     (folder / page.FILE).write_text(page.page(table, summary, report.beside(folder)), encoding="utf-8")
