@@ -25,7 +25,8 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup
+# With the real peers, where the tests render configurations for them and run scenarios on them.
+test: .venv/.peers
 	tests/passes $(BIN)/python
 
 # What takes too long for every day: two minutes.

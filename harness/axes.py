@@ -110,6 +110,8 @@ def contradictions(given: dict[str, Any]) -> Iterator[Contradiction]:
     axes = axes if isinstance(axes, list) else []
     if axes and not given.get("manifests"):
         yield ("matrix",), "needs manifests: it is their fields that vary"
+    if INGRESS in given and any(_is_ingress(axis) for axis in axes):
+        yield (INGRESS,), f"is varied by the matrix: leave it out, or the axis whose field is {INGRESS}"
     names = [at(axis, "name") for axis in axes]
     for place, name in enumerate(names):
         if isinstance(name, str) and name in names[:place]:

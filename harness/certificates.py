@@ -1,11 +1,12 @@
 """Certificates that a run makes for its own hosts: the schema of ``spec.certificates``, and the Secrets it becomes.
 
 Law: one authority is made for each run and forgotten with it. Loads by HTTPS trust it beside those of the system, so
-that a scenario with TLS needs no key in its folder and never expires.
+that a scenario with TLS needs no key in its folder and never expires. It also signs those that take another's place.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import trustme
@@ -59,10 +60,14 @@ def clashes(certificates: Sequence[Certificate], objects: Iterable[Object]) -> I
 
 @dataclass(frozen=True)
 class Issued:
-    """Secrets, of type ``kubernetes.io/tls``, and the authority that signed what is in them, PEM."""
+    """Secrets, of type ``kubernetes.io/tls``, and the authority that signed what is in them, PEM.
+
+    ``again`` makes another Secret of a certificate's, with a new key, by the same authority.
+    """
 
     secrets: Sequence[Object] = ()
     authority: str = ""
+    again: Callable[[Certificate], Object] | None = None
 
 
 def issued(certificates: Sequence[Certificate]) -> Issued:
@@ -70,17 +75,17 @@ def issued(certificates: Sequence[Certificate]) -> Issued:
     if not certificates:
         return Issued()
     authority = trustme.CA(organization_name="Trafficplane", organization_unit_name="made for this run")
-    secrets = []
-    for certificate in certificates:
-        made = authority.issue_cert(*certificate.hosts)
-        chain = b"".join(blob.bytes() for blob in made.cert_chain_pems).decode()
-        secrets.append(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": certificate.secret, "namespace": certificate.namespace},
-                "type": "kubernetes.io/tls",
-                "stringData": {"tls.crt": chain, "tls.key": made.private_key_pem.bytes().decode()},
-            }
-        )
-    return Issued(secrets, authority.cert_pem.bytes().decode())
+    again = partial(_secret, authority)
+    return Issued([again(each) for each in certificates], authority.cert_pem.bytes().decode(), again)
+
+
+def _secret(authority: trustme.CA, certificate: Certificate) -> Object:
+    made = authority.issue_cert(*certificate.hosts)
+    chain = b"".join(blob.bytes() for blob in made.cert_chain_pems).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": certificate.secret, "namespace": certificate.namespace},
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": chain, "tls.key": made.private_key_pem.bytes().decode()},
+    }

@@ -1,27 +1,32 @@
-"""``plane bench``: run a scenario, print again what a run measured, compare runs, or measure the plane beside peers.
+"""``plane bench``: run a scenario, print again what a run measured, write it for other tools, compare runs, or measure
+the plane beside peers.
 
 Exit codes: 0 every objective met, 1 one missed or the plane failed, 2 bad input, 130 interrupted.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from harness.ending import INTERRUPTED, fail
+from harness.peers.command import peers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.flows.running import Result
 
-INTERRUPTED = 130
-
 
 @click.group()
 def bench() -> None:
     """Measure Services and Ingresses: every request a row."""
+
+
+bench.add_command(peers)
 
 
 @bench.command()
@@ -68,19 +73,19 @@ def _results(
     try:
         goes = destination(out)
     except ValueError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     try:
         result = measure(runner.Surface(goes.folder, *plane), console(stderr=True))
     except ManifestError as error:
-        _fail("\n".join(str(problem) for problem in error.problems), 2)
+        fail("\n".join(str(problem) for problem in error.problems), 2)
     except PlaneError as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail(f"interrupted before {nothing}", INTERRUPTED)
+        fail(f"interrupted before {nothing}", INTERRUPTED)
     try:
         copied = goes.keep(result.folder)
     except OSError as error:
-        _fail(f"results are in {result.folder}, but can't be copied to {out}: {error}", 1)
+        fail(f"results are in {result.folder}, but can't be copied to {out}: {error}", 1)
     if output == "json":
         there = {"copied_to": copied} if copied else {}
         click.echo(json.dumps({**result.summary, "results": str(result.folder), **there}, indent=2))
@@ -156,11 +161,11 @@ def max_rate(
     try:
         maxrate.check(wanted)
     except ValueError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     try:
         least = 0.0 if at_least is None else float(units.rate(at_least))
     except ValueError as error:
-        _fail(f"--at-least {error}", 2)
+        fail(f"--at-least {error}", 2)
 
     def measure(surface: runner.Surface, said: "Console") -> "Result":
         return runner.max_rate(scenario, wanted, surface, said)
@@ -170,7 +175,7 @@ def max_rate(
     if summary["interrupted"]:
         sys.exit(INTERRUPTED)
     if summary["met"] and summary["rate"] < least:
-        _fail(f"{units.format_rate(summary['rate'])} is less than --at-least {at_least}", 1)
+        fail(f"{units.format_rate(summary['rate'])} is less than --at-least {at_least}", 1)
     sys.exit(int(not summary["met"]))
 
 
@@ -204,19 +209,45 @@ def report(run: Path, output: str) -> None:
             table, others = records.read(run), beside(run)
             summary = summarise(table, others)
     except (OSError, ValueError, pa.ArrowException) as error:
-        _fail(f"{run}: cannot be read as a run: {error}", 2)
+        fail(f"{run}: cannot be read as a run: {error}", 2)
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
     elif output == "html":
         if summary.get("kind") == rounds.KIND:
-            _fail(f"{run}: runs that belong together have no page, each of them has; print it as table or json", 2)
+            fail(f"{run}: runs that belong together have no page, each of them has; print it as table or json", 2)
         if summary.get("kind") == maxrate.KIND:
-            _fail(f"{run}: a search has no page, each of its probes has; print it as table or json", 2)
+            fail(f"{run}: a search has no page, each of its probes has; print it as table or json", 2)
         text = pages.page_of(run, summary) if table is None else page.page(table, summary, others)
         click.echo(text, nl=False)
     else:
         console().print(_tables(summary))
     sys.exit(int(not summary["met"]))
+
+
+@bench.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option("--as", "form", type=click.Choice(["vegeta", "fortio", "hgrm"]), required=True, help="Format.")
+@click.option("--load", metavar="NAME", help="Of which load; fortio and hgrm have room for one.  [default: all]")
+@click.option("--to", type=click.File("w", lazy=True), default="-", help="A file.  [default: standard output]")
+def export(run: Path, form: str, load: str | None, to: Any) -> None:
+    """Write the rows of RUN, a folder of results or its requests.arrow, for another tool.
+
+    vegeta is the CSV of `vegeta encode`, for `vegeta report` and `vegeta plot`; fortio the JSON of `fortio load -json`,
+    for `fortio report`; hgrm the percentiles of HdrHistogram, as wrk2 prints them, for its plotters. A request without
+    an answer has the load's timeout there; warm-up is left out.
+    """
+    import pyarrow as pa
+
+    from harness import export as exports
+    from harness import records
+    from plane.errors import ManifestError
+
+    try:
+        exports.write(records.read(run), form, load, to)
+    except exports.ExportError as error:
+        fail(f"{run}: {error}", 2)
+    except (OSError, ValueError, pa.ArrowException, ManifestError) as error:
+        fail(f"{run}: cannot be read as a run: {error}", 2)
 
 
 def _least(text: str) -> float:
@@ -226,13 +257,6 @@ def _least(text: str) -> float:
     if text != "0" and not text.endswith("%"):
         raise ValueError(f"--ignore-below {text!r} is no share: write 0, or a part, as 2%")
     return float(units.share(0 if text == "0" else text))
-
-
-def _folder(_: click.Context, __: click.Parameter, given: Path) -> Path:
-    """A folder of this machine, and no URL, which would be taken for one."""
-    if ":/" in str(given):  # a Path makes one slash of two
-        raise click.BadParameter(f"{given} is no folder; only `plane bench run` takes a URL")
-    return given
 
 
 @bench.command()
@@ -263,145 +287,12 @@ def compare(runs: tuple[Path, ...], limits: tuple[str, ...], ignore_below: str, 
         least = _least(ignore_below)
         summary = summarise(runs, [limit(text) for text in limits], least, force=force)
     except (CompareError, ValueError) as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     if output == "json":
         click.echo(json.dumps(summary, indent=2))
     else:
         console().print(tables(summary))
     sys.exit(int(bool(summary["broken"])))
-
-
-@bench.command()
-@click.argument("what", type=click.Choice(["services", "ingress"]), default="services")
-@click.option(
-    "-f",
-    "--filename",
-    "paths",
-    multiple=True,
-    metavar="PATH",
-    help="Manifests.  [default: configs/peers, for ingress configs/peers-ingress]",
-)
-@click.option("--only", multiple=True, metavar="NAME", help="A subject to measure beside direct. May be repeated.")
-@click.option("--workload", "workloads", multiple=True, metavar="NAME", help="A workload to measure. May be repeated.")
-@click.option(
-    "--rounds", type=click.IntRange(1), help="How often each subject has its turn.  [default: 5, for ingress 3]"
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.1),
-    help="How long each is measured, for ingress whole seconds.  [default: 2, for ingress 1]",
-)
-@click.option("--quick", is_flag=True, help="One short round: to see that it works, not to quote.")
-@click.option(
-    "--client",
-    type=click.Choice(["compiled", "wrk"]),
-    help="Who asks by plain HTTP; by TLS it is wrk.  [default: compiled; ingress only]",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    callback=_folder,
-    default=Path("results"),
-    show_default=True,
-    help="Folder of results.",
-)
-@click.option("--write", type=click.Path(path_type=Path), help="A Markdown file to put the table into as well.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
-def peers(
-    what: str,
-    paths: tuple[str, ...],
-    only: tuple[str, ...],
-    workloads: tuple[str, ...],
-    rounds: int | None,
-    seconds: float | None,
-    quick: bool,
-    client: str | None,
-    out: Path,
-    write: Path | None,
-    output: str,
-) -> None:
-    """Measure our relay beside HAProxy, nginx and kube-proxy's own way, or our ingress beside others, each on one core.
-
-    WHAT is services (the default) or ingress.
-
-    Exit codes: 0 done, 1 a subject gave wrong answers or none, 2 bad input, 130 interrupted.
-    """
-    from harness.peers.table import markdown, tables
-    from harness.tables import console
-    from plane.errors import ManifestError, PlaneError
-
-    if client and what != "ingress":
-        raise click.BadParameter("services are asked by their own client only", param_hint="--client")
-    try:
-        if what == "ingress":
-            compared = _ingress(paths, only, workloads, rounds, seconds, quick, client or "compiled", out)
-        else:
-            compared = _services(paths, only, workloads, rounds, seconds, quick, out)
-    except ManifestError as error:
-        _fail("\n".join(str(problem) for problem in error.problems), 2)
-    except PlaneError as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted before the first row: nothing was measured", INTERRUPTED)
-    if write is not None:
-        write.write_text(markdown(compared.summary))
-    if output == "json":
-        click.echo(json.dumps({**compared.summary, "results": str(compared.folder)}, indent=2))
-    else:
-        console().print(tables(compared.summary))
-        click.echo(f"\nresults in {compared.folder}")
-    sys.exit(INTERRUPTED if compared.summary["interrupted"] == "true" else int(compared.summary["errors"] > 0))
-
-
-def _services(
-    paths: tuple[str, ...],
-    only: tuple[str, ...],
-    workloads: tuple[str, ...],
-    rounds: int | None,
-    seconds: float | None,
-    quick: bool,
-    out: Path,
-) -> Any:
-    from harness.peers.comparison import compare
-    from harness.peers.rounds import Effort
-    from harness.peers.rounds import peers as every
-    from harness.peers.workloads import BY_NAME
-    from harness.tables import console
-
-    _one_of("--only", only, every())
-    _one_of("--workload", workloads, BY_NAME)
-    effort = Effort(
-        rounds or (1 if quick else 5),
-        seconds or (0.5 if quick else 2.0),
-        0.2 if quick else 0.5,
-        tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads),
-    )
-    return compare(paths or ("configs/peers",), only, effort, out, console(stderr=True))
-
-
-def _ingress(
-    paths: tuple[str, ...],
-    only: tuple[str, ...],
-    workloads: tuple[str, ...],
-    rounds: int | None,
-    seconds: float | None,
-    quick: bool,
-    client: str,
-    out: Path,
-) -> Any:
-    from harness.peers.web.comparison import compare
-    from harness.peers.web.rounds import Effort
-    from harness.peers.web.rounds import peers as every
-    from harness.peers.web.workloads import BY_NAME
-    from harness.tables import console
-
-    _one_of("--only", only, every())
-    _one_of("--workload", workloads, BY_NAME)
-    if seconds is not None and not float(seconds).is_integer():
-        raise click.BadParameter(f"{seconds:g}: the client of ingress knows whole seconds only", param_hint="--seconds")
-    chosen = tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads)
-    effort = Effort(rounds or (1 if quick else 3), int(seconds or 1), chosen, client)
-    return compare(paths or ("configs/peers-ingress",), only, effort, out, console(stderr=True))
 
 
 def _tables(summary: Mapping[str, Any]) -> Any:
@@ -417,16 +308,3 @@ def _tables(summary: Mapping[str, Any]) -> Any:
         rounds.KIND: rounds.tables,
     }
     return kinds.get(summary.get("kind", ""), tables.tables)(summary)
-
-
-def _one_of(option: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises UsageError, with exit code 2, for a name that is none of these."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise click.BadParameter(f"{name!r}: choose from {', '.join(known)}", param_hint=option)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
-    sys.exit(code)

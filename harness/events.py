@@ -1,23 +1,24 @@
 """What happens to the plane while loads run, and when it did: ``events.arrow``.
 
-Law: an event is what a user of the plane could do: it goes through the API, by ``plane.client``. Only the death of a
-node does not, because no API has that: its process is killed. An event is done once traffic goes by its generation
-everywhere. One that failed has an error and misses what was asked of the run, as an objective would. What a scenario's
-events need is looked for before anything runs.
+Law: an event is what a user of the plane could do: it goes through the API, by ``plane.client``. Only what befalls a
+node does not, because no API has that (``Faults``): its process is killed, or its network torn. An event is done once
+traffic goes by its generation everywhere. One that failed has an error and misses what was asked of the run, as an
+objective would. What a scenario's events need is looked for before anything runs.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
+from harness.certificates import Issued
 from harness.records import PREFIX
 from harness.scenario import Event, Scenario, ScenarioError
 from harness.units import NS_PER_S
@@ -33,6 +34,7 @@ VERSION = "events/1"
 FILE = "events.arrow"
 ACKNOWLEDGE_S = 30.0
 RESTARTED = "kubectl.kubernetes.io/restartedAt"
+NONE_ISSUED = Issued()
 
 
 def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
@@ -42,10 +44,11 @@ def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: 
 SCHEMA = pa.schema(
     [
         _column("event", pa.string(), "1", "what happened"),
+        _column("pod", pa.string(), "1", "namespace/name of the pod that it happened to, if to one", nullable=True),
         _column("intended_ns", pa.int64(), "ns", "when it was due"),
-        _column("begun_ns", pa.int64(), "ns", "when the plane was told, or a process killed"),
+        _column("begun_ns", pa.int64(), "ns", "when the plane was told, a process killed or a network torn"),
         _column("done_ns", pa.int64(), "ns", "when traffic went by its generation everywhere", nullable=True),
-        _column("generation", pa.int64(), "1", "generation of the objects after it", nullable=True),
+        _column("generation", pa.int64(), "1", "generation of the objects after it; null: it failed", nullable=True),
         _column("error", pa.string(), "1", "why it failed; null: it did not", nullable=True),
     ]
 )
@@ -69,14 +72,29 @@ class Happened:
     done_ns: int | None = None
     generation: int | None = None
     error: str | None = None
+    pod: str | None = None
 
 
-def planned(scenario: Scenario, file: Path, snapshot: Snapshot) -> list[Planned]:
+class Faults(Protocol):
+    """What befalls a plane, and no API has a word for."""
+
+    async def kill_node(self, number: int) -> int:
+        """Kills the process of a node. The generation that does without it, once traffic goes by that everywhere.
+
+        Raises PlaneError."""
+
+    async def cut_off(self, nodes: frozenset[int]) -> int:
+        """Cuts the network of these nodes off from all others, and of no more. The generation then, which stays."""
+
+
+def planned(scenario: Scenario, file: Path, snapshot: Snapshot, issued: Issued = NONE_ISSUED) -> list[Planned]:
     """The events of a scenario in the order of time. Raises ScenarioError and ManifestError for what can't happen.
 
     snapshot  what the manifests make of the plane before the first event
+    issued    the scenario's certificates
     """
     problems, found = [], []
+    certificates = {(each.namespace, each.secret): each for each in scenario.spec.certificates}
     for place, event in enumerate(scenario.spec.timeline):
         field = f"spec.timeline[{place}]"
 
@@ -94,6 +112,8 @@ def planned(scenario: Scenario, file: Path, snapshot: Snapshot) -> list[Planned]
                 objects = [manifest.object for manifest in manifests.load([str(path)]).objects]
             else:
                 refuse(".apply", f"there is no {path}")
+        if event.rotate_certificate is not None and issued.again is not None:
+            objects = [issued.again(certificates[event.namespace, event.rotate_certificate])]
         found.append(Planned(event, objects))
     if problems:
         raise ScenarioError(problems)
@@ -102,15 +122,16 @@ def planned(scenario: Scenario, file: Path, snapshot: Snapshot) -> list[Planned]
 
 @asynccontextmanager
 async def playing(
-    events: Sequence[Planned], access: Access | None, kill: Callable[[int], Awaitable[None]], epoch_ns: int
+    events: Sequence[Planned], access: Access | None, faults: Faults, epoch_ns: int
 ) -> AsyncIterator[list[Happened]]:
     """Has the events happen, each at its time, while the context lasts; the list grows as they do.
 
-    Those that are not due when it ends never happen; one that is under way is waited for. ``access`` may be None where
-    there are no events. ``kill(node)`` ends the process of a node.
+    Those that are not due when it ends never happen; one that is under way is waited for. What is cut off then is so no
+    more. ``access`` may be None where there are no events.
     """
     happened: list[Happened] = []
-    tasks = [asyncio.create_task(_at_its_time(each, access, kill, epoch_ns, happened)) for each in events]
+    torn = _Torn(faults)
+    tasks = [asyncio.create_task(_at_its_time(each, access, torn, epoch_ns, happened)) for each in events]
     try:
         yield happened
     finally:
@@ -119,9 +140,15 @@ async def playing(
             if each.event.at > due_ns:
                 task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await torn.heal_all()
     for error in ended:
         if isinstance(error, Exception):  # an error of ours: what the plane refuses is in a row
             raise error
+
+
+def told(row: Mapping[str, Any]) -> str:
+    """A row of SCHEMA, or of an earlier form of it, as people are told of it."""
+    return f"{row['event']}: {row['pod']}" if row.get("pod") else str(row["event"])
 
 
 def tabulate(happened: Sequence[Happened], run: str) -> pa.Table:
@@ -133,7 +160,7 @@ def tabulate(happened: Sequence[Happened], run: str) -> pa.Table:
 async def _at_its_time(
     planned: Planned,
     access: Access | None,
-    kill: Callable[[int], Awaitable[None]],
+    torn: "_Torn",
     epoch_ns: int,
     happened: list[Happened],
 ) -> None:
@@ -143,10 +170,12 @@ async def _at_its_time(
     happened.append(row)
     try:
         if event.kill_node is not None:
-            await kill(event.kill_node)
+            row.generation = await torn.faults.kill_node(event.kill_node)
+        elif event.partition_node is not None or event.heal_node is not None:
+            row.generation = await torn.change(event.partition_node, event.heal_node)
         else:
             assert access is not None
-            row.generation = await asyncio.to_thread(act, planned, access)
+            row.generation = await asyncio.to_thread(act, planned, access, row)
     except ManifestError as error:
         row.error = "; ".join(str(problem) for problem in error.problems)
     except (PlaneError, NotFoundError, ConflictError) as error:
@@ -155,11 +184,31 @@ async def _at_its_time(
         row.done_ns = time.monotonic_ns() - epoch_ns
 
 
-def act(planned: Planned, access: Access) -> int:
-    """Does what an event says and returns its generation once traffic goes by it. Blocks. Raises PlaneError."""
+class _Torn:
+    """The nodes that are cut off."""
+
+    def __init__(self, faults: Faults):
+        self.faults = faults
+        self._nodes: frozenset[int] = frozenset()
+
+    async def change(self, cut: int | None, healed: int | None) -> int:
+        self._nodes = (self._nodes | {cut}) - {healed} if cut is not None else self._nodes - {healed}
+        return await self.faults.cut_off(self._nodes)
+
+    async def heal_all(self) -> None:
+        if self._nodes:
+            self._nodes = frozenset()
+            await self.faults.cut_off(self._nodes)
+
+
+def act(planned: Planned, access: Access, row: Happened) -> int:
+    """Does what an event says and returns its generation once traffic goes by it; ``row`` gets the pod, if it is one's.
+
+    Blocks. Raises PlaneError.
+    """
     event = planned.event
     with Client(access) as client:
-        if event.apply is not None:
+        if event.apply is not None or event.rotate_certificate is not None:
             generation = client.apply(planned.objects).generation
         elif event.scale is not None:
             generation = _generation(client.scale(_key(event), event.scale.replicas))
@@ -169,11 +218,17 @@ def act(planned: Planned, access: Access) -> int:
             generation = _generation(client.patch(_key(event), {"spec": {"template": template}}))
         elif event.drain_node is not None:
             generation = _drain(client, event.drain_node)
-        elif event.behaviour:
-            annotations = {"metadata": {"annotations": event.behaviour}}
-            generation = _generation(client.patch(_first_pod(client, event), annotations))
+        elif event.uncordon_node is not None:
+            schedulable = {"spec": {"unschedulable": None}}
+            generation = _generation(client.patch(Key("Node", "", node_name(event.uncordon_node)), schedulable))
         else:
-            generation = _deleted(client, _first_pod(client, event))  # as ``kubectl delete pod``
+            pod = _first_pod(client, event)
+            row.pod = f"{pod.namespace}/{pod.name}"
+            if event.behaviour:
+                annotations = {"metadata": {"annotations": event.behaviour}}
+                generation = _generation(client.patch(pod, annotations))
+            else:
+                generation = _deleted(client, pod)  # as ``kubectl delete pod``
         client.wait(generation, ACKNOWLEDGE_S)
     return generation
 

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from harness import hops, plots
-from harness.objectives import PERCENTILES, latency_text
+from harness.events import told
+from harness.objectives import PERCENTILES
 from harness.records import provenance_of
 from harness.report import NOTHING, Beside
-from harness.tables import handshake_cells, notes, part_cells, parted
+from harness.tables import BY_POD, handshake_cells, latency_cells, notes, part_cells, parted, pod_cells
 from harness.units import format_ns, format_rate
 
 FILE = "report.html"
@@ -97,7 +98,7 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
             "" if load["offered_rate"] is None else format_rate(load["offered_rate"]),
             format_rate(load["achieved_rate"]),
             errors or "0",
-            *(latency_text(load["latency_ns"][name]) for name in PERCENTILES),
+            *latency_cells(load),
         ]
         texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
         yield f"<tr><td>{escape(load['name'])}</td><td>{escape(load['arrivals'])}</td>{texts}</tr>"
@@ -118,13 +119,21 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[str]:
             texts = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
             yield f"<tr><td>{escape(name)}</td>{texts}</tr>"
         yield "</table>"
+    if any(row["pod"] for row in summary["pods"]):
+        (_, second, *names), pods = pod_cells(summary)
+        numbers = "".join(f'<th class="number">{escape(name)}</th>' for name in names)
+        yield f"<table><tr><th>{BY_POD}</th><th>{second}</th>{numbers}</tr>"
+        for pod, node, *cells in pods:
+            texts = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+            yield f"<tr><td>{escape(pod)}</td><td>{escape(node)}</td>{texts}</tr>"
+        yield "</table>"
     if summary["events"]:
         yield "<table><tr><th>event</th><th>at</th><th>in force after</th><th>generation</th></tr>"
         for event in summary["events"]:
             took = event["error"] or (
                 "" if event["done_ns"] is None else format_ns(event["done_ns"] - event["begun_ns"])
             )
-            cells = [event["event"], format_ns(event["begun_ns"]), took, str(event["generation"] or "")]
+            cells = [told(event), format_ns(event["begun_ns"]), took, str(event["generation"] or "")]
             texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
             yield f"<tr>{texts}</tr>"
         yield "</table>"

@@ -7,6 +7,7 @@ run's epoch, latencies have a logarithmic axis in ms.
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -42,6 +43,8 @@ _SHADES = (
 )
 COLOUR_OF_HOP = dict(zip(hops.NAMES, _SHADES, strict=True))
 PODS_AT_MOST = 40
+LABEL_POINTS = 7.0
+LABEL_SHARE = 0.018  # of the breadth of a picture's axes, that a line of such a label takes with its margins
 
 Loads = Sequence[Mapping[str, Any]]
 
@@ -55,6 +58,7 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
     """
 
     def draw(axes: Axes) -> None:
+        begins: list[_Label] = []
         for load, colour in zip(loads, _colours(loads), strict=True):
             rows = table.filter(pc.equal(table["load"], load["name"]))
             place = (rows["intended_ns"].to_numpy() - load["start_ns"]) * WINDOWS // load["duration_ns"]
@@ -69,7 +73,7 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
                 low = np.full(failed.sum(), 0.02)
                 marks: Any = {"marker": "x", "color": "#c00000", "linestyle": "", "markersize": 4.0}
                 axes.plot(at_s[failed], low, transform=axes.get_xaxis_transform(), label="without an answer", **marks)
-            _mark_stages(axes, load.get("stages", ()), colour)
+            begins += _mark_stages(axes, load.get("stages", ()), colour)
             if warm_up_ns := load.get("warm_up_ns"):
                 begun_s, ended_s = (load["start_ns"] + ns for ns in (0, warm_up_ns))
                 axes.axvspan(begun_s / NS_PER_S, ended_s / NS_PER_S, color=colour, alpha=0.08)
@@ -77,13 +81,10 @@ def over_time(table: pa.Table, loads: Loads, events: Sequence[Mapping[str, Any]]
             begun_s = event["begun_ns"] / NS_PER_S
             axes.axvspan(begun_s, (event["done_ns"] or event["begun_ns"]) / NS_PER_S, color="#666666", alpha=0.15)
             axes.axvline(begun_s, color="#666666", linestyle=":", linewidth=1.0)
-            place = (begun_s, 0.99)
-            transform = axes.get_xaxis_transform()
-            axes.annotate(
-                f" {event['event']}", place, xycoords=transform, rotation=90, va="top", ha="left", fontsize=7.5
-            )
+            begins.append(_Label(begun_s, event["event"], "#222222", top=True))
         axes.set_xlabel("s since the start")
         _latency_axis(axes.set_yscale, axes.yaxis, axes.set_ylabel)
+        _label(axes, begins)
         legend(axes)
 
     return svg("over-time", 3.2, draw)
@@ -238,23 +239,56 @@ def _latency_axis(scale: Callable[..., Any], axis: Any, label: Callable[..., Any
     label("ms")
 
 
-def _mark_stages(axes: Axes, stages: Sequence[Mapping[str, Any]], colour: str) -> None:
-    """A line in the load's colour where each stage begins, with its rate."""
-    for stage in stages:
-        begun_s = stage["start_ns"] / NS_PER_S
-        axes.axvline(begun_s, color=colour, linestyle="--", linewidth=0.7, alpha=0.6)
-        place = (begun_s, 0.01)
-        transform = axes.get_xaxis_transform()
+@dataclass(frozen=True)
+class _Label:
+    """What begins at a time, upright beside its line, from above or from below."""
+
+    at_s: float
+    text: str
+    colour: str
+    top: bool
+
+
+def _mark_stages(axes: Axes, stages: Sequence[Mapping[str, Any]], colour: str) -> list[_Label]:
+    """A line in the load's colour where each stage begins; what is to be said there: its rate."""
+    labels = [_Label(stage["start_ns"] / NS_PER_S, stage["stage"], colour, top=False) for stage in stages]
+    for label in labels:
+        axes.axvline(label.at_s, color=colour, linestyle="--", linewidth=0.7, alpha=0.6)
+    return labels
+
+
+def _label(axes: Axes, labels: Sequence[_Label]) -> None:
+    """Writes labels, each where it belongs or, where others are, as near to that as there is room."""
+    if not labels:
+        return
+    axes.set_xlim(*(limits := axes.get_xlim()))
+    breadth = (limits[1] - limits[0]) * LABEL_SHARE
+    ordered = sorted(labels, key=lambda label: label.at_s)
+    places = apart([label.at_s for label in ordered], breadth, limits[1])
+    for label, place in zip(ordered, places, strict=True):
         axes.annotate(
-            f" {stage['stage']}",
-            place,
-            xycoords=transform,
+            f" {label.text}",
+            (place, 0.99 if label.top else 0.01),
+            xycoords=axes.get_xaxis_transform(),
             rotation=90,
-            va="bottom",
+            va="top" if label.top else "bottom",
             ha="left",
-            fontsize=7,
-            color=colour,
+            fontsize=LABEL_POINTS,
+            color=label.colour,
         )
+
+
+def apart(places: Sequence[float], breadth: float, end: float) -> list[float]:
+    """Places, in order, each moved no further than needed for all to have that breadth before the next and the end.
+
+    To the left where there is no room to the right.
+    """
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + breadth) if moved else place)
+    for number in range(len(moved) - 1, -1, -1):
+        moved[number] = min(moved[number], (moved[number + 1] if number + 1 < len(moved) else end) - breadth)
+    return moved
 
 
 def legend(axes: Axes) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness import tally
 from harness.drivers.stream import Progress
-from harness.events import Happened
+from harness.events import Happened, told
 from harness.objectives import latency_text
 from harness.scenario import Load
 from harness.units import NS_PER_S, format_ns, format_rate
@@ -130,12 +130,12 @@ def _line(load: str, rate: float, now: Progress) -> str:
 
 def _told(event: Happened) -> str:
     """An event as a line, another one once it is in force or has failed."""
-    became = "under way"
+    what, became = event.event, "under way"
     if event.error:
-        became = f"failed: {event.error}"
+        what, became = told(vars(event)), f"failed: {event.error}"
     elif event.done_ns is not None:
-        became = f"in force after {format_ns(event.done_ns - event.begun_ns)}"
-    return f"{event.begun_ns / NS_PER_S:6.1f} s  {event.event}: {became}"
+        what, became = told(vars(event)), f"in force after {format_ns(event.done_ns - event.begun_ns)}"
+    return f"{event.begun_ns / NS_PER_S:6.1f} s  {what}: {became}"
 
 
 def _table(*heads: str) -> Table:

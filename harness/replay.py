@@ -216,4 +216,6 @@ def _due(lines: Sequence[Line]) -> Iterator[int]:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…")
+    """In quotes, and otherwise as it stands in the log: a backslash there is one."""
+    short = text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+    return "'" + "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in short) + "'"

@@ -7,8 +7,8 @@ percentiles are of the rows of all repeats together, never averages of percentil
     <folder>/summary.json, <folder>/<variant>/<run>/…; without a matrix <folder>/<run>/…
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from harness import records, report
-from harness.flows.running import SUMMARY_FILE, Result
+from harness.flows.running import Result
+from harness.flows.turns import taken
 from harness.objectives import PERCENTILES, latency_text
 from harness.records import provenance_of
 from harness.tables import table_of
@@ -36,24 +37,14 @@ def play(
     """Has every variant run so many times, and sums up.
 
     ``run(place, folder)`` runs the variant at that place, and leaves its rows in a folder of the one it is given.
-    Raises what it raises; but where there are rows already, a KeyboardInterrupt ends the rounds, as does a run that was
-    interrupted.
+    Raises as ``taken``.
     """
-    turns = [(place, name) for _ in range(repeats) for place, name in enumerate(variants)]
-    ended = False
-    for number, (place, name) in enumerate(turns, 1):
-        console.print(f"run {number} of {len(turns)}{': ' if name else ''}{name}", markup=False, soft_wrap=True)
-        try:
-            ended = run(place, folder / name).summary["interrupted"]
-        except KeyboardInterrupt:
-            if not is_rounds(folder):
-                raise
-            ended = True
-        if ended:
-            break
-    summary = {**summarise(folder), "interrupted": ended}
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-    return Result(folder, summary)
+    each = [(place, name) for _ in range(repeats) for place, name in enumerate(variants)]
+    turns = (
+        (f"run {number} of {len(each)}{': ' if name else ''}{name}", partial(run, place, folder / name))
+        for number, (place, name) in enumerate(each, 1)
+    )
+    return taken(turns, folder, is_rounds, summarise, console)
 
 
 def sides(folder: Path) -> list[Path]:

@@ -79,6 +79,7 @@ from plane.advice import advise
 from plane.api import Api
 from plane.cluster import Cluster, connected, running
 from plane.control import AgentLostError
+from plane.controllers.scheduling import node_is_ready
 from plane.errors import PlaneError, Problem
 from plane.kubeconfig import Access
 from plane.manifests import Manifest
@@ -184,7 +185,7 @@ def _prepared(asked: Asked, variant: Variant, *, first: bool) -> Prepared:
     settled = offline.settled(
         [*objects, *issued.secrets, *targets.client_pods(scenario)], nodes=scenario.spec.nodes, plan=plan
     )
-    timeline = events.planned(scenario, asked.file, settled)
+    timeline = events.planned(scenario, asked.file, settled, issued)
     targets.resolve(scenario, file, Surroundings(settled, plan, (plan.vip(1), plan.bound_port(80))))
     if variant.ingress != OURS:
         if lacking := controllers.lacks(variant.ingress):
@@ -381,7 +382,7 @@ async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
     """All of it there; SIGINT and SIGTERM end what makes it."""
     scenario, surface, console = asked.scenario, asked.surface, asked.console
     async with AsyncExitStack() as stack:
-        _on_signals(_canceller())
+        _on_signals(_canceller(console))
         cluster = None
         if prepared.objects:
             cluster = await stack.enter_async_context(_plane(scenario, prepared, surface, console))
@@ -415,12 +416,13 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     tasks = _tasks(asked, scene.resolved)
     parts = _parts(asked, tasks)
     started = datetime.now(UTC)
-    epoch_ns = time.monotonic_ns() + LEAD_NS
+    epoch_ns, epoch_unix_ns = time.monotonic_ns() + LEAD_NS, time.time_ns() + LEAD_NS
     processes = _Processes(scenario, parts, scene.actors, scene.cluster, scene.controller)
     facts = {
         "run": provenance.run_id(started),
         "started": started.isoformat(timespec="milliseconds"),
         "epoch_monotonic_ns": str(epoch_ns),
+        "epoch_unix_ns": str(epoch_unix_ns),
         **provenance.of_machine(),
         **provenance.of_input(asked.text, prepared.objects),
     }
@@ -433,7 +435,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     headers = _headers(asked, tasks, parts, facts, folder)
     async with (
         resources.watching(processes.pids, epoch_ns) as samples,
-        events.playing(prepared.timeline, scene.access, processes.kill_node, epoch_ns) as happened,
+        events.playing(prepared.timeline, scene.access, processes, epoch_ns) as happened,
         _counted(scene.cluster) as pods,
     ):
         look = partial(_seen, parts, scene.actors, [Progress()] * len(parts), pods, happened)
@@ -483,7 +485,10 @@ async def _api(cluster: Cluster) -> AsyncIterator[Access]:
 
 
 class _Processes:
-    """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses."""
+    """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses.
+
+    What befalls them is ``events.Faults``.
+    """
 
     def __init__(
         self,
@@ -513,13 +518,33 @@ class _Processes:
             found |= {f"{name} {place}" if place else name: pid for place, pid in enumerate(self._controller.pids())}
         return found
 
-    async def kill_node(self, number: int) -> None:
-        """SIGKILL for the process of a node. Raises PlaneError where it is down already."""
-        assert self._cluster is not None
-        member = self._cluster.nodes[number]
+    async def kill_node(self, number: int) -> int:
+        """SIGKILL for the process of a node. The generation that does without it, once traffic goes by that.
+
+        Raises PlaneError where it is down already, or the plane does not notice.
+        """
+        cluster = self._cluster
+        assert cluster is not None
+        member = cluster.nodes[number]
         if member.agent is None:
             raise PlaneError(f"{member.name} is down already")
         os.kill(await member.agent.pid(), signal.SIGKILL)
+        snapshot = cluster.store.snapshot
+        try:
+            async with asyncio.timeout(events.ACKNOWLEDGE_S):
+                while node_is_ready(snapshot.get("Node", "", member.name) or {}):
+                    snapshot = await cluster.store.changed_since(snapshot.generation)
+                await cluster.wait(snapshot.generation)
+        except TimeoutError:
+            reason = f"traffic does not go without it after {events.ACKNOWLEDGE_S:g} s"
+            raise PlaneError(f"{member.name} is killed, and {reason}") from None
+        return snapshot.generation
+
+    async def cut_off(self, nodes: frozenset[int]) -> int:
+        """Nobody but who is cut off notices: the generation stays."""
+        assert self._cluster is not None
+        await self._cluster.cut_off(nodes)
+        return self._cluster.store.snapshot.generation
 
 
 @asynccontextmanager
@@ -776,10 +801,16 @@ def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample]
     return Result(folder, summary)
 
 
-def _canceller() -> Callable[[], object]:
+def _canceller(console: Console) -> Callable[[], None]:
     task = asyncio.current_task()
     assert task is not None
-    return lambda: task.cancelling() or task.cancel()  # a second Ctrl-C must not cut the way out short
+
+    def cancel() -> None:
+        if not task.cancelling():  # a second Ctrl-C must not cut the way out short
+            console.print("stopping: what is starting is ended first", markup=False)
+            task.cancel()
+
+    return cancel
 
 
 def _on_signals(act: Callable[[], object]) -> None:

@@ -25,6 +25,7 @@ from harness.requests import Headers, Label, Method, Request
 from harness.stages import Stage
 from plane import behaviour, documents, strict
 from plane.errors import ManifestError, Problem
+from plane.partition import GIVEN_UP_S
 from plane.strict import Contradiction, Part, Whole, at, read_by
 
 # A row takes about 70 bytes while the run lasts: 50 million are what a small machine has room for.
@@ -108,6 +109,8 @@ class Trust(Part):
             yield (), "takes any certificate or those of an authority: give it insecure or ca"
         if not given:
             yield (), f"says nothing: give it one of {', '.join(cls.known())}"
+        if given.get("insecure") is False:
+            yield ("insecure",), "false is what holds without it: leave tls out, or write true"
 
 
 class Target(Part):
@@ -297,10 +300,20 @@ class FailPod(Part):
     error_rate: Annotated[str, read_by(_behaviour("error-rate"))]
 
 
-class Event(Part):
-    """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment."""
+NodeNumber = Annotated[int, Field(ge=1)]
+OF_NODES = ("drainNode", "uncordonNode", "killNode", "partitionNode", "healNode")
 
-    one_of: ClassVar = ("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "drainNode", "killNode")
+
+class Event(Part):
+    """What happens to the plane ``at`` a time of the run; ``restart`` and ``deletePod`` name a Deployment.
+
+    ``rotateCertificate`` names the Secret of one of the scenario's certificates.
+    """
+
+    one_of: ClassVar = (
+        *("scale", "restart", "deletePod", "slowPod", "failPod", "apply", "rotateCertificate"),
+        *("drainNode", "uncordonNode", "killNode", "partitionNode", "healNode"),
+    )
     at: Pause
     namespace: Label = "default"
     scale: Scale | None = None
@@ -309,13 +322,17 @@ class Event(Part):
     slow_pod: SlowPod | None = None
     fail_pod: FailPod | None = None
     apply: str | None = None
-    drain_node: Annotated[int, Field(ge=1)] | None = None
-    kill_node: Annotated[int, Field(ge=1)] | None = None
+    rotate_certificate: Label | None = None
+    drain_node: NodeNumber | None = None
+    uncordon_node: NodeNumber | None = None
+    kill_node: NodeNumber | None = None
+    partition_node: NodeNumber | None = None
+    heal_node: NodeNumber | None = None
 
     @classmethod
     def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
-        if "namespace" in given and given.keys() & {"apply", "drainNode", "killNode"}:
-            yield ("namespace",), "is that of a Deployment; leave it out here"
+        if "namespace" in given and given.keys() & {"apply", *OF_NODES}:
+            yield ("namespace",), "is that of a Deployment or a Secret; leave it out here"
 
     @property
     def deployment(self) -> str | None:
@@ -344,7 +361,16 @@ class Event(Part):
             return f"delete a pod of {self.delete_pod}"
         if self.apply:
             return f"apply {self.apply}"
-        return f"drain node-{self.drain_node}" if self.drain_node else f"kill node-{self.kill_node}"
+        if self.rotate_certificate:
+            return f"rotate certificate {self.rotate_certificate}"
+        done = {
+            "drain": self.drain_node,
+            "uncordon": self.uncordon_node,
+            "kill": self.kill_node,
+            "partition": self.partition_node,
+            "heal": self.heal_node,
+        }
+        return next(f"{what} node-{number}" for what, number in done.items() if number is not None)
 
 
 OURS = "trafficplane"
@@ -357,7 +383,7 @@ class Spec(Part):
 
     ``ingress``: whose ingress stands before the pods. One of somebody else is told the addresses of ready endpoints,
     once, or with ``ingressUpstream: service`` those of Services, behind which endpoints may come and go.
-    ``gateway``: our own carries plain HTTP by compiled code, as that of ``plane up`` does, which notes fewer times.
+    ``gateway``: our own carries HTTP/1.1 by compiled code, as that of ``plane up`` does.
     """
 
     manifests: list[str] = Field(default_factory=list)
@@ -427,13 +453,56 @@ def _of_timeline(given: dict[str, Any], nodes: Any) -> Iterator[Contradiction]:
     for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
         if not nodes:
             yield ("timeline", place), "needs manifests: without a plane there is nothing to happen to"
-        for name in ("killNode", "drainNode"):
+        for name in OF_NODES:
             node = at(event, name)
             if nodes and isinstance(node, int) and isinstance(nodes, int) and node > nodes:
                 yield ("timeline", place, name), f"there are {nodes} nodes, counted from 1"
         with contextlib.suppress(ValueError):
             if units.pause(at(event, "at")) >= end_ns:
                 yield ("timeline", place, "at"), f"is not before the end of the last load, {units.format_ns(end_ns)}"
+        if (secret := at(event, "rotateCertificate")) is not None:
+            yield from _of_rotation(given, place, secret, at(event, "namespace") or "default")
+    yield from _of_partitions(timeline, end_ns)
+
+
+def _of_rotation(given: dict[str, Any], place: int, secret: Any, namespace: Any) -> Iterator[Contradiction]:
+    field = ("timeline", place, "rotateCertificate")
+    listed = given.get("certificates")
+    certificates = listed if isinstance(listed, list) else []
+    there = {f"{at(each, 'namespace') or 'default'}/{at(each, 'secret')}" for each in certificates}
+    if f"{namespace}/{secret}" not in there:
+        names = ", ".join(sorted(there)) or "none"
+        yield field, f"no certificate of spec.certificates has the Secret {namespace}/{secret}; there are: {names}"
+    if axes.others(given, OURS):
+        yield field, f"goes with ingress: {OURS} only: another ingress is told its certificates once"
+
+
+def _of_partitions(timeline: Any, end_ns: int) -> Iterator[Contradiction]:
+    """What is wrong with the order of partitions and their ends, and with how long they last."""
+    rows = []
+    for place, event in enumerate(timeline if isinstance(timeline, list) else ()):
+        with contextlib.suppress(ValueError):
+            rows.append((units.pause(at(event, "at")), place, at(event, "partitionNode"), at(event, "healNode")))
+    begun: dict[Any, tuple[int, int]] = {}  # node → when, and the event's place
+    for when_ns, place, torn, healed in sorted(rows, key=lambda row: row[:2]):
+        if torn is not None and begun.setdefault(torn, (when_ns, place)) != (when_ns, place):
+            yield ("timeline", place, "partitionNode"), f"node-{torn} is cut off already: put healNode between them"
+        if healed is not None and healed not in begun:
+            yield ("timeline", place, "healNode"), f"node-{healed} is not cut off then: put partitionNode before it"
+        elif healed is not None:
+            yield from _too_long(*begun.pop(healed), when_ns)
+    for since_ns, place in begun.values():
+        yield from _too_long(since_ns, place, end_ns)
+
+
+def _too_long(since_ns: int, place: int, until_ns: int) -> Iterator[Contradiction]:
+    if until_ns - since_ns > GIVEN_UP_S * units.NS_PER_S:
+        lasts = units.format_ns(until_ns - since_ns)
+        yield (
+            ("timeline", place, "partitionNode"),
+            f"lasts {lasts}, and a cluster would give the node up after {GIVEN_UP_S} s, which is not done here: "
+            "put healNode before that",
+        )
 
 
 class Scenario(Part):

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import hops
+from harness.events import told
 from harness.objectives import PERCENTILES, latency_text
 from harness.units import format_ns, format_rate
 
@@ -69,7 +70,7 @@ def _loads(summary: Mapping[str, Any]) -> Table:
             "" if load["offered_rate"] is None else format_rate(load["offered_rate"]),
             format_rate(load["achieved_rate"]),
             Text(errors or "0", style="red" if errors else ""),
-            *(latency_text(load["latency_ns"][name]) for name in PERCENTILES),
+            *latency_cells(load),
         )
     return table
 
@@ -99,8 +100,13 @@ def part_cells(column: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[
             f"{row['scheduled']:,}",
             f"{row['scheduled'] / total:.1%}",
             f"{row['errors']:,}",
-            *(latency_text(row["latency_ns"][name]) for name in PERCENTILES),
+            *latency_cells(row),
         ]
+
+
+def latency_cells(part: Mapping[str, Any]) -> Iterator[str]:
+    """The percentiles of a load, or of some of its rows; nothing where none of its requests was due."""
+    return (latency_text(part["latency_ns"][name]) if part["scheduled"] else "" for name in PERCENTILES)
 
 
 def notes(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -152,16 +158,28 @@ def _hops(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+BY_POD = "answered requests by pod"
+
+
 def _pods(summary: Mapping[str, Any]) -> Table:
+    heads, rows = pod_cells(summary)
+    table = table_of(BY_POD, *heads[:2], numbers=heads[2:])
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def pod_cells(summary: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Heads, two of which are texts, and the cells of each pod: how many requests of each load it has answered."""
     loads = [load["name"] for load in summary["loads"]]
     counts: dict[tuple[str, str], dict[str, int]] = {}
     for row in summary["pods"]:
         counts.setdefault((row["pod"], row["node"]), {})[row["load"]] = row["answered"]
-    table = table_of("answered requests by pod", "pod", "node", numbers=(*loads, "all"))
+    rows = []
     for (pod, node), by_load in sorted(counts.items(), key=lambda item: (not item[0][0], item[0])):
         cells = (f"{by_load.get(load, 0):,}" for load in loads)
-        table.add_row(pod or "(unknown)", node, *cells, f"{sum(by_load.values()):,}")
-    return table
+        rows.append([pod or "(unknown)", node, *cells, f"{sum(by_load.values()):,}"])
+    return ("pod", "node", *loads, "all"), rows
 
 
 def _events(summary: Mapping[str, Any]) -> Table:
@@ -171,7 +189,7 @@ def _events(summary: Mapping[str, Any]) -> Table:
         took = "" if row["done_ns"] is None else format_ns(row["done_ns"] - row["begun_ns"])
         generation = "" if row["generation"] is None else str(row["generation"])
         error = Text(row["error"] or "", style="bold red")
-        table.add_row(row["event"], format_ns(row["begun_ns"]), took, generation, error)
+        table.add_row(told(row), format_ns(row["begun_ns"]), took, generation, error)
     return table
 
 

@@ -139,10 +139,18 @@ def _resolve(load: Load, around: Surroundings | None) -> Resolved:
     except OSError:
         if around is not None and not load.target.messages and _takes_any_host(around.snapshot):
             return _to_ingress(load, around, url, path, sources)
-        host_of = "" if load.target.messages else "no Ingress has this host, "
-        where = f"{host_of}no Service this name, and" if around else "there are no manifests, and"
-        raise _UnresolvedError("target.url", f"{host}: {where} the system does not know it") from None
+        raise _UnresolvedError("target.url", f"{host}: {_why_unknown(load, around)}") from None
     return _to_address(load, str(found), number, url, path, sources)
+
+
+def _why_unknown(load: Load, around: Surroundings | None) -> str:
+    """Where a host was looked for, and what would have been found there."""
+    if around is None:
+        return "there are no manifests, and the system does not know it"
+    if load.target.messages:
+        return "no Service has this name, and the system does not know it"
+    there = f"they have: {', '.join(hosts)}" if (hosts := _hosts(around.snapshot)) else "they have none"
+    return f"no Ingress has this host ({there}), no Service this name, and the system does not know it"
 
 
 def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
@@ -202,6 +210,8 @@ def _tls(load: Load, folder: Path, around: Surroundings | None) -> Tls | None:
         resume=bool(trust and trust.resume),
     )
     if trust and trust.ca is not None:
+        if not (folder / trust.ca).exists():
+            raise _UnresolvedError("target.tls.ca", f"there is no {folder / trust.ca}")
         try:
             made = replace(made, authorities=(folder / trust.ca).read_text(encoding="ascii"), only=True)
             made.context()
@@ -266,6 +276,12 @@ def _service_of_name(snapshot: Snapshot, host: str, *, short: bool = False) -> S
 
 def _ingress_specs(snapshot: Snapshot) -> Iterator[Object]:
     return (obj.get("spec") or {} for obj in snapshot.all("Ingress"))
+
+
+def _hosts(snapshot: Snapshot) -> list[str]:
+    """Those that Ingresses have."""
+    rules = (rule for spec in _ingress_specs(snapshot) for rule in spec.get("rules") or ())
+    return sorted({rule["host"] for rule in rules if rule.get("host")})
 
 
 def _has_rules_for(snapshot: Snapshot, host: str) -> bool:

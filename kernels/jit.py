@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
 
@@ -44,6 +44,26 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
         return kernel(function)
     compiled: Callable[..., Any] = numba.njit(**{**_OPTIONS, "forceinline": False})(function)
     return compiled
+
+
+def by_family(ipv4: Callable[..., Any], ipv6: Callable[..., Any]) -> Callable[..., Any]:
+    """One name for two kernels of equal arguments: ``ipv6`` where the first is, or is a column of, ``ADDRESS6``.
+
+    Which of them it is follows from types alone, so that compiled code for one family has no trace of the other.
+    """
+
+    def either(*given):
+        is_wide = getattr(getattr(given[0], "dtype", None), "names", None) is not None
+        return (ipv6 if is_wide else ipv4)(*given)
+
+    def choose(*given):
+        kind = given[0].dtype if isinstance(given[0], types.Array) else given[0]
+        chosen = ipv6 if isinstance(kind, types.Record) else ipv4
+        return lambda *given: chosen(*given)
+
+    if not INTERPRETED:
+        overload(either, jit_options={"nogil": True, "error_model": "numpy", "forceinline": True})(choose)
+    return either
 
 
 def _code_of_prefetch(written: int) -> Callable[..., Any]:

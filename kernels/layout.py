@@ -187,15 +187,16 @@ class Verdicts(NamedTuple):
     backend: np.ndarray  # uint32
 
 
-# One tracked flow: 24 bytes. ``key`` is the 64-bit flow hash and never 0 in a used entry; ``endpoint`` is a fingerprint
-# of the backend's address, so that an id which is given to another endpoint is not taken for the one it stood for.
-TRACK = np.dtype([("key", "u8"), ("expires_ns", "i8"), ("backend", "u4"), ("endpoint", "u4")], align=True)
+# One tracked flow: 16 bytes, so that four are a cache line. ``key`` is the 64-bit flow hash and never 0 in a used entry.
+# ``held`` is what ``conntrack`` says: the backend, when the flow is forgotten, and a fingerprint of the backend's address,
+# so that an id which is given to another endpoint is not taken for the one it stood for.
+TRACK = np.dtype([("key", "u8"), ("held", "u8")])
 
 
 class Conntrack(NamedTuple):
     """Which backend a live flow has. One for each thread, never shared: no kernel locks.
 
-    entries  TRACK[power of two], or of 0: a table that holds nothing
+    entries  TRACK[4 * buckets], each bucket a cache line; or of 0: a table that holds nothing
     counts   int64[3]: entries held (live ones, and expired ones that have not been swept yet), inserts refused for want
              of room, where the sweep of expired entries goes on
     """

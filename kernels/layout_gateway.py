@@ -99,6 +99,8 @@ GATEWAY_LOOP = np.dtype(
         ("draining", "i4"),
         ("port", "i4"),
         ("https_port", "i4"),
+        ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it
+        ("spare", "i4"),
     ],
     align=True,
 )
@@ -107,7 +109,12 @@ CLIENT = np.dtype(
     [
         ("since_ns", "i8"),  # of the last sign of life, or the beginning of what is timed
         ("received_ns", "i8"),
+        ("routed_ns", "i8"),  # of the request in hand, as DONE_REQUEST has them
+        ("connected_ns", "i8"),
+        ("first_byte_ns", "i8"),
         ("request_id", "u8"),
+        ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
+        ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
         ("send_ns", "i8"),  # and while that takes nothing
         ("fd", "i4"),
@@ -129,6 +136,8 @@ CLIENT = np.dtype(
         ("hop", "i4"),  # bytes of its forwarding fields
         ("reason", "i4"),  # why it is handed over
         ("pipe", "u4"),  # row of Pipes, 0: none
+        ("named", "i4"),  # requests[row, start + named : …] is the Origin of its request, so many bytes
+        ("named_size", "i4"),
         ("port", "u2"),  # of a client that is secured
         ("status", "u2"),
         ("state", "u1"),
@@ -141,12 +150,14 @@ CLIENT = np.dtype(
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
-        ("secured", "u1"),  # it came by TLS, which ends before it gets here
+        ("secured", "u1"),  # it came by TLS
         ("trusted", "u1"),  # what it says of clients counts
         ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
         ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows
         ("unchunked", "u1"),  # its chunks were all here: what is in them is in unsent[row]
         ("where", "u1"),  # what is unsent is: one of PLACES
+        ("shares", "u1"),  # CORS is for its Origin
+        ("counted", "u1"),  # its request is among those of its limit that are under way
     ],
     align=True,
 )
@@ -180,8 +191,11 @@ ENDPOINT = np.dtype(
 DONE_REQUEST = np.dtype(
     [
         ("request_id", "u8"),
-        ("received_ns", "i8"),
-        ("done_ns", "i8"),
+        ("received_ns", "i8"),  # its head had been read
+        ("done_ns", "i8"),  # the last byte of its answer was handed to the kernel, or it was given up
+        ("routed_ns", "i8"),  # it was known where it goes, and to which endpoint, if to any
+        ("connected_ns", "i8"),  # there was a connection to that, made or kept; 0: there was none
+        ("first_byte_ns", "i8"),  # a byte of its answer was read; 0: there was none
         ("install", "u4"),
         ("origin", "u4"),
         ("goal", "u4"),
@@ -189,20 +203,26 @@ DONE_REQUEST = np.dtype(
         ("ip", "u4"),
         ("port", "u2"),
         ("status", "u2"),
+        ("reused", "u1"),  # that connection had carried another request before
+        ("spare", "u1", (3,)),
     ],
     align=True,
 )
 
 
 class Gateway(NamedTuple):
-    """Everything that one gateway thread works with but for the routes; it owns and writes all of it.
+    """Everything that one gateway thread works with but for the routes; it owns all but ``tallies``, and writes it.
 
     heads, answer_heads  HEAD, of clients' requests and endpoints' answers; uploads, bodies: BODY of them
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
     hops                 uint8[rows, bytes]: a client's forwarding fields
-    asked                ASK[1]: the request that is decided on; host, more: what its rule has endpoint and client told
+    asked                ASK[1]: the request that is decided on; host, target, more: what its rule has endpoint and
+                         client told
+    tallies              TALLY[…]: what clients have used of limits. All that serve for one ingress have the same, in
+                         whatever thread: kernels.net.limits
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
+    library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -223,7 +243,9 @@ class Gateway(NamedTuple):
     nothing: np.ndarray
     asked: np.ndarray
     host: np.ndarray
+    target: np.ndarray
     more: np.ndarray
+    tallies: np.ndarray
     free_clients: np.ndarray
     free_upstreams: np.ndarray
     ready: Ring
@@ -233,6 +255,7 @@ class Gateway(NamedTuple):
     ours: Ours
     pipes: Pipes
     trusted: np.ndarray
+    library: np.ndarray
     exchange: Exchange
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.layout import RUN, STRING
+from kernels.layout import PATH_KINDS, RUN, STRING
+from kernels.layout_limits import LIMIT
 
 # Why a request is left to the slow path: one of FIRST_PUNT + the place of its text in PUNTS, so that none of these
 # numbers means something to ``http1``, whose own are lower.
@@ -21,10 +22,9 @@ PUNTS = (
     "a host that is a regular expression may take it",
     "a path that is a regular expression may take it",
     "a rule that takes some requests only may take it",
-    "the route has CORS",
-    "the route has limits",
+    "the route has CORS, and the request an Origin that is none of the plain kind",
     "the route has passwords, or asks somebody who is let in",
-    "the route rewrites paths",
+    "the route rewrites paths by an expression that is not of the plain kind",
     "the route chooses endpoints by cookie or hash",
     "the route has a default backend for errors, or for want of endpoints",
     "the route mirrors its requests",
@@ -32,7 +32,7 @@ PUNTS = (
     "the route's redirect, or its fields, are not of the plain kind",
     "the route tries more endpoints than are remembered",
     "the body is, or may be, longer than the route takes",
-    "a canary goes by header or cookie",
+    "a canary goes by a pattern, or a header or a cookie, that is not of the plain kind",
     "the Service is an ExternalName",
     "the Service has an algorithm that is not compiled, or slow start",
 )
@@ -43,7 +43,6 @@ PUNTS = (
     PATH_EXPRESSION,
     CONDITION,
     CORS,
-    LIMITS,
     GUARD,
     REWRITE,
     STICKY,
@@ -65,7 +64,6 @@ PUNT_WORDS = (
     "path_expression",
     "condition",
     "cors",
-    "limits",
     "guard",
     "rewrite",
     "sticky",
@@ -88,19 +86,25 @@ TRIES = 8  # endpoints that may be tried for one request: more of them nobody re
 GO = 1  # to ASK.goal
 ANSWER = 2  # by ASK.reply, which ``hostpath.write_answer`` writes
 
+# Paths that are regular expressions of the plain kind, beside PATH_KINDS: a text in whatever case, which a path begins
+# with, by whole elements or character by character.
+FOLDED_PREFIX, FOLDED_STARTS = len(PATH_KINDS), len(PATH_KINDS) + 1
+
 # What a host leads to.
 SITE = np.dtype(
     [
         ("exacts", "u8"),  # bit n is set where an Exact path of length n, modulo 64, may take a request; likewise
         ("prefixes", "u8"),  # of Prefix
-        ("starts", "u8"),  # of what paths begin with, character by character
+        ("starts", "u8"),  # of what paths begin with, character by character,
+        ("folded_prefixes", "u8"),  # and of both in whatever case
+        ("folded_starts", "u8"),
         ("name", "u4"),  # offset in Roads.text
         ("name_size", "u2"),
         ("kind", "u1"),  # NAMED, WILDCARD or MATCHED
         ("spare", "u1"),
         ("paths", "u4"),  # by which ROAD.paths its roads are known; 0: it has none but the default
         ("longest", "u4"),  # of its prefixes, in bytes
-        ("expression", "u4"),  # its first road that is a regular expression; 0: none is
+        ("expression", "u4"),  # its first road that is a regular expression of another kind; 0: none is
         ("default", "u4"),  # road of a path miss; 0: 404
     ],
     align=True,
@@ -110,7 +114,7 @@ ROAD = np.dtype(
     [
         ("text", "u4"),  # of the path: offset in Roads.text
         ("text_size", "u2"),
-        ("kind", "u1"),  # one of PATH_KINDS
+        ("kind", "u1"),  # one of PATH_KINDS, FOLDED_PREFIX or FOLDED_STARTS
         ("punt", "u1"),
         ("paths", "u4"),  # its host's paths, the row of the first of them; 0: it is a default, which nobody looks up
         ("goal", "u4"),
@@ -142,6 +146,20 @@ RULE = np.dtype(
         ("fields", STRING),  # in Roads.words: lines that every answer gets by plain HTTP,
         ("secure_fields", STRING),  # and by HTTPS,
         ("replaced", RUN),  # in place of fields with these names, rows of Roads.names
+        ("origins", RUN),  # pieces, one for each origin that CORS is for; none: for any, or there is no CORS
+        ("shared", STRING),  # in Roads.words: lines that answers get besides which are for one of these origins
+        ("preflight", "u4"),  # reply that OPTIONS gets where CORS is for its origin; 0: none
+        ("limit", LIMIT),
+        ("unlimited", RUN),  # of networks, to which no limit applies
+        ("over_second", "u4"),  # replies to who has used it up
+        ("over_minute", "u4"),
+        ("over_at_once", "u4"),
+        ("matched", STRING),  # in Roads.words: what a path begins with that is rewritten
+        ("rewrite", RUN),  # pieces of what becomes of it; none: it stays
+        ("tail", "u1"),  # what follows, one of TAILS
+        ("folded", "u1"),  # in whatever case
+        ("anchored", "u1"),  # a path that does not begin so stays
+        ("varies", "u1"),  # CORS is for some origins only
         ("own_host", "u1"),  # endpoints are told their own address as Host
         ("typed", "u1"),  # Content-Type is among the fields
         ("unlogged", "u1"),
@@ -150,12 +168,31 @@ RULE = np.dtype(
     align=True,
 )
 
+# What follows the text that a plain expression begins with, as it is written, and what $1 and $2 are.
+TAILS = (
+    "",  # anything
+    "(.*)",  # $1: the rest
+    "(/|$)",  # nothing, or a slash and anything; $1: the slash
+    "(/|$)(.*)",  # likewise, and $2: the rest
+    "(/.*|)$",  # likewise, $1: all of it
+    "/?(.*)",  # $1: the rest, without a slash that it begins with
+    "(/.*)",  # a slash and anything; $1: all of it
+)
+ANYTHING, REST, SLASH, SLASH_REST, BELOW, PAST_SLASH, FROM_SLASH = range(len(TAILS))
+
+# What a header says for a canary: always or never, or yes by a text that it is, begins with, ends with or holds.
+WORDS, IS, BEGINS, ENDS, HOLDS = range(5)
+
 FORK = np.dtype(
     [
         ("goal", "u4"),
         ("origin", "u4"),
         ("weight", "u4"),  # out of total
         ("total", "u4"),  # 0: it takes nothing
+        ("header", STRING),  # in Roads.text: its name, in lower case; empty: none
+        ("value", STRING),  # in Roads.text
+        ("cookie", STRING),  # in Roads.text: the name of one that says always or never
+        ("match", "u4"),  # one of WORDS, IS …
         ("punt", "u4"),
     ],
     align=True,
@@ -188,34 +225,56 @@ REPLY = np.dtype(
     align=True,
 )
 
-# A piece of a Location: a text of Roads.words, or what the request has.
-TEXT, SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI = range(6)
+# A piece of a Location or of a path: a text of Roads.words, or what the request has.
+TEXT, SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI, GROUP_1, GROUP_2 = range(8)
+# Of an origin: the whole text of one, or one with a label in place of a character of it, which one is its kind less 1.
+WHOLE, LABELLED = 0, 1
 PIECE = np.dtype([("kind", "u4"), ("text", STRING)])
 
 # One request while it is decided on: what is asked, then what was decided. The caller owns the row.
 ASK = np.dtype(
     [
         ("draw", "u8"),  # 64 random bits
+        ("now_ns", "i8"),
         ("length", "i8"),  # bytes of the body, 0: none; -1: nobody said how many
         ("client", "u4"),
         ("host", "i4"),  # data[host : host + host_size] is the Host, with its port
         ("host_size", "i4"),
         ("uri", "i4"),  # data[uri : uri + uri_size]: path and query as they were sent
         ("uri_size", "i4"),
+        ("path_size", "i4"),
         ("https_port", "u2"),  # of this ingress; 0: not known
         ("secure", "u1"),  # it came by HTTPS
         ("bodiless", "u1"),  # HEAD: an answer has no body
-        ("goal", "u4"),  # decided: where it goes, also where a reply says that nobody is there
+        ("options", "u1"),  # OPTIONS
+        ("spare", "u1", (3,)),
+        ("limit", "u8"),  # decided: key of the limit that has let it in; 0: there is none
+        ("goal", "u4"),  # where it goes, also where a reply says that nobody is there
         ("origin", "u4"),  # which Ingress, rule and path said so; of Routes.origins
         ("rule", "u4"),
         ("reply", "u4"),  # where it is answered here
+        ("named", "i4"),  # data[named : named + named_size] is its Origin,
+        ("named_size", "i4"),
         ("status", "u2"),  # of the reply
-        ("spare", "u2"),
+        ("shares", "u1"),  # that CORS is for
+        ("counted", "u1"),  # it is among those of its limit that are under way
     ],
     align=True,
 )
 
 NO_RULE, NOT_ALLOWED, DENIED = 1, 2, 3  # the first rows of Roads.replies
+
+
+class Heard(NamedTuple):
+    """A request as it was read.
+
+    data   uint8[…]
+    head   row of HEAD; lines: LINE[…], its fields
+    """
+
+    data: np.ndarray
+    head: np.ndarray
+    lines: np.ndarray
 
 
 class Roads(NamedTuple):

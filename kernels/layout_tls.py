@@ -1,4 +1,4 @@
-"""The rows of a terminator: TLS of clients, from the first byte of a hello to what was deciphered.
+"""The rows of a terminator: TLS of clients, from the first byte of a hello to the end of the handshake, or of all.
 
 Law: as in ``kernels.layout``. STATES is where a connection stands.
 """
@@ -15,8 +15,8 @@ from kernels.net.syscalls import Exchange
 # GREETING    the client: a ClientHello, whole                   WANTING, SHAKING or UNTOUCHED
 # WANTING     its owner: the certificate for the name            SHAKING
 # SHAKING     the client: the handshake                          SHAKEN
-# SHAKEN      its owner: a pair of sockets                       CARRYING
-# CARRYING    bytes, both ways                                   VACANT
+# SHAKEN      its owner, who gives it to the gateway             VACANT
+# CARRYING    bytes, both ways, of whom the slow path has        VACANT
 # UNTOUCHED   its owner, who gives it to the slow path           VACANT
 VACANT, GREETING, WANTING, SHAKING, SHAKEN, CARRYING, UNTOUCHED = range(7)
 STATES = ("VACANT", "GREETING", "WANTING", "SHAKING", "SHAKEN", "CARRYING", "UNTOUCHED")
@@ -32,7 +32,7 @@ TLS_LOOP = np.dtype(
         ("backlog", "i4"),  # the listener may have connections
         ("free", "i4"),  # rows
         ("handed", "i4"),  # rows of ``handed`` that wait for their owner
-        ("spare", "i4"),
+        ("kept", "i4"),  # free rows that nobody is accepted for: the gateway may give back so many
     ],
     align=True,
 )
@@ -56,6 +56,7 @@ TLS_CLIENT = np.dtype(
         ("writable", "u1"),
         ("pair_readable", "u1"),
         ("pair_writable", "u1"),
+        ("hangup", "u1"),
         ("queued", "u1"),
     ],
     align=True,

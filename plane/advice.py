@@ -18,7 +18,7 @@ from plane.certificates import is_for, names_of, trouble_with_pair
 from plane.controllers.addressing import is_balanced
 from plane.dns.names import followed, loops
 from plane.frontends import algorithm_of, slow_start_of
-from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because
+from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because, winning
 from plane.matching import slot_of
 from plane.model import (
     SERVICE_LABEL,
@@ -34,6 +34,7 @@ from plane.model import (
 from plane.pods import images
 from plane.policies import Asked
 from plane.routes import find_port, hosts_of
+from plane.rows import Followed
 from plane.validation.findings import Place
 from plane.validation.metadata import APP_ANNOTATION
 
@@ -80,36 +81,48 @@ POD_FIELDS = (
 RESOLVER_OPTIONS = ("ndots", "timeout", "attempts")  # of dnsConfig, that pods' resolvers act on
 
 
-def advise(snapshot: Snapshot, about: Collection[Key] | None = None, *, algorithm: int = RANDOM) -> list[str]:
+def advise(
+    snapshot: Snapshot,
+    about: Collection[Key] | None = None,
+    *,
+    algorithm: int = RANDOM,
+    rivals: "Rivals | None" = None,
+) -> list[str]:
     """All warnings about the objects of a Snapshot, or about some of them, in order of kind and name.
 
     Objects that a controller made are left out: their owner is warned about. ``algorithm`` is that of Services which
-    name none.
+    name none; with ``rivals`` that have followed the Snapshots before, not all Ingresses are gone through for a few.
     """
-    return list(_warnings(snapshot, about, algorithm))
+    return list(_warnings(snapshot, about, algorithm, rivals))
 
 
-def _warnings(snapshot: Snapshot, about: Collection[Key] | None, algorithm: int) -> Iterator[str]:
-    def among(objects: Iterable[Object]) -> list[Object]:
-        return [obj for obj in objects if about is None or key_of(obj) in about]
+def _warnings(
+    snapshot: Snapshot, about: Collection[Key] | None, algorithm: int, rivals: "Rivals | None"
+) -> Iterator[str]:
+    def among(kind: str) -> list[Object]:
+        if about is None:
+            return list(snapshot.all(kind))
+        found = (snapshot.get(*key) for key in sorted(about) if key.kind == kind)
+        return [obj for obj in found if obj is not None]
 
-    if services := among(snapshot.all("Service")):
+    if services := among("Service"):
         templates, with_slices = _Templates(snapshot), slices_by_service(snapshot)
         controllers = dialects.controllers_of_services(snapshot)
         for obj in services:
             yield from _service(obj, snapshot, templates, with_slices, controllers)
             yield from _slow_start(obj, algorithm)
-    yield from _slices(among(snapshot.all("EndpointSlice")), snapshot)
+    yield from _slices(among("EndpointSlice"), snapshot)
     for kind in ("Deployment", "ReplicaSet", "Pod"):
-        for obj in among(_roots(snapshot, kind)):
+        for obj in filter(_is_root, among(kind)):
             yield from _pods(obj)
-    for obj in among(snapshot.all("IngressClass")):
+    for obj in among("IngressClass"):
         if obj["spec"].get("parameters"):
             yield _said(obj, "spec.parameters", "not acted on: no class has parameters here, only the plane has")
-    if ingresses := among(snapshot.all("Ingress")):
+    if ingresses := among("Ingress"):
         for obj in ingresses:
             yield from _ingress(obj, snapshot)
-        yield from _conflicts(ingresses, snapshot)
+        few = about is not None and rivals is not None
+        yield from _conflicts(ingresses, snapshot, rivals.of(ingresses, snapshot) if few and rivals else served(snapshot))
 
 
 def _said(obj: Object, field: str, what: str) -> str:
@@ -129,9 +142,11 @@ def _found(place: Place, path: str) -> Iterator[Place]:
 
 def _roots(snapshot: Snapshot, kind: str) -> Iterator[Object]:
     """The objects of a kind that no controller made."""
-    for obj in snapshot.all(kind):
-        if not any(owner.get("controller") for owner in obj["metadata"].get("ownerReferences") or ()):
-            yield obj
+    return filter(_is_root, snapshot.all(kind))
+
+
+def _is_root(obj: Object) -> bool:
+    return not any(owner.get("controller") for owner in obj["metadata"].get("ownerReferences") or ())
 
 
 class _Template(NamedTuple):
@@ -367,11 +382,45 @@ def _certificate_trouble(secret: Object | None) -> str:
     return trouble_with_pair(*(base64.b64decode(secret["data"][key]) for key in ("tls.crt", "tls.key")))
 
 
-def _conflicts(ingresses: Iterable[Object], snapshot: Snapshot) -> Iterator[str]:
-    """Rules of some for the same host and path: the oldest Ingress wins, then the first by namespace and name."""
+class Rivals:
+    """Which Ingresses have a rule for the same host and path, kept up to date from one Snapshot to the next."""
+
+    def __init__(self) -> None:
+        self._begin(None)
+
+    def _begin(self, classes: object) -> None:
+        self._classes = classes
+        self._followed: Followed[Name, Object] = Followed()
+        self._slots: dict[Name, set[tuple[Any, ...]]] = {}
+        self._names: dict[tuple[Any, ...], set[Name]] = {}  # by slot
+
+    def of(self, ingresses: Iterable[Object], snapshot: Snapshot) -> list[Object]:
+        """Those of them that are served and all that are and have a rule in common with one, the one that wins first."""
+        if self._classes is not snapshot.rows("IngressClass"):
+            self._begin(snapshot.rows("IngressClass"))
+        rows = snapshot.rows("Ingress")
+        for name, _, now in self._followed.news(rows):
+            for slot in self._slots.pop(name, ()):
+                self._names[slot].discard(name)
+                if not self._names[slot]:
+                    del self._names[slot]
+            if now is not None and not unserved_because(now, snapshot):
+                self._slots[name] = {slot for slot, _ in _slots(now, dialects.asked(now, snapshot))}
+                for slot in self._slots[name]:
+                    self._names.setdefault(slot, set()).add(name)
+        names = (key_of(obj)[1:] for obj in ingresses)
+        found = {other for name in names for slot in self._slots.get(name, ()) for other in self._names[slot]}
+        return sorted((rows[name] for name in found), key=winning)
+
+
+def _conflicts(ingresses: Iterable[Object], snapshot: Snapshot, all_served: Iterable[Object]) -> Iterator[str]:
+    """Rules of some for the same host and path: the oldest Ingress wins, then the first by namespace and name.
+
+    ``all_served`` are those that they may have something in common with, in this order.
+    """
     taken: dict[tuple[Any, ...], str] = {}
     keys = set(map(key_of, ingresses))
-    for obj in served(snapshot):
+    for obj in all_served:
         asked = dialects.asked(obj, snapshot)
         if asked.canary:
             continue

@@ -29,7 +29,7 @@ from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileg
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
 from plane.ingress.edge import Edge
-from plane.ingress.server import NOBODY, Ingress, compiled_tls, gateway_is_kept_off_by
+from plane.ingress.server import NO_COMPILED_TLS, NOBODY, Ingress, gateway_is_kept_off_by
 from plane.installed import Installed
 from plane.metrics import INGRESS_PORT
 from plane.model import Object
@@ -40,6 +40,7 @@ from plane.statuses import node_name
 
 OBJECT_STORE_BYTES = 256 * 2**20
 CALL_TIMEOUT_S = 30.0
+LOOPBACK = "127.0.0.1"
 
 
 class NodeActor:
@@ -70,6 +71,9 @@ class NodeActor:
 
     async def served_counts(self) -> dict[str, int]:
         return await self.node.served_counts()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.node.cut_off(nodes)
 
     async def stop(self, grace_s: float) -> None:
         await self.node.stop(grace_s)
@@ -106,6 +110,9 @@ class IngressActor:
 
     async def records(self) -> dict[str, Any]:
         return await self.ingress.records()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.ingress.cut_off(nodes)
 
     async def stop(self, grace_s: float) -> None:
         await self.ingress.stop(grace_s)
@@ -159,6 +166,9 @@ class Agent:
 
     async def records(self) -> dict[str, Any]:
         return dict(await self.call("records"))
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        await self.call("cut_off", nodes)
 
     async def pid(self) -> int:
         return int(await self.call("pid"))
@@ -275,7 +285,7 @@ async def running(
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
     ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over,
     ``edge`` who stands in front of the ingress, ``access_log`` a file that gets a line for each request, ``gateway``
-    whether plain HTTP/1.1 goes by compiled code.
+    whether HTTP/1.1 goes by compiled code.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -289,16 +299,8 @@ async def running(
         loop.call_soon_threadsafe(progress, line)
 
     await asyncio.to_thread(warm, from_thread)
-    if gateway and (why := gateway_is_kept_off_by(edge, access_log)):
-        progress(f"the compiled gateway stays off, all requests go by asyncio: {why}")
-    elif gateway:
-        from plane.ingress.gateway import warm as warm_gateway  # here, for it loads the gateway's kernels
-
-        await asyncio.to_thread(warm_gateway, from_thread)
-        if compiled_tls():
-            from plane.ingress.terminator import warm as warm_tls
-
-            await asyncio.to_thread(warm_tls, from_thread)
+    if gateway:
+        await asyncio.to_thread(compile_gateway, from_thread, edge, access_log)
     with claimed(plan):
         async with connected(ray_address):
             cluster = Cluster(
@@ -311,6 +313,18 @@ async def running(
                 yield cluster
             finally:
                 await cluster.stop(grace_s)
+
+
+def compile_gateway(progress: Callable[[str], None], edge: Edge, access_log: str) -> None:
+    """Have what the gateway runs compiled, or say what keeps it off, or off HTTPS. Blocks."""
+    if why := gateway_is_kept_off_by(edge, access_log):
+        progress(f"the compiled gateway stays off, all requests go by asyncio: {why}")
+        return
+    from plane.ingress import gateway, terminator  # here, for they load the gateway's kernels
+
+    gateway.warm(progress)
+    if not terminator.warm(progress):
+        progress(NO_COMPILED_TLS)
 
 
 @asynccontextmanager
@@ -351,11 +365,14 @@ def _start_ray(address: str | None = None) -> bool:
         if joined:
             ray.init(address=joined, **quiet)
         else:
+            # Ray takes 127.0.0.1 for a request to find an address that others reach, which one of our own needs not
+            # have, and complains of it on the terminal where there is no network.
+            ray._private.services.node_ip_address_from_perspective = lambda address=None: LOOPBACK
             ray.init(
                 address="local",
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -113,6 +113,15 @@ def _fits(wanted: str, value: str) -> bool:
     return wanted.lower() == value.lower()
 
 
+def over_limits(policies: Policies) -> tuple[str, str, str]:
+    """Why a request must wait that is one too many a second, a minute, or at a time."""
+    return (
+        f"more than {policies.limit_rps} requests a second, and the burst is used up",
+        f"more than {policies.limit_rpm} requests a minute, and the burst is used up",
+        f"more than {policies.limit_connections} requests at a time",
+    )
+
+
 Limiter = Callable[[Policies, int | str], str]  # of ``Request.who``: why it must wait, empty where it may go on
 
 
@@ -131,13 +140,14 @@ class Conduct:
         self._redirect = _VARIABLE.split(policies.redirect)
         self._hash_by = _HASHED.split(policies.hash_by)
         self._rewrite = compiled(policies.rewrite_from, fold=True) if policies.rewrite_from else None
-        self._any_origin = policies.cors_origins == ("*",)
+        # CORS is for any origin; fields that it gives to answers for its origins, whichever they are.
+        self.any_origin = policies.cors_origins == ("*",)
+        self.shared = tuple(_cors(policies))
         self._origins = re.compile("|".join(map(_origin, policies.cors_origins)), re.IGNORECASE)
-        self._cors = tuple(_cors(policies))
         fields = (line.partition(": ") for line in policies.fields)
         self._fields = tuple((name, value) for name, _, value in fields)
         self._hsts = _hsts(policies)
-        cors = (*self._cors, (ALLOW_ORIGIN, "")) if policies.cors else ()
+        cors = (*self.shared, (ALLOW_ORIGIN, "")) if policies.cors else ()
         self.replaced = frozenset(name.lower().encode() for name, _ in (*cors, *self._hsts, *self._fields))
         self._mirror = pieces_of(policies.mirror)
 
@@ -198,11 +208,11 @@ class Conduct:
         hsts = self._hsts if request.scheme == "https" else ()  # by plain HTTP anybody could say it (RFC 6797, 7.2)
         if not self.policies.cors:
             return (*hsts, *self._fields)
-        if self._any_origin:
-            return (*hsts, (ALLOW_ORIGIN, "*"), *self._cors, *self._fields)
+        if self.any_origin:
+            return (*hsts, (ALLOW_ORIGIN, "*"), *self.shared, *self._fields)
         # Answers differ by origin, which whoever keeps them must know, also where they have no field of it.
-        allowed = ((ALLOW_ORIGIN, request.value("origin")), *self._cors) if self.allows(request) else ()
-        return (*hsts, *allowed, ("Vary", "Origin"), *self._fields)
+        allowed = ((ALLOW_ORIGIN, request.value("origin")), *self.shared) if self.allows(request) else ()
+        return (*hsts, *allowed, VARY, *self._fields)
 
     def upstream(self, request: Request) -> Upstream:
         """What the endpoint gets."""
@@ -237,7 +247,7 @@ class Conduct:
 
     def allows(self, request: Request) -> bool:
         """Whether the request's origin is one that CORS is for."""
-        return self._any_origin or bool(self._origins.fullmatch(request.value("origin")))
+        return self.any_origin or bool(self._origins.fullmatch(request.value("origin")))
 
     def hash_key(self, request: Request) -> str:
         """What a request has in common with others that go to the same endpoint."""
@@ -265,6 +275,7 @@ def _redirected(status: int, url: str) -> Answer:
 
 
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
+VARY = ("Vary", "Origin")
 
 
 def _hsts(policies: Policies) -> Fields:

@@ -11,11 +11,10 @@ This file knows no Ray: a ``Fleet`` says where agents run.
 import asyncio
 import contextlib
 import logging
-import operator
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +24,7 @@ from plane.addresses import AddressPlan
 from plane.compiler import Compiler
 from plane.dns.names import Names
 from plane.errors import NotReadyError, PlaneError
-from plane.ingressclass import served
+from plane.ingressclass import served, unserved_because
 from plane.installed import Installed
 from plane.journal import Journal
 from plane.model import Key, Name, Object, Service, Snapshot, key_of
@@ -56,6 +55,7 @@ class NodeAgent(Protocol):
     async def statuses(self, seen: int, timeout_s: float) -> tuple[int, list[PodStatus]]: ...
     async def connections(self) -> dict[str, Any]: ...
     async def open_connections(self) -> dict[str, Any]: ...
+    async def cut_off(self, nodes: frozenset[int]) -> None: ...
     async def stop(self, grace_s: float) -> None: ...
 
 
@@ -65,6 +65,7 @@ class IngressAgent(Protocol):
     async def install(self, routes: Any) -> Installed: ...
     async def beat(self, timeout_s: float) -> None: ...
     async def records(self) -> dict[str, Any]: ...
+    async def cut_off(self, nodes: frozenset[int]) -> None: ...
     async def stop(self, grace_s: float) -> None: ...
 
 
@@ -157,6 +158,7 @@ class ControlPlane:
         self._refused: tuple[int, str] = (0, "")  # newest generation that could not be compiled, and why
         self._seen_pods: dict[str, deque[SeenPod]] = defaultdict(lambda: deque(maxlen=SEEN_AT_AN_ADDRESS))
         self._pods: Followed[Name, Object] = Followed()
+        self._cut_off: frozenset[int] = frozenset()
 
     async def start(self, *, nodes: int, ingresses: int = 1) -> None:
         """Starts the agents and returns when all of them serve. Raises PlaneError where one cannot start."""
@@ -231,6 +233,18 @@ class ControlPlane:
         }
         pods = {address: seen[-1].name for address, seen in self._seen_pods.items()}
         return connections.described(self.store.snapshot, pods, columns, time.monotonic_ns())
+
+    async def cut_off(self, nodes: Collection[int]) -> None:
+        """Tears the network between these nodes and everybody else, and no other, as ``plane.partition`` has it.
+
+        An agent that is lost meanwhile hears of it when it is started again.
+        """
+        self._cut_off = frozenset(nodes)
+        agents = [member.agent for member in self._members() if member.agent is not None]
+        told = await asyncio.gather(*(agent.cut_off(self._cut_off) for agent in agents), return_exceptions=True)
+        for error in told:
+            if isinstance(error, BaseException) and not isinstance(error, AgentLostError):
+                raise error
 
     def event(self, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Records an Event about an object, as ``plane describe`` shows it."""
@@ -354,6 +368,8 @@ class ControlPlane:
     async def _run_node(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_node(member.number)
         try:
+            if self._cut_off:
+                await agent.cut_off(self._cut_off)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(member, agent, self._hand_node, self._node_up))
                 group.create_task(self._place(member, agent))
@@ -363,6 +379,8 @@ class ControlPlane:
 
     async def _run_ingress(self, member: Member) -> None:
         member.agent = agent = await self.fleet.start_ingress(member.number)
+        if self._cut_off:
+            await agent.cut_off(self._cut_off)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep(member, agent, self._hand_ingress))
             group.create_task(self._watch(agent))
@@ -499,6 +517,7 @@ class ControlPlane:
         if before is None:
             return
         put, drop = [statuses.node(member.number, self.plan, ready=False, now=now, before=before)], []
+        restarts = {}
         for pod in self.store.snapshot.all("Pod"):
             if pod["spec"].get("nodeName") != name:
                 continue
@@ -506,15 +525,17 @@ class ControlPlane:
                 drop.append(key_of(pod))
                 continue
             containers = (pod.get("status") or {}).get("containerStatuses") or [{}]
-            member.restarts[pod["metadata"]["uid"]] = containers[0].get("restartCount", 0) + 1
+            restarts[pod["metadata"]["uid"]] = containers[0].get("restartCount", 0) + 1
             put.append(statuses.pod_lost(pod, now))
+        member.restarts = restarts
         put.append(_event(before, "NodeNotReady", "the node does not answer; it is started again", warning=True))
         self.store.update(put, drop)
 
     async def _give_addresses(self) -> None:
         """Ingresses that are served say where, once they really are, and the others no more."""
         seen = -1
-        looked_at: tuple[object, ...] = (None, None)
+        ingresses: Followed[Name, Object] = Followed()
+        classes: object = None
         ports = [{"port": self.plan.bound_port(port), "protocol": "TCP"} for port in (80, 443)]
         status = {"loadBalancer": {"ingress": [{"ip": self.plan.vip(1), "ports": ports}]}}
         while True:
@@ -527,17 +548,15 @@ class ControlPlane:
                 )
                 snapshot = self._settled
             seen = snapshot.generation
-            rows = snapshot.rows("Ingress"), snapshot.rows("IngressClass")
-            if all(map(operator.is_, rows, looked_at)):
-                continue
-            looked_at = rows
+            news = [now for _, _, now in ingresses.news(snapshot.rows("Ingress")) if now is not None]
+            if classes is not snapshot.rows("IngressClass"):
+                classes, news = snapshot.rows("IngressClass"), list(snapshot.all("Ingress"))
             put = []
-            here = {key_of(ingress) for ingress in served(snapshot)}
-            for ingress in snapshot.all("Ingress"):
-                obj = self.store.snapshot.get(*key_of(ingress))
-                if obj is None or (obj.get("status") == status) == (key_of(ingress) in here):
+            for ingress in news:
+                obj, here = self.store.snapshot.get(*key_of(ingress)), not unserved_because(ingress, snapshot)
+                if obj is None or (obj.get("status") == status) == here:
                     continue
-                if key_of(ingress) in here:
+                if here:
                     put.append({**obj, "status": status})
                     put.append(_event(obj, "Sync", f"served at {self.plan.vip(1)}"))
                 else:

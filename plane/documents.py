@@ -34,6 +34,7 @@ INTEGER = re.compile(r"[-+]?(?:0[bB][01]+|0[oO]?[0-7]+|0[xX][0-9a-fA-F]+|0|[1-9]
 FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 NOT_JSON = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 TAG = "tag:yaml.org,2002:"
+BEGINNING = ("apiVersion", "kind")  # keys that documents begin with
 
 
 class Fault(NamedTuple):
@@ -174,7 +175,10 @@ class _Builder:
                 self._fault(mark, f'key {event.value} is no text; put it in quotes: "{event.value}"')
                 key = event.value
             if key in rows:
-                self._fault(mark, f'key "{key}" is here twice (first on line {lines[key]}); keep one of them')
+                remedy = "keep one of them"
+                if depth == 1 and key in BEGINNING:
+                    remedy = "where another document begins, put a line --- before it"
+                self._fault(mark, f'key "{key}" is here twice (first on line {lines[key]}); {remedy}')
             rows[key] = value
             lines.setdefault(key, mark.line + 1 + self.first_line)
         return {**merged, **rows} if merged else rows

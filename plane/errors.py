@@ -42,6 +42,10 @@ class ConflictError(Exception):
     """A write against a resourceVersion that is no longer current, or of a name that exists: HTTP 409."""
 
 
+class ForbiddenError(Exception):
+    """What nobody may do: HTTP 403."""
+
+
 class NotFoundError(Exception):
     """No object of that name: HTTP 404."""
 

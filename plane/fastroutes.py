@@ -5,7 +5,7 @@ punt, with a reason; which policies are compiled is listed in ``docs/gateway.md`
 is made anew and nothing else: when endpoints change, as they do most often, no path is looked at.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -14,9 +14,6 @@ import numpy as np
 from kernels.layout import RETRY_CONDITIONS, RR, STRING, freeze
 from kernels.layout_routes import (
     ALGORITHM,
-    CANARY_BY_REQUEST,
-    CONDITION,
-    CORS,
     EXTERNAL,
     FIELDS_BYTES,
     FORK,
@@ -25,7 +22,6 @@ from kernels.layout_routes import (
     HOST_BYTES,
     HOSTNAME,
     HTTP_HOST,
-    LIMITS,
     MANY_TRIES,
     MIRROR,
     PIECE,
@@ -48,6 +44,7 @@ from kernels.layout_routes import (
     Roads,
 )
 from kernels.net import hostpath
+from plane import fastpolicies
 from plane.conduct import UPGRADE_REQUIRED, Conduct, pieces_of
 from plane.policies import PERMANENT_REDIRECT, VARIABLES, Policies
 from plane.routes import Routes
@@ -59,10 +56,12 @@ _ALWAYS = (
     (403, "the client's address is denied"),
 )
 _NO_HTTPS = "this is served by HTTPS only"
+_PREFLIGHT = b"Content-Type: text/plain charset=UTF-8\r\n"
 _UPGRADE = b"Upgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade\r\n"
 _KINDS = dict(zip(VARIABLES, (SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI), strict=True))
 # Fields of a rule that would stand in place of one that an answer of the plane's own is about.
 _OURS = frozenset({b"location", b"upgrade", b"connection"})
+_ORIGIN_ROOM = 1024  # for that of a request, and the name of its field
 _OFF = 1 << RETRY_CONDITIONS.index("off")
 
 
@@ -82,7 +81,7 @@ class Compiler:
     def compile(self, routes: Routes) -> Roads:
         """As the function of this name."""
         before = self._routes
-        named = before is not None and _same(before.text, routes.text)
+        named = before is not None and _goes_on(before.text, routes.text)
         if (
             before is None
             or not named
@@ -90,7 +89,7 @@ class Compiler:
             or not _same(before.paths, routes.paths)
         ):
             self._found = _Found(routes)
-        if before is None or not named or not all(map(_same, before.policies, routes.policies)):
+        if before is None or not named or not all(map(_same, *map(_read, (before, routes)))):
             self._made = _Made(routes)
         assert self._found is not None
         assert self._made is not None
@@ -126,14 +125,13 @@ def create_memory(roads: Roads) -> Memory:
 def carry_over(before: Roads, memory: Memory, roads: Roads) -> Memory:
     """What goes on under new Roads: the turns of the same Services, and which of the same endpoints are out."""
     after = create_memory(roads)
-    if np.array_equal(before.goals["key"], roads.goals["key"]):
-        after.turns[:] = memory.turns
-    else:
-        rows = {int(key): row for row, key in enumerate(before.goals["key"].tolist())}
-        kept = [(row, rows[key]) for row, key in enumerate(roads.goals["key"].tolist()) if key in rows]
-        if kept:
-            now, then = np.array(kept).T
-            after.turns[now] = memory.turns[then]
+    both = min(len(before.goals), len(roads.goals))
+    stays = before.goals["key"][:both] == roads.goals["key"][:both]
+    after.turns[:both][stays] = memory.turns[:both][stays]
+    moved = np.setdiff1d(np.arange(len(roads.goals)), np.flatnonzero(stays))
+    if len(moved):
+        _, now, then = np.intersect1d(roads.goals["key"][moved], before.goals["key"], return_indices=True)
+        after.turns[moved[now]] = memory.turns[then]
     shared = min(len(before.backends), len(roads.backends))
     one, other = before.backends[:shared], roads.backends[:shared]
     same = (one["ip"] == other["ip"]) & (one["port"] == other["port"])
@@ -147,32 +145,9 @@ class _Found:
     def __init__(self, routes: Routes):
         hosts, paths = routes.hosts, routes.paths
         sites, roads = np.zeros(len(hosts), SITE), np.zeros(len(paths) + len(hosts), ROAD)
-        for name, of in (("name", "name"), ("name_size", "name_length"), ("kind", "kind")):
-            sites[name] = hosts[of]
-        has_paths = hosts["paths"] > 0
-        sites["paths"] = np.where(has_paths, hosts["first_path"], 0)
-        for name, of in (("text", "text"), ("text_size", "text_length"), ("kind", "kind"), ("goal", "target")):
-            roads[name][: len(paths)] = paths[of]
-        for name, of in (("origin", "origin"), ("rule", "policy"), ("fork", "canary")):
-            roads[name][: len(paths)] = paths[of]
-        roads["punt"][: len(paths)][paths["when"] > 0] = CONDITION
-        # Where the lengths of a run of paths are noted: at the last of the hosts that share it, as aliases do.
-        owner = np.zeros(len(paths), np.uint32)
-        for row in np.flatnonzero(has_paths).tolist():
-            first = int(hosts[row]["first_path"])
-            owner[first : first + int(hosts[row]["paths"])] = row
-            roads["paths"][first : first + int(hosts[row]["paths"])] = first
-        for name, of in (("goal", "default"), ("origin", "origin"), ("rule", "policy")):
-            roads[name][len(paths) :] = hosts[of]
-        own = (hosts["default"] > 0) | (hosts["policy"] > 0)
-        sites["default"] = np.where(own, len(paths) + np.arange(len(hosts)), len(paths) if own[0] else 0)
-        text = freeze(routes.text[:])
         host_slots, slots, expressed = _slots(len(hosts)), _slots(len(paths)), np.zeros(1, np.uint8)
-        hostpath.index_hosts(text, sites, host_slots, expressed)
-        hostpath.index_roads(text, roads, owner, sites, slots)
-        owners = owner[sites["paths"]]  # and from there each has them
-        for name in ("exacts", "prefixes", "starts", "longest", "expression"):
-            sites[name] = np.where(has_paths, sites[name][owners], 0)
+        plain = fastpolicies.kinds_of(routes)
+        hostpath.lay_out(routes.text, hosts, paths, *plain, sites, roads, host_slots, slots, expressed)
         self.hosts, self.roads = freeze(sites), freeze(roads)
         self.host_slots, self.slots, self.expressed = freeze(host_slots), freeze(slots), freeze(expressed)
 
@@ -201,6 +176,7 @@ class _Made:
     def __init__(self, routes: Routes):
         self._words = _Words()
         self._replies: list[Any] = [np.zeros((), REPLY).item()]
+        self._known: dict[Hashable, int] = {}  # replies that many rules have
         self._pieces: list[tuple[Any, ...]] = []
         self._names: list[tuple[int, int]] = []
         for status, reason in _ALWAYS:
@@ -213,6 +189,7 @@ class _Made:
         rules["host"] = strings[policies["upstream_host"]]
         speaking = (policies["denied"] > 0) | (policies["redirect"] > 0) | (policies["https"] > 0)
         speaking |= (policies["fields"]["count"] > 0) | (policies["hsts_max_age_s"] > 0)
+        speaking |= (policies["cors"] > 0) | (policies["limit_key"] > 0) | (policies["rewrite_from"] > 0)
         for row in np.flatnonzero(speaking & (rules["punt"] == 0)).tolist():
             self._say(rules[row], routes.policy(row))
         self.rules = freeze(rules)
@@ -230,13 +207,22 @@ class _Made:
             return
         plain, hsts = _lines(policies.fields), f"max-age={policies.hsts_max_age_s}; includeSubDomains"
         secure = _lines((f"Strict-Transport-Security: {hsts}",)) if policies.hsts_max_age_s else b""
-        if len(secure) + len(plain) > FIELDS_BYTES:
+        always, shared = fastpolicies.lines_of_cors(conduct)
+        plain = always + plain
+        size = len(secure) + len(plain) + len(shared)
+        if size > FIELDS_BYTES - _ORIGIN_ROOM or not all(map(str.isascii, policies.cors_origins)):
             rule["punt"] = WORDING
             return
+        if policies.cors:
+            self._share(rule, policies, shared)
         rule["fields"], rule["secure_fields"] = self._words.add(plain), self._words.add(secure + plain)
         rule["typed"] = b"content-type" in names
         rule["replaced"] = len(self._names), len(names)
         self._names += [self._words.add(name) for name in sorted(names)]
+        if not policies.denied and not policies.redirect:
+            fastpolicies.say_limit(rule, policies, self._reply)
+            if not fastpolicies.say_rewrite(rule, policies, self._words.add, self._pieces):
+                rule["punt"] = REWRITE
         if policies.denied:
             rule["answer"] = self._reply(503, policies.denied)
         elif policies.redirect:
@@ -246,6 +232,16 @@ class _Made:
         elif policies.https:
             status = policies.https_status or PERMANENT_REDIRECT
             rule["https"] = self._add(status, _seen(status), keep_slash=policies.keep_slash, secures=True)
+
+    def _share(self, rule: np.void, policies: Policies, lines: bytes) -> None:
+        """What CORS makes of answers besides, and of OPTIONS."""
+        rule["varies"], rule["shared"] = bool(lines), self._words.add(lines)
+        if lines:
+            pieces = fastpolicies.origins_of(policies, self._words.add)
+            rule["origins"] = len(self._pieces), len(pieces)
+            self._pieces += pieces
+        if not policies.denied:
+            rule["preflight"] = self._once(("preflight",), lambda: self._add(204, b"", _PREFLIGHT))
 
     def _redirect(self, rule: np.void, status: int, url: str) -> int:
         pieces = pieces_of(url)
@@ -261,7 +257,13 @@ class _Made:
         return self._add(status, _seen(status), location=(first, len(self._pieces) - first))
 
     def _reply(self, status: int, reason: str, fields: bytes = b"") -> int:
-        return self._add(status, _body(status, reason), fields)
+        return self._once((status, reason, fields), lambda: self._add(status, _body(status, reason), fields))
+
+    def _once(self, key: Hashable, make: Callable[[], int]) -> int:
+        """The reply that goes by this key."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     def _add(
         self,
@@ -288,6 +290,7 @@ _COPIED = (
     ("retry_ms", "retry_timeout_ms"),
     ("denied", "sources_denied"),
     ("allowed", "sources_allowed"),
+    ("unlimited", "unlimited"),
     ("own_host", "own_host"),
     ("unlogged", "unlogged"),
 )
@@ -300,11 +303,8 @@ def _punts(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """
     answered = (rows["denied"] > 0) | (rows["redirect"] > 0)  # nothing that comes after that is of concern
     reasons = [
-        (CORS, rows["cors"] > 0),
         (STAND_IN, (rows["errors"]["count"] > 0) & (rows["denied"] == 0)),
-        (LIMITS, (rows["limit_key"] > 0) & ~answered),
         (GUARD, ((rows["auth"] > 0) | (rows["auth_url"] > 0)) & ~answered),
-        (REWRITE, (rows["rewrite_from"] > 0) & ~answered),
         (STICKY, ((rows["cookie"] > 0) | (rows["hash_by"] > 0)) & ~answered),
         (STAND_IN, (rows["fallback"] > 0) & ~answered),
         (MIRROR, (rows["mirror"] > 0) & ~answered),
@@ -346,8 +346,7 @@ def _forks(routes: Routes) -> np.ndarray:
         served = served.copy()
         served[list(routes.externals)] = True
     forks["total"] = np.where(served[canaries["target"]], canaries["total"], 0)
-    by_request = (canaries["header"] > 0) | (canaries["cookie"] > 0)
-    forks["punt"] = np.where(by_request & (forks["total"] > 0), CANARY_BY_REQUEST, 0)
+    fastpolicies.say_conditions(forks, routes)
     return forks
 
 
@@ -364,7 +363,7 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
         goals["punt"][list(routes.externals)] = EXTERNAL
     words = bytearray()
     replies: list[tuple[Any, ...]] = []
-    deserted = (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)
+    deserted = (targets["service"] > 0) & (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)
     for row in (np.flatnonzero(deserted[1:]) + 1).tolist():
         status, service = int(targets[row]["status"]), routes.services[int(targets[row]["service"])]
         head, body = _head(status), _body(status, f"Service {service} has no ready endpoint")
@@ -373,6 +372,17 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
         replies.append((status, 0, 0, (start, len(head)), (0, 0), (start + len(head), len(body)), (0, 0)))
         words += head + body
     return goals, np.frombuffer(bytes(words), np.uint8), np.array(replies, REPLY)
+
+
+def _goes_on(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether a text has at most grown at its end, so that what was said by offsets still is."""
+    return len(before) <= len(now) and _same(before, now[: len(before)])
+
+
+def _read(routes: Routes) -> tuple[np.ndarray, ...]:
+    """The tables that rules are made of."""
+    policies = routes.policies
+    return policies.policies, policies.strings, policies.ranges
 
 
 def _slots(rows: int) -> np.ndarray:

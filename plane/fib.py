@@ -10,22 +10,21 @@ first by name is.
 A ``Compiler`` goes from Snapshot to Snapshot, and gives a patch (``kernels.lb.patches``): what it does goes by what
 differs between them. It makes the parts of the Services that changed (``kernels.lb.parts``) and the rows of the
 backends that did, each where it lies already, if it fits there. So in which rows what is found depends on what was
-there before, and in the Fib of one Snapshot alone all is in order, without gaps.
+there before, and in the Fib of one Snapshot alone all is in order, without gaps. A Fib has the addresses of one family
+(``plane.families``).
 """
 
 import hashlib
-import ipaddress
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter, itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels.layout import (
     ALGORITHMS,
-    BACKEND,
     BACKEND_STATES,
     DRAINING,
     GONE,
@@ -33,7 +32,6 @@ from kernels.layout import (
     OUTCOMES,
     OUTSIDE,
     RANDOM,
-    RANGE,
     READY,
     UNREADY,
     Fib,
@@ -46,8 +44,8 @@ from kernels.lb.patches import TABLES, Patch
 from kernels.lb.pools import Pools
 from kernels.lb.rings import Rings
 from kernels.lb.tables import Table
-from plane.addresses import int_to_ip
 from plane.endpointindex import Change, EndpointIndex
+from plane.families import IPV4, IPV6, Family
 from plane.frontends import (
     PROTOCOLS,
     Choices,
@@ -55,21 +53,20 @@ from plane.frontends import (
     Node,
     algorithm_of,
     frontends_of_service,
-    ipv4,
     slow_start_of,
 )
 from plane.model import Endpoint, EndpointKey, Name, Object, Service, Snapshot
 from plane.rows import Followed
 
-Address = tuple[int, int, int]  # ip, port and protocol
+Address = tuple[Any, int, int]  # ip, port and protocol
 
 _weight_of = attrgetter("weight")
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
-def compile(snapshot: Snapshot, algorithm: int = RANDOM) -> Fib:
+def compile(snapshot: Snapshot, algorithm: int = RANDOM, family: Family = IPV4) -> Fib:
     """All tables of ``layout.Fib``, read-only. ``algorithm`` is that of Services which name none."""
-    compiler, index = Compiler(algorithm), EndpointIndex()
+    compiler, index = Compiler(algorithm, family), EndpointIndex()
     compiler.follow(snapshot, index, index.follow(snapshot))
     return compiler.whole(snapshot.generation)
 
@@ -88,15 +85,15 @@ _NOTHING = _Held(Placed(), (), {})
 class Compiler:
     """Compiles one Snapshot after the other. One that has raised is of no more use."""
 
-    def __init__(self, algorithm: int = RANDOM):
-        self._algorithm = algorithm
-        self._parts = Parts()
+    def __init__(self, algorithm: int = RANDOM, family: Family = IPV4):
+        self._algorithm, self._family = algorithm, family
+        self._parts = Parts(family.frontend, family.range)
         self._rings = Rings()
-        self._backends, self._source_table = Table(BACKEND, 1), Table(RANGE)
+        self._backends, self._source_table = Table(family.backend, 1), Table(family.range)
         self._frontend_index = Table(np.dtype(np.uint32))
         self._claims = _Claims()
         self._held: dict[Name, _Held] = {}  # of Services that have any
-        self._sources = _Sources()
+        self._sources = _Sources(family)
         self._tables = (  # in the order of ``layout.Fib``
             self._parts.frontends,
             self._frontend_index,
@@ -125,7 +122,7 @@ class Compiler:
         """
         backends = _Edited(self._backends)
         stale = dict(change.endpoints)
-        _place(backends, index, change)
+        _place(backends, index, change, self._family)
         if change.services:
             stale |= dict.fromkeys(self._remake(snapshot, index, change.services))
         self._fill(backends, index, stale)
@@ -171,7 +168,7 @@ class Compiler:
         """The tables of one Service, its rings, and the weights of the endpoints that its pools have."""
         service = Service.of(obj)
         endpoints = index.of_service((service.namespace, service.name))
-        reached = list(frontends_of_service(0, service, endpoints, index.nodes))
+        reached = list(frontends_of_service(0, service, endpoints, index.nodes, self._family))
         pools, algorithm = Pools(self._backends.rows, rings=self._rings), algorithm_of(service, self._algorithm)
         slow_start_s = slow_start_of(service, algorithm)
         known: dict[int, int] = {}  # the pools of a port's choices, which several of its frontends have
@@ -182,16 +179,17 @@ class Compiler:
                 known[id(choices)] = pools.add(owner, *each, slow_start_s=slow_start_s)
             return known[id(choices)]
 
-        rows: list[tuple[int, ...]] = []
-        ranges: list[tuple[int, int, int, int]] = []
+        rows: list[tuple[Any, ...]] = []
+        ranges: list[tuple[Any, ...]] = []
         for each in reached:
             inside, outside = (pool(each.service_port.name, choices) for choices in (each.inside, each.outside))
             affinity = (_affinity_number(each), service.affinity_s) if service.affinity_s else (0, 0)
             by_node = (INSIDE if len(each.inside) > 1 else 0) | (OUTSIDE if len(each.outside) > 1 else 0)
-            where = ipv4(each.ip), each.port, PROTOCOLS[each.service_port.protocol], by_node
+            ip = self._family.cell(self._family.number(each.ip))
+            where = ip, each.port, PROTOCOLS[each.service_port.protocol], by_node
             served = any(weight for few, _ in (*each.inside, *each.outside) for weight in map(_weight_of, few))
             rows.append((*where, inside, outside, served, *affinity, len(ranges), len(each.source_ranges), each.node))
-            ranges += map(_range, each.source_ranges)
+            ranges += _rows(self._family, (_range(self._family, text) for text in each.source_ranges))
         every = {id(choices): choices for each in reached for choices in (each.inside, each.outside)}
         weights = {row[:3]: row.weight for choices in every.values() for few, _ in choices for row in few if row.weight}
         return Part(rows, pools.rows, pools.members, pools.weights, ranges), tuple(pools.held), weights
@@ -233,15 +231,15 @@ class _Edited:
         self._table = table
         self._before: dict[int, bytes] = {}
 
-    def set(self, numbers: list[int], names: Sequence[str], values: Sequence[tuple[int, ...]]) -> None:
+    def set(self, numbers: list[int], names: Sequence[str], values: Sequence[tuple[Any, ...]]) -> None:
         """Sets these columns of these rows."""
         self._table.lengthen(max(numbers, default=0) + 1)
         rows = self._table.rows
         new = [number for number in numbers if number not in self._before]
         self._before.update(zip(new, map(bytes, rows[new]), strict=True))
-        columns = np.array(values, np.int64).reshape(-1, len(names)).T
-        for name, column in zip(names, columns, strict=True):
-            rows[name][numbers] = column
+        columns = np.array(values, np.dtype([(name, rows.dtype[name]) for name in names]))
+        for name in names:
+            rows[name][numbers] = columns[name]
 
     def note(self) -> None:
         """Notes the rows that are not what they were."""
@@ -251,22 +249,21 @@ class _Edited:
                 self._table.note(number, number + 1)
 
 
-def _place(backends: _Edited, index: EndpointIndex, change: Change) -> None:
+def _place(backends: _Edited, index: EndpointIndex, change: Change, family: Family) -> None:
     """Sets the addresses of endpoints by their ids as they are now: what rings follow from.
 
     A row without an address is that of an endpoint which is in no slice, or which we can't reach.
     """
-    whole = BACKEND.names or ()
-    backends.set(change.freed, whole, [(0,) * len(whole)] * len(change.freed))
+    backends.set(change.freed, family.backend.names or (), [np.zeros((), family.backend).item()] * len(change.freed))
     there = [(number, key) for key in change.endpoints if (number := index.ids.get(key))]
-    rows = [(*_address_of(key, index), 0, 0, 0) for _, key in there]
+    rows = [(*_address_of(key, index, family), 0, 0, 0) for _, key in there]
     backends.set([number for number, _ in there], ("ip", "port", "proto", "weight", "node", "state"), rows)
 
 
-def _address_of(key: EndpointKey, index: EndpointIndex) -> tuple[int, int, int]:
+def _address_of(key: EndpointKey, index: EndpointIndex, family: Family) -> Address:
     text, port, protocol = key
-    ip = ipv4(text) if protocol in PROTOCOLS and index.is_there(key) else 0
-    return (ip, port, PROTOCOLS[protocol]) if ip else (0, 0, 0)
+    ip = family.number(text) if protocol in PROTOCOLS and index.is_there(key) else 0
+    return (family.cell(ip), port, PROTOCOLS[protocol]) if ip else (family.cell(0), 0, 0)
 
 
 class _Claims:
@@ -319,7 +316,7 @@ def dump(fib: Fib) -> str:
         row = fib.backends[number]
         state = BACKEND_STATES[row["state"]].lower()
         lines.append(f"backend {number} {_address(row)} {state} weight {row['weight']} node {row['node']}")
-    lines += [f"node {row['node']} {int_to_ip(row['first'])}-{int_to_ip(row['last'])}" for row in fib.sources]
+    lines += [f"node {row['node']} {_text(row['first'])}-{_text(row['last'])}" for row in fib.sources]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -331,7 +328,8 @@ def highest_node(frontends: np.ndarray, sources: np.ndarray) -> int:
 def _reached(fib: Fib) -> np.ndarray:
     """The frontends that are found, by address."""
     rows = fib.frontends[fib.frontend_index[fib.frontend_index > 0]]
-    return rows[np.argsort(rows, order=("ip", "port", "proto"))]
+    addresses = rows[["ip", "port", "proto"]].tolist()
+    return rows[sorted(range(len(rows)), key=addresses.__getitem__)]
 
 
 def _pools(fib: Fib) -> Iterator[tuple[str, int]]:
@@ -355,7 +353,7 @@ def _ring(fib: Fib, number: int) -> np.ndarray:
 
 def _traits(fib: Fib, row: np.void) -> str:
     first, count = int(row["first_range"]), int(row["ranges"])
-    spans = ",".join(f"{int_to_ip(span['first'])}-{int_to_ip(span['last'])}" for span in fib.ranges[first:][:count])
+    spans = ",".join(f"{_text(span['first'])}-{_text(span['last'])}" for span in fib.ranges[first:][:count])
     return (
         (f" node {row['node']}" if row["node"] else "")
         + (f" affinity {row['affinity_s']} s" if row["affinity"] else "")
@@ -378,30 +376,31 @@ def _pool_lines(fib: Fib, number: int, whom: str) -> Iterator[str]:
 class _Sources:
     """RANGE[...]: the addresses of nodes, of their ranges for pods, and of pods beyond those; sorted and apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: Family) -> None:
+        self._family = family
         self._pods: Followed[Name, Object] = Followed()
         self._spans: list[Span] = []  # of nodes and their ranges
         self._beyond: dict[Name, tuple[int, int]] = {}  # address and node of pods that are in none of them
-        self._table = freeze(np.zeros(0, RANGE))
+        self._table = freeze(np.zeros(0, family.range))
 
     def of(self, snapshot: Snapshot, nodes: Sequence[Node], *, anew: bool) -> np.ndarray:
         """Those of a Snapshot. ``anew``: its nodes are others than those of the one before."""
         news = [(name, pod) for name, _, pod in self._pods.news(snapshot.rows("Pod"))]
         if anew:
-            self._spans, self._beyond = _of_nodes(nodes), {}
+            self._spans, self._beyond = _of_nodes(nodes, self._family), {}
             news = list(snapshot.rows("Pod").items())
         if self._set_beyond(news, {node.name: node.number for node in nodes}) or anew:
             spans = list(self._spans)
             for _, (ip, node) in sorted(self._beyond.items()):
                 _add(spans, ip, ip, node)
-            self._table = freeze(np.array(spans, RANGE))
+            self._table = freeze(np.array(_rows(self._family, spans), self._family.range))
         return self._table
 
     def _set_beyond(self, pods: Iterable[tuple[Name, Object | None]], nodes: Mapping[str, int]) -> bool:
         """Notes where these pods are; whether that changes anything."""
         changed = False
         for name, pod in pods:
-            ip = ipv4(((pod or {}).get("status") or {}).get("podIP") or "")
+            ip = self._family.number(((pod or {}).get("status") or {}).get("podIP") or "")
             node = nodes.get(pod["spec"].get("nodeName") or "", 0) if pod else 0
             before = self._beyond.pop(name, None)
             if ip and node and not _is_within(self._spans, ip):
@@ -410,18 +409,22 @@ class _Sources:
         return changed
 
 
-Span = tuple[int, int, int, int]  # a row of RANGE
+Span = tuple[int, int, int, int]  # a row of RANGE, whose addresses are integers of whatever family
 
 
-def _of_nodes(nodes: Sequence[Node]) -> list[Span]:
+def _rows(family: Family, spans: Iterable[Span]) -> list[tuple[Any, ...]]:
+    return [(family.cell(first), family.cell(last), *rest) for first, last, *rest in spans]
+
+
+def _of_nodes(nodes: Sequence[Node], family: Family) -> list[Span]:
     spans: list[Span] = []
     for node in nodes:
         for text in node.pod_ranges:
-            first, last, *_ = _range(text)
+            first, last, *_ = _range(family, text)
             _add(spans, first, last, node.number)
     for node in nodes:
-        for address in node.addresses:
-            _add(spans, ipv4(address), ipv4(address), node.number)
+        for ip in map(family.number, node.addresses):
+            _add(spans, ip, ip, node.number)
     return spans
 
 
@@ -445,14 +448,21 @@ def _affinity_number(frontend: Frontend) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) or 1
 
 
-def _range(text: str) -> tuple[int, int, int, int]:
-    """A CIDR as a row of RANGE; one that holds no address for what is no IPv4."""
+def _range(family: Family, text: str) -> Span:
+    """A CIDR; one that holds no address for what is none of the family."""
     try:
-        span = ipaddress.IPv4Network(text.strip(), strict=False)
+        span = family.network(text.strip(), strict=False)
     except ValueError:
         return 1, 0, 0, 0
     return int(span.network_address), int(span.broadcast_address), 0, 0
 
 
 def _address(row: np.void) -> str:
-    return f"{int_to_ip(row['ip'])}:{row['port']}/{_PROTOCOL_NAMES.get(int(row['proto']), row['proto'])}"
+    wide = row["ip"].dtype.names is not None
+    ip = f"[{_text(row['ip'])}]" if wide else _text(row["ip"])
+    return f"{ip}:{row['port']}/{_PROTOCOL_NAMES.get(int(row['proto']), row['proto'])}"
+
+
+def _text(ip: Any) -> str:
+    """An address as some table has it."""
+    return (IPV4 if ip.dtype.names is None else IPV6).text(ip)

@@ -5,14 +5,13 @@ node's address. A client in the cluster and one outside may have different endpo
 internalTrafficPolicy, the others by externalTrafficPolicy for clients outside and by policy Cluster for those inside.
 """
 
-import functools
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kernels.layout import ALGORITHMS, DH, DROP, MAGLEV, MH, REJECT, SH, TCP, UDP
 from plane.endpoints import NOWHERE, Place, anywhere, eligible, local, topology
 from plane.errors import PlaneError
+from plane.families import IPV4, Family, ipv4, ipv6
 from plane.model import (
     ALGORITHM_ANNOTATIONS,
     NODE_NUMBER_ANNOTATION,
@@ -81,20 +80,20 @@ def frontends_of(snapshot: Snapshot, nodes: Sequence[Node]) -> Iterator[Frontend
 
 
 def frontends_of_service(
-    row: int, service: Service, endpoints: Iterable[Endpoint], nodes: Sequence[Node]
+    row: int, service: Service, endpoints: Iterable[Endpoint], nodes: Sequence[Node], family: Family = IPV4
 ) -> Iterator[Frontend]:
-    """Those of one Service, with the endpoints of its slices, slice by slice."""
-    if not ipv4(service.cluster_ip):
+    """Those of one Service that are of a family, with the endpoints of its slices, slice by slice."""
+    if not family.number(service.cluster_ip):
         return
     by_port = merged(service, endpoints)
     for port in service.ports:
         if port.protocol in PROTOCOLS:
-            fitting = [each for each in by_port[port.name] if each.protocol == port.protocol and ipv4(each.ip)]
-            yield from _of_port(row, service, port, fitting, nodes)
+            fitting = [each for each in by_port[port.name] if each.protocol == port.protocol and family.number(each.ip)]
+            yield from _of_port(row, service, port, fitting, nodes, family)
 
 
 def _of_port(
-    row: int, service: Service, port: ServicePort, endpoints: Sequence[Endpoint], nodes: Sequence[Node]
+    row: int, service: Service, port: ServicePort, endpoints: Sequence[Endpoint], nodes: Sequence[Node], family: Family
 ) -> Iterator[Frontend]:
     cluster = _of_cluster(endpoints, nodes)
     at_node = _of_node(endpoints, nodes) if service.internal_local or service.external_local else cluster
@@ -108,12 +107,12 @@ def _of_port(
         return Frontend(kind, ip, number, node, row, service, port, inside, outside, ranges, tuple(endpoints))
 
     yield frontend("ClusterIP", service.cluster_ip, internal, internal)
-    for ip in filter(ipv4, service.outside_ips):
+    for ip in filter(family.number, service.outside_ips):
         yield frontend("ExternalIP", ip, cluster, external)
-    for ip in filter(ipv4, service.balancer_ips):
+    for ip in filter(family.number, service.balancer_ips):
         yield frontend("LoadBalancer", ip, cluster, external, ranges=service.source_ranges)
     for node in nodes if port.node_port else ():
-        for ip in node.addresses:
+        for ip in filter(family.number, node.addresses):
             yield frontend("NodePort", ip, cluster, external, node=node.number)
 
 
@@ -165,7 +164,7 @@ def _node(obj: Object, number: int) -> Node:
         name=name,
         number=number,
         place=Place(name, zone),
-        addresses=tuple(dict.fromkeys(address for address in addresses if ipv4(address))),
+        addresses=tuple(dict.fromkeys(address for address in addresses if ipv4(address) or ipv6(address))),
         pod_ranges=tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
     )
 
@@ -187,12 +186,3 @@ def algorithm_of_mode(mode: str) -> int:
     if name not in ALGORITHMS:
         raise PlaneError(f'--proxy-mode "{mode}": choose one of {", ".join((*PROXY_MODES, *ALGORITHMS))}')
     return ALGORITHMS.index(name)
-
-
-@functools.lru_cache(maxsize=1 << 17)
-def ipv4(text: str) -> int:
-    """The address in host order; 0 for what is no IPv4 address, which nothing here is reached by."""
-    try:
-        return int.from_bytes(socket.inet_pton(socket.AF_INET, text))
-    except OSError:
-        return 0

@@ -28,7 +28,13 @@ CONTROLLERS = {
 def served(snapshot: Snapshot) -> list[Object]:
     """The Ingresses that the plane serves, the one that wins first: oldest first, then by namespace and name."""
     rows = [obj for obj in snapshot.all("Ingress") if not unserved_because(obj, snapshot)]
-    return sorted(rows, key=lambda obj: obj["metadata"].get("creationTimestamp") or "")
+    return sorted(rows, key=winning)
+
+
+def winning(ingress: Object) -> tuple[str, str, str]:
+    """What Ingresses that say the same are sorted by: the first wins."""
+    metadata = ingress["metadata"]
+    return metadata.get("creationTimestamp") or "", metadata.get("namespace", ""), metadata["name"]
 
 
 def unserved_because(ingress: Object, snapshot: Snapshot) -> str:

@@ -20,6 +20,7 @@ from kernels.net import datagrams, shared, syscalls
 from kernels.net import relay as connections
 from plane.addresses import AddressPlan, int_to_ip
 from plane.errors import PlaneError
+from plane.partition import take_side
 from plane.reuseport import by_client, by_flow
 from plane.sharing import SHARE_FROM, SHARE_UNTIL, claim
 
@@ -183,6 +184,7 @@ def _listening(bound: Frontend, nodes: int, affinity: bool) -> socket.socket:
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAMS_BYTES)
         listener.bind((int_to_ip(bound.ip), bound.port))
+        take_side(listener)
         if bound.proto == TCP:
             listener.listen(BACKLOG)
         if affinity:

@@ -24,6 +24,7 @@ from plane.healthchecks import HealthCheck, HealthServer
 from plane.installed import Installed
 from plane.metrics import NODE_PORT, Exposition
 from plane.model import Object
+from plane.partition import tear
 from plane.pods import served
 from plane.pods.pod import Pod, grace_of
 from plane.pods.probes import Prober
@@ -149,6 +150,10 @@ class Node:
     async def served_counts(self) -> dict[str, int]:
         """How many requests that carry a number each pod has answered so far, by ``namespace/name``."""
         return served.counts(self._served)
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        """Tears the network between these nodes of the plan and everybody else, ``plane.partition``."""
+        await asyncio.to_thread(tear, self._plan, nodes)
 
     async def stop(self, grace_s: float) -> None:
         """Drains pods and relay for so long at most, then ends all of it. Nothing listens any more when it returns."""

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.layout import CANARY, NETWORK, POLICY, RETRY_CONDITIONS, STRING, WHEN, freeze
+from kernels.layout import CANARY, NETWORK, POLICY, RETRY_CONDITIONS, STRING, WHEN
+from plane.growing import Growing
 
 # Variables of a redirect: what the request had. ``$trimmed_uri`` is ``$request_uri`` without a slash at its end.
 VARIABLES = ("scheme", "http_host", "host", "request_uri", "trimmed_uri")
@@ -334,45 +335,53 @@ class Packer:
 
     def __init__(self, add_text: Callable[[str], tuple[int, int]]):
         self._add_text = add_text
-        self._strings = [(0, 0)]
+        self._strings = Growing(STRING, [(0, 0)])
         self._string_rows = {"": 0}
-        self._ranges: list[Range] = []
+        self._ranges = Growing(NETWORK)
         self._policies: dict[Policies, int] = {}
-        self._policy_rows: list[tuple[Any, ...]] = []
-        self._canaries = [np.zeros((), CANARY).item()]
+        self._policy_rows = Growing(POLICY)
+        self._canaries = Growing(CANARY, [np.zeros((), CANARY).item()])
         self._whens: dict[When, int] = {}
-        self._when_rows: list[tuple[Any, ...]] = []
+        self._when_rows = Growing(WHEN)
         self.policy(NONE)
         self.when(ANY_REQUEST)
 
     def policy(self, policies: Policies) -> int:
         """Row of POLICY; equal Policies have the same one."""
         if policies not in self._policies:
-            self._policies[policies] = len(self._policy_rows)
-            self._policy_rows.append(tuple(self._packed(name, getattr(policies, name)) for name in POLICY.names or ()))
+            row = tuple(self._packed(name, getattr(policies, name)) for name in POLICY.names or ())
+            self._policies[policies] = self._policy_rows.put([row])
         return self._policies[policies]
 
     def canary(self, canary: Canary, target: int, origin: int) -> int:
         """A new row of CANARY."""
         said = tuple(self._packed(row.name, getattr(canary, row.name)) for row in fields(canary))
-        self._canaries.append((target, origin, *said))
-        return len(self._canaries) - 1
+        return self._canaries.put([(target, origin, *said)])
+
+    def led_by(self, row: int) -> tuple[int, int]:
+        """Target and origin of a canary."""
+        target, origin, *_ = self._canaries[row]
+        return target, origin
+
+    def drop_canary(self, row: int) -> None:
+        """Leaves the row to another."""
+        self._canaries.drop(row)
 
     def when(self, when: When) -> int:
         """Row of WHEN; equal ones have the same one."""
         if when not in self._whens:
-            self._whens[when] = len(self._when_rows)
-            self._when_rows.append(tuple(self._packed(name, getattr(when, name)) for name in WHEN.names or ()))
+            row = tuple(self._packed(name, getattr(when, name)) for name in WHEN.names or ())
+            self._whens[when] = self._when_rows.put([row])
         return self._whens[when]
 
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of the tables in which nothing is ever dropped."""
+        return len(self._policy_rows), len(self._strings), len(self._ranges), len(self._when_rows)
+
     def tables(self) -> Tables:
-        return Tables(
-            freeze(np.array(self._policy_rows, POLICY)),
-            freeze(np.array(self._canaries, CANARY)),
-            freeze(np.array(self._strings, STRING)),
-            freeze(np.array(self._ranges, NETWORK)),
-            freeze(np.array(self._when_rows, WHEN)),
-        )
+        """All rows as they are now, of tables in which nothing is new the same objects as before."""
+        rows = self._policy_rows, self._canaries, self._strings, self._ranges, self._when_rows
+        return Tables._make(each.version() for each in rows)
 
     def _packed(self, name: str, value: Any) -> Any:
         if isinstance(value, str):
@@ -380,17 +389,13 @@ class Packer:
         if not isinstance(value, tuple):
             return value
         if name in RANGED:
-            first = len(self._ranges)
-            self._ranges += value
-        else:
-            first = len(self._strings)  # a run is rows of its own, one after another
-            self._strings += [self._add_text(string) for string in value]
-        return first, len(value)
+            return self._ranges.put(value), len(value)
+        # A run is rows of its own, one after another.
+        return self._strings.put([self._add_text(string) for string in value]), len(value)
 
     def _string(self, string: str) -> int:
         if string not in self._string_rows:
-            self._string_rows[string] = len(self._strings)
-            self._strings.append(self._add_text(string))
+            self._string_rows[string] = self._strings.put([self._add_text(string)])
         return self._string_rows[string]
 
 

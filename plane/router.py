@@ -13,7 +13,7 @@ import numpy as np
 from kernels.layout import EXACT, HOST_MARKS, MATCHED, PATTERN, PREFIX, REGEX
 from plane.regex import compiled, of_path
 from plane.requestpath import climbs, host_of, normalised, separated
-from plane.routes import Routes
+from plane.routes import Difference, Routes
 
 
 class Match(NamedTuple):
@@ -49,6 +49,8 @@ def names_for(host: str, matched: Iterable[str] = ()) -> tuple[str, ...]:
 class Router:
     """Routes as dictionaries, for lookups from Python: built once for each install, then read only.
 
+    One that comes after another, with the ``difference`` of their Routes, has from it what is the same.
+
     A lookup hashes a few strings: the Host header as it was sent, and the path for each length that a Prefix has. The
     regular expressions of a host that has such paths are tried one after another.
     """
@@ -56,18 +58,44 @@ class Router:
     # Host headers that were seen, so that none is taken apart twice; clients can make up many, so it has a bound.
     SEEN = 4096
 
-    def __init__(self, routes: Routes):
-        text, paths = routes.text.tobytes(), routes.paths.tolist()  # thousands of rows are read faster so
-        self._none, *hosts = (_Paths(text, paths, host) for host in routes.hosts.tolist())
-        for host in hosts:
-            host.inherit(self._none.default)
+    def __init__(self, routes: Routes, before: "Router | None" = None, differs: Difference | None = None):
+        self._routes = routes
+        if before is None or differs is None or differs.hosts[0]:
+            self._begin(routes)
+        else:
+            self._go_on(routes, before, np.flatnonzero(differs.hosts).tolist())
+        self._matched = tuple(name for name in self._expressed if name in self._hosts)
         rows = routes.policies.policies
         ranged = rows["sources_denied"]["count"] + rows["sources_allowed"]["count"]
         guarded = (rows["auth"] > 0) | (rows["auth_url"] > 0) | (rows["denied"] > 0) | (ranged > 0)
         self._guarded = frozenset(np.flatnonzero(guarded).tolist())
-        self._hosts = {routes.host_name(row): host for row, host in enumerate(hosts, start=1)}
-        self._matched = tuple(name for name in self._hosts if name.startswith(HOST_MARKS[MATCHED]))
         self._seen: dict[str, _Paths] = {}
+
+    def _begin(self, routes: Routes) -> None:
+        text, paths = routes.text.tobytes(), routes.paths.tolist()  # thousands of rows are read faster so
+        self._none, *hosts = (_Paths(text, paths, host) for host in routes.hosts.tolist())
+        for host in hosts:
+            host.inherit(self._none.default)
+        self._hosts = {routes.host_name(row): host for row, host in enumerate(hosts, start=1)}
+        self._expressed = tuple(filter(_is_expression, self._hosts))
+
+    def _go_on(self, routes: Routes, before: "Router", differing: list[int]) -> None:
+        """The hosts that have gone, or whose row is another's now, are among those of the rows that differ."""
+        self._none, self._hosts = before._none, before._hosts.copy()
+        there = len(before._routes.hosts)
+        for row in (*(row for row in differing if row < there), *range(len(routes.hosts), there)):
+            del self._hosts[before._routes.host_name(row)]
+        text, named = memoryview(routes.text), []
+        for row in differing:
+            rows = routes.path_rows(row)
+            paths = routes.paths[rows.start : rows.stop].tolist()
+            kind, alias, _, count, *missed = routes.hosts[row].item()[2:]
+            host = _Paths(text, paths, (0, 0, kind, alias, 0, count, *missed))
+            host.inherit(self._none.default)
+            named.append(routes.host_name(row))
+            self._hosts[named[-1]] = host
+        expressed = filter(_is_expression, named)
+        self._expressed = tuple(dict.fromkeys((*before._expressed, *expressed)))
 
     def match(self, host: str, path: str, meets: Meets = any_request) -> Match:
         """Where a request goes. ``host`` is its Host header, ``path`` as it was sent, without the query."""
@@ -148,6 +176,11 @@ class _Expressions:
         return None
 
 
+def _is_expression(name: str) -> bool:
+    """Whether a host is one."""
+    return name.startswith(HOST_MARKS[MATCHED])
+
+
 def _by_text(rows: list[Row]) -> dict[str, list[Match]]:
     found: dict[str, list[Match]] = {}
     for _, text, match in rows:
@@ -190,12 +223,12 @@ class _Paths:
 
     __slots__ = ("_runs", "default")
 
-    def __init__(self, text: bytes, paths: list[tuple[int, ...]], host: tuple[int, ...]):
+    def __init__(self, text: bytes | memoryview, paths: list[tuple[int, ...]], host: tuple[int, ...]):
         """``host`` is a row of HOST; ``paths`` are all of PATH, ``text`` is that of the Routes."""
         *_, first, count, default, origin, policy = host
         self.default = Match(default, origin, policy)
         rows = [
-            (kind, text[start : start + length].decode(), Match(*found))
+            (kind, str(text[start : start + length], "utf-8"), Match(*found))
             for start, length, kind, _, *found in paths[first : first + count]
         ]
         self._runs = tuple(_runs(rows))

@@ -6,6 +6,11 @@ path, or its default; it never falls through to another host. An exact host come
 one label, and that before rules without a host; Exact before Prefix, the longest Prefix first, element by element.
 Where Ingresses say the same the oldest wins, then the first by namespace and name. Which of this is Kubernetes' word
 and which ingress-nginx's is listed in ``plane/ingress/README.md``.
+
+A Compiler makes of a change what ``compile`` makes of the Snapshot, but for the numbers of rows: what a change does not
+concern keeps its row, so that readers find out by comparing tables what is new (``dump`` is the same). It does so by
+host. What says something of more than hosts of its own makes it begin anew: default backends, wildcards and rules
+without a host, further names of hosts, and a change of any IngressClass, Secret or ConfigMap.
 """
 
 import base64
@@ -13,7 +18,8 @@ import binascii
 import hashlib
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -46,10 +52,11 @@ from plane.dns.names import followed, loops, service_key
 from plane.endpointindex import Change, EndpointIndex
 from plane.endpoints import eligible
 from plane.frontends import algorithm_of
+from plane.growing import Growing, Numbered
 from plane.headerlists import ALLOWED, ANSWERED, CONTROLLER, lines_of, not_allowed, trouble_with
-from plane.ingressclass import served
+from plane.ingressclass import served, unserved_because, winning
 from plane.matching import Slot, rank, slot_of
-from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, merged
+from plane.model import Endpoint, Name, Object, Service, ServicePort, Snapshot, key_of, merged
 from plane.passwords import users_of
 from plane.policies import (
     NONE,
@@ -63,6 +70,7 @@ from plane.policies import (
     When,
     names_any_host,
 )
+from plane.rows import Followed, News
 
 __all__ = ["Certificate", "Origin", "Port", "Routes", "compile", "dump", "equal", "names", "served"]
 
@@ -71,6 +79,9 @@ _PLAIN = re.compile(r"/[\x21-\x2b\x2d-\x3a\x3c-\x7e]*\Z")  # what may stand in a
 
 
 WHOLE = -2
+TEXT_BYTES = 64  # that a string has, roughly
+ROOM = 4096  # rows that may be of nobody before tables are made anew
+
 LAST = -(2**31)  # priority of Traefik's default backend, below any that an annotation can have
 
 
@@ -169,6 +180,11 @@ class Routes:
         """Whether there is somebody whom the requests of a target go to."""
         return target in self.externals or bool(self.targets[target]["endpoints"])
 
+    def path_rows(self, host: int) -> range:
+        """The rows of the paths of a host."""
+        first = int(self.hosts[host]["first_path"])
+        return range(first, first + int(self.hosts[host]["paths"]))
+
     def policy(self, row: int) -> Policies:
         return self.policies.policy(row, self.text)
 
@@ -186,26 +202,26 @@ def compile(snapshot: Snapshot) -> Routes:
 
 
 class Compiler:
-    """Compiles one Snapshot after the other: anew where something that an Ingress names has changed, and only there."""
+    """Compiles one Snapshot after the other: the hosts anew that Ingresses which changed say something of."""
 
     def __init__(self) -> None:
         self._rows: tuple[object, ...] = ()  # of the kinds that are read whole, in the Snapshot before
-        self._services: set[Name] = set()  # that Ingresses name, whether they are there or not
-        self._routes: Routes | None = None
+        self._ingresses: Followed[Name, Object] = Followed()
+        self._services: Followed[Name, Object] = Followed()
+        self._table: _Table | None = None
 
     def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Routes:
         """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
-        rows = tuple(map(snapshot.rows, ("Ingress", "IngressClass", "Secret", "ConfigMap")))
-        same = all(map(operator.is_, rows, self._rows)) and not change.services & self._services
-        if same and self._routes is not None:
-            self._routes = replace(self._routes, generation=snapshot.generation)
-            return self._routes
-        ingresses = served(snapshot)
-        table = _Table(snapshot, index)
-        table.add(ingresses)
-        self._rows, self._services = rows, table.services
-        self._routes = table.routes(tuple(_certificates(ingresses, snapshot)))
-        return self._routes
+        rows = tuple(map(snapshot.rows, ("IngressClass", "Secret", "ConfigMap")))
+        same, self._rows = all(map(operator.is_, rows, self._rows)), rows
+        ingresses = self._ingresses.news(snapshot.rows("Ingress"))
+        services = self._services.news(snapshot.rows("Service"))
+        table, self._table = self._table, None  # whatever is raised, nothing goes on from half of a change
+        if table is None or not same or not table.go_on(snapshot, index, ingresses, services, change):
+            table = _Table(snapshot, index)
+            table.add(served(snapshot))
+        self._table = table
+        return table.routes()
 
 
 def equal(one: Routes, other: Routes) -> bool:
@@ -220,6 +236,103 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, Tables):
         return all(map(_same, one, other))
     return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+
+
+class Difference(NamedTuple):
+    """What Routes have otherwise than others before them; all of it is bool[rows], where all else is alike.
+
+    hosts       rows of HOST that say something else, themselves or in their paths, also those beyond the last before
+    targets     the same of TARGET: another Service, or other endpoints
+    backends    the same of BACKEND
+    """
+
+    hosts: np.ndarray
+    targets: np.ndarray
+    backends: np.ndarray
+
+
+def difference(before: Routes, now: Routes) -> Difference | None:
+    """By comparing the tables, in time that goes by their bytes; None where all must be taken for new.
+
+    Rows are compared by what they refer to only so far as it may change under them: to text, policies and conditions
+    nothing but new rows may come.
+    """
+    canaryless = (tables._replace(canaries=tables.strings) for tables in (before.policies, now.policies))
+    if not _goes_on(before.text, now.text) or not all(map(_goes_on, *canaryless)):
+        return None
+    canaries = differing(before.policies.canaries, now.policies.canaries)
+    paths = differing(before.paths, now.paths) | canaries[now.paths["canary"]]
+    hosts = differing(before.hosts, now.hosts) | _any_of(paths, now.hosts["first_path"], now.hosts["paths"])
+    backends = differing(before.backends, now.backends)
+    endpoints = differing(before.endpoints, now.endpoints) | backends[now.endpoints]
+    targets = differing(before.targets, now.targets)
+    targets |= _any_of(endpoints, now.targets["first_endpoint"], now.targets["endpoints"])
+    if before.services is not now.services:
+        renamed = np.ones(len(now.services), bool)
+        both = min(len(before.services), len(now.services))
+        renamed[:both] = np.fromiter(map(operator.ne, before.services, now.services), bool, both)
+        targets |= renamed[now.targets["service"]]
+    targets[[row for row in before.externals.keys() | now.externals.keys() if row < len(targets)]] = True
+    return Difference(hosts, targets, backends)
+
+
+def differing(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """bool[len(now)]: the rows that ``before`` has not, or not with the same bytes."""
+    differ = np.ones(len(now), bool)
+    both = min(len(before), len(now))
+    words = now.itemsize // 4  # of which rows of all tables consist
+    one, other = (rows[:both].view(np.uint32).reshape(both, words) for rows in (before, now))
+    differ[:both] = False if before is now else (one != other).any(axis=1)
+    return differ
+
+
+def _goes_on(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether all rows of one table are in another at the same place."""
+    return before is now or (len(before) <= len(now) and before.tobytes() == now[: len(before)].tobytes())
+
+
+def _any_of(marked: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """For each of these runs of rows, whether one of its rows is marked."""
+    until = np.concatenate(([0], np.cumsum(marked)))
+    start = first.astype(np.int64)
+    return until[start + count] > until[start]
+
+
+class RouteNames:
+    """What ``names`` says, of the row that it is asked for: for tables that change all the time."""
+
+    def __init__(self, routes: Routes):
+        self._routes = routes
+        self._places: dict[int, tuple[int, int]] | None = None  # row of origins → of HOST, and of PATH or 0
+
+    def __getitem__(self, origin: int) -> str:
+        if not origin:
+            return ""
+        routes, row = self._routes, self._routes.origins[origin]
+        if self._places is None:
+            self._places = self._found()
+        host, path = self._places.get(origin, (0, 0))
+        if not host:
+            return f"{row.namespace}/{row.ingress} default backend"
+        name = routes.host_name(host) or "*"
+        return f"{row.namespace}/{row.ingress} {name}" + (f" {routes.path_text(path)}" if path else "")
+
+    def _found(self) -> dict[int, tuple[int, int]]:
+        routes = self._routes
+        hosts = routes.hosts
+        own = np.flatnonzero(hosts["alias"] == 0)
+        said = own[(hosts["policy"][own] > 0) & (hosts["default"][own] == 0)]
+        found = dict(zip(hosts["origin"][said][::-1].tolist(), zip(said[::-1].tolist(), [0] * len(said), strict=True)))
+        count = hosts["paths"][own].astype(np.int64)
+        ends = np.cumsum(count)
+        rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(hosts["first_path"][own] - (ends - count), count)
+        of = np.repeat(own, count)
+        forked = np.flatnonzero(routes.paths["canary"][rows])
+        canaries = routes.policies.canaries["origin"][routes.paths["canary"][rows[forked]]]
+        for origins, places in ((canaries, forked), (routes.paths["origin"][rows], np.arange(len(rows)))):
+            pairs = zip(of[places][::-1].tolist(), rows[places][::-1].tolist(), strict=True)
+            found.update(zip(origins[::-1].tolist(), pairs, strict=True))  # the first host that has one has it last
+        return found
 
 
 def names(routes: Routes) -> list[str]:
@@ -252,7 +365,8 @@ def names(routes: Routes) -> list[str]:
 def dump(routes: Routes) -> str:
     """The Routes as text, for people and expectations: equal for Routes that route alike, whatever their generation."""
     lines = []
-    for number, host in enumerate(routes.hosts):
+    for number in sorted(range(len(routes.hosts)), key=lambda row: (row > 0, routes.host_name(row))):
+        host = routes.hosts[number]
         name = f"host {routes.host_name(number) or 'any'}" if number else "no host"
         if number or host["default"]:
             lines.append(name + " (alias)" * int(host["alias"]))
@@ -266,16 +380,24 @@ def dump(routes: Routes) -> str:
                 lines.append(f"    canary -> {_said(routes, row['target'], row['origin'], 0)}")
         if host["default"] or host["policy"]:
             lines.append(f"  default -> {_said(routes, host['default'], host['origin'], host['policy'])}")
-    for number, target in enumerate(routes.targets[1:], start=1):
+    for number in sorted(range(1, len(routes.targets)), key=lambda row: _named(routes, row)):
+        target = routes.targets[number]
+        if not target["service"]:  # a row that nobody has
+            continue
         lines.append(f"target {routes.services[target['service']]} {_balanced(target)}")
         if external := routes.externals.get(number):
             lines.append(f"  -> {external.name}:{external.port}")
         for backend in routes.endpoints[int(target["first_endpoint"]) :][: int(target["endpoints"])]:
             row = routes.backends[backend]
             lines.append(f"  -> {backend} {int_to_ip(row['ip'])}:{row['port']}")
-    for certificate in routes.certificates:
+    for certificate in sorted(routes.certificates, key=lambda row: row.host):
         lines.append(f"certificate {certificate.host} {hashlib.sha256(certificate.chain).hexdigest()[:16]}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _named(routes: Routes, target: int) -> tuple[str, int]:
+    row = routes.targets[target]
+    return str(routes.services[row["service"]]), int(row["algorithm"])
 
 
 def _balanced(target: np.void) -> str:
@@ -336,32 +458,87 @@ class _Host:
     said: dict[Slot, tuple[str, str]] = field(default_factory=dict)
 
 
+@dataclass
+class _Target:
+    """A row of TARGET, as it is kept up to date.
+
+    name     of the Service
+    backend  that means it, the ``service`` of a path
+    ids      of its endpoints, in order; ``first`` is where they stand
+    hosts    that lead to it. A target that none does is for as long as the table, for it is of something else
+    """
+
+    name: Name
+    backend: Object
+    port: Port
+    algorithm: int
+    first: int = 0
+    ids: tuple[int, ...] = ()
+    hosts: set[str] = field(default_factory=set)
+
+
+class _Part(NamedTuple):
+    """The rows of a host: a run of PATH, and what nobody else refers to."""
+
+    first: int
+    count: int
+    targets: set[int]
+    origins: list[int]
+    canaries: list[int]
+
+
+_Said = tuple[Object, Asked]  # an Ingress, and what it asks for
+
+
 class _Table:
-    """The tables while they are made. Ingresses are added in the order in which they win."""
+    """The tables while they are made. Ingresses are added in the order in which they win; then some may change.
+
+    What is in it of a host follows from the Ingresses that have rules for it, and from nothing else if all of them are
+    ``_is_local``.
+    """
 
     def __init__(self, snapshot: Snapshot, index: EndpointIndex):
         self._snapshot = snapshot
         self._index = index
-        self.services: set[Name] = set()  # that backends name
+        self._said: dict[Name, _Said] = {}  # by Ingress
+        self._of_host: defaultdict[str, set[Name]] = defaultdict(set)  # Ingresses that say something of a host
         self._hosts: dict[str, _Host] = {}
         self._defaults: list[_Default] = []
-        self._targets: dict[tuple[Port, int], int] = {}  # by port and algorithm
-        self._ports = [Port("", 0)]  # by row of targets
-        self._rows = [np.zeros((), TARGET).item()]
-        self._endpoints: list[int] = []
-        self._used: dict[int, Endpoint] = {}
+        self._default = NO_DEFAULT  # what no host takes
+        self._targets: dict[int, _Target] = {}  # by row
+        self._rows_of: dict[tuple[Port, int], int] = {}  # targets by port and algorithm
+        self._targets_of: defaultdict[Name, set[int]] = defaultdict(set)  # by Service, whether it is there or not
+        self._kept: set[int] = set()  # targets that are not of hosts
+        self._chained: set[Name] = set()  # Services that count by their names
+        self._used: defaultdict[int, dict[int, Endpoint]] = defaultdict(dict)  # endpoints by id, then by target
         self._externals: dict[int, External] = {}
-        self._origins = [Origin("", "", -1, -1)]
+        self._certificates: dict[str, Certificate] = {}  # by host
+        self._shown: tuple[Certificate, ...] = ()  # the same
+        self._certified: defaultdict[str, set[Name]] = defaultdict(set)  # Ingresses with TLS for a host
+        self._names: list[str] = [""]  # of hosts, by row
+        self._numbers: dict[str, int] = {}
+        self._implied: set[str] = set()  # hosts that there are because of others
+        self._parts: dict[str, _Part] = {}  # by host
         self._text = _Text()
         self._packer = Packer(self._text.add)
-        # Rows of policies; what was asked lives as long as ``_asked``.
-        self._same: dict[tuple[int, bool, bool], int] = {}
-        self._asked: list[tuple[Object, Asked]] = []
+        self._host_rows = Growing(HOST, [np.zeros((), HOST).item()])
+        self._path_rows = Growing(PATH, [np.zeros((), PATH).item()])
+        self._target_rows = Growing(TARGET, [np.zeros((), TARGET).item()])
+        self._endpoints = Growing(np.uint32)
+        self._backends = Growing(BACKEND, [np.zeros((), BACKEND).item()])
+        self._origins = Numbered(Origin("", "", -1, -1))
+        self._ports = Numbered(Port("", 0))  # by row of targets
+        # Rows of policies, with what was asked, so that no other object has its id meanwhile.
+        self._same: dict[tuple[int, bool, bool], tuple[Asked, int]] = {}
+        self._excuses = False  # whether some Service serves instead of others
+        self._sizes: tuple[int, ...] = ()  # when all had been added
 
     def add(self, ingresses: Iterable[Object]) -> None:
         """All Ingresses: first what each says of its hosts as a whole, for that concerns the paths of the others."""
-        rows = self._asked = [(ingress, dialects.asked(ingress, self._snapshot)) for ingress in ingresses]
+        rows = [(ingress, dialects.asked(ingress, self._snapshot)) for ingress in ingresses]
         routed = [row for row in rows if not row[1].canary]
+        for said in rows:
+            self._file(said)
         for ingress, asked in routed:
             for rule in ingress["spec"].get("rules") or ():
                 for name in hosts_of(rule, asked):
@@ -373,6 +550,198 @@ class _Table:
         for ingress, asked in rows:
             if asked.canary:
                 self._add_canary(ingress, asked, asked.canary)
+        for host in list(self._certified):
+            self._certify(host)
+        self._shown = tuple(self._certificates.values())
+        self._excuses = any(asked.default_backend for _, asked in rows)
+        self._lay_all()
+
+    def _file(self, said: _Said) -> None:
+        """Notes whose Ingress it is, by its hosts and those of its certificates."""
+        name = _name_of(said[0])
+        self._said[name] = said
+        for host in _all_hosts(said):
+            self._of_host[host].add(name)
+        for host, _ in _certified(said[0]):
+            self._certified[host].add(name)
+
+    def go_on(
+        self,
+        snapshot: Snapshot,
+        index: EndpointIndex,
+        ingresses: Iterable[News[Name, Object]],
+        services: Iterable[News[Name, Object]],
+        change: Change,
+    ) -> bool:
+        """Follows a Snapshot from the one before; false where the table has to be made anew, and is of no use."""
+        self._snapshot, self._index = snapshot, index
+        touched: set[str] = set()
+        certified: set[str] = set()
+        for name, _, now in ingresses:
+            before = self._said.get(name)
+            after = (now, dialects.asked(now, snapshot)) if now and not unserved_because(now, snapshot) else None
+            if before and after and _read(before[0]) == _read(after[0]):
+                continue  # only its status differs
+            for said in filter(None, (before, after)):
+                touched |= _all_hosts(said)
+                certified.update(host for host, _ in _certified(said[0]))
+            if not self._replace(name, before, after):
+                return False
+        stale: set[int] = set()
+        if not self._follow_services(services, change, touched, stale):
+            return False
+        if touched & self._implied or not all(map(self._is_apart, touched)):
+            return False
+        left = {row for host in touched & self._parts.keys() for row in self._parts[host].targets}
+        for host in sorted(touched):
+            self._redo(host)
+        for row in (left | stale) - self._kept:
+            if row in self._targets and not self._targets[row].hosts:
+                self._forget(row)
+        for row in stale & self._targets.keys():
+            self._fill(row)
+        for host in sorted(certified):
+            self._certify(host)
+        if certified:
+            self._shown = tuple(self._certificates.values())
+        return not self._is_worn()
+
+    def _replace(self, name: Name, before: _Said | None, after: _Said | None) -> bool:
+        """Has one Ingress in the place of another of that name; false where that concerns others' hosts."""
+        if not all(map(_is_local, filter(None, (before, after)))):
+            return False
+        if before:
+            del self._said[name]
+            for host in _all_hosts(before):
+                self._of_host[host].discard(name)
+            for host, _ in _certified(before[0]):
+                self._certified[host].discard(name)
+        if after:
+            self._file(after)
+        return True
+
+    def _follow_services(
+        self, services: Iterable[News[Name, Object]], change: Change, touched: set[str], stale: set[int]
+    ) -> bool:
+        """Adds the hosts and targets that Services which changed concern; false where they concern more."""
+        named = change.services & self._targets_of.keys()
+        if change.services & self._chained or (named and (change.nodes or self._excuses)):
+            return False
+        for name, before, now in services:
+            rows = self._targets_of.get(name, set())
+            if rows and (before is None or now is None or _read(before) != _read(now)):
+                if rows & self._kept or rows & self._externals.keys():
+                    return False
+                touched.update(*(self._targets[row].hosts for row in rows))
+        stale.update(*(self._targets_of[name] for name in named))
+        return True
+
+    def _is_apart(self, host: str) -> bool:
+        """Whether what is said of a host is said of nothing besides."""
+        return all(_is_local(self._said[name]) for name in self._of_host.get(host, ()))
+
+    def _redo(self, name: str) -> None:
+        """Makes a host anew, of which nothing may be left. Its targets stay, also those that it has no more."""
+        self._hosts.pop(name, None)
+        if name in self._parts:
+            self._release(self._parts.pop(name), name)
+        rows = sorted((self._said[each] for each in self._of_host.get(name, ())), key=lambda said: winning(said[0]))
+        routed = [(row, rule, number) for row in rows if not row[1].canary for number, rule in _rules_for(name, row)]
+        for (ingress, asked), rule, _ in routed:
+            self._note_host(ingress, asked, name, _paths_of(rule))
+        for (ingress, asked), rule, number in routed:
+            self._add_paths(ingress, asked, name, number, _paths_of(rule))
+        for ingress, asked in rows:
+            if asked.canary:
+                self._add_canary(ingress, asked, asked.canary, name)
+        if name in self._hosts:
+            self._number(name, self._row(name))
+        elif name in self._numbers:
+            self._remove(name)
+        if not rows:
+            self._of_host.pop(name, None)
+
+    def _release(self, part: _Part, host: str) -> None:
+        """Leaves the rows of a host to others."""
+        self._path_rows.drop(part.first, part.count)
+        for origin in part.origins:
+            self._origins.drop(origin)
+        for canary in part.canaries:
+            self._packer.drop_canary(canary)
+        for target in part.targets:
+            self._targets[target].hosts.discard(host)
+
+    def _lay_all(self) -> None:
+        """Gives all hosts their rows, and what is of none."""
+        # What no host takes: the default of an Ingress without rules, as in ingress-nginx, else that of any Ingress.
+        self._default = min(self._defaults, key=lambda row: row.ruled, default=NO_DEFAULT)
+        self._host_rows[0] = (0, 0, 0, 0, 0, 0, *self._default.place[:3])
+        hosts = {name: self._row(name) for name in sorted(self._hosts)}
+        for name, host in sorted(self._hosts.items()):
+            for alias in host.aliases:
+                self._implied.add(alias)
+                hosts.setdefault(alias, (1, *hosts[name][1:]))
+        for name, host in sorted(self._hosts.items()):
+            if host.www:
+                other = name.removeprefix("www.") if name.startswith("www.") else f"www.{name}"
+                url = f"$scheme://{name}$trimmed_uri"
+                self._implied.add(other)
+                hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], WHOLE, WHOLE), self._redirect(url)))
+        for name, row in sorted(hosts.items()):
+            self._number(name, row)
+        self._kept = {row for row, target in self._targets.items() if not target.hosts}
+        self._sizes = self._count()
+
+    def _row(self, name: str) -> tuple[int, ...]:
+        """Of a host: that it is no alias, its paths, which are put in place, and its default."""
+        host = self._hosts[name]
+        rows, missed = self._paths(name, host), self._missed(name, host, self._default)
+        first = self._path_rows.put(rows)
+        own, whole = host.paths.values(), [missed.origin, *(row[5] for row in rows)]
+        canaries = [place.canary for place in own if place.canary]
+        led = [self._packer.led_by(row) for row in canaries]
+        origins = {place.origin for place in own} | {origin for _, origin in led}
+        origins.update(origin for origin in whole if self._origins[origin].rule == WHOLE)
+        targets = {missed.target, *(row[4] for row in rows), *(target for target, _ in led)} - {0}
+        for target in targets:
+            self._targets[target].hosts.add(name)
+        self._parts[name] = _Part(first, len(rows), targets, sorted(origins), canaries)
+        return 0, first, len(rows), *missed[:3]
+
+    def _number(self, name: str, row: tuple[int, ...]) -> None:
+        """Puts a row of HOST where that of the host is, or at the end."""
+        if name not in self._numbers:
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
+        text = self._text.add(name[1:] if name[:1] in HOST_MARKS[1:] else name)
+        self._host_rows[self._numbers[name]] = (*text, _host_kind(name), *row)
+
+    def _remove(self, name: str) -> None:
+        """Takes away the row of a host; the last one has its place from then on."""
+        number, last = self._numbers.pop(name), self._names.pop()
+        if last != name:
+            self._host_rows[number] = self._host_rows[len(self._names)]
+            self._names[number], self._numbers[last] = last, number
+        self._host_rows.shorten()
+
+    def _certify(self, host: str) -> None:
+        """The certificate of a host: of the first of the Ingresses that has one."""
+        self._certificates.pop(host, None)
+        for ingress, _ in sorted((self._said[name] for name in self._certified[host]), key=lambda said: winning(said[0])):
+            namespace = ingress["metadata"].get("namespace", "default")
+            for name, secret in _certified(ingress):
+                if name == host and (pair := _pem(self._snapshot.get("Secret", namespace, secret))):
+                    self._certificates[host] = Certificate(host, *pair)
+                    return
+
+    def _count(self) -> tuple[int, ...]:
+        """How long the tables are in which nothing is dropped, or not all that is dropped is used again."""
+        rows = len(self._path_rows), len(self._endpoints), len(self._text.bytes) // TEXT_BYTES, len(self._same)
+        return *rows, *self._packer.sizes()
+
+    def _is_worn(self) -> bool:
+        """Whether much of the tables may be of nobody."""
+        return any(now > 2 * begun + ROOM for now, begun in zip(self._count(), self._sizes, strict=True))
 
     def _note_host(self, ingress: Object, asked: Asked, name: str, paths: list[Object]) -> None:
         host = self._hosts.setdefault(name, _Host((ingress, asked)))
@@ -427,8 +796,9 @@ class _Table:
         # Of what no path changes: most Ingresses share the one object that asks for nothing.
         key = id(asked), secured, bool(host)
         if key not in self._same:
-            self._same[key] = self._packer.policy(self._policies(ingress, asked, host, path, secured=secured))
-        return self._same[key]
+            row = self._packer.policy(self._policies(ingress, asked, host, path, secured=secured))
+            self._same[key] = asked, row
+        return self._same[key][1]
 
     def _policies(self, ingress: Object, asked: Asked, host: str, path: Object, *, secured: bool) -> Policies:
         """Of a path, or of a default backend, which has no path, or of neither.
@@ -498,7 +868,7 @@ class _Table:
     def _excused(self, policies: Policies, default: Name, path: Object, wanted: str) -> Policies:
         """With the Service that serves instead, at its first port; as in ingress-nginx, unless it has no endpoint."""
         namespace, name = default
-        self.services.add(default)
+        self._chained.add(default)
         found = self._snapshot.get("Service", namespace, name)
         port = next((port.port for port in Service.of(found).ports if port.protocol == "TCP"), 0) if found else 0
         spare = self._target(namespace, {"name": name, "port": {"number": port}}, wanted) if port else 0
@@ -510,42 +880,46 @@ class _Table:
 
     def _is_served(self, target: int) -> bool:
         """Whether there is somebody whom the requests of a target go to."""
-        return target in self._externals or bool(self._rows[target][1])
+        return target in self._externals or bool(target and self._targets[target].ids)
 
     def _is_secured(self, host: str) -> bool:
         """Whether ingress-nginx has a certificate for a host, if only the default one: by its name or its wildcard."""
         wildcard = f"*.{host.partition('.')[2]}"
         return bool(host) and any(name in self._hosts and self._hosts[name].secured for name in (host, wildcard))
 
-    def _add_canary(self, ingress: Object, asked: Asked, canary: Canary) -> None:
-        """To the same rule of another Ingress, unless that has one, or leads to the same Service.
+    def _add_canary(self, ingress: Object, asked: Asked, canary: Canary, only: str | None = None) -> None:
+        """To the same rule of another Ingress, unless that has one, or leads to the same Service; ``only`` of a host.
 
         Of what a canary asks for besides, its algorithm counts, as in ingress-nginx.
         """
         for number, rule in enumerate(ingress["spec"].get("rules") or ()):
-            host = self._hosts.get((rule.get("host") or "").lower())
-            if host is None:
+            name = (rule.get("host") or "").lower()
+            host = self._hosts.get(name)
+            if host is None or only not in (None, name):
                 continue
             for index, path in enumerate(_paths_of(rule)):
                 slot = slot_of(path, "", NOTHING, regex=host.regex)
                 main = host.paths.get(slot, NOWHERE)
                 if main.canary or host.said.get(slot) != path_said(path):
                     continue
-                place = self._place(ingress, asked, path["backend"], number, index, 0)
-                if self._ports[place.target] != self._ports[main.target]:
-                    row = self._packer.canary(canary, place.target, place.origin)
+                target = self._backend(ingress, asked, path["backend"])
+                if self._ports[target] != self._ports[main.target]:
+                    row = self._packer.canary(canary, target, self._origin(ingress, number, index))
                     host.paths[slot] = main._replace(canary=row)
 
     def _place(self, ingress: Object, asked: Asked, backend: Object, rule: int, path: int, policy: int) -> _Place:
         """Where a backend of an Ingress leads."""
-        namespace = ingress["metadata"].get("namespace", "default")
         origin = self._origin(ingress, rule, path)
-        return _Place(self._target(namespace, backend.get("service") or {}, asked.algorithm), origin, policy)
+        return _Place(self._backend(ingress, asked, backend), origin, policy)
+
+    def _backend(self, ingress: Object, asked: Asked, backend: Object) -> int:
+        """Row of the target of a backend of an Ingress."""
+        namespace = ingress["metadata"].get("namespace", "default")
+        return self._target(namespace, backend.get("service") or {}, asked.algorithm)
 
     def _origin(self, ingress: Object, rule: int, path: int) -> int:
         namespace, name = ingress["metadata"].get("namespace", "default"), ingress["metadata"]["name"]
-        self._origins.append(Origin(namespace, name, rule, path))
-        return len(self._origins) - 1
+        return self._origins.put(Origin(namespace, name, rule, path))
 
     def _target(self, namespace: str, backend: Object, wanted: str) -> int:
         """Row of the target that a backend's ``service`` means; a Service or port that is missing has no endpoint.
@@ -553,64 +927,85 @@ class _Table:
         ``wanted`` is the algorithm that the Ingress asks for, if any.
         """
         service, port = find_port(self._snapshot, namespace, backend)
-        self.services.add((namespace, backend.get("name", "")))
         named = Port(f"{namespace}/{backend.get('name', '')}", port.port if port else _named_port(backend))
         algorithm = INGRESS_ALGORITHMS.index(wanted) if wanted else balanced_by(service)
-        if (named, algorithm) not in self._targets:
-            endpoints = []
-            if service and port and service.type == "ExternalName":
-                self.services.update(filter(None, map(service_key, followed(self._snapshot, service)[0])))
-                if not loops(self._snapshot, service):
-                    self._externals[len(self._rows)] = _external(service, port)
-            elif service and port:
-                there = merged(service, self._index.of_service((namespace, service.name)))
-                endpoints = usable(there[port.name])
-            ids = [self._index.ids[endpoint.key] for endpoint in endpoints]
-            self._targets[named, algorithm] = row = len(self._rows)
-            self._ports.append(named)
-            slow_start_s = service.slow_start_s if service and algorithm not in BY_CLIENT else 0
-            self._rows.append((len(self._endpoints), len(ids), row, algorithm, 0, NO_ENDPOINT_STATUS, slow_start_s))
-            self._endpoints += ids
-            self._used.update(zip(ids, endpoints, strict=True))
-        return self._targets[named, algorithm]
+        row = self._rows_of.get((named, algorithm))
+        if row is None:
+            row = self._rows_of[named, algorithm] = self._ports.put(named)
+            name = namespace, backend.get("name", "")
+            self._targets[row] = _Target(name, backend, named, algorithm)
+            self._targets_of[name].add(row)
+            self._fill(row)
+        self._targets[row].backend = backend  # the last to be looked up means the port by the name that it has now
+        return row
 
-    def routes(self, certificates: tuple[Certificate, ...]) -> Routes:
-        # What no host takes: the default of an Ingress without rules, as in ingress-nginx, else that of any Ingress.
-        default = min(self._defaults, key=lambda row: row.ruled, default=NO_DEFAULT)
-        hosts: dict[str, tuple[int, ...]] = {}
-        paths = [np.zeros((), PATH).item()]
-        for name, host in sorted(self._hosts.items()):
-            rows = self._paths(name, host)
-            hosts[name] = (0, len(paths), len(rows), *self._missed(name, host, default)[:3])
-            paths += rows
-        for name, host in sorted(self._hosts.items()):
-            for alias in host.aliases:
-                hosts.setdefault(alias, (1, *hosts[name][1:]))
-        for name, host in sorted(self._hosts.items()):
-            if host.www:
-                other = name.removeprefix("www.") if name.startswith("www.") else f"www.{name}"
-                url = f"$scheme://{name}$trimmed_uri"
-                hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], WHOLE, WHOLE), self._redirect(url)))
-        host_rows = [
-            (*self._text.add(name[1:] if name[:1] in HOST_MARKS[1:] else name), _host_kind(name), *row)
-            for name, row in sorted(hosts.items())
-        ]
-        backends = np.zeros(max(self._used, default=0) + 1, BACKEND)
-        for number, endpoint in self._used.items():
-            backends[number] = (ip_to_int(endpoint.ip), endpoint.port, endpoint.weight, 0, TCP, READY)
+    def _fill(self, row: int) -> None:
+        """Says of a target who serves it now."""
+        target = self._targets[row]
+        service, port = find_port(self._snapshot, target.name[0], target.backend)
+        endpoints: list[Endpoint] = []
+        if service and port and service.type == "ExternalName":
+            self._chained.update(filter(None, map(service_key, followed(self._snapshot, service)[0])))
+            if not loops(self._snapshot, service):
+                self._externals[row] = _external(service, port)
+        elif service and port:
+            there = merged(service, self._index.of_service((target.name[0], service.name)))
+            endpoints = usable(there[port.name])
+        self._lead(row, target, endpoints)
+        slow_start_s = service.slow_start_s if service and target.algorithm not in BY_CLIENT else 0
+        count = len(target.ids)
+        self._target_rows[row] = (target.first, count, row, target.algorithm, 0, NO_ENDPOINT_STATUS, slow_start_s)
+
+    def _lead(self, row: int, target: _Target, endpoints: Sequence[Endpoint]) -> None:
+        """Has a target lead to these endpoints and no others."""
+        ids = tuple(self._index.ids[endpoint.key] for endpoint in endpoints)
+        for number in set(target.ids).difference(ids):
+            del self._used[number][row]
+            self._show(number)
+        for number, endpoint in zip(ids, endpoints, strict=True):
+            if self._used[number].get(row) != endpoint:
+                self._used[number][row] = endpoint
+                self._show(number)
+        if ids != target.ids:
+            self._endpoints.drop(target.first, len(target.ids))
+            target.first, target.ids = self._endpoints.put(ids), ids
+
+    def _show(self, number: int) -> None:
+        """Puts in place what targets say of an endpoint: that which is last by name, where they differ in its weight."""
+        if said := self._used[number]:
+            last = max(said, key=lambda row: (str(self._targets[row].port), self._targets[row].algorithm))
+            endpoint = said[last]
+            self._backends[number] = (ip_to_int(endpoint.ip), endpoint.port, endpoint.weight, 0, TCP, READY)
+        else:
+            del self._used[number]
+            self._backends[number] = self._backends[0]
+
+    def _forget(self, row: int) -> None:
+        """Takes away a target that no host leads to."""
+        target = self._targets[row]
+        self._lead(row, target, ())
+        del self._targets[row], self._rows_of[target.port, target.algorithm]
+        self._targets_of[target.name].discard(row)
+        if not self._targets_of[target.name]:
+            del self._targets_of[target.name]
+        self._externals.pop(row, None)
+        self._ports.drop(row)
+        self._target_rows[row] = self._target_rows[0]
+
+    def routes(self) -> Routes:
         return Routes(
             generation=self._snapshot.generation,
-            hosts=freeze(np.array([(0, 0, 0, 0, 0, 0, *default.place[:3]), *host_rows], HOST)),
-            paths=freeze(np.array(paths, PATH)),
-            targets=freeze(np.array(self._rows, TARGET)),
-            endpoints=freeze(np.array(self._endpoints, np.uint32)),
-            backends=freeze(backends),
+            hosts=self._host_rows.version(),
+            paths=self._path_rows.version(),
+            targets=self._target_rows.version(),
+            endpoints=self._endpoints.version(),
+            backends=self._backends.version(),
             policies=self._packer.tables(),
-            text=freeze(np.frombuffer(bytes(self._text.bytes), np.uint8)),
-            origins=tuple(self._origins),
-            services=tuple(self._ports),
-            externals=self._externals,
-            certificates=certificates,
+            text=self._text.version(),
+            origins=self._origins.version(),
+            services=self._ports.version(),
+            externals=self._externals.copy(),
+            certificates=self._shown,
         )
 
     def _paths(self, name: str, host: _Host) -> list[tuple[int, ...]]:
@@ -665,6 +1060,7 @@ class _Text:
 
     def __init__(self) -> None:
         self.bytes = bytearray()
+        self._version = freeze(np.zeros(0, np.uint8))
         self._places: dict[str, tuple[int, int]] = {}
 
     def add(self, string: str) -> tuple[int, int]:
@@ -674,6 +1070,12 @@ class _Text:
             self._places[string] = len(self.bytes), len(encoded)
             self.bytes += encoded
         return self._places[string]
+
+    def version(self) -> np.ndarray:
+        """uint8[...], read-only; the same object while nothing was added."""
+        if len(self._version) != len(self.bytes):
+            self._version = freeze(np.frombuffer(bytes(self.bytes), np.uint8))
+        return self._version
 
 
 def _host_kind(name: str) -> int:
@@ -753,18 +1155,41 @@ def _named_port(backend: Object) -> int | str:
     return port.get("name") or port.get("number") or 0
 
 
-def _certificates(ingresses: Iterable[Object], snapshot: Snapshot) -> Iterator[Certificate]:
-    """One for each host of ``spec.tls`` whose Secret holds something; without hosts it is for those of the rules."""
-    taken = set()
-    for ingress in ingresses:
-        rules = [rule["host"] for rule in ingress["spec"].get("rules") or () if rule.get("host")]
-        for row in ingress["spec"].get("tls") or ():
-            namespace = ingress["metadata"].get("namespace", "default")
-            pair = _pem(snapshot.get("Secret", namespace, row.get("secretName") or ""))
-            for host in map(str.lower, row.get("hosts") or rules):
-                if pair and host not in taken:
-                    taken.add(host)
-                    yield Certificate(host, *pair)
+def _certified(ingress: Object) -> Iterator[tuple[str, str]]:
+    """(host, name of a Secret) for each host of ``spec.tls``; without hosts it is for those of the rules."""
+    rules = [rule["host"] for rule in ingress["spec"].get("rules") or () if rule.get("host")]
+    for row in ingress["spec"].get("tls") or ():
+        yield from ((host.lower(), row.get("secretName") or "") for host in row.get("hosts") or rules)
+
+
+def _name_of(obj: Object) -> Name:
+    _, namespace, name = key_of(obj)
+    return namespace, name
+
+
+def _read(obj: Object) -> tuple[Any, ...]:
+    """All that is read of an Ingress or of a Service."""
+    metadata = obj["metadata"]
+    return obj.get("spec"), metadata.get("annotations") or {}, metadata.get("creationTimestamp")
+
+
+def _all_hosts(said: _Said) -> set[str]:
+    """The hosts that an Ingress has rules for, with the empty name for any."""
+    ingress, asked = said
+    return {name for rule in ingress["spec"].get("rules") or () for name in hosts_of(rule, asked)}
+
+
+def _rules_for(host: str, said: _Said) -> Iterator[tuple[int, Object]]:
+    """The rules of an Ingress for a host, with their numbers."""
+    rules = enumerate(said[0]["spec"].get("rules") or ())
+    return ((number, rule) for number, rule in rules if host in hosts_of(rule, said[1]))
+
+
+def _is_local(said: _Said) -> bool:
+    """Whether an Ingress says nothing of other hosts than those of its rules, and these are plain."""
+    ingress, asked = said
+    wide = ingress["spec"].get("defaultBackend") or asked.aliases or asked.www or asked.default_backend
+    return not wide and all(name and _host_kind(name) == NAMED for name in _all_hosts(said))
 
 
 def _pem_of(secret: Object, key: str) -> str:

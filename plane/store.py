@@ -21,10 +21,10 @@ from plane.addresses import AddressPlan
 from plane.controllers import Reconciler
 from plane.controllers.addressing import Claims, claims
 from plane.controllers.clusterdns import is_cluster_dns
-from plane.controllers.lifecycle import removed
+from plane.controllers.lifecycle import NAMESPACES, removed
 from plane.defaults import defaulted
 from plane.dns.names import KUBE_DNS
-from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError, Problem
+from plane.errors import ConflictError, ForbiddenError, ManifestError, NotFoundError, PlaneError, Problem
 from plane.inheritance import inherited
 from plane.kinds import KINDS
 from plane.merge import merge_applied, merge_patch
@@ -141,9 +141,14 @@ class Store:
         return self.replace(after, status=status)
 
     def delete(self, key: Key, grace_s: int | None = None) -> Object:
-        """Deletes an object, and what it owns after it; a pod on a node terminates first. Raises NotFoundError."""
+        """Deletes an object, and what it owns after it; a pod on a node terminates first.
+
+        Raises NotFoundError, and ForbiddenError for a namespace that every cluster has.
+        """
         before = self.get(key)
         if key.kind == "Namespace":
+            if key.name in NAMESPACES:
+                raise ForbiddenError(f'namespaces "{key.name}" is forbidden: this namespace may not be deleted')
             marked = {**before["metadata"], "deletionTimestamp": self._clock()}
             self._write([{**before, "metadata": marked, "status": {"phase": "Terminating"}}])
         else:

@@ -23,7 +23,7 @@ from rich.console import Console
 from kernels.layout import RANDOM
 from plane import kubeconfig
 from plane.addresses import AddressPlan
-from plane.advice import advise
+from plane.advice import Rivals, advise
 from plane.api import Api
 from plane.cluster import Cluster, running
 from plane.dns.names import KUBE_DNS, ZONE
@@ -125,6 +125,8 @@ async def _until_told(loaded: Loaded, console: Console, ready_file: str | None, 
 
     def end() -> None:
         if not task.cancelling():  # a second Ctrl-C must not cut the way out short
+            if not serving.is_set():
+                console.print("stopping: what is starting is ended first", markup=False)
             task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -147,7 +149,7 @@ async def _serve(
         serving.set()
         await cluster.apply([manifest.object for manifest in loaded.objects])
         token = secrets.token_urlsafe(32)
-        advice = functools.partial(advise, algorithm=options["algorithm"])
+        advice = functools.partial(advise, algorithm=options["algorithm"], rivals=Rivals())
         api = Api(cluster.store, token=token, wait=cluster.wait, advise=advice, connections=cluster.open_connections)
         await api.start()
         try:

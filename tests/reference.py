@@ -14,7 +14,8 @@ from kernels.layout import ALGORITHMS, DROP, GONE, INSIDE, NEW, NO_FRONTEND, OUT
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 
-Flow = tuple[int, int, int, int, int]  # source and destination address, source and destination port, protocol
+Address = int | tuple[int, int]  # of IPv4; the high and the low half of one of IPv6
+Flow = tuple[Address, Address, int, int, int]  # source and destination address, source and destination port, protocol
 Verdict = tuple[int, int, int]  # outcome, frontend, backend
 
 
@@ -25,18 +26,31 @@ def mix64(word: int) -> int:
     return word ^ (word >> 31)
 
 
+def word_of(ip: Address) -> int:
+    return ip if isinstance(ip, int) else mix64(mix64((ip[0] + GOLDEN) & WORD) ^ ip[1])
+
+
+def joined(ip: Address, rest: int) -> int:
+    return ip << 32 | rest if isinstance(ip, int) else mix64((word_of(ip) + GOLDEN) & WORD) ^ rest
+
+
 def flow_hash(flow: Flow) -> int:
     src_ip, dst_ip, src_port, dst_port, proto = flow
     rest = src_port << 24 | dst_port << 8 | proto
-    return mix64((src_ip << 32 | dst_ip) ^ mix64((rest + GOLDEN) & WORD)) or 1
+    return mix64(joined(src_ip, word_of(dst_ip)) ^ mix64((rest + GOLDEN) & WORD)) or 1
 
 
-def frontend_hash(ip: int, port: int, proto: int) -> int:
-    return mix64(ip << 32 | port << 8 | proto)
+def frontend_hash(ip: Address, port: int, proto: int) -> int:
+    return mix64(joined(ip, port << 8 | proto))
 
 
-def endpoint_seed(ip: int, port: int, proto: int) -> int:
-    return mix64((ip << 32 | port << 8 | proto) ^ 0xD1B54A32D192ED03)
+def endpoint_seed(ip: Address, port: int, proto: int) -> int:
+    return mix64(joined(ip, port << 8 | proto) ^ 0xD1B54A32D192ED03)
+
+
+def seed_of(backend: np.void) -> int:
+    """``endpoint_seed`` of a row of BACKEND or BACKEND6."""
+    return endpoint_seed(*backend[["ip", "port", "proto"]].item())
 
 
 def scale(word: int, size: int) -> int:
@@ -44,10 +58,10 @@ def scale(word: int, size: int) -> int:
     return (word >> 32) * size >> 32
 
 
-def find_frontend(fib: Fib, ip: int, port: int, proto: int) -> int:
+def find_frontend(fib: Fib, ip: Address, port: int, proto: int) -> int:
     wanted = ip, port, proto
     rows = range(1, len(fib.frontends))
-    return next((row for row in rows if tuple(map(int, fib.frontends[row].item()[:3])) == wanted), 0)
+    return next((row for row in rows if fib.frontends[row].item()[:3] == wanted), 0)
 
 
 def maglev(seeds: Sequence[int], weights: Sequence[int], size: int) -> list[int]:
@@ -123,11 +137,19 @@ class Anchor:
         return chosen
 
 
-def made_flow(key: int, first: int, clients: int, frontends: Sequence[tuple[int, int, int]], number: int) -> Flow:
-    """Flow of a number; frontends are (address, port, protocol)."""
+Reached = tuple[Address, int, int]  # address, port, protocol
+
+
+def made_flow(key: int, first: Address, clients: Address, frontends: Sequence[Reached], number: int) -> Flow:
+    """Flow of a number. There are so many clients, or of IPv6 all that differ from the first in those bits."""
     who, where = (mix64((key + counter * GOLDEN) & WORD) for counter in (2 * number, 2 * number + 1))
     ip, port, proto = frontends[scale(where, len(frontends))]
-    return first + scale(who, clients), ip, 1024 + scale(who << 32 & WORD, 64512), port, proto
+    if isinstance(first, int) and isinstance(clients, int):
+        client: Address = first + scale(who, clients)
+    else:
+        words = mix64((who + GOLDEN) & WORD), mix64(who ^ GOLDEN)
+        client = first[0] | words[0] & clients[0], first[1] | words[1] & clients[1]
+    return client, ip, 1024 + scale(who << 32 & WORD, 64512), port, proto
 
 
 def fate(was: int, now: int, stays: bool) -> list[str]:
@@ -140,6 +162,14 @@ def fate(was: int, now: int, stays: bool) -> list[str]:
 
 def steer(ring: Sequence[int], flows: Iterable[Flow]) -> list[int]:
     return [ring[scale(flow_hash(flow), len(ring))] for flow in flows]
+
+
+TICK_NS = 1 << 30
+
+
+def is_live(end_ns: int, now_ns: int) -> bool:
+    """Whether conntrack knows a flow: until the first of its ticks that does not begin before the end."""
+    return -(-end_ns // TICK_NS) > now_ns // TICK_NS
 
 
 @dataclass
@@ -190,16 +220,16 @@ def _decide(fib: Fib, steering: Steering, flow: Flow, now_ns: int) -> Verdict:
         return NO_FRONTEND, 0, 0
     key, expires_ns = flow_hash(flow), now_ns + steering.idle_ns
     backend, seed, end_ns = steering.tracked.get(key, (0, 0, 0))
-    if end_ns > now_ns and _is_there(fib, backend, seed):
+    if is_live(end_ns, now_ns) and _is_there(fib, backend, seed):
         steering.tracked[key] = backend, seed, expires_ns
         return TRACKED, row, backend
-    frontend = {name: int(fib.frontends[row][name]) for name in fib.frontends.dtype.names or ()}
-    allowed = fib.ranges[frontend["first_range"] :][: frontend["ranges"]]
-    if len(allowed) and not any(one["first"] <= flow[0] <= one["last"] for one in allowed):
+    frontend = {name: int(fib.frontends[row][name]) for name in (fib.frontends.dtype.names or ())[1:]}
+    allowed = fib.ranges[frontend["first_range"] :][: frontend["ranges"]].tolist()
+    if len(allowed) and not any(first <= flow[0] <= last for first, last, *_ in allowed):
         return DROP, row, 0
     pool = Pool.of(fib, _pool_row(fib, steering, frontend, flow[0]))
     if frontend["affinity"]:
-        client = mix64(flow[0] << 32 | frontend["affinity"]) | 1
+        client = mix64(joined(flow[0], frontend["affinity"])) | 1
         backend = _kept(fib, steering, pool, client, now_ns) or rendezvous(fib, pool, client)
         if backend and steering.remembers:
             end_ns = now_ns + frontend["affinity_s"] * 10**9
@@ -215,24 +245,23 @@ def _decide(fib: Fib, steering: Steering, flow: Flow, now_ns: int) -> Verdict:
     return NEW, row, backend
 
 
-def _pool_row(fib: Fib, steering: Steering, frontend: dict[str, int], client: int) -> int:
-    for source in fib.sources:
-        if source["first"] <= client <= source["last"]:
-            return frontend["inside"] + (int(source["node"]) if frontend["by_node"] & INSIDE else 0)
+def _pool_row(fib: Fib, steering: Steering, frontend: dict[str, int], client: Address) -> int:
+    for first, last, node, _ in fib.sources.tolist():
+        if first <= client <= last:
+            return frontend["inside"] + (node if frontend["by_node"] & INSIDE else 0)
     arrival = frontend["node"] or steering.arrival
     return frontend["outside"] + (arrival if frontend["by_node"] & OUTSIDE else 0)
 
 
 def _kept(fib: Fib, steering: Steering, pool: Pool, client: int, now_ns: int) -> int:
     backend, seed, end_ns = steering.clients.get(client, (0, 0, 0))
-    good = end_ns > now_ns and _is_there(fib, backend, seed) and fib.backends[backend]["state"] == READY
+    good = is_live(end_ns, now_ns) and _is_there(fib, backend, seed) and fib.backends[backend]["state"] == READY
     return backend if good and backend in dict(pool.members) else 0
 
 
 def rendezvous(fib: Fib, pool: Pool, client: int) -> int:
     def cost(backend: int, weight: int) -> float:
-        row = fib.backends[backend]
-        word = mix64(client ^ endpoint_seed(int(row["ip"]), int(row["port"]), int(row["proto"])))
+        word = mix64(client ^ seed_of(fib.backends[backend]))
         return -math.log(((word >> 11) + 1.0) / 9007199254740993.0) / weight
 
     return min(((cost(*member), member[0]) for member in pool.members), key=lambda pair: pair[0], default=(0, 0))[1]
@@ -249,11 +278,11 @@ def taking_part(fib: Fib, steering: Steering, pool: Pool, drawn: int, now_ns: in
         return min(max(now_ns - since_ns, whole_ns // 10), whole_ns) if since_ns else whole_ns
 
     def takes_part(backend: int, weight: int) -> bool:
-        row, age, oldest = fib.backends[backend], age_ns(backend), max(age_ns(each) for each, _ in pool.members)
+        age, oldest = age_ns(backend), max(age_ns(each) for each, _ in pool.members)
         chance = age / oldest
         if pool.algorithm in ("lc", "wlc", "sed", "nq"):
             chance *= weight / sum(each for _, each in pool.members)
-        word = mix64(drawn ^ endpoint_seed(int(row["ip"]), int(row["port"]), int(row["proto"])))
+        word = mix64(drawn ^ seed_of(fib.backends[backend]))
         return age == oldest or (word >> 11) / 2**53 < chance
 
     return [backend for backend, weight in pool.members if takes_part(backend, weight)]
@@ -261,13 +290,13 @@ def taking_part(fib: Fib, steering: Steering, pool: Pool, drawn: int, now_ns: in
 
 def _pick(fib: Fib, steering: Steering, pool: Pool, flow: Flow, now_ns: int) -> int:
     if pool.algorithm in ("maglev", "mh"):
-        word = flow_hash(flow) if pool.algorithm == "maglev" else mix64((flow[0] + GOLDEN) & WORD)
+        word = flow_hash(flow) if pool.algorithm == "maglev" else mix64((word_of(flow[0]) + GOLDEN) & WORD)
         return pool.ring[scale(word, len(pool.ring))] if pool.ring else 0
     if not pool.members:
         return 0
     drawn = mix64(flow_hash(flow) ^ mix64(now_ns))
     if pool.algorithm in ("sh", "dh"):
-        return _by_weight(pool.members, mix64((flow[0 if pool.algorithm == "sh" else 1] + GOLDEN) & WORD))
+        return _by_weight(pool.members, mix64((word_of(flow[0 if pool.algorithm == "sh" else 1]) + GOLDEN) & WORD))
     ids = taking_part(fib, steering, pool, drawn, now_ns)
     members = [member for member in pool.members if member[0] in ids]
     load = {backend: steering.active.get(backend, 0) for backend in ids}
@@ -337,7 +366,7 @@ def _is_there(fib: Fib, backend: int, seed: int) -> bool:
 
 
 def _fingerprint(backend: np.void) -> int:
-    return endpoint_seed(int(backend["ip"]), int(backend["port"]), int(backend["proto"])) & 0xFFFFFFFF
+    return seed_of(backend) & 0xFFFF
 
 
 class Speeds:
@@ -385,3 +414,33 @@ def answer(block: bytes, number: int, length: int) -> bytes:
     """The request or the answer of so many bytes with this id: the id, then the block's rest over and over."""
     rest = block[8:]
     return (number.to_bytes(8, "little") + rest * (length // len(rest) + 1))[:length]
+
+
+class Limits:
+    """Leaky buckets of clients, as many as there are; ``limit`` is (key, a second, a minute, burst, at a time)."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[int, int, str], tuple[int, float, int]] = {}  # rate, excess, and as of when
+        self._at_work: dict[tuple[int, int], int] = {}
+
+    def enter(self, limit: tuple[int, ...], client: int, now_ns: int) -> str:
+        """What is exceeded, empty where the request is let in."""
+        key, rps, rpm, burst, connections = limit
+        filled = {}
+        for name, rate, seconds in (("second", rps, 1), ("minute", rpm, 60)):
+            before = self._buckets.get((key, client, name))
+            excess = 0.0
+            if before is not None and before[0] == rate:
+                excess = max(0.0, before[1] - rate / seconds * (1e-9 * max(0, now_ns - before[2])) + 1)
+            if rate and excess > rate * burst:
+                return name
+            filled[key, client, name] = rate, excess, max(now_ns, before[2] if before else 0)
+        if connections and self._at_work.get((key, client), 0) >= connections:
+            return "at once"
+        self._buckets |= filled
+        if connections:
+            self._at_work[key, client] = self._at_work.get((key, client), 0) + 1
+        return ""
+
+    def leave(self, key: int, client: int) -> None:
+        self._at_work[key, client] -= 1

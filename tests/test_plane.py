@@ -283,7 +283,9 @@ def test_sigterm_while_it_starts_leaves_nothing(start, tmp_path):
     plane = start("-f", "configs/quickstart", "--nodes", "2", ready=False)
     eventually(lambda: any("gcs_server" in command for command in processes_of(plane.process.pid).values()))
     plane.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "stopping: what is starting is ended first" in (tmp_path / "log").read_text())
     assert plane.process.wait(60) == 128 + signal.SIGINT
+    assert "local IP" not in (tmp_path / "log").read_text()  # what Ray complains of without a network
     eventually(lambda: not processes_of(plane.process.pid))  # the ended are counted until somebody has waited for them
 
 

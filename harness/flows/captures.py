@@ -19,6 +19,7 @@ import numpy as np
 from harness.scenario import ScenarioError
 from kernels.layout import TCP, UDP, Flows
 from plane.errors import Problem
+from plane.families import IPV4, IPV6, Family
 
 SUFFIXES = (".pcap", ".pcapng", ".cap")
 UDP_IDLE_NS = 30_000_000_000  # Linux' nf_conntrack_udp_timeout
@@ -30,9 +31,32 @@ _VLANS = (0x8100, 0x88A8)
 _SYN, _ACK = 0x02, 0x10
 
 _IP = struct.Struct(">BxHxxHxBxxII")  # version and length, whole length, fragment, protocol, source, destination
+_IP6 = struct.Struct(">BxxxHBx16s16s")  # version, length of what follows, what that is, source, destination
+# Headers of IPv6 that are passed over: hop-by-hop options, routing, destination options. They say their length in units
+# of eight bytes, without the first eight. A fragment's has eight (RFC 8200, section 4).
+_PASSED_OVER, _FRAGMENT = (0, 43, 60), 44
 _PORTS = struct.Struct(">HH")
 
 Key = tuple[int, int, int, int, int]
+
+
+class Packet(NamedTuple):
+    """What is read of a packet of TCP or UDP.
+
+    size      bytes of IP
+    is_later  a fragment that is not the first; it has no ports
+    opens     it may begin a flow
+    number    of its SYN
+    """
+
+    key: Key
+    size: int
+    is_later: bool = False
+    opens: bool = False
+    number: int = 0
+
+
+_NO_KEY = 0, 0, 0, 0, 0
 
 
 class Capture(NamedTuple):
@@ -59,18 +83,19 @@ class _Seen:
         self.last_ns, self.bytes = now_ns, 0
 
 
-def read(path: Path) -> Capture:
-    """The flows of a capture. Raises ScenarioError, which names the packet that is wrong."""
+def read(path: Path, family: Family = IPV4) -> Capture:
+    """The flows of a capture that are of a family. Raises ScenarioError, which names the packet that is wrong."""
+    take_apart = _of_ipv6 if family is IPV6 else _of_ipv4
     seen: list[_Seen] = []
     live: dict[Key, _Seen] = {}
     others = late = fragments = 0
     for now_ns, link_bytes, packet in _packets(path):
-        found = _taken_apart(packet, link_bytes)
+        found = take_apart(packet, link_bytes)
         if found is None:
             others += 1
             continue
-        key, size, is_fragment, opens, number = found
-        if is_fragment:
+        key, size, is_later, opens, number = found
+        if is_later:
             fragments += 1
             continue
         flow = live.get(key) or live.get((key[1], key[0], key[3], key[2], key[4]))
@@ -84,24 +109,24 @@ def read(path: Path) -> Capture:
         flow.last_ns = max(flow.last_ns, now_ns)
         flow.bytes += size
     if not seen:
-        raise _wrong(path, "", "holds no TCP connection from its SYN on, and no datagram of UDP, over IPv4")
+        raise _wrong(path, "", f"holds no TCP connection from its SYN on, and no datagram of UDP, over {family.name}")
     seen.sort(key=lambda flow: flow.first_ns)
-    return Capture(*_columns(seen), list(_notes(others, late, fragments)))
+    return Capture(*_columns(seen, family), list(_notes(others, late, fragments, family)))
 
 
-def _columns(seen: list[_Seen]) -> tuple[Flows, np.ndarray, np.ndarray, np.ndarray]:
-    src_ip, dst_ip, src_port, dst_port, proto = np.array([flow.key for flow in seen], np.int64).T
-    kinds = (np.uint32, np.uint32, np.uint16, np.uint16, np.uint8)
-    columns = (src_ip, dst_ip, src_port, dst_port, proto)
-    flows = Flows(*(column.astype(kind) for column, kind in zip(columns, kinds, strict=True)))
+def _columns(seen: list[_Seen], family: Family) -> tuple[Flows, np.ndarray, np.ndarray, np.ndarray]:
+    src_ip, dst_ip, src_port, dst_port, proto = zip(*(flow.key for flow in seen), strict=True)
+    ports = np.array(src_port, np.uint16), np.array(dst_port, np.uint16)
+    clients, servers = (np.array([*map(family.cell, column)], family.address) for column in (src_ip, dst_ip))
+    flows = Flows(clients, servers, *ports, np.array(proto, np.uint8))
     times = np.array([(flow.first_ns, flow.last_ns - flow.first_ns, flow.bytes) for flow in seen], np.int64)
     arrival_ns, duration_ns, sizes = (np.ascontiguousarray(column) for column in times.T)
     return flows, arrival_ns, duration_ns, sizes
 
 
-def _notes(others: int, late: int, fragments: int) -> Iterator[str]:
+def _notes(others: int, late: int, fragments: int, family: Family) -> Iterator[str]:
     for count, what in (
-        (others, "are no TCP or UDP over IPv4"),
+        (others, f"are no TCP or UDP over {family.name}"),
         (late, "are of connections that began before the capture"),
         (fragments, "are later fragments, which have no ports"),
     ):
@@ -139,23 +164,46 @@ def _ethernet(packet: bytes) -> int:
     return start
 
 
-def _taken_apart(packet: bytes, start: int) -> tuple[Key, int, bool, bool, int] | None:
-    """(5-tuple, bytes of IP, a later fragment, it may begin a flow, number of its SYN) of TCP and UDP over IPv4."""
+def _of_ipv4(packet: bytes, start: int) -> Packet | None:
+    """A packet of TCP or UDP over IPv4, whose header begins at ``start``; None for another."""
     if len(packet) < start + _IP.size:
         return None
     first, size, fragment, proto, src_ip, dst_ip = _IP.unpack_from(packet, start)
-    transport = start + 4 * (first & 0xF)
     if first >> 4 != 4 or proto not in (TCP, UDP):
         return None
     if fragment & 0x1FFF:
-        return (0, 0, 0, 0, 0), size, True, False, 0
-    if len(packet) < transport + (14 if proto == TCP else _PORTS.size):
+        return Packet(_NO_KEY, size, is_later=True)
+    return _with_ports(packet, start + 4 * (first & 0xF), (src_ip, dst_ip), proto, size)
+
+
+def _of_ipv6(packet: bytes, start: int) -> Packet | None:
+    """The same over IPv6."""
+    if len(packet) < start + _IP6.size:
         return None
-    key = (src_ip, dst_ip, *_PORTS.unpack_from(packet, transport), proto)
+    first, rest, proto, src_ip, dst_ip = _IP6.unpack_from(packet, start)
+    size, at, is_later = _IP6.size + rest, start + _IP6.size, False
+    while proto in (*_PASSED_OVER, _FRAGMENT) and not is_later:
+        if len(packet) < at + 8:
+            return None
+        is_later = proto == _FRAGMENT and packet[at + 2 : at + 4] >= b"\0\x08"  # below are no bits of its offset
+        length = 8 if proto == _FRAGMENT else 8 + 8 * packet[at + 1]
+        proto, at = packet[at], at + length
+    if first >> 4 != 6 or proto not in (TCP, UDP):
+        return None
+    if is_later:
+        return Packet(_NO_KEY, size, is_later=True)
+    return _with_ports(packet, at, (int.from_bytes(src_ip, "big"), int.from_bytes(dst_ip, "big")), proto, size)
+
+
+def _with_ports(packet: bytes, at: int, addresses: tuple[int, int], proto: int, size: int) -> Packet | None:
+    """A packet whose header of TCP or UDP begins at ``at``, as far as it was captured."""
+    if len(packet) < at + (14 if proto == TCP else _PORTS.size):
+        return None
+    key = (*addresses, *_PORTS.unpack_from(packet, at), proto)
     if proto == UDP:
-        return key, size, False, True, 0
-    opens = packet[transport + 13] & (_SYN | _ACK) == _SYN
-    return key, size, False, opens, int.from_bytes(packet[transport + 4 : transport + 8], "big") if opens else 0
+        return Packet(key, size, opens=True)
+    opens = packet[at + 13] & (_SYN | _ACK) == _SYN
+    return Packet(key, size, opens=opens, number=int.from_bytes(packet[at + 4 : at + 8], "big") if opens else 0)
 
 
 class _Whole:

@@ -10,13 +10,15 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
 
-from plane.addresses import AddressPlan, int_to_ip, ip_to_int
+from plane.addresses import AddressPlan
 from plane.controllers import addressing
 from plane.controllers.lifecycle import Pass
+from plane.families import FAMILIES, IPV4, IPV6, Family
 from plane.model import SERVICE_LABEL, WEIGHT_ANNOTATION, Key, Name, Object, Snapshot, key_of, weight_of
 
 # Far from the addresses of any plan, so that nobody takes them for something that can be reached.
-FIRST_ENDPOINT, FIRST_SERVICE = ip_to_int("10.0.0.1"), ip_to_int("172.16.0.1")
+FIRST_ENDPOINTS = {"IPv4": IPV4.number("10.0.0.1"), "IPv6": IPV6.number("fd00:10:244::1")}
+FIRST_SERVICES = {"IPv4": IPV4.number("172.16.0.1"), "IPv6": IPV6.number("fd00:10:96::1")}
 PORT, TARGET_PORT = 80, 8080
 DRAINING = {"ready": False, "serving": True, "terminating": True}
 
@@ -30,46 +32,49 @@ class Member(NamedTuple):
 
     @property
     def ip(self) -> int:
-        return ip_to_int(self.endpoint["addresses"][0])
+        return sum(family.number(self.endpoint["addresses"][0]) for family in FAMILIES.values())
 
     @property
     def is_leaving(self) -> bool:
         return bool((self.endpoint.get("conditions") or {}).get("terminating"))
 
 
-def made_up(count: int, endpoints: int, nodes: int, most: int = 1) -> Iterator[Object]:
+def made_up(count: int, endpoints: int, nodes: int, most: int = 1, family: Family = IPV4) -> Iterator[Object]:
     """Services ``s1``, ``s2``, … of that many endpoints each, on nodes ``node-1`` … in turn.
 
     Their names are those that they have where there are ``most`` Services, if that is more.
     """
     digits = len(str(max(count, most)))
+    first_service, first_endpoint = FIRST_SERVICES[family.name], FIRST_ENDPOINTS[family.name]
     for number in range(count):
         name = f"s{number + 1:0{digits}}"
         yield {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": name, "namespace": "default"},
-            "spec": {"clusterIP": int_to_ip(FIRST_SERVICE + number), "ports": [{"port": PORT}]},
+            "spec": {"clusterIP": _text(family, first_service + number), "ports": [{"port": PORT}]},
         }
         first = number * endpoints
         rows = (
-            {"addresses": [int_to_ip(FIRST_ENDPOINT + each)], "nodeName": f"node-{each % nodes + 1}"}
+            {"addresses": [_text(family, first_endpoint + each)], "nodeName": f"node-{each % nodes + 1}"}
             for each in range(first, first + endpoints)
         )
-        yield _slice(("default", name), 0, [Member(row, [{"name": "", "port": TARGET_PORT}], 1) for row in rows])
+        members = [Member(row, [{"name": "", "port": TARGET_PORT}], 1) for row in rows]
+        yield _slice(("default", name), 0, members, family)
 
 
 class Fleet:
-    """The endpoints of a Snapshot's Services; ``snapshot`` is what has become of it."""
+    """The endpoints of a Snapshot's Services that are of a family; ``snapshot`` is what has become of it."""
 
-    def __init__(self, snapshot: Snapshot, seed: int):
+    def __init__(self, snapshot: Snapshot, seed: int, family: Family = IPV4):
+        self._family = family
         self._given = Pass(AddressPlan(), "")
         self._first = self.snapshot = addressing.backend_ids(snapshot, self._given)
         self._seed = seed
         self._latest = 0  # the highest address that was ever added
 
     def members(self, service: Name) -> list[Member]:
-        """The endpoints of a Service that are reached by IPv4, in order of their addresses."""
+        """The endpoints of a Service, in order of their addresses."""
         found = [
             Member(endpoint, obj.get("ports") or [], weight_of(obj))
             for obj in self._slices(service)
@@ -132,17 +137,17 @@ class Fleet:
             for obj in self.snapshot.rows("EndpointSlice").values()
             if (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) == name
             and obj["metadata"].get("namespace", "default") == namespace
-            and obj.get("addressType", "IPv4") == "IPv4"
+            and obj.get("addressType", "IPv4") == self._family.name
         ]
 
     def _fresh(self, members: Sequence[Member], count: int) -> list[Member]:
         like = members[0]
         nodes = sorted({member.endpoint.get("nodeName") or "" for member in members})
-        self._latest = max(self._latest, *(ip_to_int(ip) for ip, _, _ in self.snapshot.backends if ":" not in ip))
+        self._latest = max(self._latest, *(self._family.number(ip) for ip, _, _ in self.snapshot.backends))
         first, self._latest = self._latest + 1, self._latest + count
         rows = (
             {
-                "addresses": [int_to_ip(first + each)],
+                "addresses": [_text(self._family, first + each)],
                 **({"nodeName": node} if (node := nodes[each % len(nodes)]) else {}),
             }
             for each in range(count)
@@ -164,7 +169,7 @@ class Fleet:
         alike: dict[tuple[str, int], list[Member]] = {}
         for member in members:
             alike.setdefault((str(member.ports), member.weight), []).append(member)
-        put = [_slice(service, number, rows) for number, rows in enumerate(alike.values())]
+        put = [_slice(service, number, rows, self._family) for number, rows in enumerate(alike.values())]
         kept = {key_of(obj) for obj in put}
         self._become(
             self.snapshot.changed(put, [key for obj in self._slices(service) if (key := key_of(obj)) not in kept])
@@ -179,7 +184,11 @@ def _draining(member: Member) -> Member:
     return member._replace(endpoint={**member.endpoint, "conditions": DRAINING})
 
 
-def _slice(service: Name, number: int, members: Sequence[Member]) -> Object:
+def _text(family: Family, ip: int) -> str:
+    return family.text(family.cell(ip))
+
+
+def _slice(service: Name, number: int, members: Sequence[Member], family: Family) -> Object:
     namespace, name = service
     metadata: Object = {"name": f"{name}-flows-{number}", "namespace": namespace, "labels": {SERVICE_LABEL: name}}
     if members[0].weight != 1:
@@ -188,7 +197,7 @@ def _slice(service: Name, number: int, members: Sequence[Member]) -> Object:
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": metadata,
-        "addressType": "IPv4",
+        "addressType": family.name,
         "endpoints": [member.endpoint for member in members],
         "ports": members[0].ports,
     }

@@ -5,8 +5,8 @@ Law: each size is a run like any other, in a folder of its own; the summary and 
     <folder>/summary.json, <folder>/report.html, <folder>/<count>-services/<run>/…
 """
 
-import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from rich.text import Text
 
 from harness import provenance
 from harness.flows import running
-from harness.flows.running import FILE, SUMMARY_FILE, Prepared, Result, prepare
+from harness.flows.running import FILE, Prepared, Result, prepare
 from harness.flows.scenario import FlowScenario
 from harness.flows.summary import summarise as summarise_run
+from harness.flows.turns import taken
 from harness.units import format_ns
 
 KIND = "growth"
@@ -31,24 +32,15 @@ def play(
 ) -> Result:
     """Runs the scenario in a file with each of its numbers of Services, and sums up.
 
-    ``run(prepared, folder)`` carries one, and leaves its rows in a folder of the one it is given. Raises what it
-    raises; but where there are rows already, a KeyboardInterrupt ends it, as does a run that was interrupted.
+    ``run(prepared, folder)`` carries one, and leaves its rows in a folder of the one it is given. Raises as ``taken``.
     """
     folder = out / scenario.name / provenance.run_id()
-    ended = False
-    for count in scenario.spec.counts:
-        console.print(f"{count:,} Services", markup=False, soft_wrap=True)
-        try:
-            ended = run(prepare(file, count), folder / f"{count}-services").summary["interrupted"]
-        except KeyboardInterrupt:
-            if not is_growth(folder):
-                raise
-            ended = True
-        if ended:
-            break
-    summary = {**summarise(folder), "interrupted": ended}
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-    return Result(folder, summary)
+
+    def sized(count: int) -> Result:
+        return run(prepare(file, count), folder / f"{count}-services")
+
+    turns = ((f"{count:,} Services", partial(sized, count)) for count in scenario.spec.counts)
+    return taken(turns, folder, is_growth, summarise, console)
 
 
 def is_growth(folder: Path) -> bool:

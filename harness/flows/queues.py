@@ -37,6 +37,7 @@ from kernels.lb.population import generate, key_of
 from kernels.lb.queueing import Arrivals, Waits, create_queues, queue
 from plane import fib as fibs
 from plane.errors import Problem
+from plane.families import IPV4
 from plane.model import Snapshot
 from plane.strict import Contradiction, Part, at, read_by
 
@@ -280,7 +281,7 @@ def _streams(scenario: QueueScenario, file: Path, console: Console) -> tuple[int
 def made(spec: QueueSpec, load: Fraction, count: int) -> Stream:
     """So many connections that keep the load busy, from clients that follow from the seed."""
     fib, row = _tables(spec, RANDOM)
-    flows = Batch(count).flows
+    flows = Batch(count, IPV4.address).flows
     clients = Population(key_of(spec.seed), np.uint32(CLIENTS[0]), np.uint64(CLIENTS[1]), freeze(row))
     generate(fib, clients, 0, flows)
     return Stream(float(load), flows, arrivals_of(spec, load, count), count // SETTLING)

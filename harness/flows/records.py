@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from harness.flows.columns import packed
 from harness.flows.steering import STAGES, Carried, Course
 from harness.flows.timeline import Made, Phase
 from harness.records import PREFIX
@@ -70,6 +71,12 @@ BACKENDS = pa.schema(
 )
 
 
+# The same of backends whose addresses are of IPv6.
+BACKENDS6 = BACKENDS.set(
+    BACKENDS.get_field_index("ip"), _column("ip", pa.binary(16), "1", "its address, 16 bytes in network order")
+)
+
+
 @dataclass(frozen=True)
 class Measured:
     """One algorithm's whole course.
@@ -90,11 +97,12 @@ class Measured:
 def tabulate(
     phases: Sequence[Phase], measured: Sequence[Measured], facts: Mapping[str, str]
 ) -> tuple[pa.Table, pa.Table]:
-    """The rows under ``STEERING`` and ``BACKENDS``, by algorithm and phase; ``facts`` go into the metadata."""
+    """The rows under ``STEERING`` and ``BACKENDS`` or ``BACKENDS6``, by algorithm and phase; ``facts`` are metadata."""
     metadata = {PREFIX + key: text for key, text in {"schema": VERSION, **facts}.items()}
     names = pa.array([each.algorithm for each in measured], pa.string())
     events = pa.array(list(dict.fromkeys(phase.name for phase in phases)), pa.string())
-    steering, backends = STEERING.with_metadata(metadata), BACKENDS.with_metadata(metadata)
+    is_wide = any(each.course.address.names for each in measured)
+    steering, backends = STEERING.with_metadata(metadata), (BACKENDS6 if is_wide else BACKENDS).with_metadata(metadata)
     rows = [
         (place, each, number) for place, each in enumerate(measured) for number in range(len(phases)) if each.shards
     ]
@@ -147,7 +155,8 @@ def _counted(schema: pa.Schema, names: pa.Array, place: int, each: Measured, num
         "member": np.isin(ids, each.made[number].members).astype(np.uint8),
         "flows": each.loads[number][ids],
         "bytes": each.volumes[number][ids],
-        **{name: np.ascontiguousarray(table[name][ids]) for name in ("ip", "port", "proto", "weight")},
+        "ip": packed(table["ip"][ids]),
+        **{name: np.ascontiguousarray(table[name][ids]) for name in ("port", "proto", "weight")},
     }
     return _batch(schema, columns)
 

@@ -76,12 +76,13 @@ def prepare(file: Path, count: int | None = None) -> Prepared:
     scenario, text = read_as(FlowScenario, file)
     trace = None
     if scenario.spec.trace is not None:
-        trace = read_trace(file.parent / scenario.spec.trace)
+        trace = read_trace(file.parent / scenario.spec.trace, scenario.spec.family)
         scenario = _with_flows(scenario, str(file), len(trace.flows.proto))
     spec = scenario.spec
     if spec.services is not None:
         counts = spec.services.count
-        made = fleet.made_up(count or counts[0], spec.services.endpoints, spec.services.nodes, counts[-1])
+        shape = count or counts[0], spec.services.endpoints, spec.services.nodes, counts[-1]
+        made = fleet.made_up(*shape, spec.family)
         snapshot, loaded = Snapshot().changed(made), Loaded((), ())
     else:
         paths = [str(file.parent / name) for name in spec.manifests]
@@ -194,6 +195,7 @@ def _measured(
         share=spec.of_balancer,
         tracked=spec.tracked,
         idle_ns=spec.idle,
+        address=spec.family.address,
     )
     ready(course)  # before others do: processes that fill one cache at a time can spoil it for each other
     found: list[Carried] = []

@@ -16,26 +16,31 @@ from harness.scenario import Duration, Label, Metadata, Share
 from kernels.layout import ALGORITHMS, RIVALS, SLOTS
 from kernels.lb.forward import IDLE_NS
 from kernels.lb.maglev import is_prime
+from plane.families import FAMILIES, Family
 from plane.strict import Contradiction, Part, at, read_by
 
 KIND = "FlowScenario"
 FLOWS_OF_BALANCER = 1_000_000
 SERVICES_AT_MOST = 1_000_000
-# What a balancer remembers of its flows takes 48 to 96 bytes each, in every process that works.
+# What a balancer remembers of its flows takes 24 bytes each, in every process that works.
 FLOWS_OF_BALANCER_AT_MOST = 1 << 24
+CLIENTS = "100.64.0.0/10"
 RIVAL_MAGLEV = f"{RIVALS[SLOTS]}/"
 NAMES = (*ALGORITHMS, *RIVALS[:SLOTS])
 
 
-def _network(value: Any) -> tuple[int, int]:
-    """(first address, number of addresses) of an IPv4 network."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(value: Any) -> Network:
+    """A network of either family that is not everybody."""
     try:
-        network = ipaddress.IPv4Network(value if isinstance(value, str) else "")
+        network = ipaddress.ip_network(value if isinstance(value, str) else "")
     except ValueError:
-        raise ValueError(f"{value!r} is no IPv4 network: write one as 100.64.0.0/10") from None
+        raise ValueError(f"{value!r} is no network: write one as 100.64.0.0/10 or 2001:db8::/32") from None
     if network.prefixlen == 0:
-        raise ValueError(f"{value!r}: that is everybody; write 128.0.0.0/1 or less")
-    return int(network.network_address), network.num_addresses
+        raise ValueError(f"{value!r}: that is everybody; write {CLIENTS} or 2000::/3, or others that are fewer")
+    return network
 
 
 def _algorithm(value: Any) -> str:
@@ -152,7 +157,8 @@ class FlowSpec(Part):
     services: Services | None = None
     nodes: Annotated[int, Field(ge=1, le=250)] = 3
     target: Target | None = None
-    clients: Annotated[tuple[int, int], read_by(_network)] = Field(default=_network("100.64.0.0/10"))
+    clients: Annotated[Network, read_by(_network)] = Field(default=_network(CLIENTS))
+    addresses: Literal["IPv4", "IPv6"] | None = None
     algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)] | None = None
     balancers: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     conntrack: Annotated[int, Field(ge=0, le=FLOWS_OF_BALANCER_AT_MOST)] | None = None
@@ -160,6 +166,11 @@ class FlowSpec(Part):
     timeline: list[Event] = Field(default_factory=list)
     workers: Annotated[int, Field(ge=1, le=1_000)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def family(self) -> Family:
+        """What addresses all flows have: those of their clients, or of the trace as it is said."""
+        return FAMILIES[self.addresses or f"IPv{self.clients.version}"]
 
     @property
     def counts(self) -> list[int]:
@@ -194,6 +205,14 @@ class FlowSpec(Part):
             yield ("flows",), "is required, or trace: exactly one of them"
         if "trace" in given and "clients" in given:
             yield ("clients",), "goes with flows; those of a trace have clients of their own"
+        if "addresses" in given and "trace" not in given:
+            yield ("addresses",), "goes with trace; flows that are made have those of their clients"
+        if "manifests" in given and (given.get("addresses") == "IPv6" or ":" in str(given.get("clients", ""))):
+            field = "addresses" if "addresses" in given else "clients"
+            yield (
+                (field,),
+                "are of IPv6, and Services of manifests have addresses of IPv4 alone: write services instead",
+            )
         flows, balancers = given.get("flows"), given.get("balancers")
         if isinstance(flows, int) and isinstance(balancers, int) and balancers > 0:
             if balancers > flows:

@@ -15,6 +15,7 @@ from harness.flows.timeline import Tables
 from harness.units import NS_PER_S
 from kernels import warm
 from kernels.layout import FATES_OF_FLOWS, OUTCOMES, Fib, Flows, Population, Steering, Verdicts
+from kernels.layout_ipv6 import Population6
 from kernels.lb import conntrack
 from kernels.lb.consistent import forward as consistent
 from kernels.lb.forward import create_steering, forward
@@ -37,18 +38,20 @@ class Course:
     flows    all there are; ``share`` of them for each balancer but the last, which may have fewer
     tracked  how many flows a balancer has room to remember
     idle_ns  for how long
+    address  what columns of addresses consist of
     """
 
     tables: tuple[Tables, ...]
     at_ns: tuple[int, ...]
     failed: tuple[int, ...]
-    population: Population | None
+    population: Population | Population6 | None
     trace: Flows | None
     sizes: np.ndarray | None
     flows: int
     share: int
     tracked: int
     idle_ns: int
+    address: np.dtype
 
 
 class Shard(NamedTuple):
@@ -89,10 +92,10 @@ class Carried:
 
 
 class Batch:
-    """Columns for so many flows, to be used again and again."""
+    """Columns for so many flows, to be used again and again; ``address`` is what those of addresses consist of."""
 
-    def __init__(self, size: int):
-        kinds = (np.uint32, np.uint32, np.uint16, np.uint16, np.uint8)
+    def __init__(self, size: int, address: np.dtype):
+        kinds = (address, address, np.uint16, np.uint16, np.uint8)
         self.flows = Flows(*(np.empty(size, kind) for kind in kinds))
         self.verdicts = Verdicts(np.empty(size, np.uint8), np.empty(size, np.uint32), np.empty(size, np.uint32))
 
@@ -106,15 +109,15 @@ class Batch:
 def ready(course: Course) -> None:
     """Has this process compile, or load, whatever the course needs, with one flow."""
     one = replace(course, flows=1, share=1, tracked=1)
-    kind = "flows" if course.tables[0].rival is None else "rivals"
-    warm.once(kind, lambda: _carry_one(one, 0, 0, Batch(1), Carried.nothing(Shard(0, 1), one)))
+    kind = f"{'flows' if course.tables[0].rival is None else 'rivals'}-{course.address.itemsize}"
+    warm.once(kind, lambda: _carry_one(one, 0, 0, Batch(1, one.address), Carried.nothing(Shard(0, 1), one)))
 
 
 def carry(course: Course, shard: Shard) -> Carried:
     """Carries the flows of these balancers through all phases."""
     ready(course)
     carried = Carried.nothing(shard, course)
-    batch = Batch(min(BATCH, course.share))
+    batch = Batch(min(BATCH, course.share), course.address)
     for balancer in range(shard.first, shard.last):
         _carry_one(course, balancer, balancer - shard.first, batch, carried)
     return carried

@@ -20,12 +20,14 @@ from harness.flows.scenario import Event, FlowScenario, FlowSpec, Target, rival_
 from harness.scenario import ScenarioError
 from harness.units import format_ns
 from kernels.layout import ALGORITHMS, GONE, INSIDE, OUTSIDE, RANDOM, READY, SLOTS, Fib, Population, Rival, freeze
+from kernels.layout_ipv6 import ADDRESS6, Population6
 from kernels.lb.consistent.tables import Builder
 from kernels.lb.population import key_of
 from plane import fib as fibs
 from plane.endpointindex import EndpointIndex
 from plane.errors import PlaneError, Problem
-from plane.frontends import PROTOCOLS, frontends_of_service, ipv4, nodes_of
+from plane.families import Family, halves
+from plane.frontends import PROTOCOLS, frontends_of_service, nodes_of
 from plane.model import ALGORITHM_ANNOTATIONS, Name, Object, Service, Snapshot, slices_by_service
 
 CONFIGURED = "configured"  # the algorithm of each Service is what it says itself
@@ -89,7 +91,7 @@ def without_collections() -> Iterator[None]:
 def phases(scenario: FlowScenario, file: str, snapshot: Snapshot) -> list[Phase]:
     """The phases of a scenario that begins with this Snapshot. Raises ScenarioError."""
     spec = scenario.spec
-    fleet = Fleet(snapshot, spec.seed)
+    fleet = Fleet(snapshot, spec.seed, spec.family)
     found = [Phase("begin", 0, fleet.snapshot)]
     problems: list[Problem] = []
     for place, event in enumerate(spec.timeline):
@@ -170,12 +172,12 @@ class Maker:
     """Makes the tables of all phases for one algorithm."""
 
     def __init__(self, scenario: FlowScenario, algorithm: str):
-        self._target = scenario.spec.target
+        self._target, self._family = scenario.spec.target, scenario.spec.family
         self._algorithm = algorithm
         rival = None if algorithm == CONFIGURED else rival_of(algorithm)
         self._builder = None if rival is None else Builder(*rival)
         self._default = ALGORITHMS.index(algorithm) if algorithm in ALGORITHMS else RANDOM
-        self._compiler, self._index = fibs.Compiler(self._default), EndpointIndex()
+        self._compiler, self._index = fibs.Compiler(self._default, self._family), EndpointIndex()
 
     @without_collections()
     def make(self, found: Sequence[Phase]) -> tuple[list[Tables], list[Made]]:
@@ -196,7 +198,7 @@ class Maker:
             if not _same_frontends(before.fib, fib):
                 raise PlaneError(f"{phase.name}: the Services have other addresses than before")
             tables.append(Tables(fib, rival, _staying(before.fib, fib)))
-            rows = frontends_of(fib, phase.snapshot, self._target)
+            rows = frontends_of(fib, phase.snapshot, self._target, self._family)
             slots, changed = _slots(before, tables[-1], rows)
             sizes = int(np.count_nonzero(fib.frontends["proto"])), _bytes(fib) + (_bytes(rival) if rival else 0)
             made.append(Made(compiled - begin, built, slots, changed, _members(fib, rows), *sizes))
@@ -206,30 +208,36 @@ class Maker:
         if self._algorithm != CONFIGURED:
             snapshot = _unannotated(snapshot)
         if self._builder:  # it reads all rows of pools, and of a Fib that has changed some are nobody's
-            return fibs.compile(snapshot, self._default)
+            return fibs.compile(snapshot, self._default, self._family)
         self._compiler.follow(snapshot, self._index, self._index.follow(snapshot))
         self._index.forget()
         return self._compiler.whole(snapshot.generation)
 
 
-def population_of(spec: FlowSpec, fib: Fib, snapshot: Snapshot) -> Population:
+def population_of(spec: FlowSpec, fib: Fib, snapshot: Snapshot) -> Population | Population6:
     """The flows that are made. Raises PlaneError where they have nowhere to go."""
-    first, clients = spec.clients
-    rows = frontends_of(fib, snapshot, spec.target)
+    network = spec.clients
+    rows = frontends_of(fib, snapshot, spec.target, spec.family)
     if not rows.size:
         raise PlaneError("no Service that is meant has an address and a TCP or UDP port that flows could go to")
-    return Population(key_of(spec.seed), np.uint32(first), np.uint64(clients), freeze(rows))
+    key, frontends = key_of(spec.seed), freeze(rows)
+    if network.version == 4:
+        return Population(key, np.uint32(int(network.network_address)), np.uint64(network.num_addresses), frontends)
+    first, own = (
+        freeze(np.array([halves(int(each))], ADDRESS6)) for each in (network.network_address, network.hostmask)
+    )
+    return Population6(key, first, own, frontends)
 
 
-def frontends_of(fib: Fib, snapshot: Snapshot, target: Target | None) -> np.ndarray:
+def frontends_of(fib: Fib, snapshot: Snapshot, target: Target | None, family: Family) -> np.ndarray:
     """Rows of the frontends that flows go to, uint32[...]: all of them, or those of the target."""
     rows = np.flatnonzero(fib.frontends["proto"]).astype(np.uint32)
     if target is None:
         return rows
     obj = snapshot.get("Service", target.namespace, target.service)
-    meant = frontends_of_service(0, Service.of(obj), (), nodes_of(snapshot)) if obj else ()
+    meant = frontends_of_service(0, Service.of(obj), (), nodes_of(snapshot), family) if obj else ()
     addresses = {
-        (ipv4(each.ip), each.port, PROTOCOLS[each.service_port.protocol])
+        (family.cell(family.number(each.ip)), each.port, PROTOCOLS[each.service_port.protocol])
         for each in meant
         if target.port in (None, each.port)
     }

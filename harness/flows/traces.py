@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.flows import captures, columns
 from kernels.layout import Flows
+from plane.families import IPV4, Family
 
 
 class Trace(NamedTuple):
@@ -27,10 +28,13 @@ class Trace(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_trace(path: Path) -> Trace:
-    """The flows of a file, in its order; of a capture by its suffix, in the order of time. Raises ScenarioError."""
+def read_trace(path: Path, family: Family = IPV4) -> Trace:
+    """The flows of a file, in its order; of a capture by its suffix, in the order of time. Raises ScenarioError.
+
+    Of a capture there are those of the family; in other files all are of it.
+    """
     if path.suffix.lower() in captures.SUFFIXES:
-        flows, arrival_ns, duration_ns, sizes, notes = captures.read(path)
+        flows, arrival_ns, duration_ns, sizes, notes = captures.read(path, family)
         return Trace(flows, arrival_ns, duration_ns, sizes, tuple(f"{path}: {note}" for note in notes))
-    flows, beside = columns.read_measured(path)
+    flows, beside = columns.read_measured(path, family)
     return Trace(flows, beside.get("arrival_ns"), beside.get("duration_ns"), beside.get("bytes"))

@@ -25,9 +25,9 @@ GRACE_S = 5.0
 
 
 class Process:
-    """A command that runs on one core. ``prefix`` is what leads to where it is to run (``Ground``)."""
+    """A command that runs on one core, or on any. ``prefix`` is what leads to where it is to run (``Ground``)."""
 
-    def __init__(self, command: Sequence[str], core: int, prefix: Sequence[str] = ()):
+    def __init__(self, command: Sequence[str], core: int | None, prefix: Sequence[str] = ()):
         self._name = command[2] if command[1] == "-m" else Path(command[0]).name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in ``end``
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -133,10 +133,10 @@ def _signals_wait() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Has this thread, and what it starts, run on one core meanwhile."""
+def on_core(core: int | None) -> Iterator[None]:
+    """Has this thread, and what it starts, run on one core meanwhile; None: as before."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, before if core is None else {core})
     try:
         yield
     finally:

@@ -1,53 +1,134 @@
 """Which backend a live flow has: a hash table of fixed size, keyed by the 64-bit flow hash.
 
-Law: linear probing in which a flow is at most ``NEIGHBOURHOOD`` entries from where its hash points and no entry between
-is empty, so a search ends at the first empty one. An insert takes an empty or an expired entry of the neighbourhood;
-where there is none, or three quarters of all entries are held, it is refused and counted: a live flow is never
-overwritten. Removal shifts later entries back (Knuth, TAOCP 3, 6.4, algorithm R), so that no tombstones pile up.
-Expired flows are not found; each insert looks at ``SWEPT`` more entries in passing and frees those that have expired.
+Law: entries lie in buckets of four, each a cache line. A flow is in the bucket that its hash points to or, where that
+is full, in one of the next ``NEIGHBOURHOOD``, and all between are full; so a search ends at the first that is not. An
+insert takes an empty or an expired entry; where there is none, or seven eighths of all entries are held, it is refused
+and counted: a live flow is never overwritten. Removal moves later entries back (Knuth, TAOCP 3, 6.4, algorithm R, by
+buckets), so that no tombstones pile up. Expired flows are not found; each insert looks at ``SWEPT`` more entries in
+passing and frees those that have expired.
+
+An entry has 16 bytes, which bounds what it says. Time is in ticks of a second or so: a flow is remembered for up to a
+tick longer than was asked for, for 104 days at most, and might be taken for live again if nothing were swept for as
+long. The id of a backend has 24 bits, and of an endpoint's fingerprint there are 16.
 """
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 from kernels.layout import TRACK, Conntrack
 
-NEIGHBOURHOOD = 64
+BUCKET = 4
+LINE_BYTES = 64
+NEIGHBOURHOOD = 256
 SWEPT = 4
+BACKENDS = 1 << 24  # what has an id from here on is refused
+TICK_NS = 1 << 30
 
 # Places in Conntrack.counts.
 HELD = 0
 REFUSED = 1
 CURSOR = 2
 
+# TRACK["held"], from the low bits on: backend, endpoint, the tick in which the flow is forgotten.
+_24, _40 = np.uint64(24), np.uint64(40)
+_BITS_16, _BITS_24, _BITS_32, _BITS_40 = (np.uint64((1 << bits) - 1) for bits in (16, 24, 32, 40))
+_AHEAD = 1 << 23  # a tick that is no further ahead than this is in the future
+
 _NO_KEY = np.uint64(0)
 _1 = np.uint64(1)
+_4 = np.uint64(BUCKET)
+_32 = np.uint64(32)
 
 
 def create(capacity: int) -> Conntrack:
-    """An empty table in which ``capacity`` flows have room at half load; capacity 0 is a table that holds nothing."""
-    size = 1 << (2 * capacity - 1).bit_length() if capacity > 0 else 0
-    return Conntrack(np.zeros(size, TRACK), np.zeros(3, np.int64))
+    """An empty table in which ``capacity`` flows have room, which fill four fifths of it; 0: one that holds nothing."""
+    size = BUCKET * -(-5 * capacity // (4 * BUCKET))
+    room = np.zeros(size + BUCKET - 1, TRACK)  # what NumPy gives begins somewhere within a cache line
+    first = -room.ctypes.data % LINE_BYTES // TRACK.itemsize
+    return Conntrack(room[first : first + size], np.zeros(3, np.int64))
+
+
+def rows(conntrack: Conntrack, now_ns: int) -> dict[str, np.ndarray]:
+    """Columns key, expires_ns, backend and endpoint of all that is held, in its order; ``now_ns`` is about when."""
+    held = conntrack.entries[conntrack.entries["key"] != _NO_KEY]
+    now = now_ns // TICK_NS
+    ticks = (held["held"] >> _40).astype(np.int64) - now & int(_BITS_24)
+    ticks = now + np.where(ticks <= _AHEAD, ticks, ticks - 2 * _AHEAD)
+    return {
+        "key": held["key"].copy(),
+        "expires_ns": ticks * TICK_NS,
+        "backend": (held["held"] & _BITS_24).astype(np.uint32),
+        "endpoint": (held["held"] >> _24 & _BITS_16).astype(np.uint32),
+    }
+
+
+@kernel
+def backend_of(held):
+    """The id of a backend, uint32, that an entry's ``held`` says."""
+    return np.uint32(held & _BITS_24)
+
+
+@kernel
+def is_of(held, endpoint):
+    """Whether an entry's ``held`` was made for an endpoint of this fingerprint, uint32."""
+    return ((held >> _24) ^ np.uint64(endpoint)) & _BITS_16 == np.uint64(0)
+
+
+@kernel
+def until(held, expires_ns, now_ns):
+    """An entry's ``held`` that is forgotten then, in the first tick that does not begin before."""
+    now = np.int64(now_ns) // TICK_NS
+    tick = min((np.int64(expires_ns) + (TICK_NS - 1)) // TICK_NS, now + _AHEAD)
+    return (held & _BITS_40) | (np.uint64(tick) << _40)
+
+
+@kernel
+def _is_live(held, now_ns):
+    """Whether its tick is one of the ``_AHEAD`` that come next."""
+    ahead = ((held >> _40) - np.uint64(np.int64(now_ns) // TICK_NS) - _1) & _BITS_24
+    return ahead < np.uint64(_AHEAD)
 
 
 @kernel
 def home(entries, key):
-    """The entry that a hash points to: uint64, the hash modulo the size of the table, which must not be 0."""
-    return np.uint64(key) & (np.uint64(entries.size) - _1)
+    """The first entry, uint64, of the bucket that a hash points to, by its low 32 bits; the table must have one."""
+    buckets = np.uint64(entries.size) // _4
+    return (((key & _BITS_32) * buckets) >> _32) * _4
+
+
+@kernel
+def _next(entries, first):
+    """The first entry of the bucket behind that of ``first``."""
+    return first + _4 if first + _4 < np.uint64(entries.size) else np.uint64(0)
+
+
+@kernel
+def _distance(entries, one, other):
+    """From one entry's bucket on to another's, in entries; ``one`` and ``other`` are the first of theirs."""
+    return other - one if other >= one else other + np.uint64(entries.size) - one
+
+
+@kernel
+def _place(entries, first, key):
+    """The entry of a bucket that has this key, int64, 0 for one that is empty; -1 where none has."""
+    place = np.int64(-1)
+    for i in range(BUCKET):  # all four, without a branch that nobody can foresee
+        place = np.int64(first) + i if entries[first + np.uint64(i)]["key"] == key else place
+    return place
 
 
 @kernel
 def find(conntrack, key, now_ns):
     """The entry of a live flow, int64, good until the next insert or remove; -1 where there is none."""
     entries = conntrack.entries
-    at = home(entries, key)
-    for _ in range(min(NEIGHBOURHOOD, entries.size)):
-        held = entries[at]["key"]
-        if held == key:
-            return np.int64(at) if entries[at]["expires_ns"] > now_ns else np.int64(-1)
-        if held == _NO_KEY:
+    first = home(entries, key)
+    for _ in range(min(NEIGHBOURHOOD, entries.size // BUCKET)):
+        place = _place(entries, first, key)
+        if place >= 0:
+            return place if _is_live(entries[place]["held"], now_ns) else np.int64(-1)
+        if _place(entries, first, _NO_KEY) >= 0:
             return np.int64(-1)
-        at = home(entries, at + _1)
+        first = _next(entries, first)
     return np.int64(-1)
 
 
@@ -56,25 +137,13 @@ def insert(conntrack, key, track, now_ns):
     """Remember a flow, or what has changed about it; False where it is refused.
 
     key    uint64 flow hash, not 0
-    track  (expires_ns, backend, endpoint) of its entry, see ``layout.TRACK``
+    track  (expires_ns, backend, endpoint), the last a fingerprint, uint32
     """
     entries = conntrack.entries
     counts = conntrack.counts
+    expires_ns, backend, endpoint = track
     _sweep(conntrack, now_ns)
-    at = home(entries, key)
-    chosen = np.int64(-1)
-    for _ in range(min(NEIGHBOURHOOD, entries.size)):
-        held = entries[at]["key"]
-        if held == key:
-            chosen = np.int64(at)
-            break
-        if held == _NO_KEY:
-            if chosen < 0 and counts[HELD] < entries.size - max(entries.size // 4, 1):
-                chosen = np.int64(at)
-            break
-        if chosen < 0 and entries[at]["expires_ns"] <= now_ns:
-            chosen = np.int64(at)
-        at = home(entries, at + _1)
+    chosen = _place_for(conntrack, key, now_ns) if np.uint64(backend) < np.uint64(BACKENDS) else np.int64(-1)
     if chosen < 0:
         counts[REFUSED] += 1
         return False
@@ -82,23 +151,45 @@ def insert(conntrack, key, track, now_ns):
     if entry["key"] == _NO_KEY:
         counts[HELD] += 1
     entry["key"] = key
-    entry["expires_ns"], entry["backend"], entry["endpoint"] = track
+    entry["held"] = until((np.uint64(endpoint) & _BITS_16) << _24 | np.uint64(backend), expires_ns, now_ns)
     return True
+
+
+@kernel
+def _place_for(conntrack, key, now_ns):
+    """The entry that a flow has, else one that it may have, int64; -1 where there is neither."""
+    entries = conntrack.entries
+    first = home(entries, key)
+    chosen = np.int64(-1)
+    for _ in range(min(NEIGHBOURHOOD, entries.size // BUCKET)):
+        place = _place(entries, first, key)
+        if place >= 0:
+            return place
+        empty = _place(entries, first, _NO_KEY)
+        for i in range(first, first + _4):
+            if chosen < 0 and entries[i]["key"] != _NO_KEY and not _is_live(entries[i]["held"], now_ns):
+                chosen = np.int64(i)
+        if empty >= 0:
+            if chosen < 0 and conntrack.counts[HELD] < entries.size - entries.size // 8:
+                chosen = empty
+            break
+        first = _next(entries, first)
+    return chosen
 
 
 @kernel
 def remove(conntrack, key):
     """Forget a flow, live or expired; False where it was not there."""
     entries = conntrack.entries
-    at = home(entries, key)
-    for _ in range(min(NEIGHBOURHOOD, entries.size)):
-        held = entries[at]["key"]
-        if held == key:
-            _release(conntrack, at)
+    first = home(entries, key)
+    for _ in range(min(NEIGHBOURHOOD, entries.size // BUCKET)):
+        place = _place(entries, first, key)
+        if place >= 0:
+            _release(conntrack, np.uint64(place))
             return True
-        if held == _NO_KEY:
+        if _place(entries, first, _NO_KEY) >= 0:
             return False
-        at = home(entries, at + _1)
+        first = _next(entries, first)
     return False
 
 
@@ -108,25 +199,28 @@ def _sweep(conntrack, now_ns):
     entries = conntrack.entries
     counts = conntrack.counts
     for _ in range(min(SWEPT, entries.size)):
-        at = home(entries, np.uint64(counts[CURSOR]))
-        if entries[at]["key"] != _NO_KEY and entries[at]["expires_ns"] <= now_ns:
+        at = np.uint64(counts[CURSOR])
+        if entries[at]["key"] != _NO_KEY and not _is_live(entries[at]["held"], now_ns):
             _release(conntrack, at)  # another may have come in its place: look here again
         else:
-            counts[CURSOR] = np.int64(at + _1)
+            counts[CURSOR] = counts[CURSOR] + 1 if counts[CURSOR] + 1 < entries.size else 0
 
 
-@kernel
+@part
 def _release(conntrack, hole):
-    """Empty an entry and close the gap: what stands behind it moves up, if its hash points no further than the gap."""
+    """Empty an entry; where its bucket was full, one further on that may be there moves into it, and so on."""
     entries = conntrack.entries
-    at = hole
-    for _ in range(entries.size):
-        at = home(entries, at + _1)
-        key = entries[at]["key"]
-        if key == _NO_KEY:
+    first = hole // _4 * _4
+    for _ in range(entries.size // BUCKET):
+        if _place(entries, first, _NO_KEY) >= 0:
             break
-        if home(entries, at - key) >= home(entries, at - hole):  # distances, modulo the size
-            entries[hole] = entries[at]
-            hole = at
+        gap = hole // _4 * _4
+        first = _next(entries, first)
+        for i in range(first, first + _4):
+            key = entries[i]["key"]
+            if key != _NO_KEY and _distance(entries, home(entries, key), first) >= _distance(entries, gap, first):
+                entries[hole] = entries[i]
+                hole = i
+                break
     entries[hole]["key"] = _NO_KEY
     conntrack.counts[HELD] -= 1

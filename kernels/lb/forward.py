@@ -4,11 +4,13 @@
              │ no          │ yes           │ not allowed           │ yes        │ none           NEW
              NO_FRONTEND   TRACKED         DROP                    NEW          REJECT or DROP
 
-Law: a batch in, caller-owned columns out; no allocation, no exception, no clock. A known flow keeps its backend as long
-as that is the endpoint it was given, ready or draining; it is given another once the id is gone or stands for another
-endpoint. A new flow is NEW also where the table has no room for it: it is served, and its next batch picks again.
-Session affinity is kept per client address and Service port; its time begins anew with each new flow, and it ends with
-the endpoint's readiness (kube-proxy's ``recent`` match, https://kubernetes.io/docs/reference/networking/virtual-ips).
+Law: a batch in, caller-owned columns out; no allocation, no exception, no clock. Flows and Fib are of one family, IPv4
+or, with the tables of ``layout_ipv6``, IPv6; how an address counts is in ``families`` and ``hashing``. A known flow
+keeps its backend as long as that is the endpoint it was given, ready or draining; it is given another once the id is
+gone or stands for another endpoint. A new flow is NEW also where the table has no room for it: it is served, and its
+next batch picks again. Session affinity is kept per client address and Service port; its time begins anew with each new
+flow, and it ends with the endpoint's readiness (kube-proxy's ``recent`` match,
+https://kubernetes.io/docs/reference/networking/virtual-ips).
 """
 
 import numpy as np
@@ -35,8 +37,9 @@ from kernels.layout import (
     freeze,
 )
 from kernels.lb import conntrack
+from kernels.lb.families import not_above
 from kernels.lb.frontends import build_index, find_from, home
-from kernels.lb.hashing import endpoint_seed, flow_hash, mix64
+from kernels.lb.hashing import endpoint_seed, flow_hash, joined, mix64
 from kernels.lb.select import is_member, pick, rendezvous
 
 # Linux' nf_conntrack forgets an established TCP flow after five days; Cilium, which like us sees connections being
@@ -52,7 +55,6 @@ AHEAD = 12
 
 _NONE = np.uint32(0)
 _1 = np.uint64(1)
-_32 = np.uint64(32)
 
 
 def empty_fib() -> Fib:
@@ -162,9 +164,7 @@ def _ask_for(fib, steering, verdicts, i):
     prefetch_read(fib.frontends, row)
     prefetch_read(fib.frontends, row + _1)  # where it ends
     if entries.size > 0:
-        at = conntrack.home(entries, steering.keys[i])
-        prefetch(entries, at)
-        prefetch(entries, at + _1)  # where it ends
+        prefetch(entries, conntrack.home(entries, steering.keys[i]))
 
 
 @kernel
@@ -196,10 +196,11 @@ def without_pick(fib, steering, row, src_ip, key, now_ns):
 def tracked(fib, steering, key, now_ns):
     """The backend that a flow of hash ``key`` has and keeps, uint32; 0 for a flow that is new."""
     entries = steering.conntrack.entries
-    slot = conntrack.find(steering.conntrack, key, now_ns)
-    if slot >= 0 and is_there(fib.backends, entries[slot]["backend"], entries[slot]["endpoint"]):
-        entries[slot]["expires_ns"] = now_ns + steering.idle_ns[0]
-        return entries[slot]["backend"]
+    place = conntrack.find(steering.conntrack, key, now_ns)
+    if place >= 0 and is_there(fib.backends, entries[place]["held"]):
+        held = entries[place]["held"]
+        entries[place]["held"] = conntrack.until(held, now_ns + steering.idle_ns[0], now_ns)
+        return conntrack.backend_of(held)
     return _NONE
 
 
@@ -239,11 +240,11 @@ def node_of(sources, ip):
     low, high = np.int64(0), np.int64(sources.size)
     while low < high:  # the first range that begins above the address
         middle = (low + high) // 2
-        if sources[middle]["first"] <= ip:
+        if not_above(sources[middle]["first"], ip):
             low = middle + 1
         else:
             high = middle
-    if low > 0 and ip <= sources[low - 1]["last"]:
+    if low > 0 and not_above(ip, sources[low - 1]["last"]):
         return np.int64(sources[low - 1]["node"])
     return np.int64(0)
 
@@ -252,7 +253,7 @@ def node_of(sources, ip):
 def _is_allowed(fib, frontend, src_ip):
     first = np.int64(frontend["first_range"])
     for i in range(first, min(first + np.int64(frontend["ranges"]), fib.ranges.size)):
-        if fib.ranges[i]["first"] <= src_ip <= fib.ranges[i]["last"]:
+        if not_above(fib.ranges[i]["first"], src_ip) and not_above(src_ip, fib.ranges[i]["last"]):
             return True
     return False
 
@@ -261,13 +262,13 @@ def _is_allowed(fib, frontend, src_ip):
 def _pick_again(fib, steering, row, pool, src_ip, now_ns):
     """The backend that this client had last, else its first one: by rendezvous, so that every node gives the same."""
     frontend = fib.frontends[row]
-    client = mix64((np.uint64(src_ip) << _32) | np.uint64(frontend["affinity"])) | _1
+    client = mix64(joined(src_ip, frontend["affinity"])) | _1
     entries = steering.affinity.entries
-    slot = conntrack.find(steering.affinity, client, now_ns)
+    place = conntrack.find(steering.affinity, client, now_ns)
     backend = _NONE
-    if slot >= 0:
-        kept = entries[slot]["backend"]
-        if is_there(fib.backends, kept, entries[slot]["endpoint"]) and fib.backends[kept]["state"] == READY:
+    if place >= 0:
+        kept = conntrack.backend_of(entries[place]["held"])
+        if is_there(fib.backends, entries[place]["held"]) and fib.backends[kept]["state"] == READY:
             backend = kept if is_member(fib, pool, kept) else _NONE
     if backend == 0:
         backend = rendezvous(fib, pool, client)
@@ -278,11 +279,12 @@ def _pick_again(fib, steering, row, pool, src_ip, now_ns):
 
 
 @kernel
-def is_there(backends, backend, endpoint):
-    """Whether backend id ``backend`` still stands for the endpoint of that fingerprint, ready or draining."""
+def is_there(backends, held):
+    """Whether the backend id that a conntrack entry has still stands for its endpoint, ready or draining."""
+    backend = conntrack.backend_of(held)
     if backend >= backends.size:
         return False
-    return backends[backend]["state"] != GONE and fingerprint(backends[backend]) == endpoint
+    return backends[backend]["state"] != GONE and conntrack.is_of(held, fingerprint(backends[backend]))
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Which frontend a destination is: a hash table from (VIP, port, protocol) to a row of ``Fib.frontends``.
 
 Law: open addressing with linear probing, at most half full, built anew when what is looked up changes; 0 ends a search,
-because row 0 is no frontend.
+because row 0 is no frontend. A hash says where to look, and the whole address is compared there, of IPv6 all 128 bits.
 """
 
 from collections.abc import Collection
@@ -10,11 +10,12 @@ import numpy as np
 
 from kernels.jit import kernel
 from kernels.layout import freeze
+from kernels.lb.families import same
 from kernels.lb.hashing import frontend_hash
 
 
 def build_index(frontends: np.ndarray, shadowed: Collection[int] = ()) -> np.ndarray:
-    """The read-only index of FRONTEND[F+1], whose row 0 is none: uint32[power of two ≥ 2·F].
+    """The read-only index of FRONTEND[F+1] or FRONTEND6[F+1], whose row 0 is none: uint32[power of two ≥ 2·F].
 
     Rows without a protocol are no frontends, and those that are ``shadowed`` are not found. Of others with the same
     address, port and protocol the first is.
@@ -61,7 +62,7 @@ def find_from(fib, at, ip, port, proto):
         if row == 0 or row >= frontends.size:
             return np.int64(0)
         frontend = frontends[row]
-        if frontend["ip"] == ip and frontend["port"] == port and frontend["proto"] == proto:
+        if same(frontend["ip"], ip) and frontend["port"] == port and frontend["proto"] == proto:
             return np.int64(row)
         at = (at + np.uint64(1)) & mask
     return np.int64(0)

@@ -3,15 +3,15 @@
 Law: a hash is a pure function of addresses, ports and protocol, never of an index or of the order of a list. All are
 made of one mixer, the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
 OOPSLA 2014; constants are variant 13 of D. Stafford's search over MurmurHash3's fmix64). It is a bijection, so equal
-hashes of different inputs can only come from folding 104 bits into 64. It has no secret: who can choose ports freely
-can choose flows that collide.
+hashes of different inputs can only come from folding 104 bits into 64, or of IPv6 296. It has no secret: who can choose
+ports freely can choose flows that collide. What two families have in common is all but how an address becomes a word.
 
 A flow's high and low bits are independent, and users take different ones: Maglev the high, conntrack the low.
 """
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import by_family, kernel
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / φ, odd: SplitMix64's step
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -35,11 +35,39 @@ def mix64(word):
 
 
 @kernel
+def _word_of_number(ip):
+    return np.uint64(ip)
+
+
+@kernel
+def _word_of_row(ip):
+    return mix64(mix64(ip["high"] + GOLDEN) ^ ip["low"])
+
+
+# (ip): 64 bits of an address, uint64: of IPv4 the number itself, of IPv6 mixed of all 128.
+word_of = by_family(_word_of_number, _word_of_row)
+
+
+@kernel
+def _joined_number(ip, rest):
+    return (np.uint64(ip) << _32) | np.uint64(rest)
+
+
+@kernel
+def _joined_row(ip, rest):
+    return mix64(_word_of_row(ip) + GOLDEN) ^ np.uint64(rest)
+
+
+# (ip, rest): a uint64 of an address and of what comes with it: 32 bits, or the ``word_of`` another address. Of two that
+# differ in ``rest`` alone it differs, and so it does where addresses of IPv4 do.
+joined = by_family(_joined_number, _joined_row)
+
+
+@kernel
 def flow_hash(src_ip, dst_ip, src_port, dst_port, proto):
-    """The uint64 hash of a 5-tuple of unsigned integers in host order; never 0, which means "no entry" in conntrack."""
-    addresses = (np.uint64(src_ip) << _32) | np.uint64(dst_ip)
+    """The uint64 hash of a 5-tuple in host order; never 0, which means "no entry" in conntrack."""
     rest = (np.uint64(src_port) << _24) | (np.uint64(dst_port) << _8) | np.uint64(proto)
-    word = mix64(addresses ^ mix64(rest + GOLDEN))
+    word = mix64(joined(src_ip, word_of(dst_ip)) ^ mix64(rest + GOLDEN))
     return word | np.uint64(word == np.uint64(0))
 
 
@@ -52,19 +80,19 @@ def flow_hashes(flows, out):
 
 @kernel
 def frontend_hash(ip, port, proto):
-    """The uint64 hash of a VIP, port and protocol; all 56 bits count, so no two frontends share a hash."""
-    return mix64((np.uint64(ip) << _32) | (np.uint64(port) << _8) | np.uint64(proto))
+    """The uint64 hash of a VIP, port and protocol; of IPv4 all 56 bits count, so no two frontends share a hash."""
+    return mix64(joined(ip, (np.uint64(port) << _8) | np.uint64(proto)))
 
 
 @kernel
 def endpoint_seed(ip, port, proto):
-    """The uint64 that an endpoint's place in every Maglev ring follows from; no two endpoints share one."""
-    return mix64(((np.uint64(ip) << _32) | (np.uint64(port) << _8) | np.uint64(proto)) ^ _ENDPOINT)
+    """The uint64 that an endpoint's place in every Maglev ring follows from; no two of IPv4 share one."""
+    return mix64(joined(ip, (np.uint64(port) << _8) | np.uint64(proto)) ^ _ENDPOINT)
 
 
 @kernel
 def endpoint_seeds(backends, out):
-    """The seed of every row of BACKEND[n] into ``out``, uint64[n]."""
+    """The seed of every row of BACKEND[n], or BACKEND6[n], into ``out``, uint64[n]."""
     for i in range(backends.size):
         out[i] = endpoint_seed(backends[i]["ip"], backends[i]["port"], backends[i]["proto"])
 

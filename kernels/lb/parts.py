@@ -41,12 +41,12 @@ class Placed(NamedTuple):
 
 
 class Parts:
-    """Parts in their places."""
+    """Parts in their places. ``frontend`` and ``range`` are the rows of those tables, which differ by family."""
 
-    def __init__(self) -> None:
-        self.frontends, self.pools = Table(FRONTEND, 1), Table(POOL, 1)
+    def __init__(self, frontend: np.dtype = FRONTEND, range: np.dtype = RANGE) -> None:
+        self.frontends, self.pools = Table(frontend, 1), Table(POOL, 1)
         self.members, self.weights = Table(np.dtype(np.uint32)), Table(np.dtype(np.uint16))
-        self.ranges = Table(RANGE)
+        self.ranges = Table(range)
         self._rooms = Rooms(1), Rooms(1), Rooms(), Rooms()
 
     def put(self, part: Part, before: Placed) -> Placed:
@@ -55,10 +55,12 @@ class Parts:
         rooms = zip(self._rooms, before, counts, strict=True)
         placed = Placed(*(room.moved(place, count) for room, place, count in rooms))
         if before.frontends.room and placed.frontends != before.frontends:
-            self.frontends.write(before.frontends.first, np.zeros(before.frontends.room, FRONTEND))
-        frontends = np.zeros(placed.frontends.room, FRONTEND)  # to its end, beyond what it holds
+            self.frontends.write(before.frontends.first, np.zeros(before.frontends.room, self.frontends.rows.dtype))
+        frontends: np.ndarray = np.zeros(
+            placed.frontends.room, self.frontends.rows.dtype
+        )  # to its end, beyond what it holds
         own = frontends[: counts[0]]
-        own[:] = np.array(list(part.frontends), FRONTEND)
+        own[:] = np.array(list(part.frontends), own.dtype)
         for side in ("inside", "outside"):
             own[side] += np.uint32(max(placed.pools.first, 1) - 1)  # an empty part has no first one
         own["first_range"] += np.uint32(placed.ranges.first)
@@ -68,7 +70,7 @@ class Parts:
         _put(self.pools, placed.pools, pools)
         _put(self.members, placed.members, np.array(part.members, np.uint32))
         _put(self.weights, placed.members, np.array(part.weights, np.uint16))
-        _put(self.ranges, placed.ranges, np.array(list(part.ranges), RANGE))
+        _put(self.ranges, placed.ranges, np.array(list(part.ranges), self.ranges.rows.dtype))
         return placed
 
 

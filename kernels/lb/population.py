@@ -6,7 +6,7 @@ is the seed and n times its step), so any range of flows can be made anywhere, a
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import by_family, kernel
 from kernels.layout import BEGUN, DISRUPTED, KEPT, NEW, UNAVOIDABLE, WITHOUT
 from kernels.lb.hashing import GOLDEN, mix64, reduce
 
@@ -23,15 +23,35 @@ def key_of(seed: int) -> np.uint64:
 
 
 @kernel
+def _put_number(column, i, population, who):
+    column[i] = population.first + np.uint32(reduce(who, population.clients))
+
+
+@kernel
+def _put_row(column, i, population, who):
+    """Its bits that are not the network's are mixed of all 64 of ``who``, so that no two flows share them."""
+    first, own = population.first[0], population.own[0]
+    column[i]["high"] = first["high"] | (mix64(who + GOLDEN) & own["high"])
+    column[i]["low"] = first["low"] | (mix64(who ^ GOLDEN) & own["low"])
+
+
+# (column, i, population, who): writes the address of the client that a hash falls to.
+_put_client = by_family(_put_number, _put_row)
+
+
+@kernel
 def generate(fib, population, first, flows):
-    """Flows number ``first`` and following into the columns of ``flows``, of any length."""
+    """Flows number ``first`` and following into the columns of ``flows``, of any length.
+
+    population  Population, or Population6 for a Fib of IPv6
+    """
     rows = population.frontends
     word = population.key + (np.uint64(first) << _1) * GOLDEN
     for i in range(flows.proto.size):
         who, where = mix64(word), mix64(word + GOLDEN)
         word += GOLDEN << _1
         frontend = fib.frontends[rows[reduce(where, rows.size)]]
-        flows.src_ip[i] = population.first + np.uint32(reduce(who, population.clients))
+        _put_client(flows.src_ip, i, population, who)
         flows.src_port[i] = FIRST_PORT + reduce(who << _32, PORTS)
         flows.dst_ip[i] = frontend["ip"]
         flows.dst_port[i] = frontend["port"]

@@ -23,7 +23,7 @@ import numpy as np
 
 from kernels.jit import kernel
 from kernels.layout import DH, LC, MAGLEV, MH, NQ, P2C, RR, SED, SH, WLC, WRR
-from kernels.lb.hashing import GOLDEN, endpoint_seed, mix64, reduce
+from kernels.lb.hashing import GOLDEN, endpoint_seed, mix64, reduce, word_of
 from kernels.lb.slowstart import NOBODY_NEW, takes_part, warmth
 
 _NONE = np.uint32(0)
@@ -242,4 +242,4 @@ def _by_weight(fib, row, word):
 
 @kernel
 def _address_hash(ip):
-    return mix64(np.uint64(ip) + GOLDEN)
+    return mix64(word_of(ip) + GOLDEN)

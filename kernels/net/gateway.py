@@ -35,9 +35,22 @@ from kernels.layout_gateway import (
     WAITING,
     Gateway,
 )
-from kernels.layout_http import Ours
+from kernels.layout_http import TARGET_BYTES, Ours
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
-from kernels.net import http1, pipes, replies, requests, ring, rulings, streams, syscalls, text, upstreams
+from kernels.net import (
+    http1,
+    limits,
+    openssl,
+    pipes,
+    replies,
+    requests,
+    ring,
+    rulings,
+    streams,
+    syscalls,
+    text,
+    upstreams,
+)
 
 WAKE_KEY, LISTENER_KEY = 0, 1 << 30
 BATCH = 64  # accepted in one pass
@@ -50,8 +63,18 @@ HOP_BYTES = 160
 PIPES = 64
 
 
-def create(capacity: int, endpoints: int, trusted: np.ndarray | None = None) -> Gateway:
-    """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no."""
+def create(
+    capacity: int,
+    endpoints: int,
+    trusted: np.ndarray | None = None,
+    library: np.ndarray | None = None,
+    tallies: np.ndarray | None = None,
+) -> Gateway:
+    """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no.
+
+    ``library``: that of ``openssl.load``, None where nobody comes by TLS. ``tallies``: those of its ingress, None: it
+    has some of its own.
+    """
     loop = np.zeros(1, GATEWAY_LOOP)
     loop[0]["epoll"], loop[0]["listener"] = -1, -1
     loop[0]["clients"] = loop[0]["upstreams"] = capacity
@@ -78,7 +101,9 @@ def create(capacity: int, endpoints: int, trusted: np.ndarray | None = None) -> 
         nothing=np.zeros(0, u1),
         asked=np.zeros(1, ASK),
         host=np.zeros(HOST_BYTES, u1),
+        target=np.zeros(2 * TARGET_BYTES, u1),
         more=np.zeros(FIELDS_BYTES, u1),
+        tallies=limits.create(limits.WAYS) if tallies is None else tallies,
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
@@ -88,6 +113,7 @@ def create(capacity: int, endpoints: int, trusted: np.ndarray | None = None) -> 
         ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
         pipes=pipes.create(PIPES),
         trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
+        library=np.zeros(len(openssl.FUNCTIONS), np.uint64) if library is None else library,
         exchange=syscalls.create_exchange(),
     )
 
@@ -216,20 +242,20 @@ def _accept(gateway, now_ns):
             return
         if fd >= 0:
             ip = syscalls.swap32(gateway.exchange.address[0].ip)
-            _welcome(gateway, fd, ip, np.uint16(0), now_ns)
+            _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
 
 
 @kernel
-def adopt(gateway, fd, ip, port, now_ns):
-    """Take a client whose TLS ends before it gets here; ``port`` is its own. Returns whether there is room for it."""
+def adopt(gateway, fd, ssl, ip, port, now_ns):
+    """Take a client by TLS after its handshake; ``port`` is its own. Returns whether there is room for it."""
     if gateway.loop[0].clients == 0:
         return False
-    _welcome(gateway, fd, ip, port, now_ns)
+    _welcome(gateway, fd, ssl, ip, port, now_ns)
     return True
 
 
 @part
-def _welcome(gateway, fd, ip, secured, now_ns):
+def _welcome(gateway, fd, ssl, ip, secured, now_ns):
     """Begin with a client; ``secured`` is the port of one that came by TLS, 0 for others."""
     loop = gateway.loop[0]
     loop.clients -= 1
@@ -239,7 +265,7 @@ def _welcome(gateway, fd, ip, secured, now_ns):
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
-    client.secured, client.port = secured != 0, secured
+    client.secured, client.port, client.ssl = secured != 0, secured, ssl
     client.trusted = rulings.is_within(gateway.trusted, np.uint32(ip))
     port = np.int64(loop.https_port if secured else loop.port)
     client.hop = _write_hop(gateway.hops[row], np.int64(ip), port, secured != 0)
@@ -370,7 +396,7 @@ def warm(way) -> None:
         gateway.loop[0]["epoll"] = epoll.fileno()
         watch(gateway, -1, WAKE_KEY)
         breath(way, gateway, 0)
-        adopt(gateway, -1, np.uint32(0), np.uint16(1), 0)
+        adopt(gateway, -1, np.uint64(0), np.uint32(0), np.uint16(1), 0)
         drain(gateway, 0)
         leave(gateway)
         close_left(gateway)

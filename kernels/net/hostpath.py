@@ -14,13 +14,17 @@ hashes it byte by byte and looks up, at every place where a rule's text may end,
 
 import numpy as np
 
-from kernels.jit import kernel
-from kernels.layout import EXACT, NAMED, PREFIX, STARTS, WILDCARD, freeze
+from kernels.jit import kernel, part
+from kernels.layout import EXACT, HOST, NAMED, PATH, PREFIX, STARTS, WILDCARD, freeze
 from kernels.layout_http import DROPPED
+from kernels.layout_limits import COUNTED, LET_IN, OVER_MINUTE, OVER_SECOND
 from kernels.layout_routes import (
     ANSWER,
     BODY,
+    CONDITION,
     DENIED,
+    FOLDED_PREFIX,
+    FOLDED_STARTS,
     GO,
     HOST_EXPRESSION,
     HOSTNAME,
@@ -31,6 +35,7 @@ from kernels.layout_routes import (
     ODD_PATH,
     PATH_EXPRESSION,
     REQUEST_URI,
+    REWRITE,
     ROAD,
     SCHEME,
     SITE,
@@ -38,8 +43,8 @@ from kernels.layout_routes import (
     TEXT,
     TRIMMED_URI,
 )
-from kernels.lb.hashing import GOLDEN, mix64, reduce
-from kernels.net import text
+from kernels.lb.hashing import GOLDEN, mix64
+from kernels.net import canaries, fields, limits, rewrites, sharing, text
 
 _OFFSET = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/
 _PRIME = np.uint64(0x100000001B3)
@@ -68,7 +73,7 @@ def _find_site(roads, data, host, size):
     whole, rest = _OFFSET, _OFFSET  # hashes of the name, and of what follows its first label
     dot, end = np.int64(-1), np.int64(size)
     for i in range(size):
-        byte = _lower(data[host + i])
+        byte = fields.lower(data[host + i])
         if byte == _COLON:
             end = np.int64(i)
             break
@@ -135,6 +140,8 @@ def _find_road(roads, site, data, path, size):
         elif not 0x21 <= byte <= 0x7E or byte in (_PERCENT, _BACKSLASH, _HASH, _QUESTION_MARK):
             return np.int64(-ODD_PATH)
         word = (word ^ np.uint64(byte)) * _PRIME
+    if site["folded_prefixes"] | site["folded_starts"] != 0:
+        found = min(found, _find_folded(roads, site, data, path, size))
     if site["expression"] != 0 and site["expression"] < found:
         return np.int64(-PATH_EXPRESSION)
     if found == none:
@@ -159,6 +166,38 @@ def _look_up(roads, paths, kind, word, data, start, size):
     return np.int64(roads.roads.size)
 
 
+@part
+def _find_folded(roads, site, data, path, size):
+    """The first road whose text a path begins with in whatever case; as many as there are roads where there is none."""
+    found, word = np.int64(roads.roads.size), _OFFSET
+    for i in range(min(size, np.int64(site["longest"])) + 1):
+        byte = fields.lower(data[path + i]) if i < size else np.uint8(_SLASH)
+        bit = _1 << (np.uint64(i) & _63)
+        if byte == _SLASH and site["folded_prefixes"] & bit != 0:
+            found = min(found, _look_up_folded(roads, site["paths"], FOLDED_PREFIX, word, data, path, i))
+        if site["folded_starts"] & bit != 0:
+            found = min(found, _look_up_folded(roads, site["paths"], FOLDED_STARTS, word, data, path, i))
+        word = (word ^ np.uint64(byte)) * _PRIME
+    return found
+
+
+@kernel
+def _look_up_folded(roads, paths, kind, word, data, start, size):
+    """As ``_look_up``, in whatever case."""
+    slots = roads.slots
+    key = _road_key(paths, kind, word)
+    mask, tag = np.uint64(slots.size - 1), np.uint32(key >> _32)
+    at = key & mask
+    for _ in range(slots.size):
+        row = np.int64(slots[at]["row"])
+        if row == 0 or row >= roads.roads.size:
+            break
+        if slots[at]["tag"] == tag and _is_folded_road(roads.roads[row], roads.text, paths, kind, data, start, size):
+            return row
+        at = (at + _1) & mask
+    return np.int64(roads.roads.size)
+
+
 @kernel
 def _is_odd_segment(data, start, size, last):
     """Whether a path with this segment would be another one in its normal form."""
@@ -167,11 +206,6 @@ def _is_odd_segment(data, start, size, last):
     if size > 2 or data[start] != _DOT:
         return False
     return size == 1 or data[start + 1] == _DOT
-
-
-@kernel
-def _lower(byte):
-    return np.uint8(byte + 32) if 0x41 <= byte <= 0x5A else byte
 
 
 @kernel
@@ -188,7 +222,7 @@ def _is_named(roads, row, kind, data, start, size):
     if site["kind"] != kind or site["name_size"] != size or offset + size > text.size:
         return False
     for i in range(size):  # noqa: SIM110  # all() of a generator does not compile
-        if text[offset + i] != _lower(data[start + i]):
+        if text[offset + i] != fields.lower(data[start + i]):
             return False
     return True
 
@@ -201,6 +235,18 @@ def _is_road(road, text, paths, kind, data, start, size):
         return False
     for i in range(size):  # noqa: SIM110  # as above
         if text[offset + i] != data[start + i]:
+            return False
+    return True
+
+
+@kernel
+def _is_folded_road(road, text, paths, kind, data, start, size):
+    """The same in whatever case."""
+    offset = np.int64(road["text"])
+    if road["paths"] != paths or road["kind"] != kind or road["text_size"] != size or offset + size > text.size:
+        return False
+    for i in range(size):  # noqa: SIM110  # as above
+        if fields.lower(text[offset + i]) != fields.lower(data[start + i]):
             return False
     return True
 
@@ -223,92 +269,145 @@ def _hash(text, offset, size):
     return word
 
 
+@kernel
+def _hash_folded(text, offset, size):
+    word = _OFFSET
+    for i in range(offset, offset + size):
+        word = (word ^ np.uint64(fields.lower(text[i]))) * _PRIME
+    return word
+
+
 # The tables, made
 
 
 @kernel
-def index_hosts(text, hosts, slots, expressed):
-    """Puts SITE[…] in place in ``slots``, all zeros and at most half full; notes in ``expressed`` if one is MATCHED."""
-    mask = np.uint64(slots.size - 1)
-    for row in range(1, hosts.size):
-        site = hosts[row]
-        if site["kind"] not in (NAMED, WILDCARD):
-            expressed[0] = 1
-            continue
-        key = _host_key(site["kind"], _hash(text, np.int64(site["name"]), np.int64(site["name_size"])))
-        at = key & mask
-        while slots[at]["row"] != 0:  # ends: the slots are at most half full; no two hosts have one name
-            at = (at + _1) & mask
-        slots[at]["tag"], slots[at]["row"] = np.uint32(key >> _32), row
+def lay_out(text, hosts, paths, plain, kinds, places, sites, roads, host_slots, slots, expressed):
+    """HOST[H+1] and PATH[P+1] as SITE[H+1] and ROAD[P+H+2], and where they are found; notes if a host is MATCHED.
+
+    ``plain``: rows of paths that are expressions and mean what these ``kinds`` do, of texts at ``places``, which are
+    (offset, size).
+    ``sites`` and ``roads`` are all zeros, and so are the slots, at most half of which will be taken. Of roads that
+    take the same requests the first is found; a path that is of no host is not.
+    """
+    for row in range(paths.size):
+        _lay_path(paths[row], roads[row])
+    for i in range(plain.size):
+        road = roads[plain[i]]
+        road["kind"], road["text"], road["text_size"] = kinds[i], places[i, 0], places[i, 1]
+    own = hosts[0]["default"] != 0 or hosts[0]["policy"] != 0
+    for row in range(hosts.size):
+        host, site, road = hosts[row], sites[row], roads[paths.size + row]
+        road["goal"], road["origin"], road["rule"] = host["default"], host["origin"], host["policy"]
+        site["name"], site["name_size"], site["kind"] = host["name"], host["name_length"], host["kind"]
+        if host["default"] != 0 or host["policy"] != 0:
+            site["default"] = paths.size + row
+        elif own:
+            site["default"] = paths.size
+        first, count = np.int64(host["first_path"]), np.int64(host["paths"])
+        if count != 0 and first + count <= paths.size:
+            site["paths"] = first
+            for number in range(first, first + count):
+                _note_road(text, roads, number, first, site, slots)
+        if row != 0:
+            _note_host(text, site, row, host_slots, expressed)
 
 
 @kernel
-def index_roads(text, roads, sites, hosts, slots):
-    """Puts ROAD[…] in place in ``slots``, as ``index_hosts`` does; of equal ones the first.
+def _lay_path(path, road):
+    road["text"], road["text_size"], road["kind"] = path["text"], path["text_length"], path["kind"]
+    road["goal"], road["origin"], road["rule"] = path["target"], path["origin"], path["policy"]
+    road["fork"] = path["canary"]
+    if path["when"] != 0:
+        road["punt"] = CONDITION
 
-    ``sites`` holds, for each road that is a path, the row of the host that owns it, where its lengths are noted.
-    """
+
+@kernel
+def _note_host(text, site, row, slots, expressed):
+    """Puts a host in its slot."""
+    if site["kind"] not in (NAMED, WILDCARD):
+        expressed[0] = 1
+        return
     mask = np.uint64(slots.size - 1)
-    for row in range(1, sites.size):
-        road, site = roads[row], hosts[sites[row]]
-        size = np.int64(road["text_size"])
-        bit = _1 << (np.uint64(size) & _63)
-        kind = road["kind"]
-        if kind not in (EXACT, PREFIX, STARTS):
-            if site["expression"] == 0:
-                site["expression"] = row
-            continue
-        if kind == EXACT:
-            site["exacts"] |= bit
-        elif kind == PREFIX:
-            site["prefixes"] |= bit
-        else:
-            site["starts"] |= bit
-        if kind != EXACT and size > site["longest"]:
-            site["longest"] = size
-        key = _road_key(road["paths"], kind, _hash(text, np.int64(road["text"]), size))
-        at, tag = key & mask, np.uint32(key >> _32)
-        while slots[at]["row"] != 0:
-            other = roads[slots[at]["row"]]
-            if slots[at]["tag"] == tag and _is_road(
-                other, text, road["paths"], kind, text, np.int64(road["text"]), size
-            ):
-                break
-            at = (at + _1) & mask
-        if slots[at]["row"] == 0:
-            slots[at]["tag"], slots[at]["row"] = tag, row
+    key = _host_key(site["kind"], _hash(text, np.int64(site["name"]), np.int64(site["name_size"])))
+    at = key & mask
+    while slots[at]["row"] != 0:  # ends: the slots are at most half full; no two hosts have one name
+        at = (at + _1) & mask
+    slots[at]["tag"], slots[at]["row"] = np.uint32(key >> _32), row
+
+
+@kernel
+def _note_road(text, roads, row, paths, site, slots):
+    """Puts a road of a host in its slot, unless an equal one is there: an earlier one, or itself by an alias."""
+    road = roads[row]
+    road["paths"] = paths
+    size, kind = np.int64(road["text_size"]), road["kind"]
+    folded = kind in (FOLDED_PREFIX, FOLDED_STARTS)
+    if kind not in (EXACT, PREFIX, STARTS) and not folded:
+        if site["expression"] == 0:
+            site["expression"] = row
+        return
+    bit = _1 << (np.uint64(size) & _63)
+    if kind == EXACT:
+        site["exacts"] |= bit
+    elif kind == PREFIX:
+        site["prefixes"] |= bit
+    elif kind == STARTS:
+        site["starts"] |= bit
+    elif kind == FOLDED_PREFIX:
+        site["folded_prefixes"] |= bit
+    else:
+        site["folded_starts"] |= bit
+    if kind != EXACT and size > site["longest"]:
+        site["longest"] = size
+    mask = np.uint64(slots.size - 1)
+    first = np.int64(road["text"])
+    key = _road_key(paths, kind, _hash_folded(text, first, size) if folded else _hash(text, first, size))
+    at, tag = key & mask, np.uint32(key >> _32)
+    while slots[at]["row"] != 0:
+        other = roads[slots[at]["row"]]
+        if slots[at]["tag"] == tag and folded:
+            if _is_folded_road(other, text, paths, kind, text, first, size):
+                return
+        elif slots[at]["tag"] == tag and _is_road(other, text, paths, kind, text, first, size):
+            return
+        at = (at + _1) & mask
+    slots[at]["tag"], slots[at]["row"] = tag, row
 
 
 def warm() -> None:
     """Compiles what Python calls; the rest is compiled where the gateway calls it."""
-    text, hosts, roads = freeze(np.zeros(1, np.uint8)), np.zeros(1, SITE), np.zeros(1, ROAD)
-    index_hosts(text, hosts, np.zeros(2, SLOT), np.zeros(1, np.uint8))
-    index_roads(text, roads, np.zeros(1, np.uint32), hosts, np.zeros(2, SLOT))
+    text, hosts, paths = (freeze(np.zeros(1, kind)) for kind in (np.uint8, HOST, PATH))
+    plain = np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros((0, 2), np.int64)
+    tables = np.zeros(1, SITE), np.zeros(2, ROAD), *np.zeros((2, 2), SLOT)
+    lay_out(text, hosts, paths, *plain, *tables, np.zeros(1, np.uint8))
 
 
 # What becomes of a request
 
 
 @kernel
-def decide(roads, data, asked, row):
+def decide(roads, tallies, heard, asked, row):
     """GO, ANSWER, or a reason to punt, negative, for a request that ``find`` gave ``row``; ``asked`` says the rest.
 
-    ``asked`` is a row of ASK, of which all that is asked is filled; what was decided is written to it.
+    ``asked`` is a row of ASK, of which all that is asked is filled; what was decided is written to it. A request that
+    its limit has let in is one of those in ``tallies``, also where it is answered or punted.
     """
     asked["goal"], asked["origin"], asked["rule"], asked["reply"] = 0, 0, 0, 0
+    asked["limit"], asked["counted"], asked["shares"] = 0, 0, 0
     if row <= 0 or row >= roads.roads.size:
         return _answer(roads, asked, NO_RULE)
     road = roads.roads[row]
     asked["goal"], asked["origin"], asked["rule"] = road["goal"], road["origin"], road["rule"]
     if road["rule"] != 0:
-        said = _comply(roads, asked, roads.rules[road["rule"]])
+        said = _comply(roads, tallies, heard, asked, roads.rules[road["rule"]])
         if said != GO:
             return said
     if road["fork"] != 0:
         fork = roads.forks[road["fork"]]
-        if fork["punt"] != 0:
-            return -np.int64(fork["punt"])
-        if fork["total"] != 0 and reduce(asked["draw"], fork["total"]) < fork["weight"]:
+        took = canaries.takes(roads, heard, fork, asked["draw"])
+        if took < 0:
+            return took
+        if took != 0:
             asked["goal"], asked["origin"] = fork["goal"], fork["origin"]
     if asked["goal"] == 0:
         return _answer(roads, asked, NO_RULE)
@@ -326,21 +425,47 @@ def _answer(roads, asked, reply):
 
 
 @kernel
-def _comply(roads, asked, rule):
+def _comply(roads, tallies, heard, asked, rule):
     """What a rule says of a request, in the order of ``plane.conduct``: GO where it has no objection."""
     if rule["punt"] != 0:
         return -np.int64(rule["punt"])
+    if rule["varies"] != 0:
+        said = sharing.note_origin(roads, heard, asked, rule)
+        if said != 0:
+            return said
     if rule["body_limit"] != 0 and (asked["length"] < 0 or np.uint64(asked["length"]) > rule["body_limit"]):
         return np.int64(-BODY)
+    if rule["preflight"] != 0 and asked["options"] != 0 and (rule["varies"] == 0 or asked["shares"] != 0):
+        return _answer(roads, asked, rule["preflight"])
     if rule["answer"] != 0:
         return _answer(roads, asked, rule["answer"])
     if rule["https"] != 0 and asked["secure"] == 0:
         return _answer(roads, asked, rule["https"])
+    if rule["rewrite"]["count"] != 0:
+        path, size = np.int64(asked["uri"]), np.int64(asked["path_size"])
+        if not rewrites.is_clear(roads, rule, heard.data, path, size):
+            return np.int64(-REWRITE)
+    if rule["limit"]["key"] != 0 and not _holds(roads, rule["unlimited"], asked["client"]):
+        over = _limited(roads, tallies, asked, rule)
+        if over != 0:
+            return _answer(roads, asked, over)
     if _holds(roads, rule["denied"], asked["client"]):
         return _answer(roads, asked, DENIED)
     if rule["allowed"]["count"] != 0 and not _holds(roads, rule["allowed"], asked["client"]):
         return _answer(roads, asked, NOT_ALLOWED)
     return np.int64(GO)
+
+
+@kernel
+def _limited(roads, tallies, asked, rule):
+    """The reply to who has used up a limit, 0 to whom it lets in."""
+    said = limits.enter(tallies, rule["limit"], np.uint64(asked["client"]), np.int64(asked["now_ns"]))
+    if said in (LET_IN, COUNTED):
+        asked["limit"], asked["counted"] = rule["limit"]["key"], said == COUNTED
+        return np.uint32(0)
+    if said == OVER_SECOND:
+        return rule["over_second"]
+    return rule["over_minute"] if said == OVER_MINUTE else rule["over_at_once"]
 
 
 @kernel
@@ -376,7 +501,7 @@ def _is_field(roads, word, data, start, size):
     if size == 2 and roads.words[offset] == _T and roads.words[offset + 1] == _E:
         return False
     for i in range(size):  # noqa: SIM110  # as above
-        if roads.words[offset + i] != _lower(data[start + i]):
+        if roads.words[offset + i] != fields.lower(data[start + i]):
             return False
     return True
 
@@ -442,10 +567,11 @@ def write_answer(roads, data, asked, date, keep_alive, out):
     ``plane.ingress.forwarding.own_message`` and ``Http1.answer`` make of it.
     """
     reply, rule = roads.replies[asked["reply"]], roads.rules[asked["rule"]]
+    bodiless = reply["status"] == _NO_CONTENT
     at = _put_word(roads, reply["head"], out, 0)
     at = text.put_all(out, at, date)
     at = text.end_line(out, at)
-    if rule["typed"] == 0:
+    if rule["typed"] == 0 and not bodiless:
         at = text.put_all(out, at, _CONTENT_TYPE)
     place, size = np.int64(0), np.int64(0)
     if reply["secures"] != 0 or reply["location"]["count"] != 0:
@@ -454,12 +580,14 @@ def write_answer(roads, data, asked, date, keep_alive, out):
         at = _put_location(roads, reply, data, asked, out, at)
         size = at - place
         at = text.end_line(out, at)
-    at = _put_word(roads, reply["fields"], out, at)
-    at = _put_word(roads, rule["secure_fields"] if asked["secure"] != 0 else rule["fields"], out, at)
-    at = text.put_all(out, at, _CONTENT_LENGTH)
+    if rule["typed"] == 0 or not bodiless:  # all that one without a body says is its type
+        at = _put_word(roads, reply["fields"], out, at)
+    at = sharing.put_fields(roads, data, asked, out, at)
     body = np.int64(reply["body"]["length"])
-    at = text.put_decimal(out, at, body + size + 1 if size != 0 else body)
-    at = text.end_line(out, at)
+    if not bodiless:
+        at = text.put_all(out, at, _CONTENT_LENGTH)
+        at = text.put_decimal(out, at, body + size + 1 if size != 0 else body)
+        at = text.end_line(out, at)
     if keep_alive == 0:
         at = text.put_all(out, at, _CLOSE)
     at = text.end_line(out, at)
@@ -480,7 +608,7 @@ _CONTENT_TYPE = _bytes(b"Content-Type: text/plain; charset=utf-8\r\n")
 _LOCATION, _CONTENT_LENGTH = _bytes(b"Location: "), _bytes(b"Content-Length: ")
 _CLOSE = _bytes(b"Connection: close\r\n")
 _HTTP, _HTTPS, _SECURE = _bytes(b"http"), _bytes(b"https"), _bytes(b"https://")
-_HTTPS_PORT = 443
+_HTTPS_PORT, _NO_CONTENT = 443, 204
 _PORT = _bytes(b":")
 
 
@@ -511,7 +639,7 @@ def _put_location(roads, reply, data, asked, out, at):
             start = at
             at = text.put(out, at, data, host, host + name_size)
             for i in range(start, at):
-                out[i] = _lower(out[i])
+                out[i] = fields.lower(out[i])
         elif kind == REQUEST_URI:
             at = text.put(out, at, data, uri, uri + uri_size)
         elif kind == TRIMMED_URI:

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 from kernels.net import syscalls
 
 FUNCTIONS = (
@@ -30,12 +30,14 @@ FUNCTIONS = (
     "SSL_read",
     "SSL_write",
     "SSL_shutdown",
+    "SSL_has_pending",
     "SSL_get_error",
     "ERR_clear_error",
 )
-_NEW, _FREE, _SET_FD, _ACCEPT, _READ, _WRITE, _SHUTDOWN, _GET_ERROR, _CLEAR = range(len(FUNCTIONS))
+_NEW, _FREE, _SET_FD, _ACCEPT, _READ, _WRITE, _SHUTDOWN, _PENDING, _GET_ERROR, _CLEAR = range(len(FUNCTIONS))
 # <openssl/ssl.h>, which has them as macros of ``SSL_CTX_ctrl``.
-_CTRL_MODE, _CTRL_READ_AHEAD, _CTRL_MIN_VERSION, _TLS_1_2 = 33, 41, 123, 0x0303
+_CTRL_MODE, _CTRL_READ_AHEAD, _CTRL_TICKET_KEYS, _CTRL_MIN_VERSION, _TLS_1_2 = 33, 41, 59, 123, 0x0303
+_TICKET_KEY_BYTES = 80
 _PARTIAL_WRITE, _MOVING_BUFFER, _RELEASE_BUFFERS = 1, 2, 16
 _PEM = 1
 _WANT_READ, _WANT_WRITE, _ZERO_RETURN = 2, 3, 6
@@ -59,7 +61,10 @@ def _file_of_ssl() -> str:
 
 
 class Contexts:
-    """Makes SSL_CTXs of a server, each with a certificate; they speak HTTP/1.1 and are else like those of Python."""
+    """Makes SSL_CTXs of a server, each with a certificate; they speak HTTP/1.1 and are else like those of Python.
+
+    A session that began with one may go on with another, as with those of Python's that share a listener.
+    """
 
     def __init__(self) -> None:
         library = ctypes.CDLL(_file_of_ssl())
@@ -73,6 +78,7 @@ class Contexts:
         self._method = function("TLS_server_method", pointer)
         self._new = function("SSL_CTX_new", pointer, pointer)
         self._free = function("SSL_CTX_free", None, pointer)
+        self._free_connection = function("SSL_free", None, pointer)
         self._control = function("SSL_CTX_ctrl", ctypes.c_long, pointer, number, ctypes.c_long, pointer)
         self._options = function("SSL_CTX_set_options", ctypes.c_uint64, pointer, ctypes.c_uint64)
         self._ciphers = function("SSL_CTX_set_cipher_list", number, pointer, text)
@@ -83,6 +89,7 @@ class Contexts:
         self._clear = function("ERR_clear_error", None)
         self._like = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._chooser = _chooser()
+        self._ticket_keys = os.urandom(_TICKET_KEY_BYTES)
 
     def create(self, chain: bytes, key: bytes) -> int:
         """The address of an SSL_CTX. Raises ValueError where certificate and key cannot be used together."""
@@ -92,7 +99,8 @@ class Contexts:
         self._control(context, _CTRL_READ_AHEAD, 1, None)
         self._options(context, int(self._like.options))
         names = [row["name"] for row in self._like.get_ciphers() if row["protocol"] != "TLSv1.3"]
-        self._ciphers(context, ":".join(names).encode())
+        self._ciphers(context, ":".join((f"@SECLEVEL={self._like.security_level}", *names)).encode())
+        self._control(context, _CTRL_TICKET_KEYS, _TICKET_KEY_BYTES, self._ticket_keys)
         self._password(context, b"")  # a key with a passphrase can't be used, and OpenSSL would ask on the terminal
         self._select(context, self._chooser.address, _PROTOCOL.ctypes.data)
         memory = os.memfd_create("certificate", os.MFD_CLOEXEC)
@@ -111,13 +119,17 @@ class Contexts:
         """Let go of one; connections that were made with it hold it themselves."""
         self._free(context)
 
+    def free_connection(self, connection: int) -> None:
+        """Let go of an SSL."""
+        self._free_connection(connection)
+
 
 def _chooser() -> Any:
     """The C function that chooses among the protocols a client offers: always http/1.1, which is known to be one."""
     word = types.uint64
     signature = types.int32(word, types.CPointer(word), types.CPointer(types.uint8), word, types.uint32, word)
 
-    @numba.cfunc(signature, cache=False)
+    @numba.cfunc(signature, cache=True)
     def choose(ssl, out, size, offered, offered_size, protocol):
         out[0] = protocol
         size[0] = 8
@@ -174,27 +186,38 @@ def _answer(library, connection, returned):
     return np.int64(0 if why == _ZERO_RETURN else -syscalls.ECONNRESET)
 
 
-@kernel
+@part
 def accept(library, connection):
     """Go on with the handshake: 1 once it is done."""
     _call(library[_CLEAR], 0, 0, 0)
     return _answer(library, connection, _call(library[_ACCEPT], connection, 0, 0))
 
 
-@kernel
+@part
 def receive(library, connection, buffer):
-    """Decipher into a slice of uint8."""
+    """Decipher into a slice of uint8, of one record at most."""
     _call(library[_CLEAR], 0, 0, 0)
     returned = _call(library[_READ], connection, np.int64(buffer.ctypes.data), buffer.size)
     return _answer(library, connection, returned)
 
 
 @kernel
+def holds_bytes(library, connection):
+    """Whether bytes of the peer wait in the SSL, which no event will tell of."""
+    return _call(library[_PENDING], connection, 0, 0) != 0
+
+
+@part
 def transmit(library, connection, buffer):
-    """Encipher and send a slice of uint8; after ``-EAGAIN`` the next call has to begin with the same bytes."""
-    _call(library[_CLEAR], 0, 0, 0)
-    returned = _call(library[_WRITE], connection, np.int64(buffer.ctypes.data), buffer.size)
-    return _answer(library, connection, returned)
+    """Encipher and send a slice of uint8, as far as the socket takes it; the next call has to begin with the rest."""
+    sent, said = np.int64(0), np.int64(1)
+    while said > 0 and sent < buffer.size:  # one record each
+        rest = buffer[sent:]
+        _call(library[_CLEAR], 0, 0, 0)
+        returned = _call(library[_WRITE], connection, np.int64(rest.ctypes.data), rest.size)
+        said = _answer(library, connection, returned)
+        sent += max(said, np.int64(0))
+    return sent if sent > 0 else said
 
 
 @kernel

@@ -45,6 +45,8 @@ def read_head(way, gateway, row, now_ns):
     if got <= 0:
         requests.hand_over(gateway, row, NO_ANSWER)
         return False
+    if client.first_byte_ns == 0:
+        client.first_byte_ns = requests.clock(gateway, now_ns)
     head = gateway.answer_heads[number]
     size = np.int64(1)
     interim = True
@@ -154,7 +156,7 @@ def send(gateway, row, size, now_ns):
     client.sent = client.unsent = 0
     if size == 0:
         return
-    sent = syscalls.transmit(client.fd, gateway.out[:size])
+    sent = requests.transmit(gateway, client, gateway.out[:size])
     if sent < 0 and sent != -syscalls.EAGAIN and sent != -syscalls.EINTR:
         requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
         return
@@ -204,7 +206,7 @@ def pass_on(gateway, row, now_ns):
 def _splice(gateway, row, number, now_ns):
     """Move a piece of a large body into a pipe, uncopied. Returns its size, ``-EAGAIN``, or 0: it is to be read."""
     client, upstream, body = gateway.clients[row], gateway.upstreams[number], gateway.bodies[number]
-    if body.state != COUNTED or body.left < BULK_BYTES or client.chunked:
+    if body.state != COUNTED or body.left < BULK_BYTES or client.chunked or client.ssl != 0:
         return np.int64(0)
     client.pipe = pipes.take(gateway.pipes, gateway.exchange)
     if client.pipe == 0:
@@ -241,7 +243,7 @@ def _send_rest(gateway, row, now_ns):
         sent = syscalls.splice(end, client.fd, client.unsent - client.sent)
     else:
         waiting = gateway.unsent[row] if client.where == ASIDE else gateway.answers[client.upstream]
-        sent = syscalls.transmit(client.fd, waiting[client.sent : client.unsent])
+        sent = requests.transmit(gateway, client, waiting[client.sent : client.unsent])
     if sent == -syscalls.EAGAIN:
         client.writable = 0
         return False

@@ -28,9 +28,10 @@ from kernels.layout_gateway import (
 )
 from kernels.layout_http import CHUNK_END, CHUNKED, DONE, IN_CHUNK, OVER, PLAIN, SIZED, TOO_LONG, Hop
 from kernels.layout_routes import ANSWER
-from kernels.net import hostpath, http1, pipes, ring, rulings, syscalls, text, upstreams
+from kernels.net import hostpath, http1, openssl, pipes, ring, rulings, syscalls, text, upstreams
 
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
+SHORT_BYTES = 8192  # half of what OpenSSL reads of a socket at once
 CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
 
 
@@ -53,9 +54,8 @@ def read(way, gateway, row, now_ns):
         text.put(buffer, np.int64(0), buffer, client.start, client.end)
         client.end -= client.start
         client.start = 0
-    got = syscalls.receive(client.fd, buffer[client.end :])
+    got = _receive(gateway, client, buffer[client.end :])
     if got == -syscalls.EAGAIN:
-        client.readable = 0
         return _wait(gateway, row)
     if got <= 0 and got != -syscalls.EINTR:
         end(gateway, row)
@@ -63,10 +63,33 @@ def read(way, gateway, row, now_ns):
     if got > 0:
         if client.end == client.start:
             client.since_ns = now_ns
-        if got < buffer.size - client.end and not client.hangup:
-            client.readable = 0
         client.end += got
     return True
+
+
+@part
+def _receive(gateway, client, buffer):
+    """Read what a client says, as ``syscalls.receive`` does, and note where no more of it is here."""
+    if client.ssl != 0:
+        ssl = np.int64(client.ssl)
+        held = openssl.holds_bytes(gateway.library, ssl)
+        got = openssl.receive(gateway.library, ssl, buffer)
+        # A read of the socket that brought one short record, and nothing besides, has brought all there was.
+        drained = got < SHORT_BYTES and not held and not openssl.holds_bytes(gateway.library, ssl)
+    else:
+        got = syscalls.receive(client.fd, buffer)
+        drained = got < buffer.size
+    if got == -syscalls.EAGAIN or (got > 0 and drained and not client.hangup):
+        client.readable = 0
+    return got
+
+
+@part
+def transmit(gateway, client, data):
+    """Send to a client, as ``syscalls.transmit`` does: where it did less than all, the client takes no more now."""
+    if client.ssl != 0:
+        return openssl.transmit(gateway.library, np.int64(client.ssl), data)
+    return syscalls.transmit(client.fd, data)
 
 
 @part
@@ -106,7 +129,8 @@ def _begin(way, gateway, row, now_ns):
         _send(way, gateway, row, now_ns)
         return True
     client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
-    said = rulings.decide(way, gateway, row)
+    client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
+    said = rulings.decide(way, gateway, row, now_ns)
     if said < 0:
         hand_over(gateway, row, -said)
     elif said == ANSWER:
@@ -150,7 +174,7 @@ def _answer(way, gateway, row, now_ns):
         hand_over(gateway, row, NO_ROOM)
         return
     client.request_id = http1.request_number(gateway.requests[row], head)
-    client.backend, client.received_ns, client.since_ns = 0, now_ns, now_ns
+    client.backend, client.routed_ns, client.since_ns = 0, clock(gateway, now_ns), now_ns
     client.state, client.over = ANSWERING, 1
     gateway.loop[0].at_work += 1
     keep_unsent(gateway, row, np.int64(0), size)
@@ -164,7 +188,7 @@ def _ask(way, gateway, row, now_ns):
     if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
         hand_over(gateway, row, NOBODY)
         return
-    client.backend, client.received_ns, client.since_ns = backend, now_ns, now_ns
+    client.backend, client.routed_ns, client.since_ns = backend, clock(gateway, now_ns), now_ns
     client.upstream = upstreams.take(gateway, np.int64(way.endpoint_of[backend]), row, now_ns)
     if client.upstream == 0:
         hand_over(gateway, row, NO_ROOM)
@@ -207,16 +231,18 @@ def redial(gateway, row, reason):
 def _send(way, gateway, row, now_ns):
     """Write the request that was scanned last for its endpoint, and send it, or its beginning."""
     client, head = gateway.clients[row], gateway.heads[row]
+    client.connected_ns = clock(gateway, now_ns)
     if not rulings.holds(gateway, row):
         redial(gateway, row, RULED_ANEW)
         return
     data, none, spare = gateway.requests[row], gateway.nothing, rulings.draw(gateway.loop[0])
     number = http1.request_number(data, head) if head.request_id_size else spare
     host = rulings.write_host(way, gateway, row) if client.rule else np.int64(0)
-    if host < 0:
+    target = rulings.write_target(way, gateway, row) if client.rule else np.int64(0)
+    if host < 0 or target < 0:
         redial(gateway, row, NO_ROOM)
         return
-    hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], none, none)
+    hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], gateway.target[:target], none)
     size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, spare))
     if client.unchunked:
         size = text.put(gateway.out, size, gateway.unsent[row], np.int64(0), np.int64(head.length))
@@ -255,15 +281,13 @@ def stream(gateway, row, now_ns):
         return True
     if not client.readable:
         return False
-    got = syscalls.receive(client.fd, data[client.end :])
+    got = _receive(gateway, client, data[client.end :])
     if got == -syscalls.EAGAIN:
-        client.readable = 0
         return False
     if got <= 0 and got != -syscalls.EINTR:
         give_up(gateway, row, CLIENT_LEFT, now_ns)
         return False
     if got > 0:
-        client.readable = got == data.size - client.end
         client.end += got
         client.since_ns = now_ns
         _send_piece(gateway, row, np.int64(0), now_ns)
@@ -353,10 +377,17 @@ def hand_over(gateway, row, reason):
     if client.state == HANDED:
         return
     client.state, client.reason = HANDED, reason
+    rulings.undo_limit(gateway, row)
     gateway.handed[loop.handed] = row
     loop.handed += 1
     if 0 <= reason < gateway.punts.size:
         gateway.punts[reason] += 1
+
+
+@kernel
+def clock(gateway, now_ns):
+    """What time it is for the row of a request: that of the pass, but where somebody keeps the row, by the clock."""
+    return syscalls.monotonic_ns(gateway.exchange) if gateway.loop[0].timed else now_ns
 
 
 @part
@@ -366,12 +397,15 @@ def record(gateway, row, status, now_ns):
     done = gateway.done[loop.done]  # a breath ends before it is full, see there
     loop.done += 1
     loop.at_work -= 1
-    if now_ns == client.received_ns:  # within one pass, whose time that is
+    if loop.timed or now_ns == client.received_ns:  # within one pass, whose time that is
         now_ns = syscalls.monotonic_ns(gateway.exchange)
     done.request_id, done.received_ns, done.done_ns = client.request_id, client.received_ns, now_ns
     done.install, done.origin, done.goal, done.backend = client.install, client.origin, client.goal, client.backend
-    endpoint = gateway.endpoints[gateway.upstreams[client.upstream].endpoint]
-    done.ip, done.port, done.status = endpoint.ip, endpoint.port, status
+    done.routed_ns, done.connected_ns, done.first_byte_ns = client.routed_ns, client.connected_ns, client.first_byte_ns
+    upstream = gateway.upstreams[client.upstream]
+    endpoint = gateway.endpoints[upstream.endpoint]
+    done.ip, done.port, done.status, done.reused = endpoint.ip, endpoint.port, status, upstream.used
+    rulings.leave_limit(gateway, row)
 
 
 @part
@@ -386,15 +420,19 @@ def give_up(gateway, row, status, now_ns):
 @part
 def end(gateway, row):
     """Close a client's connection that has no request in hand."""
-    syscalls.close(gateway.clients[row].fd)
+    client = gateway.clients[row]
+    if client.ssl != 0:
+        openssl.announce_end(gateway.library, np.int64(client.ssl))
+        openssl.free(gateway.library, np.int64(client.ssl))
+    syscalls.close(client.fd)
     forget(gateway, row)
 
 
 @kernel
 def forget(gateway, row):
-    """Free a client's row; its socket is closed, or somebody else's."""
+    """Free a client's row; its socket is closed, or somebody else's, and so is its TLS."""
     client, loop = gateway.clients[row], gateway.loop[0]
-    client.state, client.fd, client.upstream, client.streamed = VACANT, -1, 0, 0
+    client.state, client.fd, client.ssl, client.upstream, client.streamed = VACANT, -1, 0, 0, 0
     client.serial += 1
     if client.pipe != 0:
         pipes.spill(gateway.pipes, client.pipe)

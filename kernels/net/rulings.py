@@ -8,8 +8,9 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout import RETRY_CONDITIONS
-from kernels.layout_http import BODILESS, HEAD_METHOD, SIZED, Ours
-from kernels.net import hostpath, text
+from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
+from kernels.layout_routes import Heard
+from kernels.net import hostpath, limits, rewrites, sharing, text
 
 MS_NS = 1_000_000
 STATUSES = np.array(
@@ -30,7 +31,7 @@ def draw(loop):
 
 
 @part
-def decide(way, gateway, row):
+def decide(way, gateway, row, now_ns):
     """GO, ANSWER, or a reason to hand a request over, negative; ``gateway.asked`` and its client's row say the rest."""
     client, head, loop, data = gateway.clients[row], gateway.heads[row], gateway.loop[0], gateway.requests[row]
     roads, start = way.roads, np.int64(head.start)
@@ -38,14 +39,18 @@ def decide(way, gateway, row):
     if road < 0:
         return road
     asked = gateway.asked[0]
-    asked.draw, asked.client = draw(loop), client.ip
+    asked.draw, asked.client, asked.now_ns = draw(loop), client.ip, now_ns
     asked.length = _announced(head)
     asked.host, asked.host_size = start + head.host, head.host_size
-    asked.uri, asked.uri_size = start + head.target, head.target_size
+    asked.uri, asked.uri_size, asked.path_size = start + head.target, head.target_size, head.path_size
     asked.https_port, asked.secure, asked.bodiless = loop.https_port, client.secured, head.method == HEAD_METHOD
-    said = np.int64(hostpath.decide(roads, data, asked, road))
+    asked.options = head.method == OPTIONS
+    heard = Heard(data, head, gateway.lines)
+    said = np.int64(hostpath.decide(roads, gateway.tallies, heard, asked, road))
     client.goal, client.origin, client.rule = asked.goal, asked.origin, asked.rule
     client.ruling, client.install = loop.ruling, loop.install
+    client.limit, client.counted, client.shares = asked.limit, asked.counted, asked.shares
+    client.named, client.named_size = asked.named - start, asked.named_size
     rule = roads.rules[client.rule]
     client.retry_on = rule.retry_on
     client.read_ns = rule.read_ms * MS_NS if rule.read_ms else loop.read_ns
@@ -68,6 +73,24 @@ def _announced(head):
     if head.framing == SIZED:
         return np.int64(head.length)
     return np.int64(0 if head.framing == BODILESS else -1)
+
+
+@kernel
+def leave_limit(gateway, row):
+    """A request is done, and no more among those that its limit counts."""
+    client = gateway.clients[row]
+    if client.counted != 0:
+        limits.leave(gateway.tallies, client.limit, np.uint64(client.ip))
+    client.limit, client.counted = 0, 0
+
+
+@kernel
+def undo_limit(gateway, row):
+    """A request goes to the slow path, which asks its limit anew."""
+    client = gateway.clients[row]
+    if client.limit != 0:
+        limits.give_back(gateway.tallies, client.limit, np.uint64(client.ip), client.counted)
+    client.limit, client.counted = 0, 0
 
 
 @part
@@ -103,6 +126,15 @@ def write_host(way, gateway, row):
     return text.put(gateway.host, np.int64(0), way.roads.text, first, first + np.int64(rule.host.length))
 
 
+@part
+def write_target(way, gateway, row):
+    """Write what the endpoint is asked for in the place of the target: its size, 0 where that stays, -1: no room."""
+    rule = way.roads.rules[gateway.clients[row].rule]
+    if rule.rewrite.count == 0:
+        return np.int64(0)
+    return np.int64(rewrites.put_target(way.roads, rule, gateway.requests[row], gateway.heads[row], gateway.target))
+
+
 @kernel
 def put_ip(out, to, ip):
     for i in range(4):
@@ -129,6 +161,8 @@ def adorn(way, gateway, row, head):
         return Ours(ours.date, ours.server, gateway.more[:0])
     rule = roads.rules[client.rule]
     hostpath.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines)
-    first = np.int64(rule.fields.offset)
-    size = text.put(gateway.more, np.int64(0), roads.words, first, first + np.int64(rule.fields.length))
+    asked = gateway.asked[0]
+    asked.rule, asked.secure, asked.shares = client.rule, client.secured, client.shares
+    asked.named, asked.named_size = client.start + client.named, client.named_size
+    size = np.int64(sharing.put_fields(roads, gateway.requests[row], asked, gateway.more, np.int64(0)))
     return Ours(ours.date, ours.server, gateway.more[: max(np.int64(0), size)])

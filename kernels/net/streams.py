@@ -21,6 +21,7 @@ from kernels.layout import ENDED, ENDING, FLOWING
 from kernels.net import pipes, syscalls
 
 BUFFER_BYTES = 32768
+MAP_NORESERVE = 0x4000  # <asm-generic/mman.h>, which ``mmap`` does not name
 BULK_BYTES = 8192  # of less, copying costs no more than a pipe
 ROUNDS = 8  # each a read, and a write of what it brought
 TURN_BYTES = 1 << 20  # a fraction of a millisecond
@@ -35,7 +36,8 @@ SINK_RESET = 4  # likewise, and no end was sent before it
 
 def create_buffers(count: int) -> np.ndarray:
     """So many buffers, each of which takes memory once it has been used: in small pages, not 64 buffers at a time."""
-    memory = mmap.mmap(-1, max(count, 1) * BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE  # or a fork would be refused for want of as much
+    memory = mmap.mmap(-1, max(count, 1) * BUFFER_BYTES, flags=flags)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, np.uint8).reshape(-1, BUFFER_BYTES)
 

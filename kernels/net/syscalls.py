@@ -210,6 +210,7 @@ _fcntl = _libc("fcntl", _int(_int, _int, _int))
 _splice = _libc("splice", _long(_int, _address, _int, _address, _size, types.uintc))
 _shutdown = _libc("shutdown", _int(_int, _int))
 _close = _libc("close", _int(_int))
+_sched_yield = _libc("sched_yield", _int())
 _epoll_ctl = _libc("epoll_ctl", _int(_int, _int, _int, _address))
 _epoll_wait = _libc("epoll_wait", _int(_int, _address, _int, _int))
 # epoll_pwait2(2) by its number, which both machines share: libc has a name for it only since glibc 2.35.
@@ -425,6 +426,12 @@ def end_sending(fd):
 @kernel
 def close(fd):
     return _answer(_close(fd))
+
+
+@kernel
+def give_way():
+    """``sched_yield``: let another thread have the core."""
+    return _answer(_sched_yield())
 
 
 @kernel

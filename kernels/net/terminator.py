@@ -1,7 +1,8 @@
-"""Ends the TLS of clients: each is given a socket of a pair, at whose other end its bytes come and go deciphered.
+"""Begins the TLS of clients, which the gateway goes on with; carries that of clients whom the slow path has.
 
-One thread drives it in bounded *breaths*, with the GIL released, as it drives the gateway. A connection goes from state
-to state (``layout_tls.STATES``); in some of them it waits for its owner, who has a turn between two breaths.
+Those are given a socket of a pair, at whose other end their bytes come and go deciphered. One thread drives all of it
+in bounded *breaths*, with the GIL released, as it drives the gateway. A connection goes from state to state
+(``layout_tls.STATES``); in some of them it waits for its owner, who has a turn between two breaths.
 
 Law: nothing here blocks, allocates or raises. A hello is looked at before anything of it is taken: who asks for what is
 not spoken here is left to the slow path untouched. Nothing is read while whom it is for takes nothing.
@@ -28,6 +29,7 @@ from kernels.layout_tls import (
 from kernels.net import hello, openssl, ring, streams, syscalls, text
 
 WAKE_KEY, LISTENER_KEY, PAIR_KEY = 0, 1 << 30, 1 << 29
+GONE = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
 BATCH = 64  # accepted in one pass
 ROUNDS = 16  # steps of one connection in one turn
@@ -35,11 +37,11 @@ RETRY_NS = 20_000_000
 TICK_NS = 250_000_000
 
 
-def create(capacity: int, library: np.ndarray) -> Terminator:
-    """A terminator for so many clients, without a listener or certificates."""
-    rows = capacity + 1
+def create(capacity: int, kept: int, library: np.ndarray) -> Terminator:
+    """For so many clients, and ``kept`` that a gateway may give back; without a listener or certificates."""
+    rows = capacity + kept + 1
     loop = np.zeros(1, TLS_LOOP)
-    loop[0]["epoll"], loop[0]["listener"], loop[0]["free"] = -1, -1, capacity
+    loop[0]["epoll"], loop[0]["listener"], loop[0]["free"], loop[0]["kept"] = -1, -1, capacity + kept, kept
     return Terminator(
         loop=loop,
         clients=np.zeros(rows, TLS_CLIENT),
@@ -50,7 +52,7 @@ def create(capacity: int, library: np.ndarray) -> Terminator:
         buffer=np.zeros(streams.BUFFER_BYTES, np.uint8),
         inward=streams.create_buffers(rows),
         outward=streams.create_buffers(rows),
-        free=np.arange(capacity, 0, -1, dtype=np.uint32),
+        free=np.arange(capacity + kept, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
         handed=np.zeros(rows, np.uint32),
         exchange=syscalls.create_exchange(),
@@ -113,6 +115,7 @@ def _on_event(some, event):
         client.pair_readable = client.pair_writable = 1
     else:
         client.readable = client.writable = 1
+        client.hangup |= event.events & GONE != 0
     _queue(some, row)
     return False
 
@@ -132,7 +135,7 @@ def _accept(some, now_ns):
     if not loop.backlog or loop.listener < 0 or now_ns < loop.paused_until_ns:
         return
     for _ in range(BATCH):
-        if loop.free == 0:
+        if loop.free <= loop.kept:
             loop.paused_until_ns = now_ns + RETRY_NS
             return
         fd = syscalls.accept(some.exchange, loop.listener)
@@ -143,24 +146,46 @@ def _accept(some, now_ns):
             loop.paused_until_ns = now_ns + RETRY_NS
             return
         if fd >= 0:
-            _welcome(some, fd, now_ns)
+            row, address = _seat(some, fd, np.uint64(0), now_ns), some.exchange.address[0]
+            some.clients[row].ip, some.clients[row].port = syscalls.swap32(address.ip), syscalls.swap16(address.port)
+            if not _watch(some, fd, row):
+                _end(some, row)
 
 
-@kernel
-def _welcome(some, fd, now_ns):
-    loop, address = some.loop[0], some.exchange.address[0]
+@part
+def _seat(some, fd, ssl, now_ns):
+    """A row for a connection, which is there."""
+    loop = some.loop[0]
     loop.free -= 1
     row = np.int64(some.free[loop.free])
     client = some.clients[row]
-    client.fd, client.pair, client.ssl, client.state, client.since_ns = fd, -1, 0, GREETING, now_ns
-    client.ip, client.port = syscalls.swap32(address.ip), syscalls.swap16(address.port)
+    client.fd, client.pair, client.ssl, client.state, client.since_ns = fd, -1, ssl, GREETING, now_ns
     client.in_start = client.in_end = client.out_start = client.out_end = 0
     client.readable = client.writable = 1
-    client.pair_readable = client.pair_writable = 0
-    if syscalls.watch(some.exchange, loop.epoll, fd, WATCHED, row, client.serial) < 0:
-        end(some, row)
-    else:
-        _queue(some, row)
+    client.pair_readable = client.pair_writable = client.hangup = 0
+    return row
+
+
+@part
+def _watch(some, fd, key):
+    """Hear of a socket of a connection, which has a turn. Returns whether that can be."""
+    row = key & ~np.int64(PAIR_KEY)
+    _queue(some, row)
+    serial = some.clients[row].serial
+    return syscalls.watch(some.exchange, some.loop[0].epoll, fd, WATCHED, key, serial) >= 0
+
+
+@kernel
+def carry(some, fd, ssl, pair, now_ns):
+    """Carry what a client by TLS says to and from a socket, which is its own from here on; False: there is no room."""
+    if some.loop[0].free == 0:
+        return False
+    row = _seat(some, fd, ssl, now_ns)
+    client = some.clients[row]
+    client.pair, client.state = pair, CARRYING
+    if not _watch(some, fd, row) or not _watch(some, pair, PAIR_KEY | row):
+        _end(some, row)
+    return True
 
 
 @part
@@ -194,12 +219,14 @@ def _greet(some, row):
         client.readable = 0
         return False
     if size <= 0:
-        end(some, row)
+        _end(some, row)
         return False
     asked = some.hello[0]
     said = hello.read(some.buffer, size, asked)
     if said == 0:
         client.readable = 0  # more of it is an event
+        if client.hangup:
+            _end(some, row)
         return False
     if said < 0 or asked.others or not asked.http1:
         _hand(some, row, UNTOUCHED)
@@ -208,16 +235,16 @@ def _greet(some, row):
     if some.contexts[client.name] == 0:
         _hand(some, row, WANTING)
         return False
-    return begin(some, row)
+    return _begin(some, row)
 
 
-@kernel
-def begin(some, row):
+@part
+def _begin(some, row):
     """Begin the handshake; the certificate for the name is there."""
     client = some.clients[row]
     client.ssl = openssl.create(some.library, np.int64(some.contexts[client.name]), client.fd)
     if client.ssl == 0:
-        end(some, row)
+        _end(some, row)
         return False
     client.state = SHAKING
     return True
@@ -225,20 +252,8 @@ def begin(some, row):
 
 @kernel
 def go_on(some, row):
-    """Its owner has done what a connection waited for."""
-    if some.clients[row].state == WANTING:
-        begin(some, row)
-    _queue(some, row)
-
-
-@kernel
-def join(some, row, pair):
-    """Carry what a connection says to and from a socket, which is its own from here on."""
-    client = some.clients[row]
-    client.pair, client.state = pair, CARRYING
-    if syscalls.watch(some.exchange, some.loop[0].epoll, pair, WATCHED, PAIR_KEY | row, client.serial) < 0:
-        end(some, row)
-    else:
+    """The certificate that a connection waited for is there."""
+    if _begin(some, row):
         _queue(some, row)
 
 
@@ -261,7 +276,7 @@ def _shake(some, row):
     if done == -syscalls.EAGAIN:
         client.readable = 0
     elif done <= 0:
-        end(some, row)
+        _end(some, row)
     else:
         _hand(some, row, SHAKEN)
     return False
@@ -283,7 +298,7 @@ def _inward(some, row, now_ns):
             client.readable = 0
             return False
         if got <= 0:
-            end(some, row)
+            _end(some, row)
             return False
         client.in_start, client.in_end = 0, got
         waiting = some.buffer[:got]
@@ -316,7 +331,7 @@ def _outward(some, row, now_ns):
             return False
         if got <= 0 and got != -syscalls.EINTR:
             openssl.announce_end(some.library, np.int64(client.ssl))
-            end(some, row)
+            _end(some, row)
             return False
         waiting = some.buffer[: max(got, np.int64(0))]
         client.since_ns = now_ns
@@ -324,33 +339,33 @@ def _outward(some, row, now_ns):
         return True
     sent = openssl.transmit(some.library, np.int64(client.ssl), waiting)
     if sent <= 0 and sent != -syscalls.EAGAIN:
-        end(some, row)
+        _end(some, row)
         return False
     rest = max(sent, np.int64(0))
     if rest > 0:
         client.since_ns = now_ns
-    client.writable = sent != -syscalls.EAGAIN
+    client.writable = rest == waiting.size
     client.out_end = text.put(some.outward[row], np.int64(0), waiting, rest, np.int64(waiting.size))
     client.out_start = 0
     return client.writable != 0
 
 
-@kernel
-def end(some, row):
+@part
+def _end(some, row):
     """Close a connection, and its pair."""
     client = some.clients[row]
+    if client.ssl != 0:
+        openssl.free(some.library, np.int64(client.ssl))
+    if client.pair >= 0:
+        syscalls.close(client.pair)
     syscalls.close(client.fd)
     forget(some, row)
 
 
 @kernel
 def forget(some, row):
-    """Free a row; its client's socket is closed, or somebody else's."""
+    """Free a row; what it had is closed, or somebody else's."""
     client, loop = some.clients[row], some.loop[0]
-    if client.ssl != 0:
-        openssl.free(some.library, np.int64(client.ssl))
-    if client.pair >= 0:
-        syscalls.close(client.pair)
     client.state, client.fd, client.pair, client.ssl = VACANT, -1, -1, 0
     client.serial += 1
     some.free[loop.free] = row
@@ -368,14 +383,14 @@ def _check_times(some, now_ns):
         slow = client.state in (GREETING, SHAKING) and age > loop.head_ns
         takes_nothing = client.state == CARRYING and client.out_start < client.out_end and age > loop.send_ns
         if slow or takes_nothing:
-            end(some, row)
+            _end(some, row)
 
 
 @kernel
 def drain(some, now_ns):
     """Accept who waits for it, as far as there are rows, and no more."""
     loop = some.loop[0]
-    for _ in range(loop.free // BATCH + 1):
+    for _ in range((loop.free - loop.kept) // BATCH + 1):
         _accept(some, now_ns)
     loop.listener, loop.backlog = -1, 0
 
@@ -385,7 +400,7 @@ def end_all(some):
     """Close everything that is left."""
     for row in range(1, some.clients.size):
         if some.clients[row].state != VACANT:
-            end(some, row)
+            _end(some, row)
 
 
 @kernel
@@ -398,17 +413,15 @@ def watch(some, fd, key):
 def warm(library: np.ndarray) -> None:
     """Compile everything that a live terminator calls, with the types it is called with."""
     with select.epoll() as epoll:
-        some = create(1, library)
+        some = create(1, 0, library)
         some.loop[0]["epoll"] = epoll.fileno()
         watch(some, -1, WAKE_KEY)
         breath(some, 0)
         drain(some, 0)
         hello.hash_of(some.buffer, 0, 1)
-        some.loop[0]["free"] = 0
-        some.clients[1]["fd"] = -1
+        carry(some, -1, np.uint64(0), -1, 0)  # which ends it, for there is no such socket
+        some.loop[0]["free"] = 0  # as if the row was somebody's, here and below
         go_on(some, 1)
-        join(some, 1, -1)  # which ends it, for there is no such socket
-        for leave in (forget, end):
-            some.loop[0]["free"] = 0
-            leave(some, 1)
+        some.loop[0]["free"] = 0
+        forget(some, 1)
         end_all(some)

@@ -88,10 +88,16 @@ def backends_in_use(datagrams: Datagrams) -> np.ndarray:
 
 
 @kernel
+def _home(index, key):
+    """The slot of the index, uint64, at which the search for a hash begins, and that of any number modulo its size."""
+    return np.uint64(key) & (np.uint64(index.size) - _1)
+
+
+@kernel
 def find(datagrams, key, client, frontend):
     """The row of a client's flow to a frontend, both (address, port), int64; 0 where there is none."""
     index = datagrams.flow_index
-    at = conntrack.home(index, key)
+    at = _home(index, key)
     for _ in range(index.size):
         row = np.int64(index[at])
         if row == 0 or row >= datagrams.flows.size:
@@ -100,7 +106,7 @@ def find(datagrams, key, client, frontend):
         same_client = flow.key == key and flow.client_ip == client[0] and flow.client_port == client[1]
         if same_client and flow.frontend_ip == frontend[0] and flow.frontend_port == frontend[1]:
             return row
-        at = conntrack.home(index, at + _1)
+        at = _home(index, at + _1)
     return np.int64(0)
 
 
@@ -129,9 +135,9 @@ def begin(datagrams, key, client, frontend, at_listener, now_ns):
     flow.answered = 0
     flow.refused = 0
     flow.fate = NONE
-    at = conntrack.home(datagrams.flow_index, key)
+    at = _home(datagrams.flow_index, key)
     while datagrams.flow_index[at] != 0:  # at most half of them are taken
-        at = conntrack.home(datagrams.flow_index, at + _1)
+        at = _home(datagrams.flow_index, at + _1)
     datagrams.flow_index[at] = row
     return row
 
@@ -237,18 +243,18 @@ def end(steering, datagrams, row, how):
 def _leave_index(datagrams, row):
     """Take a row out of the index and close the gap, as ``conntrack`` does."""
     index, flows = datagrams.flow_index, datagrams.flows
-    hole = conntrack.home(index, flows[row].key)
+    hole = _home(index, flows[row].key)
     for _ in range(index.size):
         if index[hole] == row:
             break
-        hole = conntrack.home(index, hole + _1)
+        hole = _home(index, hole + _1)
     at = hole
     for _ in range(index.size):
-        at = conntrack.home(index, at + _1)
+        at = _home(index, at + _1)
         other = index[at]
         if other == 0 or other >= flows.size:
             break
-        if conntrack.home(index, at - flows[other].key) >= conntrack.home(index, at - hole):
+        if _home(index, at - flows[other].key) >= _home(index, at - hole):
             index[hole] = other
             hole = at
     index[hole] = 0

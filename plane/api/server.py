@@ -20,7 +20,7 @@ from plane.api import discovery, own, resources, status, warning, watching
 from plane.api.paths import target_of
 from plane.api.resources import Request
 from plane.api.status import RequestError
-from plane.errors import ConflictError, ManifestError, NotFoundError, PlaneError
+from plane.errors import ConflictError, ForbiddenError, ManifestError, NotFoundError, PlaneError
 from plane.model import Key, Object, key_of
 from plane.store import Store
 
@@ -217,6 +217,8 @@ def _failed(error: Exception, about: Key | None) -> web.Response:
             return _json(error.code, status.failure(error.code, str(error), error.reason))
         case ManifestError():
             return _json(422, status.invalid(error, about))
+        case ForbiddenError():
+            return _json(403, status.failure(403, str(error), about=about))
         case NotFoundError():
             return _json(404, status.failure(404, str(error), about=about))
         case ConflictError():

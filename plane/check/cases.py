@@ -12,7 +12,7 @@ from pydantic import Field
 
 from plane import strict
 from plane.errors import ManifestError
-from plane.frontends import ipv4
+from plane.families import ipv4
 from plane.strict import Contradiction, Part, at, read_by
 
 FORWARDED, REFUSED = "forwarded", "refused"

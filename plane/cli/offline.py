@@ -37,7 +37,7 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
     "--gateway/--no-gateway",
     default=True,
     show_default=True,
-    help="Plain HTTP goes by compiled code as far as that takes it.",
+    help="HTTP/1.1, plain and by TLS, goes by compiled code as far as that takes it.",
 )
 @click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
 @click.option(

@@ -18,14 +18,23 @@ from plane.controllers import addressing, clusterdns, deployments, endpointslice
 from plane.controllers.lifecycle import Indexes, Pass
 from plane.model import Snapshot
 
+
+def rollout(snapshot: Snapshot, given: Pass) -> Snapshot:
+    """Deployments' pods: what one ReplicaSet gives up at once leaves room for another, until nothing follows."""
+    before = None
+    while before is not snapshot:
+        before = snapshot
+        for step in (deployments.roll, lifecycle.orphans, deployments.scale):
+            snapshot = step(snapshot, given)
+    return snapshot
+
+
 STEPS = (
     lifecycle.namespaces,
     lifecycle.orphans,
     clusterdns.cluster_dns,
     addressing.services,
-    deployments.roll,
-    lifecycle.orphans,
-    deployments.scale,
+    rollout,
     scheduling.schedule,
     endpointslices.endpoint_slices,
     addressing.backend_ids,

@@ -138,7 +138,7 @@ def _scaled(snapshot: Snapshot, row: Object, owned: list[Object], now: str) -> S
     pods = [pod for pod in owned if _counts(pod)]
     wanted = row["spec"].get("replicas", 1)
     if len(pods) < wanted:
-        return snapshot.changed(_new_pod(snapshot, row, index, now) for index in range(wanted - len(pods)))
+        return snapshot.changed(_new_pod(snapshot, row, index, now) for index in range(len(pods), wanted))
     if len(pods) == wanted:
         return snapshot
     crowd: dict[str, int] = {}

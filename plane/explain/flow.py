@@ -18,7 +18,8 @@ from plane.addresses import int_to_ip, ip_to_int
 from plane.dns.names import followed, loops
 from plane.endpoints import topology
 from plane.errors import ManifestError, Problem
-from plane.frontends import PROTOCOLS, Frontend, Node, frontends_of, ipv4, nodes_of, slow_start_of
+from plane.families import ipv4
+from plane.frontends import PROTOCOLS, Frontend, Node, frontends_of, nodes_of, slow_start_of
 from plane.model import Endpoint, Service, Snapshot, service_endpoints, slices_by_service
 
 # The flow that is asked about, as far as nobody says: a client's first port on Linux, at time 0.

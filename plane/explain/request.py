@@ -38,7 +38,7 @@ from plane.errors import ManifestError, Problem
 from plane.explain.flow import explain_flow, service_named
 from plane.explain.policed import excused, policed, sticky
 from plane.explain.redirects import redirected_by
-from plane.frontends import ipv4
+from plane.families import ipv4
 from plane.model import Endpoint, Object, Service, ServicePort, Snapshot, service_endpoints, slices_by_service
 from plane.reasons import Reasons
 from plane.requestpath import host_of, normalised

@@ -122,6 +122,8 @@ class Exchange:
                 self._policed.leave()
             if self._connection is not None:
                 self._connection.abort()
+            if (begun := self._client.taken_on()) is not None and begun.upstream is not None:
+                begun.upstream.close()  # it was answered without: what comes there is no answer to what follows
             if self._watch is not None:
                 self._watch.leave()
 

@@ -5,18 +5,12 @@ What is handed over goes to the asyncio loop as it came: the client's socket wit
 where its request was sent already, the endpoint's socket with what came of the answer. There it is one request as any.
 """
 
-import logging
-import os
-import queue
 import re
-import select
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from ipaddress import IPv4Network
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -24,14 +18,15 @@ from kernels import layout_gateway as layout
 from kernels.layout import NETWORK
 from kernels.layout_gateway import Way
 from kernels.layout_http import IN_CHUNK, IN_TRAILERS, OVER, SIZED
+from kernels.layout_routes import Roads
 from kernels.net import gateway as kernel
-from kernels.net import hostpath, requests, upstreams
+from kernels.net import hostpath, openssl, requests, upstreams
 from kernels.warm import is_there, once
 from plane import fastroutes
 from plane.addresses import int_to_ip, ip_to_int
 from plane.descriptors import allow_descriptors
-from plane.errors import PlaneError
-from plane.ingress import forwarding
+from plane.driver import Driver
+from plane.ingress import forwarding, sharedlimits
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import LAST_CHUNK
 from plane.ingress.handing import Address, Begun, Handed, Secured
@@ -48,8 +43,6 @@ NAME = "gateway"  # of what is compiled for it
 
 _LENGTH = re.compile(rb"(?im)^(content-length:)[^\r\n]*")
 
-log = logging.getLogger("trafficplane.ingress")
-
 
 def warm(progress: Callable[[str], None] | None = None) -> None:
     """Compile, or load, what a gateway runs. Blocks, the first time for a minute; then ``progress`` gets a line."""
@@ -58,6 +51,7 @@ def warm(progress: Callable[[str], None] | None = None) -> None:
         if progress is not None and not is_there(NAME):
             progress("compiling for this machine, once: the gateway of the ingress")
         hostpath.warm()
+        sharedlimits.warm()
         roads = fastroutes.compile(compile_routes(Snapshot()))
         kernel.warm(Way(roads, fastroutes.create_memory(roads), np.zeros(1, np.uint32)))
 
@@ -70,11 +64,20 @@ def _networks(edge: Edge) -> np.ndarray:
     return np.array([(int(span.network_address), int(span.netmask)) for span in spans], NETWORK)
 
 
+def _leads_alike(one: Roads, other: Roads) -> bool:
+    """Whether the same endpoints have the same ids; which they do as long as nothing but rules has changed."""
+    return np.array_equal(one.endpoints, other.endpoints) and np.array_equal(one.backends, other.backends)
+
+
 class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
+    ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own. ``timed``: rows of
+    requests done have the times of each, not those of the pass that it was looked at in.
+
     What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
-    it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's.
+    it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
+    client by TLS, ``carry`` makes the socket to hand over, or none, and may not wait for this thread.
     """
 
     def __init__(
@@ -84,23 +87,27 @@ class Gateway:
         take: Callable[[Handed], object],
         count: Callable[[np.ndarray], object],
         fail: Callable[[str], object],
+        carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
+        timed: bool = False,
         capacity: int = 8192,
+        tallies: np.ndarray | None = None,
     ):
         self._take = take
         self._count = count
         self._fail = fail
+        self._carry = carry
         allow_descriptors(2 * capacity + DESCRIPTORS_BESIDES)
-        self._gateway = kernel.create(capacity, 64, _networks(edge))
+        self._gateway = kernel.create(capacity, 64, _networks(edge), openssl.load(), tallies)
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
         self._compiler = fastroutes.Compiler()
         self._way: Way | None = None
-        self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._driver = Driver("gateway", self._breathe, self._close, self._failed)
         loop = self._gateway.loop[0]
-        loop["epoll"] = self._epoll.fileno()
+        loop["epoll"] = self._driver.epoll.fileno()
         loop["port"], loop["https_port"] = ports
+        loop["timed"] = timed
         for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
         shortest_s = min(
@@ -112,13 +119,8 @@ class Gateway:
             timeouts.keep_alive_s,
         )
         loop["tick_ns"] = int(min(TICK_S, shortest_s / 4) * 1e9)
-        kernel.watch(self._gateway, self._wake, kernel.WAKE_KEY)
-        self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._asking = threading.Lock()
-        self._running = False
-        self._stopping = False
+        kernel.watch(self._gateway, self._driver.wake, kernel.WAKE_KEY)
         self._listener: socket.socket | None = None
-        self._thread: threading.Thread | None = None
 
     def start(self, listener: socket.socket) -> None:
         """Accept from a listener; there is an ``install`` before."""
@@ -126,22 +128,20 @@ class Gateway:
         kernel.watch(self._gateway, listener.fileno(), kernel.LISTENER_KEY)
         self._gateway.loop[0]["listener"], self._gateway.loop[0]["backlog"] = listener.fileno(), 1
         self._listener = listener
-        self._running = True
-        self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
-        self._thread.start()
+        self._driver.start()
 
     def install(self, routes: Routes, number: int) -> set[int]:
         """Put Routes in force, which rows of requests done will name by ``number``; returns what they name besides."""
         roads = self._compiler.compile(routes)
-        return set(self.ask(lambda: self._swap(roads, number)))
+        return set(self._driver.ask(lambda: self._swap(roads, number)))
 
-    def adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        """Take clients whose TLS has been ended; returns those that there was no room for."""
-        return cast(Sequence[Secured], self.ask(lambda: self._adopt(ends)))
+    def adopt(self, clients: Sequence[Secured]) -> None:
+        """Take clients by TLS after their handshake, or hand over whom there is no room for. Waits for nothing."""
+        self._driver.tell(lambda: self._adopt(clients))
 
     def put_out(self, address: Address, seconds: float) -> None:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
-        self.ask(lambda: self._put_out(address, time.monotonic_ns() + int(seconds * 1e9) if seconds else 0))
+        self._driver.ask(lambda: self._put_out(address, time.monotonic_ns() + int(seconds * 1e9) if seconds else 0))
 
     @property
     def idle(self) -> int:
@@ -155,7 +155,7 @@ class Gateway:
     @property
     def serves(self) -> bool:
         """Whether it carries requests, or has not begun."""
-        return self._running or self._thread is None
+        return self._driver.running or not self._driver.has_begun
 
     @property
     def clients(self) -> int:
@@ -171,70 +171,39 @@ class Gateway:
 
     def settle(self) -> np.ndarray:
         """The rows of requests done that ``count`` has not been given."""
-        rows: np.ndarray = self.ask(self._take_done)
-        return rows
+        return self._driver.ask(self._take_done)
 
     def drain(self) -> None:
         """Accept who waits for it and no more; hand over who asks for nothing, the others once they are answered."""
-        if not self._epoll.closed:
-            self.ask(self._drain)
+        if not self._driver.has_stopped:
+            self._driver.ask(self._drain)
 
     def stop(self) -> None:
         """Close everything at once. Blocks for a moment."""
-        if self._epoll.closed:
-            return
-        self._stopping = True
-        os.eventfd_write(self._wake, 1)
-        if self._thread is not None:
-            self._thread.join()
-        self._epoll.close()
-        os.close(self._wake)
-
-    def ask(self, question: Callable[[], Any]) -> Any:
-        """What ``question`` returns when it is called between two breaths."""
-        future: Future[Any] = Future()
-        with self._asking:
-            if not self._running:
-                return question()
-            self._questions.put((question, future))
-            os.eventfd_write(self._wake, 1)
-        return future.result()
+        self._driver.stop()
 
     # What follows runs in the gateway's thread.
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._answer()
-                status = kernel.breath(self._way, self._gateway, time.monotonic_ns() + BREATH_NS)
-                if status < 0:
-                    raise PlaneError(f"gateway: epoll_wait: {os.strerror(-status)}")
-                self._give_away()
-                if self._gateway.loop[0]["done"] > kernel.DONE_ROWS // 2:
-                    self._count_done()
-                self._date()
-        except Exception as problem:
-            log.exception("the gateway has failed")
-            self._close(problem)
-        else:
-            self._close(None)
+    def _breathe(self) -> int:
+        status = int(kernel.breath(self._way, self._gateway, time.monotonic_ns() + BREATH_NS))
+        self._give_away()
+        if self._gateway.loop[0]["done"] > kernel.DONE_ROWS // 2:
+            self._count_done()
+        self._date()
+        return status
 
     def _close(self, problem: Exception | None) -> None:
         """Leave nothing behind; after a problem, as much as can be to the asyncio side."""
-        try:
-            self._count_done()
-            if problem is not None:
-                self._leave_listener()
-                kernel.leave(self._gateway)
-            self._give_away()
-            kernel.end_all(self._gateway, time.monotonic_ns())
-            self._count_done()
-        finally:
-            with self._asking:
-                self._running = False
-                self._answer()
+        self._count_done()
         if problem is not None:
-            self._fail(f"the compiled gateway has failed, and requests go by asyncio until a restart: {problem}")
+            self._leave_listener()
+            kernel.leave(self._gateway)
+        self._give_away()
+        kernel.end_all(self._gateway, time.monotonic_ns())
+        self._count_done()
+
+    def _failed(self, problem: Exception) -> None:
+        self._fail(f"the compiled gateway has failed, and requests go by asyncio until a restart: {problem}")
 
     def _drain(self) -> None:
         kernel.drain(self._gateway, time.monotonic_ns())
@@ -243,16 +212,8 @@ class Gateway:
     def _leave_listener(self) -> None:
         self._gateway.loop[0]["listener"] = -1
         if self._listener is not None:
-            self._epoll.unregister(self._listener)
+            self._driver.epoll.unregister(self._listener)
             self._listener = None
-
-    def _answer(self) -> None:
-        for _ in range(self._questions.qsize()):
-            question, future = self._questions.get()
-            try:
-                future.set_result(question())
-            except BaseException as problem:
-                future.set_exception(problem)
 
     def _date(self) -> None:
         self._gateway.ours.date[:] = np.frombuffer(forwarding.date() + b"\r\n", np.uint8)
@@ -286,6 +247,8 @@ class Gateway:
 
     def _rows_of(self, roads: Any) -> np.ndarray:
         """For each backend id the row of its endpoint; others have left, and their rows go to new ones when empty."""
+        if self._way is not None and _leads_alike(self._way.roads, roads):
+            return self._way.endpoint_of
         used = np.unique(roads.endpoints)
         addresses = {
             int(row): (int(roads.backends[row]["ip"]), int(roads.backends[row]["port"])) for row in used if row
@@ -312,15 +275,15 @@ class Gateway:
             rows[backend] = self._endpoints[address]
         return rows
 
-    def _adopt(self, ends: Sequence[Secured]) -> Sequence[Secured]:
-        if not self._running:
-            return ends
-        for taken, (end, (ip, port)) in enumerate(ends):
-            now_ns = time.monotonic_ns()
-            if not kernel.adopt(self._gateway, end.fileno(), np.uint32(ip_to_int(ip)), np.uint16(port), now_ns):
-                return ends[taken:]
-            end.detach()
-        return ()
+    def _adopt(self, clients: Sequence[Secured]) -> None:
+        for client in clients:
+            ip, port = client.peer
+            peer, now_ns = (np.uint32(ip_to_int(ip)), np.uint16(port)), time.monotonic_ns()
+            taken = self._driver.running and kernel.adopt(
+                self._gateway, client.fd, np.uint64(client.ssl), *peer, now_ns
+            )
+            if not taken:
+                self._hand_over(client, b"", None)
 
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None
@@ -337,12 +300,22 @@ class Gateway:
             row = int(gateway.handed[loop["handed"]])
             client = gateway.clients[row]
             data, begun = self._request(row), self._begun(row)
-            self._epoll.unregister(int(client["fd"]))
+            fd, ssl = int(client["fd"]), int(client["ssl"])
+            self._driver.epoll.unregister(fd)
             peer = int_to_ip(int(client["ip"])), int(client["port"])
-            secured = (peer, int(loop["https_port"])) if client["secured"] else None
-            handed = Handed(socket.socket(fileno=int(client["fd"])), data, begun, secured)
             requests.forget(gateway, row)
-            self._take(handed)
+            if ssl:
+                self._hand_over(Secured(fd, ssl, peer), data, begun)
+            else:
+                self._take(Handed(socket.socket(fileno=fd), data, begun))
+
+    def _hand_over(self, client: Secured, data: bytes, begun: Begun | None) -> None:
+        """Hand over a client by TLS, as who it is."""
+        end = self._carry(client)
+        if end is not None:
+            self._take(Handed(end, data, begun, (client.peer, int(self._gateway.loop[0]["https_port"]))))
+        elif begun is not None and begun.upstream is not None:
+            begun.upstream.close()
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""
@@ -372,7 +345,7 @@ class Gateway:
         address = int_to_ip(int(endpoint["ip"])), int(endpoint["port"])
         data = gateway.answers[number, upstream["start"] : upstream["end"]].tobytes()
         streaming = bool(client["streamed"])
-        self._epoll.unregister(int(upstream["fd"]))
+        self._driver.epoll.unregister(int(upstream["fd"]))
         begun = Begun(
             address,
             upstream=socket.socket(fileno=int(upstream["fd"])),

@@ -50,9 +50,13 @@ class Handed(NamedTuple):
 
 
 class Secured(NamedTuple):
-    """A client whose TLS has been ended: a socket that says what it says, and who it is."""
+    """A client by TLS, after its handshake, for compiled code: its descriptor, its SSL's address, and who it is.
 
-    end: socket.socket
+    Both are whose this is: somebody has to go on with them, or to close them.
+    """
+
+    fd: int
+    ssl: int
     peer: Address
 
 

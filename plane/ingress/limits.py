@@ -9,11 +9,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from plane.conduct import over_limits
 from plane.policies import Policies
 
 CLIENTS = 65_536  # that are remembered
 Client = int | str  # an IPv4 address as a number, another as text
 Who = tuple[str, int, Client]  # (key of the limit, requests a minute, client)
+
+
+def is_unlimited(policies: Policies, client: Client) -> bool:
+    """Whether a client is one of those to whom no limit applies."""
+    return isinstance(client, int) and any(client & mask == ip for ip, mask in policies.unlimited)
 
 
 class Limits:
@@ -28,21 +34,23 @@ class Limits:
         """Why a request must be turned away, empty where it is let through, which counts. Then ``leave`` follows."""
         if not policies.limit_key:
             return ""
-        if isinstance(client, int) and any(client & mask == ip for ip, mask in policies.unlimited):
+        if is_unlimited(policies, client):
             return ""
         now_s = self._now_s()
         filled: dict[Who, tuple[float, float]] = {}
-        for a_minute, said in ((60 * policies.limit_rps, "a second"), (policies.limit_rpm, "a minute")):
+        over_second, over_minute, over_at_once = over_limits(policies)
+        rates = (policies.limit_rps, 60, over_second), (policies.limit_rpm, 1, over_minute)
+        for many, times, why in rates:
+            a_minute = times * many
             if not a_minute:
                 continue
             who = policies.limit_key, a_minute, client
             excess = self._excess(who, now_s)
-            many = policies.limit_rps if said == "a second" else policies.limit_rpm
             if excess > many * policies.limit_burst:
-                return f"more than {many} requests {said}, and the burst is used up"
+                return why
             filled[who] = excess, now_s
         if policies.limit_connections and not self._enter(policies, client):
-            return f"more than {policies.limit_connections} requests at a time"
+            return over_at_once
         for who, bucket in filled.items():
             self._buckets[who] = bucket
             self._buckets.move_to_end(who)

@@ -5,9 +5,10 @@ status codes, never from what a client sends, so that no stranger can make serie
 "other", and series of an Ingress that is gone go with it.
 """
 
+import operator
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, compress
 
 import numpy as np
 from prometheus_client import Metric
@@ -19,6 +20,7 @@ from plane.routes import Origin, Port
 BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LABELS = ("namespace", "ingress", "service", "status")
 
+LATE = 1000  # Ingresses that have gone of which it is remembered, for requests to them may be under way
 OTHER = 0  # stands for every status that HTTP does not have
 
 Series = tuple[str, str, Port | None, int]
@@ -28,6 +30,9 @@ class Metrics:
     """Counts for one ingress."""
 
     def __init__(self) -> None:
+        self._origins: tuple[Origin, ...] = ()
+        self._counted: set[tuple[str, str]] = set()  # Ingresses that there are series of
+        self._gone: set[tuple[str, str]] = set()  # that are no more, or so it seems, for they may be among others
         self._durations: dict[Series, list[int]] = {}  # how many in each bucket, beyond the last, and their ns together
         self._retries: dict[tuple[str, str, Port | None], int] = {}
         self._faults: dict[tuple[str, str, Port | None], int] = {}
@@ -43,9 +48,7 @@ class Metrics:
         retries  tries after the first, and ``faults`` those that an endpoint is to blame for
         """
         series = origin.namespace, origin.ingress, service, status if 100 <= status <= 599 else OTHER
-        buckets = self._durations.get(series)
-        if buckets is None:
-            buckets = self._durations[series] = [0] * (len(BUCKETS_S) + 2)
+        buckets = self._buckets(series)
         buckets[bisect_left(BUCKETS_S, duration_ns / 1e9)] += 1
         buckets[-1] += duration_ns
         if retries:
@@ -58,15 +61,33 @@ class Metrics:
     def add_many(self, origin: Origin, service: Port | None, status: int, durations_ns: np.ndarray) -> None:
         """The same for several requests that were tried once each."""
         series = origin.namespace, origin.ingress, service, status if 100 <= status <= 599 else OTHER
-        buckets = self._durations.setdefault(series, [0] * (len(BUCKETS_S) + 2))
+        buckets = self._buckets(series)
         places = np.searchsorted(BUCKETS_S, durations_ns / 1e9, side="left")
         for place, count in enumerate(np.bincount(places, minlength=len(BUCKETS_S) + 1).tolist()):
             buckets[place] += count
         buckets[-1] += int(durations_ns.sum())
 
+    def _buckets(self, series: Series) -> list[int]:
+        if series not in self._durations:
+            self._counted.add(series[:2])
+            self._durations[series] = [0] * (len(BUCKETS_S) + 2)
+        return self._durations[series]
+
     def keep(self, origins: Iterable[Origin]) -> None:
-        """Forget what was counted for other Ingresses than those of ``origins``."""
-        there = {(origin.namespace, origin.ingress) for origin in origins}
+        """Forget what was counted for other Ingresses than those of ``origins``; later, what was under way for them.
+
+        As long as nothing was counted for any that has gone it takes the time to compare with the origins before.
+        """
+        if len(self._gone) > LATE:
+            self._gone.clear()
+        before, self._origins = self._origins, tuple(origins)
+        gone = {*compress(before, map(operator.ne, before, self._origins)), *before[len(self._origins) :]}
+        self._gone.update((origin.namespace, origin.ingress) for origin in gone)
+        if self._gone.isdisjoint(self._counted):
+            return
+        there = {(origin.namespace, origin.ingress) for origin in self._origins}
+        self._gone -= there
+        self._counted &= there
         self._durations = {row: buckets for row, buckets in self._durations.items() if row[:2] in there}
         self._retries = {row: count for row, count in self._retries.items() if row[:2] in there}
         self._faults = {row: count for row, count in self._faults.items() if row[:2] in there}

@@ -1,7 +1,8 @@
 """What became of each request, one row each, in columns.
 
-Law: a row costs one ``pack_into`` when its request is done, and before that four readings of the clock (``Hops``).
-Names are indices of lists that only grow, so a row means the same whatever is installed later.
+Law: a row costs one ``pack_into`` when its request is done, and before that four readings of the clock (``Hops``);
+rows of the compiled gateway come in batches that are copied, and its clock is read as often. Names are indices of lists
+that only grow, so a row means the same whatever is installed later.
 """
 
 import struct
@@ -36,7 +37,7 @@ ROW = np.dtype(
         ("first_byte_ns", "i8"),  # a byte of its answer was read
     ]
 )
-PATHS = ("fast", "slow")  # by compiled code, which leaves no times but the first and the last; by asyncio
+PATHS = ("fast", "slow")  # by compiled code; by asyncio
 FAST, SLOW = range(2)
 NEVER = -1
 _PACK: Callable[..., None] = struct.Struct("<QqqqiiIIHHBBBxqqqq").pack_into
@@ -58,7 +59,7 @@ class Hops:
         self.reused = False
 
 
-UNSEEN = Hops()  # of a request of the fast path
+UNSEEN = Hops()  # of a request that nobody looked at
 
 
 class Records:
@@ -78,13 +79,33 @@ class Records:
         return known.setdefault(name, len(known)) if name else -1
 
     def add(self, *row: int, hops: Hops = UNSEEN) -> None:
-        """Append a row: the fields of ROW up to ``retries``, in order; without ``hops`` it is of the fast path."""
-        if self._end == len(self._bytes):
-            self._bytes += bytes(len(self._bytes))
-        path = FAST if hops is UNSEEN else SLOW
+        """Append a row of the slow path: the fields of ROW up to ``retries``, in order."""
+        self._make_room(1)
         times = hops.routed_ns, hops.picked_ns, hops.connected_ns, hops.first_byte_ns
-        _PACK(self._bytes, self._end, *row, path, hops.reused, *times)
+        _PACK(self._bytes, self._end, *row, SLOW, hops.reused, *times)
         self._end += ROW.itemsize
+
+    def add_fast(self, done: np.ndarray, *, generation: int, route: int, service: int) -> None:
+        """Append rows of the fast path, DONE_REQUEST[n] of ``kernels.layout_gateway``, that have all this in common.
+
+        None was tried twice: one that is goes on by the slow path.
+        """
+        rows = np.zeros(len(done), ROW)
+        for name in ("request_id", "received_ns", "done_ns", "backend", "status", "reused", "routed_ns"):
+            rows[name] = done[name]
+        rows["generation"], rows["route"], rows["service"], rows["path"] = generation, route, service, FAST
+        rows["pod_ip"], rows["pod_port"] = done["ip"], done["port"]
+        rows["picked_ns"] = np.where(done["ip"], done["routed_ns"], NEVER)
+        for name in ("connected_ns", "first_byte_ns"):
+            rows[name] = np.where(done[name], done[name], NEVER)
+        self._make_room(len(rows))
+        self._bytes[self._end : self._end + rows.nbytes] = rows.tobytes()
+        self._end += rows.nbytes
+
+    def _make_room(self, rows: int) -> None:
+        missing = self._end + rows * ROW.itemsize - len(self._bytes)
+        if missing > 0:
+            self._bytes += bytes(max(missing, len(self._bytes)))
 
     def columns(self) -> dict[str, np.ndarray | list[str]]:
         """A copy, in order of ``done_ns``.

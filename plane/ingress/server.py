@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,7 @@ from plane.ingress.tls import Certificates
 from plane.ingress.upstream import Pool
 from plane.installed import Installed
 from plane.metrics import Exposition
+from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ NOBODY = Edge()
 DNS_PORT = 53
 LOOKUP_TIMEOUT_S = 1.0  # of one question to cluster DNS, which is asked twice
 GATEWAY_BEAT_S = 0.005
+NO_COMPILED_TLS = (
+    "HTTPS goes by asyncio, not by the compiled gateway: Python's OpenSSL is none that compiled code can call"
+)
 log = logging.getLogger("trafficplane.ingress")
 CANCELLING_S = 0.1  # for requests to notice that their grace is over
 
@@ -68,8 +72,8 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
-    gateway           HTTP/1.1 goes by compiled code as far as that takes it; not where proxies in front announce
-                      clients, or each request is logged
+    gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too; not where proxies in front
+                      announce clients, or each request is logged
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
@@ -109,7 +113,7 @@ class Ingress:
         self._servers: list[asyncio.Server | Announced] = []
         self._listens = False
         self._table: Table | None = None
-        self._limits = Limits()
+        self._limits = Limits()  # until there is a gateway to share them with
         self._hashing = Hashing()
         self._installing = asyncio.Lock()
         self._started = False
@@ -164,20 +168,24 @@ class Ingress:
             log.info("the compiled gateway stays off, all requests go by asyncio: %s", self._keeps_gateway_off)
         elif self._wants_gateway:
             from plane.ingress.gateway import Gateway, warm  # here, for it loads the compiler
+            from plane.ingress.sharedlimits import SharedLimits
 
             warm()  # nobody is served before; `plane up` has it compiled before there is a process
             loop = asyncio.get_running_loop()
+            self._limits = shared = SharedLimits()
             self._gateway = Gateway(
                 self._timeouts,
                 (http_port, self._https_port),
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
                 lambda why: loop.call_soon_threadsafe(self._do_without, why, 0),
+                self._carry,
                 edge=self._edge,
+                tallies=shared.tallies,
+                timed=self._records is not None,
             )
             self._pool.failing = self._gateway.put_out
-            if compiled_tls():
-                self._end_tls(loop)
+            self._end_tls(loop)
         return http_port, self._https_port
 
     def _end_tls(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -185,16 +193,16 @@ class Ingress:
         from plane.ingress.terminator import Terminator, warm  # here, likewise
 
         if not warm():
-            log.warning("HTTPS goes by asyncio: Python's OpenSSL is none that compiled code can call")
+            log.warning(NO_COMPILED_TLS)
             return
+        assert self._gateway is not None
         self._terminator = Terminator(
             self._timeouts,
             self._certificates.default,
-            self._carry_secured,
+            self._gateway.adopt,
             lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
             lambda why: loop.call_soon_threadsafe(self._do_without, why, 1),
         )
-        self._hand_in = loop.call_soon_threadsafe
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
@@ -219,7 +227,8 @@ class Ingress:
                 self._table = table
                 if self._gateway is not None and self._gateway.serves:
                     self._install_gateway(self._gateway, routes, table)
-                self._metrics.keep(table.origins)
+                else:
+                    self._metrics.keep(table.origins)
                 self._metrics.installs += 1
                 self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
                 if not self._listens and not self._told_to_stop.is_set():
@@ -240,6 +249,11 @@ class Ingress:
         if self._gateway is not None:
             self._count(self._gateway.settle())
         return (self._records or Records()).columns()
+
+    async def cut_off(self, nodes: frozenset[int]) -> None:
+        """Tear the network between these nodes of the plan and everybody else, ``plane.partition``."""
+        if self._plan is not None:
+            await asyncio.to_thread(tear, self._plan, nodes)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections, let requests under way finish for so long, then close everything."""
@@ -275,7 +289,7 @@ class Ingress:
             self._log = None
 
     async def _end_secured(self, terminator: "Terminator") -> None:
-        """Let what was said last go to the clients, and close what is left."""
+        """Let what the asyncio side said last go to the clients, and close what is left."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + CANCELLING_S
         while terminator.busy and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
@@ -308,12 +322,10 @@ class Ingress:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
         self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
 
-    def _carry_secured(self, ends: Sequence[Secured]) -> None:
-        """Go on with clients whose TLS has been ended; called in the terminator's thread."""
-        gateway = self._gateway
-        assert gateway is not None
-        for end, peer in gateway.adopt(ends) if gateway.serves else ends:
-            self._hand_in(self._take, Handed(end, b"", None, (peer, self._https_port)))
+    def _carry(self, client: Secured) -> socket.socket | None:
+        """What the asyncio side is to have of a client by TLS; called in the gateway's thread."""
+        assert self._terminator is not None
+        return self._terminator.carry(client)
 
     def _adopt(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -321,7 +333,6 @@ class Ingress:
         task.add_done_callback(tasks.discard)
 
     def _install_gateway(self, gateway: "Gateway", routes: Routes, table: Table) -> None:
-        self._count(gateway.settle())  # before their series may go
         number = max(self._tables, default=0) + 1
         self._tables[number] = table
         named = gateway.install(routes, number)
@@ -330,6 +341,7 @@ class Ingress:
             for other in self._tables.keys() - named:
                 if other < number:
                     del self._tables[other]
+            self._metrics.keep(table.origins)
 
         asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
 
@@ -349,18 +361,12 @@ class Ingress:
             durations_ns = (rows["done_ns"] - rows["received_ns"])[same]
             service = table.targets[goal].service if goal else None
             self._metrics.add_many(table.origins[origin], service, status, durations_ns)
-        if self._records is not None:
-            for row in rows:
-                table = self._tables[int(row["install"])]
-                self._records.add(
-                    int(row["request_id"]),
-                    table.generation,
-                    int(row["received_ns"]),
-                    int(row["done_ns"]),
-                    table.routes[row["origin"]],
-                    table.targets[row["goal"]].row,
-                    *(int(row[name]) for name in ("backend", "ip", "port", "status")),
-                    0,
+            if self._records is not None:
+                self._records.add_fast(
+                    rows[same],
+                    generation=table.generation,
+                    route=table.routes[origin],
+                    service=table.targets[goal].row,
                 )
 
     def _resolver(self) -> Resolver:
@@ -438,11 +444,6 @@ class Ingress:
         for row in self._sockets:
             row.close()
         self._sockets.clear()
-
-
-def compiled_tls() -> bool:
-    """Whether compiled code is to end the TLS of clients: not by default, docs/gateway.md says why."""
-    return os.environ.get("TRAFFICPLANE_COMPILED_TLS") == "1"
 
 
 def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:

@@ -1,11 +1,12 @@
 """The Routes in force, as the objects that requests meet.
 
-Law: a table never changes but for the turns of its targets; a request keeps to the table it began with.
+Law: a table never changes but for the turns of its targets, which tables share that have the same; a request keeps to
+the table it began with.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from plane.ingress.upstream import Address, Endpoint, Pool
 from plane.ingress.upstreamtls import UpstreamTls, tls_of
 from plane.policies import Canary, Policies
 from plane.router import Router
-from plane.routes import External, Port, Routes, names
+from plane.routes import Difference, External, Port, RouteNames, Routes, difference
 
 
 class Backend:
@@ -184,8 +185,23 @@ class NamedTarget(Target):
             self._backends = tuple(Backend(self._pool.endpoint(row), 0, ip_to_int(row[0])) for row in found)
 
 
+class Numbers:
+    """For each row of ``origins`` the index of its name in the records, which get it when it is first asked for."""
+
+    def __init__(self, named: RouteNames, records: Records):
+        self._named = named
+        self._records = records
+        self._known: dict[int, int] = {}
+
+    def __getitem__(self, origin: int) -> int:
+        if origin not in self._known:
+            self._known[origin] = self._records.name("routes", self._named[origin])
+        return self._known[origin]
+
+
 class Table:
-    """What an install puts in force. ``before`` is the table it replaces, whose turns go on.
+    """What an install puts in force. ``before`` is the table it replaces: what is the same in both is one object, and
+    of targets that are not, the turns go on.
 
     rules     by the rows of POLICY, the first of which is none
     canaries  by the rows of CANARY
@@ -213,9 +229,11 @@ class Table:
         self.asking = asking
         self.mirrors = mirrors
         self.https_port = https_port
-        known = {rules.policies: rules for rules in before.rules} if before else {}
-        asked = [routes.policy(row) for row in range(len(routes.policies.policies))]
-        self.rules: list[Rules] = [known.get(policies) or Rules(policies) for policies in asked]
+        self._routes = routes
+        self._pool = pool
+        self._hosts = hosts
+        differs = difference(before._routes, routes) if before else None
+        self.rules = self._all_rules(before, differs)
         self.canaries = [
             Alternative(
                 routes.canary(row), int(found["target"]), int(found["origin"]), routes.is_served(int(found["target"]))
@@ -223,32 +241,70 @@ class Table:
             for row, found in enumerate(routes.policies.canaries)
         ]
         self.whens = [routes.when(row) for row in range(len(routes.policies.whens))]
-        self.router = Router(routes)
-        self.addresses: set[Address] = set()
-        self.targets: list[Target] = []
-        replaced = {(target.service, target.algorithm): target for target in before.targets} if before else {}
-        for number, row in enumerate(routes.targets):
-            service = routes.services[row["service"]]
-            if external := routes.externals.get(number):
-                target: Target = NamedTarget(service, row, external, hosts, pool)
-                self.addresses.update(hosts.in_use(external))
-            else:
-                first = int(row["first_endpoint"])
-                numbers = routes.endpoints[first : first + int(row["endpoints"])]
-                backends = tuple(self._backend(routes, int(backend), pool) for backend in numbers)
-                target = Target(service, row, backends, pool.loop)
-            if there := replaced.get((service, target.algorithm)):
-                target.go_on(there)
-            self.targets.append(target)
-        self.names = names(routes)  # of origins
-        self.routes: list[int] = []  # row of origins → index of its name in the records
-        if records is not None:
-            self.routes = [records.name("routes", name) for name in self.names]
-            for target in self.targets[1:]:
-                target.row = records.name("services", str(target.service))
+        self.router = Router(routes, before.router if before else None, differs)
+        self._addresses = self._all_addresses(before, differs)
+        self.addresses: set[Address] = set(self._addresses.values())
+        for external in routes.externals.values():
+            self.addresses.update(hosts.in_use(external))
+        self.targets = self._all_targets(before, differs, records)
+        self.names = RouteNames(routes)  # of origins
+        self.routes = Numbers(self.names, records) if records is not None else {}
 
-    def _backend(self, routes: Routes, number: int, pool: Pool) -> Backend:
-        ip = int(routes.backends[number]["ip"])
-        address = int_to_ip(ip), int(routes.backends[number]["port"])
-        self.addresses.add(address)
-        return Backend(pool.endpoint(address), number, ip, int(routes.backends[number]["weight"]))
+    def _all_rules(self, before: "Table | None", differs: Difference | None) -> list[Rules]:
+        count = len(self._routes.policies.policies)
+        if before is not None and differs is not None:
+            asked = map(self._routes.policy, range(len(before.rules), count))
+            return [*before.rules, *map(Rules, asked)]
+        known = {rules.policies: rules for rules in before.rules} if before else {}
+        return [known.get(policies) or Rules(policies) for policies in map(self._routes.policy, range(count))]
+
+    def _all_addresses(self, before: "Table | None", differs: Difference | None) -> dict[int, Address]:
+        """Of the endpoints that are used, by their ids."""
+        backends = self._routes.backends
+        known: dict[int, Address] = {}
+        numbers = np.flatnonzero(backends["ip"])
+        if before is not None and differs is not None:
+            known = before._addresses.copy()
+            numbers = np.flatnonzero(differs.backends)
+            for number in range(len(backends), len(before._routes.backends)):
+                known.pop(number, None)
+        for number in numbers.tolist():
+            if ip := int(backends[number]["ip"]):
+                known[number] = int_to_ip(ip), int(backends[number]["port"])
+            else:
+                known.pop(number, None)
+        return known
+
+    def _all_targets(
+        self, before: "Table | None", differs: Difference | None, records: Records | None
+    ) -> list[Target]:
+        count = len(self._routes.targets)
+        rows = range(count) if differs is None else np.flatnonzero(differs.targets).tolist()
+        targets: list[Any] = [None] * count
+        replaced: Iterable[Target] = ()
+        if before is not None and differs is not None:
+            targets[: len(before.targets)] = before.targets[:count]
+            replaced = [before.targets[row] for row in rows if row < len(before.targets)] + before.targets[count:]
+        elif before is not None:
+            replaced = before.targets
+        there = {(target.service, target.algorithm): target for target in replaced}
+        for row in rows:
+            targets[row] = target = self._target(row)
+            if same := there.get((target.service, target.algorithm)):
+                target.go_on(same)
+            if records is not None and self._routes.targets[row]["service"]:
+                target.row = records.name("services", str(target.service))
+        return targets
+
+    def _target(self, number: int) -> Target:
+        routes, row = self._routes, self._routes.targets[number]
+        service = routes.services[row["service"]]
+        if external := routes.externals.get(number):
+            return NamedTarget(service, row, external, self._hosts, self._pool)
+        first = int(row["first_endpoint"])
+        numbers = routes.endpoints[first : first + int(row["endpoints"])].tolist()
+        return Target(service, row, tuple(map(self._backend, numbers)), self._pool.loop)
+
+    def _backend(self, number: int) -> Backend:
+        row = self._routes.backends[number]
+        return Backend(self._pool.endpoint(self._addresses[number]), number, int(row["ip"]), int(row["weight"]))

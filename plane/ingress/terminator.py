@@ -1,20 +1,15 @@
-"""The TLS of an ingress' clients by compiled code: one thread that ends it, and passes on what it was about.
+"""The TLS of an ingress' clients by compiled code: one thread that shakes hands, and deciphers for the asyncio side.
 
 Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
-A client that would speak HTTP/1.1 is given to ``take`` as a socket that says what it says, deciphered; any other goes
-to ``leave`` as it came, not a byte of it read. Which certificate it is shown is what ``plane.ingress.tls`` would say.
+A client that would speak HTTP/1.1 is given to ``take`` after its handshake; any other goes to ``leave`` as it came, not
+a byte of it read. Which certificate it is shown is what ``plane.ingress.tls`` would say. One that the gateway does not
+take, or hands over, comes back, to be carried: the asyncio side has a socket that says what it says, deciphered.
 """
 
-import logging
 import os
-import queue
-import select
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +20,7 @@ from kernels.warm import is_there, once
 from plane.addresses import int_to_ip
 from plane.certificates import is_for
 from plane.descriptors import allow_descriptors
-from plane.errors import PlaneError
+from plane.driver import Driver
 from plane.ingress.handing import Secured
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.tls import Pair
@@ -34,8 +29,6 @@ from plane.routes import Certificate
 BREATH_NS = 250_000_000
 DESCRIPTORS_BESIDES = 4096
 NAME = "terminator"  # of what is compiled for it
-
-log = logging.getLogger("trafficplane.ingress")
 
 
 def warm(progress: Callable[[str], None] | None = None) -> bool:
@@ -68,14 +61,16 @@ class Terminator:
         fail: Callable[[str], object],
         *,
         capacity: int = 8192,
+        kept: int = 8192,
     ):
+        """``capacity``: clients at a time, and ``kept`` that come back, as many as the gateway may have."""
         library = openssl.load()
         assert library is not None
         self._take = take
         self._leave = leave
         self._fail = fail
         allow_descriptors(4 * capacity + DESCRIPTORS_BESIDES)
-        self._some = kernel.create(capacity, library)
+        self._some = kernel.create(capacity, kept, library)
         self._maker = openssl.Contexts()
         self._default = default
         self._made: dict[Pair, int] = {default: self._maker.create(*default)}
@@ -83,18 +78,13 @@ class Terminator:
         self._installed: Sequence[Certificate] = ()
         self._rows: list[Certificate | None] = [None]
         self._some.contexts[0] = self._made[default]
-        self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._driver = Driver("terminator", self._breathe, self._end, self._failed)
         loop = self._some.loop[0]
-        loop["epoll"] = self._epoll.fileno()
+        loop["epoll"] = self._driver.epoll.fileno()
         loop["head_ns"], loop["send_ns"] = int(timeouts.head_s * 1e9), int(timeouts.send_s * 1e9)
-        kernel.watch(self._some, self._wake, kernel.WAKE_KEY)
-        self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._asking = threading.Lock()
-        self._running = False
-        self._stopping = False
+        kernel.watch(self._some, self._driver.wake, kernel.WAKE_KEY)
+        self._ended = False
         self._listener: socket.socket | None = None
-        self._thread: threading.Thread | None = None
 
     def start(self, listener: socket.socket) -> None:
         """Accept from a listener."""
@@ -102,9 +92,7 @@ class Terminator:
         kernel.watch(self._some, listener.fileno(), kernel.LISTENER_KEY)
         self._some.loop[0]["listener"], self._some.loop[0]["backlog"] = listener.fileno(), 1
         self._listener = listener
-        self._running = True
-        self._thread = threading.Thread(target=self._run, name="terminator", daemon=True)
-        self._thread.start()
+        self._driver.start()
 
     def install(self, certificates: Sequence[Certificate]) -> None:
         """These from the next hello on."""
@@ -116,72 +104,66 @@ class Terminator:
             name = np.frombuffer(row.host.encode("utf-8", "replace"), np.uint8)
             by_hash[int(hello.hash_of(name, 0, len(name)))] = row
         hashes = sorted(by_hash)
-        self._ask(lambda: self._swap(hashes, [None, *(by_hash[each] for each in hashes)]))
+        self._driver.ask(lambda: self._swap(hashes, [None, *(by_hash[each] for each in hashes)]))
 
     @property
     def busy(self) -> bool:
-        """Whether anybody's bytes are being carried."""
-        return bool((self._some.clients["state"] == layout.CARRYING).any())
+        """Whether anybody's bytes are being carried, or are to be."""
+        return bool((self._some.clients["state"] == layout.CARRYING).any()) or self._driver.is_asked
+
+    def carry(self, client: Secured) -> socket.socket | None:
+        """A socket that says what a client says, deciphered; None where no descriptor is left: the client is, too.
+
+        It waits for nothing.
+        """
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            self._close(client)
+            return None
+        for end in (ours, theirs):
+            end.setblocking(False)
+        pair = ours.detach()
+        self._driver.tell(lambda: self._carry(client, pair))
+        return theirs
+
+    def _close(self, client: Secured) -> None:
+        self._maker.free_connection(client.ssl)
+        os.close(client.fd)
 
     def drain(self) -> None:
         """Accept who waits for it and no more."""
-        if not self._epoll.closed:
-            self._ask(self._drain)
+        if not self._driver.has_stopped:
+            self._driver.ask(self._drain)
 
     def stop(self) -> None:
         """Close everything at once. Blocks for a moment."""
-        if self._epoll.closed:
+        if self._driver.has_stopped:
             return
-        self._stopping = True
-        os.eventfd_write(self._wake, 1)
-        if self._thread is not None:
-            self._thread.join()
+        self._driver.stop()
         for context in self._made.values():
             self._maker.free(context)
-        self._epoll.close()
-        os.close(self._wake)
-
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        """What ``question`` returns when it is called between two breaths."""
-        future: Future[Any] = Future()
-        with self._asking:
-            if not self._running:
-                return question()
-            self._questions.put((question, future))
-            os.eventfd_write(self._wake, 1)
-        return future.result()
 
     # What follows runs in the terminator's thread.
 
-    def _run(self) -> None:
-        problem = None
-        try:
-            while not self._stopping:
-                self._answer()
-                status = kernel.breath(self._some, time.monotonic_ns() + BREATH_NS)
-                if status < 0:
-                    raise PlaneError(f"terminator: epoll_wait: {os.strerror(-status)}")
-                self._see_to_handed()
-        except Exception as failure:
-            log.exception("the TLS of compiled code has failed")
-            problem = failure
-        try:
-            self._leave_listener()
-            kernel.end_all(self._some)
-        finally:
-            with self._asking:
-                self._running = False
-                self._answer()
-        if problem is not None:
-            self._fail(f"the TLS of compiled code has failed, and HTTPS goes by asyncio until a restart: {problem}")
+    def _breathe(self) -> int:
+        status = int(kernel.breath(self._some, time.monotonic_ns() + BREATH_NS))
+        self._see_to_handed()
+        return status
 
-    def _answer(self) -> None:
-        for _ in range(self._questions.qsize()):
-            question, future = self._questions.get()
-            try:
-                future.set_result(question())
-            except BaseException as problem:
-                future.set_exception(problem)
+    def _end(self, problem: Exception | None) -> None:
+        self._ended = True
+        self._leave_listener()
+        kernel.end_all(self._some)
+
+    def _failed(self, problem: Exception) -> None:
+        self._fail(f"the TLS of compiled code has failed, and HTTPS goes by asyncio until a restart: {problem}")
+
+    def _carry(self, client: Secured, pair: int) -> None:
+        now_ns = time.monotonic_ns()
+        if self._ended or not kernel.carry(self._some, client.fd, np.uint64(client.ssl), pair, now_ns):
+            os.close(pair)
+            self._close(client)
 
     def _drain(self) -> None:
         kernel.drain(self._some, time.monotonic_ns())
@@ -190,7 +172,7 @@ class Terminator:
     def _leave_listener(self) -> None:
         self._some.loop[0]["listener"] = -1
         if self._listener is not None:
-            self._epoll.unregister(self._listener)
+            self._driver.epoll.unregister(self._listener)
             self._listener = None
 
     def _swap(self, hashes: list[int], rows: list[Certificate | None]) -> None:
@@ -231,25 +213,19 @@ class Terminator:
                 self._known[wanted] = some.contexts[client["name"]] = self._context_for(wanted)
                 kernel.go_on(some, row)
             elif client["state"] == layout.SHAKEN:
-                taken += self._joined(row)
+                taken.append(self._given_up(row))
             elif client["state"] == layout.UNTOUCHED:
-                self._epoll.unregister(int(client["fd"]))
+                self._driver.epoll.unregister(int(client["fd"]))
                 end = socket.socket(fileno=int(client["fd"]))
                 kernel.forget(some, row)
                 self._leave(end)
         if taken:
             self._take(taken)
 
-    def _joined(self, row: int) -> list[Secured]:
-        """The other end of a connection whose handshake is done; none where no descriptors are left."""
+    def _given_up(self, row: int) -> Secured:
+        """A client whose handshake is done; its row is free from here on."""
         client = self._some.clients[row]
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError:
-            kernel.end(self._some, row)
-            return []
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        peer = int_to_ip(int(client["ip"])), int(client["port"])
-        kernel.join(self._some, row, ours.detach())
-        return [Secured(theirs, peer)]
+        given = Secured(int(client["fd"]), int(client["ssl"]), (int_to_ip(int(client["ip"])), int(client["port"])))
+        self._driver.epoll.unregister(given.fd)
+        kernel.forget(self._some, row)
+        return given

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from plane.partition import take_side
 from plane.pods.answer import Handler
 from plane.pods.served import REQUEST_ID, Served
 from plane.pods.spec import Listen, StartError
@@ -109,6 +110,7 @@ def bind(listen: Listen, kind: socket.SocketKind) -> socket.socket:
             # Connections that a former pod of this address closed are still in TIME_WAIT.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bind_alone(bound, listen.ip, listen.bound_port)
+        take_side(bound)
         if kind is socket.SOCK_STREAM:
             bound.listen(BACKLOG)
     except OSError as problem:

@@ -9,7 +9,8 @@ change        from a write of one endpoint into the store until every node has a
               with ``controllers`` in it; then the tables are compiled, and installed by the nodes side by side
 check         the validation of that very object, which has nothing to do with others, in the same process just before:
               how much slower the same work is in a process that has become large
-growth        both of them as multiples of those of the first size, in the median of the turns, with quartiles
+growth        both of them as multiples of those of the first size with that algorithm, in the median of the turns, with
+              quartiles
 calls, KiB    of functions in a change, and memory that it takes meanwhile, in yet another process with one node and
               without the control plane's tasks (``tests.plane.counted``): in these there is no noise
 connect       a connection through the relay, one request, the answer; ``direct`` is the same with the pod itself
@@ -61,7 +62,7 @@ class Size(NamedTuple):
         return f"{self.services}:{self.algorithm}"
 
 
-SIZES = (Size(1), Size(100), Size(10_000), Size(10_000, "maglev"))
+SIZES = (Size(1), Size(100), Size(10_000), Size(1, "maglev"), Size(10_000, "maglev"))
 
 
 def service(number: int, algorithm: str, port: int = PORTS[0]) -> Object:
@@ -322,9 +323,10 @@ def rows(sizes: list[Size]) -> list[dict[str, Any]]:
         for turn in range(TURNS):
             for at in sorted(range(len(there)), reverse=bool(turn % 2)):
                 turns[at].append(_asked(there[at], "turn"))
-        for row, each, those in zip(found, there, turns, strict=True):
+        for row, each, size, those in zip(found, there, sizes, turns, strict=True):
             row |= {name: statistics.median(turn[name] for turn in those) for name in those[0]}
-            row["growth"] = {name: _quartiles(those, turns[0], name) for name in ("change", "check", "direct")}
+            first = turns[[other.algorithm for other in sizes].index(size.algorithm)]
+            row["growth"] = {name: _quartiles(those, first, name) for name in ("change", "check", "direct")}
             row |= _asked(each, "end")
     for row, size in zip(found, sizes, strict=True):
         command = [*_SELF, "--count", str(size)]

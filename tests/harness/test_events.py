@@ -1,6 +1,7 @@
 """Events of a timeline by the real API, and what processes use by the kernel's own counters."""
 
 import asyncio
+import base64
 import contextlib
 import os
 import subprocess
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from harness import events, records, report, resources
+from harness import certificates, events, records, report, resources
 from harness.events import Planned, planned, playing
 from harness.resources import watching
 from harness.scenario import Scenario, ScenarioError, parse
@@ -52,8 +54,34 @@ def settled(plan: AddressPlan) -> Snapshot:
     return offline.settled([deployment("web"), service("web")], nodes=1, plan=plan)
 
 
-async def kill_none(node: int) -> None:
-    raise AssertionError(f"node {node} was to live")
+class Befallen:
+    """Notes what befalls a plane, whose generation is 7."""
+
+    def __init__(self) -> None:
+        self.noted: list[object] = []
+
+    async def kill_node(self, number: int) -> int:
+        self.noted.append(number)
+        return 7
+
+    async def cut_off(self, nodes: frozenset[int]) -> int:
+        self.noted.append(set(nodes))
+        return 7
+
+
+class Spared:
+    """Nothing was to befall it."""
+
+    async def kill_node(self, number: int) -> int:
+        raise AssertionError(f"node {number} was to live")
+
+    async def cut_off(self, nodes: frozenset[int]) -> int:
+        raise AssertionError(f"nodes {nodes} were not to be cut off")
+
+
+def happening(planned: Planned) -> events.Happened:
+    """The row of an event that begins now."""
+    return events.Happened(planned.event.text, 0, 0)
 
 
 def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
@@ -71,7 +99,7 @@ def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
     access = kubeconfig.read(api.kubeconfig)
 
     async def play() -> list[events.Happened]:
-        async with playing(plan, access, kill_none, time.monotonic_ns()) as happened:
+        async with playing(plan, access, Spared(), time.monotonic_ns()) as happened:
             while len(happened) < 4 or any(row.done_ns is None and row.error is None for row in happened):
                 await asyncio.sleep(0.01)
         return happened
@@ -84,6 +112,8 @@ def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
     spec = api.get("Deployment", "default", "web")["spec"]
     assert spec["replicas"] == 4  # and the event that was not due when the run was over did not happen
     assert events.RESTARTED in spec["template"]["metadata"]["annotations"]
+    assert (happened["delete a pod of web"].pod or "").startswith("default/web-")
+    assert [happened[name].pod for name in ("scale web to 4", "restart web", "apply more.yaml")] == [None] * 3
     for row in happened.values():
         assert row.generation in api.waited
         assert row.done_ns is not None
@@ -96,9 +126,12 @@ def test_a_pod_is_made_slow_and_made_to_fail_by_its_annotations(api: Served, set
         "{at: 1ms, failPod: {deployment: web, errorRate: 20%}}",
     )
     access = kubeconfig.read(api.kubeconfig)
-    for each in planned(asked, tmp_path / "scenario.yaml", settled):
-        assert events.act(each, access) in api.waited
     name = min(api.call(lambda store: list(store.snapshot.rows("Pod"))))[1]
+    for each in planned(asked, tmp_path / "scenario.yaml", settled):
+        row = happening(each)
+        assert events.act(each, access, row) in api.waited
+        assert row.pod == f"default/{name}"
+        assert events.told(vars(row)) == f"{each.event.text}: default/{name}"
     annotations = api.get("Pod", "default", name)["metadata"]["annotations"]
     assert (
         annotations.items()
@@ -118,12 +151,34 @@ def test_a_node_is_drained_of_what_comes_again(
     lone = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lone", "namespace": "default"}, "spec": spec}
     api.call(lambda store: store.update(nodes))
     api.call(lambda store: store.apply([lone, web]))
-    (drain,) = planned(scenario("{at: 0s, drainNode: 2}"), tmp_path / "scenario.yaml", settled)
-    assert events.act(drain, kubeconfig.read(api.kubeconfig)) in api.waited
+    drain, uncordon = planned(
+        scenario("{at: 0s, drainNode: 2}", "{at: 1ms, uncordonNode: 2}"), tmp_path / "scenario.yaml", settled
+    )
+    access = kubeconfig.read(api.kubeconfig)
+    assert events.act(drain, access, happening(drain)) in api.waited
     pods = api.call(lambda store: list(store.snapshot.all("Pod")))
     staying = {pod["metadata"]["name"]: pod for pod in pods if "deletionTimestamp" not in pod["metadata"]}
     assert staying.pop("lone")["spec"]["nodeName"] == "node-2"
     assert [pod["spec"]["nodeName"] for pod in staying.values()] == ["node-1"] * 4
+    assert api.get("Node", "", "node-2")["spec"]["unschedulable"] is True
+    assert events.act(uncordon, access, happening(uncordon)) in api.waited
+    assert "unschedulable" not in api.get("Node", "", "node-2")["spec"]
+
+
+def test_a_certificate_is_made_anew_by_the_same_authority(api: Served, settled: Snapshot, tmp_path: Path) -> None:
+    asked = parse(
+        SCENARIO.replace("  loads:", "  certificates: [{secret: shop-tls, hosts: [shop.example]}]\n  loads:")
+        + "  - {at: 0s, rotateCertificate: shop-tls}\n"
+    )
+    issued = certificates.issued(asked.spec.certificates)
+    (first,) = issued.secrets
+    api.call(lambda store: store.apply([first]))
+    (rotation,) = planned(asked, tmp_path / "scenario.yaml", settled, issued)
+    assert events.act(rotation, kubeconfig.read(api.kubeconfig), happening(rotation)) in api.waited
+    chain = base64.b64decode(api.get("Secret", "default", "shop-tls")["data"]["tls.crt"])
+    now, before = (x509.load_pem_x509_certificate(each) for each in (chain, first["stringData"]["tls.crt"].encode()))
+    assert now.serial_number != before.serial_number
+    now.verify_directly_issued_by(x509.load_pem_x509_certificate(issued.authority.encode()))
 
 
 def test_what_a_pod_can_not_be_made_to_do_is_said_with_its_field() -> None:
@@ -147,7 +202,7 @@ def test_an_event_that_fails_says_why_and_the_run_is_not_what_was_asked_for(
     access = kubeconfig.read(api.kubeconfig)
 
     async def play() -> list[events.Happened]:
-        async with playing(plan, access, kill_none, time.monotonic_ns() - 1) as happened:
+        async with playing(plan, access, Spared(), time.monotonic_ns() - 1) as happened:
             await asyncio.sleep(0)
         return happened
 
@@ -160,20 +215,35 @@ def test_an_event_that_fails_says_why_and_the_run_is_not_what_was_asked_for(
 
 
 def test_a_node_is_killed_and_events_come_in_the_order_of_time(settled: Snapshot, tmp_path: Path) -> None:
-    killed: list[int] = []
-
-    async def kill(node: int) -> None:
-        killed.append(node)
-
+    befallen = Befallen()
     plan = planned(scenario("{at: 2ms, killNode: 2}", "{at: 1ms, killNode: 1}"), tmp_path / "x.yaml", settled)
 
     async def play() -> None:
-        async with playing(plan, None, kill, time.monotonic_ns()):
-            while len(killed) < 2:
+        async with playing(plan, None, befallen, time.monotonic_ns()) as happened:
+            while len(befallen.noted) < 2:
                 await asyncio.sleep(0.001)
+        assert [(row.event, row.generation) for row in happened] == [("kill node-1", 7), ("kill node-2", 7)]
 
     asyncio.run(asyncio.wait_for(play(), 10))
-    assert killed == [1, 2]
+    assert befallen.noted == [1, 2]
+
+
+def test_nodes_are_cut_off_one_after_the_other_and_none_is_when_the_run_is_over(
+    settled: Snapshot, tmp_path: Path
+) -> None:
+    befallen = Befallen()
+    lines = ["{at: 0s, partitionNode: 2}", "{at: 1ms, partitionNode: 1}", "{at: 2ms, healNode: 2}"]
+    plan = planned(scenario(*lines), tmp_path / "x.yaml", settled)
+
+    async def play() -> None:
+        async with playing(plan, None, befallen, time.monotonic_ns()) as happened:
+            while len(befallen.noted) < 3:
+                await asyncio.sleep(0.001)
+        assert [row.event for row in happened] == ["partition node-2", "partition node-1", "heal node-2"]
+        assert {row.generation for row in happened} == {7}
+
+    asyncio.run(asyncio.wait_for(play(), 10))
+    assert befallen.noted == [{2}, {1, 2}, {1}, set()]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +251,14 @@ def test_a_node_is_killed_and_events_come_in_the_order_of_time(settled: Snapshot
     [
         ("{at: 10s, restart: web}", "spec.timeline[0].at: is not before the end of the last load"),
         ("{at: 1s, killNode: 4}", "spec.timeline[0].killNode: there are 3 nodes, counted from 1"),
+        ("{at: 1s, partitionNode: 4}", "spec.timeline[0].partitionNode: there are 3 nodes, counted from 1"),
+        ("{at: 1s, healNode: 1}", "spec.timeline[0].healNode: node-1 is not cut off then: put partitionNode before it"),
+        ("{at: 1s, uncordonNode: 1, namespace: a}", "spec.timeline[0].namespace: is that of a Deployment or a Secret"),
+        (
+            "{at: 1s, rotateCertificate: shop-tls}",
+            "spec.timeline[0].rotateCertificate: no certificate of spec.certificates has the Secret default/shop-tls; "
+            "there are: none",
+        ),
         ("{at: 1s, killNode: 1, restart: web}", "spec.timeline[0]"),
         ("{at: 1s}", "spec.timeline[0]"),
     ],
@@ -189,6 +267,24 @@ def test_events_that_cannot_be_are_named(line: str, problem: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         scenario(line)
     assert any(problem in str(row) for row in caught.value.problems)
+
+
+def test_a_partition_ends_before_a_cluster_would_give_the_node_up() -> None:
+    def problems(*lines: str) -> list[str]:
+        text = SCENARIO.replace("duration: 10s", "duration: 60s") + "".join(f"  - {line}\n" for line in lines)
+        try:
+            parse(text)
+        except ScenarioError as wrong:
+            return [str(problem) for problem in wrong.problems]
+        return []
+
+    assert not problems("{at: 1s, partitionNode: 2}", "{at: 41s, healNode: 2}", "{at: 42s, partitionNode: 2}")
+    for lines in (["{at: 1s, partitionNode: 2}"], ["{at: 42s, healNode: 2}", "{at: 1s, partitionNode: 2}"]):
+        (problem,) = problems(*lines)
+        assert "partitionNode: lasts " in problem
+        assert "a cluster would give the node up after 40 s" in problem
+    (again,) = problems("{at: 30s, partitionNode: 2}", "{at: 31s, partitionNode: 2}")
+    assert "spec.timeline[1].partitionNode: node-2 is cut off already: put healNode between them" in again
 
 
 def test_a_timeline_needs_a_plane() -> None:

@@ -1,5 +1,6 @@
 """Flows and conntrack as Arrow files: what was written comes back, and what is wrong is named by column and row."""
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from harness import records
 from harness.flows.columns import read_conntrack, read_flows, write_conntrack, write_flows
 from harness.scenario import ScenarioError
 from kernels.lb import conntrack as tracking
+from plane.families import IPV6
 from tests.batches import random_flows
 
 GOOD: dict[str, list[Any]] = {
@@ -36,6 +38,34 @@ def test_flows_come_back_as_they_were(tmp_path: Path) -> None:
     write_flows(flows, tmp_path / "flows.arrow")
     again = read_flows(tmp_path / "flows.arrow")
     assert all(one.dtype == other.dtype and np.array_equal(one, other) for one, other in zip(flows, again, strict=True))
+
+
+def test_flows_of_ipv6_come_back_as_they_were_and_text_is_taken(tmp_path: Path) -> None:
+    flows = random_flows(100, family=IPV6)
+    write_flows(flows, tmp_path / "flows.arrow")
+    assert pa.ipc.open_file(tmp_path / "flows.arrow").schema.field("src_ip").type == pa.binary(16)
+    again = read_flows(tmp_path / "flows.arrow", IPV6)
+    assert all(one.dtype == other.dtype and np.array_equal(one, other) for one, other in zip(flows, again, strict=True))
+    text = {**GOOD, "src_ip": ["::1", "2001:db8::ff"], "dst_ip": ["fd00::1", "fe80::2%eth0"]}
+    records.write(pa.table(text), tmp_path / "text.arrow")
+    found = read_flows(tmp_path / "text.arrow", IPV6)
+    assert found.src_ip.tolist() == [(0, 1), (0x20010DB8 << 32, 0xFF)]
+    assert found.dst_ip.tolist() == [(0xFD00 << 48, 1), (0xFE80 << 48, 2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"src_ip": ["::1", "10.0.0.1"]}, "column src_ip: row 1: is '10.0.0.1', no IPv6 address"),
+        ({"dst_ip": ["::1", None]}, "column dst_ip: row 1: is null"),
+        ({"dst_ip": [1, 2]}, "column dst_ip: row 0: is a int64; this column has addresses of IPv6, as text or as 16"),
+    ],
+)
+def test_what_is_wrong_with_a_column_of_ipv6_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    good = {**GOOD, "src_ip": ["::1", "::2"], "dst_ip": ["::1", "::2"]}
+    records.write(pa.table({**good, **change}), tmp_path / "flows.arrow")
+    with pytest.raises(ScenarioError, match=re.escape(words)):
+        read_flows(tmp_path / "flows.arrow", IPV6)
 
 
 def test_text_and_floats_are_taken_where_they_mean_whole_numbers(tmp_path: Path) -> None:
@@ -121,31 +151,33 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
 
 @settings(max_examples=20)
 @given(
-    st.dictionaries(st.integers(1, (1 << 64) - 1), st.tuples(st.integers(1, 1 << 62), st.integers(0, 9)), max_size=50)
+    st.dictionaries(st.integers(1, (1 << 64) - 1), st.tuples(st.integers(1, 1 << 52), st.integers(0, 9)), max_size=50)
 )
 def test_a_conntrack_comes_back_with_every_flow(tmp_path_factory: pytest.TempPathFactory, rows: dict[int, Any]) -> None:
     path = tmp_path_factory.getbasetemp() / f"{threading.get_ident()}.arrow"
     table = tracking.create(64)
     for key, (expires_ns, backend) in rows.items():
         assert tracking.insert(table, np.uint64(key), (expires_ns, backend, 7), 0)
-    write_conntrack(table, path)
+    write_conntrack(table, path, 5)
     again = read_conntrack(path, 128)
     assert again.counts[tracking.HELD] == len(rows)
     for key, (expires_ns, backend) in rows.items():
-        slot = tracking.find(again, np.uint64(key), expires_ns - 1)
-        assert again.entries[slot].item() == (key, expires_ns, backend, 7)
-        assert tracking.find(again, np.uint64(key), expires_ns) < 0
+        place = tracking.find(again, np.uint64(key), expires_ns - 1)
+        assert again.entries[place]["key"] == key
+        assert tracking.backend_of(again.entries[place]["held"]) == backend
+        assert tracking.is_of(again.entries[place]["held"], np.uint32(7))
+        assert tracking.find(again, np.uint64(key), expires_ns + tracking.TICK_NS) < 0
 
 
 def test_a_conntrack_that_is_wrong_or_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "conntrack.arrow"
-    rest = {"expires_ns": [5, 6], "backend": [1, 1], "endpoint": [1, 1]}
     for keys, capacity, words in (
         ([3, 0], 8, "column key: row 1: is 0, which no flow has"),
         ([3, 3], 8, "column key: row 1: is there already"),
-        ([3, 4], 1, "column key: row 1: has no room in a table for 1 flows"),
+        ([3, 4, 5, 6, 7], 1, "column key: row 4: has no room in a table for 1 flows"),
         ([3, 4], 0, "column key: row 0: has no room in a table for 0 flows"),
     ):
+        rest = {"expires_ns": [*range(5, 5 + len(keys))], "backend": [1] * len(keys), "endpoint": [1] * len(keys)}
         records.write(pa.table({"key": pa.array(keys, pa.uint64()), **rest}), path)
         with pytest.raises(ScenarioError, match=words):
             read_conntrack(path, capacity)

@@ -4,6 +4,7 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 
 # isort: split
 import asyncio
+import ipaddress
 import json
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from harness.cli import bench
 from harness.flows import pages, running, steering
 from harness.flows.columns import write_flows
-from harness.flows.fleet import Fleet, made_up
+from harness.flows.fleet import FIRST_ENDPOINTS, Fleet, made_up
 from harness.flows.running import here, prepare, shards_of
 from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Course, Shard, carry
@@ -37,10 +38,12 @@ from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
 from kernels.lb.population import generate
 from plane.cluster import connected
+from plane.families import IPV4
 from plane.model import Snapshot
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SPEC: dict[str, Any] = {"flows": 20_000, "services": {"count": 1, "endpoints": 10}, "conntrack": 0, "balancers": 4}
+CLIENTS = ["100.64.0.0/10", "2001:db8::/32"]
 CHURN = [
     {"at": "1s", "remove": 2},
     {"at": "2s", "add": 3},
@@ -172,12 +175,15 @@ def test_stateless_algorithms_do_not_see_how_many_balancers_there_are(tmp_path: 
     assert one[1].equals(other[1])
 
 
-def test_every_event_leaves_flows_where_they_may_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clients", CLIENTS)
+def test_every_event_leaves_flows_where_they_may_go(tmp_path: Path, clients: str) -> None:
     """Of the flows of each phase all have a backend, and none is at one that new flows may not go to."""
-    file = written(tmp_path, algorithms=["maglev", "lc", "ring", "jump"], timeline=CHURN)
+    file = written(tmp_path, algorithms=["maglev", "lc", "ring", "jump"], timeline=CHURN, clients=clients)
     prepared = prepare(file)
     steered, counted = rows_of(result_of(file))
     assert len(steered) == 4 * len(prepared.phases) * 4
+    first = ipaddress.ip_address(FIRST_ENDPOINTS[prepared.scenario.spec.family.name])
+    assert min(map(ipaddress.ip_address, counted["ip"].to_pylist())) == first
     of_flows = counted.group_by(["algorithm", "phase", "member"]).aggregate([("flows", "sum")]).to_pylist()
     assert {row["flows_sum"] for row in of_flows if row["member"]} == {20_000}
     assert {row["flows_sum"] for row in of_flows if not row["member"]} == {0}
@@ -296,6 +302,13 @@ def test_every_algorithm_has_few_endpoints_or_none(
         ({"balancers": 20_001}, "spec.balancers", "are 20,001, more than there are flows"),
         ({"clients": "10.0.0.0/33"}, "spec.clients", "write one as 100.64.0.0/10"),
         ({"clients": "0.0.0.0/0"}, "spec.clients", "that is everybody"),
+        ({"clients": "::/0"}, "spec.clients", "that is everybody"),
+        (
+            {"clients": "2001:db8::/32", "manifests": ["a.yaml"]},
+            "spec.clients",
+            "are of IPv6, and Services of manifests",
+        ),
+        ({"addresses": "IPv6"}, "spec.addresses", "goes with trace"),
         ({"manifests": ["a.yaml"]}, "spec", "needs exactly one of manifests and services"),
         ({"nodes": 3}, "spec.nodes", "goes with manifests"),
         ({"services": {"count": 10**6, "endpoints": 11}}, "spec.services.endpoints", "11,000,000 endpoints in all"),
@@ -448,24 +461,26 @@ def test_rows_of_scenarios_in_the_repository_are_read() -> None:
         assert len(prepare(CONFIGS / f"{name}.yaml").phases) > 3
 
 
-def test_a_trace_is_steered_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clients", CLIENTS)
+def test_a_trace_is_steered_as_it_is(tmp_path: Path, clients: str) -> None:
     """Made flows, written and read again, come to what they come to when they are made."""
-    made = written(tmp_path, algorithms=["maglev"], timeline=CHURN[:2], conntrack=9_000)
+    made = written(tmp_path, algorithms=["maglev"], timeline=CHURN[:2], conntrack=9_000, clients=clients)
     first = rows_of(result_of(made))
     prepared = prepare(made)
+    family = prepared.scenario.spec.family
     fib = Maker(prepared.scenario, "maglev").make(prepared.phases)[0][0].fib
-    flows = steering.Batch(20_000).flows
+    flows = steering.Batch(20_000, family.address).flows
     generate(fib, population_of(prepared.scenario.spec, fib, prepared.phases[0].snapshot), 0, flows)
     write_flows(flows, tmp_path / "trace.arrow")
     document = yaml.safe_load(made.read_text())
-    del document["spec"]["flows"]
-    document["spec"]["trace"] = "trace.arrow"
+    del document["spec"]["flows"], document["spec"]["clients"]
+    document["spec"] |= {"trace": "trace.arrow", "addresses": family.name}
     made.write_text(yaml.safe_dump(document))
     assert [one.equals(other) for one, other in zip(first, rows_of(result_of(made)), strict=True)] == [True, True]
 
 
 def test_a_trace_without_flows_is_refused(tmp_path: Path) -> None:
-    write_flows(steering.Batch(0).flows, tmp_path / "trace.arrow")
+    write_flows(steering.Batch(0, IPV4.address).flows, tmp_path / "trace.arrow")
     file = written(tmp_path)
     document = yaml.safe_load(file.read_text())
     del document["spec"]["flows"]

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from harness import hops, records
 from harness.hops import NAMES, around, parts_ns, summarise
-from plane.ingress.records import NEVER, PATHS, Hops, Records
+from kernels.layout_gateway import DONE_REQUEST
+from plane.addresses import ip_to_int
+from plane.ingress.records import NEVER, PATHS, ROW, Hops, Records
 from tests.harness.test_report import MS, loop, made, steady
 
 WAY = (
@@ -130,25 +132,32 @@ def test_rows_of_an_older_run_are_taken_apart_as_far_as_they_go(tmp_path) -> Non
     assert hops.known(summarise(read)) == ["receive"]
 
 
-def test_the_fast_path_says_when_it_had_a_request_and_no_more() -> None:
-    kept = Records()
-    kept.add(0xFF, 7, 60, 440, 0, 0, 1, 1, 8080, 200, 0)
-    kept.add(0xFE, 7, 70, 450, 0, 0, 1, 1, 8080, 200, 2, hops=Hops())
+def test_both_ways_through_the_ingress_note_the_same_times() -> None:
+    kept, done = Records(), np.zeros(2, DONE_REQUEST)
+    # One that an endpoint answered by a kept connection, and one that the ingress answered itself.
+    done[0] = (0xFF, 60, 440, 70, 80, 400, 1, 1, 1, 9, ip_to_int("10.0.0.1"), 8080, 200, 1, (0, 0, 0))
+    done[1] = (0xFE, 61, 441, 71, 0, 0, 1, 1, 0, 0, 0, 0, 503, 0, (0, 0, 0))
+    kept.add_fast(done, generation=7, route=3, service=4)
+    hops_of = Hops()
+    hops_of.routed_ns, hops_of.picked_ns, hops_of.connected_ns, hops_of.first_byte_ns, hops_of.reused = 1, 2, 3, 4, True
+    kept.add(0xFD, 7, 62, 442, 3, 4, 9, ip_to_int("10.0.0.1"), 8080, 200, 2, hops=hops_of)
     columns = kept.columns()
-    assert [PATHS[path] for path in columns["path"]] == ["fast", "slow"]
-    assert {name: columns[name].tolist() for name in columns if name.endswith("_ns")} == {
-        "received_ns": [60, 70],
-        "done_ns": [440, 450],
-        **{key: [NEVER, NEVER] for key in ("routed_ns", "picked_ns", "connected_ns", "first_byte_ns")},
-    }
-    fast = whole(**dict.fromkeys(("ingress_routed_ns", "ingress_picked_ns", "upstream_connected_ns")))
-    fast["upstream_first_byte_ns"] = None
-    assert parts_of(fast) == {
-        "client queue": 1,
-        "client connect": 2,
-        "to ingress": 3,
-        "to pod": 15,
-        "pod": 7,
-        "answer": 16,
-        "to client": 9,
+    assert [PATHS[path] for path in columns["path"]] == ["fast", "fast", "slow"]
+    assert {name: list(columns[name]) for name in ROW.names if name not in ("path", "spare")} == {
+        "request_id": [0xFF, 0xFE, 0xFD],
+        "generation": [7, 7, 7],
+        "received_ns": [60, 61, 62],
+        "done_ns": [440, 441, 442],
+        "route": [3, 3, 3],
+        "service": [4, 4, 4],
+        "backend": [9, 0, 9],
+        "pod_ip": [ip_to_int("10.0.0.1"), 0, ip_to_int("10.0.0.1")],
+        "pod_port": [8080, 0, 8080],
+        "status": [200, 503, 200],
+        "retries": [0, 0, 2],
+        "reused": [1, 0, 1],
+        "routed_ns": [70, 71, 1],
+        "picked_ns": [70, NEVER, 2],
+        "connected_ns": [80, NEVER, 3],
+        "first_byte_ns": [400, NEVER, 4],
     }

@@ -106,6 +106,16 @@ def behaving(name: str, replicas: int, behaviour: dict[str, str]) -> Any:
     return made
 
 
+async def by_gateway(plan: AddressPlan) -> pa.Table:
+    """The rows of a load whose requests the compiled gateway takes."""
+    fleet = LocalFleet(plan, recording=True, gateway=True)
+    web = [behaving("web", 2, {"service-time": f"constant {SERVICE_MS}ms"}), service(), ingress()]
+    async with serving(plan, web, fleet=fleet) as control:
+        to_ingress = Destination(plan.vip(1), plan.bound_port(80))
+        task = open_loop(to_ingress, 200, 500, workload=Workload("example.com"), id_key=id_key(7, 0))
+        return records.tabulate([await measured(control, task, "some")], 0, {})
+
+
 async def measured(control: ControlPlane, task: Task, load: str) -> LoadRows:
     """The rows of a load, joined as a run joins them."""
     recorded = await Stream(task).run(time.monotonic_ns())
@@ -145,20 +155,39 @@ def test_client_ingress_and_pods_count_the_same(counts: Counts) -> None:
     assert counts.pods == by_pod + Counter(answered(counts.table, "relayed")["pod"].to_pylist())
 
 
+WAY = [
+    *("sent_ns", "ingress_received_ns", "ingress_routed_ns", "ingress_picked_ns", "upstream_connected_ns"),
+    *("pod_received_ns", "upstream_first_byte_ns", "done_ns"),
+]
+
+
+def check_parts(rows: pa.Table) -> None:
+    """They sum up, and whoever has a record has a part of its own."""
+    kept_waiting = pc.field("status") < 503  # who finds the queue full is told so at once
+    assert pc.min(rows.filter(kept_waiting)["service_ns"]).as_py() >= SERVICE_MS * MS
+    parts = hops.parts_ns(rows)
+    assert parts.sum(axis=1).tolist() == pc.subtract(rows["done_ns"], rows["intended_ns"]).to_pylist()
+    assert (parts[:, hops.NAMES.index("pod")] == rows["service_ns"].to_numpy()).all()
+    assert not parts[:, [hops.NAMES.index("wait"), hops.NAMES.index("receive")]].any()
+
+
 def test_each_row_says_where_its_time_went(counts: Counts) -> None:
     by_ingress, by_relay = answered(counts.table, "some"), answered(counts.table, "relayed")
-    way = ["sent_ns", "ingress_received_ns", "ingress_routed_ns", "ingress_picked_ns", "upstream_connected_ns"]
-    way += ["pod_received_ns", "upstream_first_byte_ns", "done_ns"]
-    times = np.stack([by_ingress[name].to_numpy() for name in way])
-    assert (np.diff(times, axis=0) >= 0).all()
+    assert (np.diff([by_ingress[name].to_numpy() for name in WAY], axis=0) >= 0).all()
     assert set(by_ingress["upstream_reused"].to_pylist()) == {0, 1}
     assert [set(rows["path"].to_pylist()) for rows in (by_ingress, by_relay)] == [{"slow"}, {None}]
     assert set(by_relay["retries"].to_pylist()) == {None}
     assert by_relay.num_rows == 10
-    for rows in (by_ingress, by_relay):
-        kept_waiting = pc.field("status") < 503  # who finds the queue full is told so at once
-        assert pc.min(rows.filter(kept_waiting)["service_ns"]).as_py() >= SERVICE_MS * MS
-        parts = hops.parts_ns(rows)
-        assert parts.sum(axis=1).tolist() == pc.subtract(rows["done_ns"], rows["intended_ns"]).to_pylist()
-        assert (parts[:, hops.NAMES.index("pod")] == rows["service_ns"].to_numpy()).all()
-        assert not parts[:, [hops.NAMES.index("wait"), hops.NAMES.index("receive")]].any()
+    check_parts(by_ingress)
+    check_parts(by_relay)
+
+
+def test_so_does_each_that_the_compiled_gateway_takes(plan: AddressPlan) -> None:
+    rows = asyncio.run(by_gateway(plan))
+    assert rows.num_rows == 100
+    known = ("route", "service", "pod", "node", "generation", *WAY)
+    assert {name: rows[name].null_count for name in known} == dict.fromkeys(known, 0)
+    assert [set(rows[name].to_pylist()) for name in ("path", "retries", "status")] == [{"fast"}, {0}, {200}]
+    assert set(rows["upstream_reused"].to_pylist()) == {0, 1}
+    assert (np.diff([rows[name].to_numpy() for name in WAY], axis=0) >= 0).all()
+    check_parts(rows)

@@ -363,7 +363,7 @@ def test_messages_go_where_their_target_leads(
             "target.via",
             "goes with a Service, and 127.0.0.1 names none",
         ),
-        ({"url": "tcp://nobody.invalid:9"}, "target.url", "no Service this name, and the system does not know it"),
+        ({"url": "tcp://nobody.invalid:9"}, "target.url", "no Service has this name, and the system does not know it"),
     ],
 )
 @on_sockets

@@ -24,7 +24,7 @@ from harness.events import Happened
 from harness.recorder import TIMEOUT
 from harness.records import LoadRows
 from harness.tables import console, tables
-from tests.harness.test_report import MS, loop, made, rows, steady
+from tests.harness.test_report import LOADS, MS, loop, made, rows, steady
 from tests.ingress.test_browser import driver
 
 PATIENCE_S = 60.0
@@ -35,7 +35,11 @@ const pictures = [...document.querySelectorAll('svg')].map(svg => {
     const own = text.getBoundingClientRect()
     return own.left < box.left - 1 || own.right > box.right + 1 || own.top < box.top - 1 || own.bottom > box.bottom + 1
   })
-  return {width: box.width, height: box.height, beyond: beyond.map(text => text.textContent)}
+  const boxes = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()])
+  const over = boxes.flatMap(([one, a], place) => boxes.slice(place + 1).filter(([_, b]) =>
+    a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
+  ).map(([other, _]) => one + ' / ' + other))
+  return {width: box.width, height: box.height, beyond: beyond.map(text => text.textContent), over}
 })
 const ids = [...document.querySelectorAll('clipPath, defs [id]')].map(element => element.id)
 return {
@@ -96,23 +100,32 @@ def through_ingress() -> LoadRows:
 
 def test_the_page_is_made_from_the_files_alone_and_asks_for_nothing(tmp_path: Path) -> None:
     records.write(made(steady(), loop()), tmp_path / records.FILE)
-    row = Happened("<script>alert(1)</script>", 0, 5 * MS, 2005 * MS, 7)
+    row = Happened("<script>alert(1)</script>", 0, 5 * MS, 2005 * MS, 7, pod="default/a")
     records.write(events.tabulate([row], "r"), tmp_path / events.FILE)
     used = [resources.Sample(second * 1000 * MS, "node-1", 9, second * 500 * MS, 2**28, 40) for second in range(3)]
     records.write(resources.tabulate(used, "r"), tmp_path / resources.FILE)
     printed = CliRunner().invoke(bench, ["report", str(tmp_path), "-o", "html"])
     assert printed.output.startswith("<!doctype html>")
     assert printed.exit_code == 1  # an objective was missed
-    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>5.00 ms</td><td>2.00 s</td><td>7</td>" in printed.output
+    assert (
+        "<td>&lt;script&gt;alert(1)&lt;/script&gt;: default/a</td><td>5.00 ms</td><td>2.00 s</td><td>7</td>"
+        in printed.output
+    )
     assert all(f"<h2>{title}</h2>" in printed.output for title in ("Processor", "Memory"))
     assert "<script" not in printed.output
     assert not re.search(r"""(src|href)=["'](?!#)""", printed.output)
 
 
-def test_a_browser_shows_the_page_offline(tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = [(0, "100/s"), (4000, "100 to 300/s"), (4050, "0/s"), (9950, "500/s")]
+    stages = [{"stage": text, "start_ns": at * MS, "duration_ns": MS} for at, text in marks]
+    monkeypatch.setitem(LOADS[0], "stages", stages)
     table = made(steady(errors=dict.fromkeys(range(400, 420), TIMEOUT)), through_ingress())
+    times = (3990, 4000, 4010, 10_900, 10_950)  # some at once, and some where there is no room to the right
+    happened = [Happened(f"scale my-app to {at}", at * MS, at * MS, (at + 1) * MS, 7) for at in times]
+    beside = report.Beside(events.tabulate(happened, "r"))
     file = tmp_path / page.FILE
-    file.write_text(page.page(table, report.summarise(table)), encoding="utf-8")
+    file.write_text(page.page(table, report.summarise(table, beside), beside), encoding="utf-8")
     with driver(tmp_path) as url:
         seen, shots = visited(url, file, tmp_path)
     assert seen["title"] == "made 20260102T030405Z-0001"
@@ -120,10 +133,12 @@ def test_a_browser_shows_the_page_offline(tmp_path: Path) -> None:
     assert len(seen["pictures"]) == len(shots) == 6
     assert all(picture["width"] > 500 and picture["height"] > 100 for picture in seen["pictures"])
     assert [picture["beyond"] for picture in seen["pictures"]] == [[]] * len(shots)
+    assert [picture["over"] for picture in seen["pictures"]] == [[]] * len(shots)
     assert not seen["wide"]
     assert seen["twice"] == 0
     assert seen["loaded"] == []
     assert {"steady p99", "without an answer", "99.9%", "upstream connect", "default/b  (333)"} <= set(seen["texts"])
+    assert "default/b node-2 326 333 659" in " ".join(seen["said"].split())
     assert "pod (Tr) 2.00 ms 2.00 ms 2.00 ms 2.00 ms" in " ".join(seen["said"].split())
     way = report.summarise(table)["loads"][1]["hops"]["p50"]
     assert len(way) == 9

@@ -63,6 +63,10 @@ def test_a_line_of_a_known_format_is_a_request(text: str, whole: bool, method: s
 
 
 NONE = {
+    "bytes of TLS, as NGINX writes them": (
+        r'1.2.3.4 - - [27/Nov/2026:08:00:00 +0000] "\x16\x03\x01" 400 157 "-" "-"',
+        r"'\x16\x03\x01' is no request line",
+    ),
     "another format": ("Nov 27 08:00:12 web sshd[1]: hello", "is neither combined nor JSON: 'Nov 27"),
     "bytes of TLS": (COMBINED.format(r"\x16\x03\x01"), r"is no request line, as GET /path HTTP/1.1"),
     "no request at all": (COMBINED.format("-"), "'-' is no request line"),

@@ -1,6 +1,7 @@
 """Reports of hand-made rows whose numbers are known."""
 
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -243,6 +244,18 @@ def test_stages_are_told_apart_by_when_requests_were_due(monkeypatch: pytest.Mon
     assert (first["latency_ns"]["max"], second["latency_ns"]["p50"]) == (10 * MS, 20 * MS)
     assert "2: 100 to 300/s" in page.page(table, summary)
     assert "> 100 to 300/s<" in plots.over_time(table, json.loads(records.provenance_of(table)["loads"]))
+
+
+def test_a_stage_without_requests_has_no_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [{"stage": text, "start_ns": at * S, "duration_ns": S} for text, at in (("100/s", 0), ("0/s", 20))]
+    monkeypatch.setitem(LOADS[0], "stages", stages)
+    table = made(steady(), loop())
+    summary = report.summarise(table)
+    with (out := console()).capture() as captured:
+        out.print(tables(summary))
+    (line,) = (line for line in captured.get().splitlines() if line.startswith("2: 0/s"))
+    assert line.split() == ["2:", "0/s", "0", "0.0%", "0"]
+    assert re.search(r"<td>2: 0/s</td>(<td class=.number.>[0.%]*</td>)+</tr>", page.page(table, summary))
 
 
 def test_what_was_due_in_a_warm_up_has_rows_and_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,14 @@ def changed(change: Callable[[Any], object]) -> str:
     return yaml.safe_dump(document)
 
 
+def check_named(change: Callable[[Any], object], expected: dict[str, str]) -> None:
+    """A scenario with mistakes is told of each by its field, with that text in it, and of no other."""
+    found = problems(changed(change))
+    assert found.keys() == expected.keys()
+    for field, part in expected.items():
+        assert part in found[field]
+
+
 def test_quantities_become_integers_and_defaults_are_filled_in() -> None:
     spec = scenario.parse(GOOD).spec
     by_rate, by_connections = spec.loads
@@ -221,7 +229,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     ),
     "a namespace for a node": (
         lambda spec: spec.update(timeline=[{"at": "1s", "killNode": 1, "namespace": "shop"}]),
-        {"spec.timeline[0].namespace": "is that of a Deployment; leave it out"},
+        {"spec.timeline[0].namespace": "is that of a Deployment or a Secret; leave it out"},
     ),
     "no loads": (lambda spec: spec.update(loads=[]), {"spec.loads": "is empty; give it 1 at least"}),
     "two loads of one name": (
@@ -283,6 +291,12 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         lambda spec: spec["loads"][0].update(arrivals={"rate": "1000000/s"}, duration="1h"),
         {"spec.loads[0].arrivals.rate": "makes 3,600,000,000 requests"},
     ),
+    "an ingress that the matrix varies": (
+        lambda spec: spec.update(
+            ingress="nginx", matrix=[{"name": "ingress", "field": "ingress", "values": ["trafficplane", "nginx"]}]
+        ),
+        {"spec.ingress": "is varied by the matrix: leave it out, or the axis whose field is ingress"},
+    ),
     "everything at once": (
         lambda spec: (
             spec.update(nodes="3", colour="red"),
@@ -301,10 +315,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
 
 @pytest.mark.parametrize(("change", "expected"), WRONG.values(), ids=WRONG.keys())
 def test_each_mistake_is_named_by_its_field(change: Callable[[Any], object], expected: dict[str, str]) -> None:
-    found = problems(changed(change))
-    assert found.keys() == expected.keys()
-    for field, part in expected.items():
-        assert part in found[field]
+    check_named(change, expected)
 
 
 def test_another_api_version_and_kind_are_refused() -> None:

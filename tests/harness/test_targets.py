@@ -162,8 +162,8 @@ def test_every_target_that_leads_nowhere_is_named_at_once(resolve: Callable[...,
         "spec.loads[3].target.port": "Service default/web has no TCP port 81; its ports are 80",
         "spec.loads[4].target.url": "there is no Service default/x; there are: "
         "default/headless, default/web, kube-system/kube-dns, shop/two",
-        "spec.loads[5].target.url": "a.b.wild.example.invalid: no Ingress has this host, no Service this name, and the "
-        "system does not know it",
+        "spec.loads[5].target.url": "a.b.wild.example.invalid: no Ingress has this host "
+        "(they have: *.wild.example, example.com), no Service this name, and the system does not know it",
         "spec.loads[6].target.port": "Service shop/two has no TCP port 53; its ports are 8080, 9090",
     }
     assert {problem.file for problem in caught.value.problems} == {"s.yaml"}

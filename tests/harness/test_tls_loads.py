@@ -290,11 +290,14 @@ def test_the_scenario_of_tls_is_one_of_its_own_certificates() -> None:
     assert plain == Destination(plan.vip(1), 80)
 
 
-@pytest.mark.parametrize("text", [None, "no certificate"])
-def test_an_authority_that_is_none_is_named(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(None, "there is no .*/ca.pem$"), ("no certificate", ".*ca.pem holds no certificates in PEM")],
+)
+def test_an_authority_that_is_none_is_named(tmp_path: Path, text: str | None, why: str) -> None:
     if text:
         (tmp_path / "ca.pem").write_text(text)
-    with pytest.raises(ScenarioError, match=r"spec.loads\[0\].target.tls.ca: .*ca.pem holds no certificates in PEM"):
+    with pytest.raises(ScenarioError, match=rf"spec.loads\[0\].target.tls.ca: {why}"):
         resolved({"tls": {"ca": "ca.pem"}}, tmp_path)
 
 
@@ -321,5 +324,9 @@ def test_what_is_wrong_with_tls_is_named() -> None:
         "spec.certificates[1].hosts[0]",
     }
     assert "write a name, as shop.example or *.shop.example" in found["spec.certificates[1].hosts[0]"]
+    idle = problems(
+        changed(lambda spec: spec["loads"][0]["target"].update(url="https://a.example/", tls={"insecure": False}))
+    )
+    assert idle == {"spec.loads[0].target.tls.insecure": "false is what holds without it: leave tls out, or write true"}
     alone = problems(changed(lambda spec: spec["loads"][0]["target"].update(tls={"insecure": True})))
     assert alone == {"spec.loads[0].target.tls": "goes with a url that begins with https://"}

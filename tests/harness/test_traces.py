@@ -25,6 +25,7 @@ from harness.scenario import ScenarioError
 from harness.tables import console
 from kernels.jit import INTERPRETED
 from kernels.layout import TCP, UDP
+from plane.families import IPV6, halves
 from tests.batches import random_flows, rows_of
 from tests.harness.test_flows import phases_of, result_of, written
 from tests.harness.test_queues import spec_of, text_of
@@ -126,6 +127,43 @@ def test_a_capture_is_its_connections_from_the_first_packet_to_the_last(tmp_path
         "1 packets are of connections that began before the capture: they are left out",
         "1 packets are later fragments, which have no ports: they are left out",
     ]
+
+
+def ip6(source: tuple[int, int], target: tuple[int, int], *headers: Any, flags: int = SYN, payload: int = 0) -> bytes:
+    """An IPv6 packet of TCP behind these other headers."""
+    segment = dpkt.tcp.TCP(sport=source[1], dport=target[1], flags=flags, data=bytes(payload))
+    kinds = [*(number for number, _ in headers), TCP]
+    packed = b"".join(bytes([after]) + rest for (_, rest), after in zip(headers, kinds[1:], strict=True))
+    packet = dpkt.ip6.IP6(src=source[0].to_bytes(16), dst=target[0].to_bytes(16), nxt=kinds[0])
+    packet.plen = len(packed) + len(segment)
+    return bytes(packet)[:40] + packed + bytes(segment)
+
+
+HOP_BY_HOP, ROUTING = (0, bytes([0, 1, 4]) + bytes(4)), (43, bytes([1]) + bytes(14))
+FIRST_FRAGMENT, SECOND_FRAGMENT = ((44, bytes([0, *offset]) + bytes(4)) for offset in ((0, 1), (0, 8)))
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+def test_of_a_capture_of_both_families_there_are_the_flows_of_one(tmp_path: Path, kind: str) -> None:
+    """Other headers are passed over; a first fragment has ports, a later one has none."""
+    client, web = ((0x20010DB8 << 96) + 7, 40000), ((0xFD << 120) + 1, 80)
+    v6 = [
+        (0.0, ip6(client, web)),
+        (0.5, ip6(web, client, HOP_BY_HOP, ROUTING, flags=SYN | ACK)),
+        (1.0, ip6(client, web, HOP_BY_HOP, FIRST_FRAGMENT, flags=ACK, payload=100)),
+        (1.1, ip6(client, web, SECOND_FRAGMENT, flags=ACK)),
+        (1.2, ip6(client, web, (60, bytes([200]) + bytes(6)))),  # says to be longer than it is
+        (1.3, ip6((client[0], 40001), web)[:50]),
+    ]
+    packets = [(at_s, bytes(12) + b"\x86\xdd" + packet) for at_s, packet in v6]
+    path = written_as(tmp_path / "t.cap", sorted([*packets, (0.2, ethernet(tcp(A, WEB, SYN)))]), ng=kind == "pcapng")
+    trace = read_trace(path, IPV6)
+    assert about(seen(trace)) == [(halves(client[0]), halves(web[0]), 40000, 80, TCP, 0, 1_000_000, 60 + 84 + 176)]
+    assert [note.partition(": ")[2] for note in trace.notes] == [
+        "3 packets are no TCP or UDP over IPv6: they are left out",
+        "1 packets are later fragments, which have no ports: they are left out",
+    ]
+    assert len(read_trace(path).flows.proto) == 1
 
 
 def refused(path: Path) -> str:

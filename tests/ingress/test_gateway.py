@@ -10,8 +10,10 @@ import pytest
 from plane import routes
 from plane.ingress.edge import Edge, networks
 from plane.ingress.timeouts import Timeouts
-from tests.ingress.manifests import web
-from tests.ingress.wire import Address, Endpoint, ask, client, eventually, running, saying
+from plane.model import Snapshot
+from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of, web
+from tests.ingress.policies import named
+from tests.ingress.wire import Address, Endpoint, ask, client, eventually, read_head, running, saying
 
 PORT = 10297
 pytestmark = pytest.mark.syscalls
@@ -161,6 +163,39 @@ async def test_only_tables_that_a_request_may_name_are_kept(vip: str, pods: list
             assert (await asking).status == 200
         await here.install(web(pods[0]))
         await eventually(lambda: set(here.ingress._tables) == {5})
+
+
+async def test_an_answer_to_a_request_that_is_refused_meanwhile_is_none_to_the_next(
+    vip: str, pods: list[Address]
+) -> None:
+    """The policies change while an endpoint is asked, so that its request is asked for anew, and turned away."""
+    go = asyncio.Event()
+
+    async def serve(endpoint: Endpoint, reader: StreamReader, writer: StreamWriter) -> None:
+        while True:
+            endpoint.requests.append(await read_head(reader))
+            await go.wait()
+            writer.write(saying(endpoint.requests[-1].start.split()[1].encode()))
+
+    def ruled(**annotations: str) -> Snapshot:
+        made = ingress("web", rule("example.com", prefix("/", "web")), annotations=named(**annotations))
+        return snapshot_of(service("web"), *slices("web", [pods[0]]), made)
+
+    open_to_all, closed = ruled(proxy_read_timeout="7"), ruled(denylist_source_range="127.0.0.0/8")
+    async with (
+        Endpoint(pods[0], serve=serve) as endpoint,
+        running(vip, open_to_all, gateway=True) as here,
+        client(here.http) as one,
+    ):
+        asking = asyncio.create_task(one.get("/first"))
+        await eventually(lambda: endpoint.requests)
+        await here.install(closed)
+        go.set()
+        assert (await asking).status == 403
+        await here.install(open_to_all)
+        assert (await one.get("/second")).body == b"/second"
+        assert here.ingress._gateway is not None
+        assert here.ingress._gateway.punts() == {"the policies have changed meanwhile": 1}
 
 
 async def test_who_waits_to_be_accepted_when_it_stops_is_answered(vip: str, pods: list[Address]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from plane import routes
 from plane.addresses import ip_to_int
 from plane.errors import PlaneError
-from plane.ingress.records import FIRST_ROWS, Records
+from plane.ingress.records import FIRST_ROWS, NEVER, Records
 from plane.ingress.server import Ingress
 from tests.ingress.manifests import ingress, prefix, rule, snapshot_of, web
 from tests.ingress.wire import Address, Endpoint, ask, client, eventually, read_head, running, saying
@@ -226,6 +226,11 @@ async def test_records_tell_what_became_of_each_request(vip: str, pods: list[Add
     assert (times[0] >= before).all()
     assert (times[0] < times[1]).all()
     assert (times < time.monotonic_ns()).all()
+    answered = [0, 2, 3]  # by an endpoint
+    way = ("received_ns", "routed_ns", "picked_ns", "connected_ns", "first_byte_ns", "done_ns")
+    assert (np.diff([rows[name][answered] for name in way], axis=0) >= 0).all()
+    for name in ("picked_ns", "connected_ns", "first_byte_ns"):
+        assert list(rows[name][[1, 4, 5]]) == [NEVER] * 3
 
 
 async def test_without_recording_there_are_no_rows(vip: str, pods: list[Address]) -> None:

@@ -2,24 +2,37 @@
 
 import asyncio
 import contextlib
+import errno
+import functools
+import os
 import random
 import socket
 import ssl
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
+from kernels.net import openssl
+from plane.cluster import compile_gateway
+from plane.descriptors import allow_descriptors
+from plane.ingress.edge import Edge
+from plane.ingress.server import NO_COMPILED_TLS
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.http2wire import http2
 from tests.ingress.manifests import web
 from tests.ingress.test_tls import issued, snapshot, trusting
 from tests.ingress.wire import Address, Endpoint, Running, client, eventually, running, saying
+from tests.loopback import reset
 
 pytestmark = pytest.mark.syscalls
 
 GET = b"GET /x?y HTTP/1.1\r\nHost: example.com\r\n\r\n"
-CHUNKED = b"POST /x HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+PUNTED = b"POST /x HTTP/1.1\r\nHost: example.com\r\nTE: trailers\r\nContent-Length: 3\r\n\r\nabc"
+SOAK = functools.partial(pytest.param, marks=pytest.mark.soak)
 
 
 def careless() -> ssl.SSLContext:
@@ -42,8 +55,14 @@ def greeting(protocols: list[str] | None = None) -> bytes:
 HELLO = greeting()
 
 
+def taken(here: Running) -> int:
+    """How many connections the gateway has."""
+    assert here.ingress._gateway is not None
+    return here.ingress._gateway.clients
+
+
 def carried(here: Running) -> int:
-    """How many connections compiled code has."""
+    """How many connections are in a handshake, or deciphered for the asyncio side."""
     assert here.ingress._terminator is not None
     return len(here.ingress._terminator._some.clients) - 1 - int(here.ingress._terminator._some.loop[0]["free"])
 
@@ -59,7 +78,7 @@ async def said(*command: str) -> str:
     return output.decode()
 
 
-@pytest.mark.parametrize("raw", [GET, CHUNKED], ids=["taken", "handed over"])
+@pytest.mark.parametrize("raw", [GET, PUNTED], ids=["taken", "handed over"])
 async def test_both_ways_are_alike(vip: str, pods: list[Address], raw: bytes) -> None:
     seen = []
     for gateway in (True, False):
@@ -70,6 +89,8 @@ async def test_both_ways_are_alike(vip: str, pods: list[Address], raw: bytes) ->
                     answer = await one.answer()
                     fields = [row for row in answer.fields if row[0] != "date"]
                     seen.append((gateway, answer.start, fields, answer.body))
+                if gateway:
+                    assert (taken(here), carried(here)) == ((1, 0) if raw == GET else (0, 1))
             for request in endpoint.requests:
                 fields = [row for row in request.fields if row[0] not in ("x-request-id", "x-forwarded-port")]
                 assert request.get("x-forwarded-proto") == "https"
@@ -84,10 +105,15 @@ async def test_curl_gets_a_large_answer_and_sends_a_large_body(vip: str, pods: l
     async with Endpoint(pods[0], saying(body)) as endpoint, running(vip, web(pods[0]), gateway=True) as here:
         where = f"https://example.com:{here.https[1]}/"
         ask = ["curl", "-sk", "--http1.1", "--resolve", f"example.com:{here.https[1]}:{vip}", where]
-        await said(*ask, "-o", str(tmp_path / "got"), "--data-binary", f"@{tmp_path / 'sent'}", "-H", "Expect:")
-        assert (tmp_path / "got").read_bytes() == body
-        assert endpoint.requests[0].body == body
-        await eventually(lambda: carried(here) == 0)
+        for how in ("", "TE: trailers"):
+            await said(
+                *ask, "-o", str(tmp_path / "got"), "--data-binary", f"@{tmp_path / 'sent'}", "-H", "Expect:", "-H", how
+            )
+            assert (tmp_path / "got").read_bytes() == body
+            assert endpoint.requests.pop().body == body
+        assert here.ingress._gateway is not None
+        assert here.ingress._gateway.punts() == {"trailers": 1}
+        await eventually(lambda: taken(here) == carried(here) == 0)
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
@@ -131,10 +157,9 @@ async def test_certificates_rotate_under_clients(vip: str, pods: list[Address]) 
 
 
 async def test_who_asks_for_http2_gets_it_untouched(vip: str, pods: list[Address]) -> None:
-    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
-        async with http2(here.https) as one:
-            assert (await one.get()).status == 200
-        await eventually(lambda: carried(here) == 0)
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here, http2(here.https) as one:
+        assert (await one.get()).status == 200
+        assert taken(here) == carried(here) == 0
 
 
 async def test_who_stops_in_a_handshake_or_speaks_no_tls_costs_nobody(vip: str, pods: list[Address]) -> None:
@@ -169,7 +194,7 @@ async def test_an_ingress_that_stops_answers_by_tls_what_is_under_way(vip: str, 
         client(here.https, careless(), "foo.com") as other,
     ):
         one.send(GET)
-        other.send(CHUNKED)
+        other.send(PUNTED)
         await eventually(lambda: endpoint.open == 2)
         _, stalled = await asyncio.open_connection(*here.https)
         stalled.write(greeting(["h2"]))
@@ -189,16 +214,125 @@ async def test_tls_that_fails_is_left_to_the_other_side(
         raise RuntimeError("no more")
 
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
-        async with client(here.https, careless(), "foo.com") as one:
-            assert (await one.get()).status == 200
+        ways = [client(here.https, careless(), "foo.com") for _ in range(2)]
+        async with ways[0] as kept, ways[1] as one:
+            assert (await kept.get()).status == 200
+            one.send(PUNTED)
+            assert (await one.answer()).status == 200
             monkeypatch.setattr(here.ingress._terminator, "_see_to_handed", fails)
             await eventually(lambda: here.ingress._problems and here.ingress._servers)
             assert await one.at_end()
+            assert (await kept.get()).status == 200
         async with client(here.https, careless(), "foo.com") as other:
             assert (await other.get()).status == 200
         assert "the TLS of compiled code has failed" in here.ingress._problems[0]
 
 
-@pytest.fixture(autouse=True)
-def _tls_by_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRAFFICPLANE_COMPILED_TLS", "1")
+async def test_without_an_openssl_to_call_https_goes_by_asyncio_which_is_said(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(openssl, "_file_of_ssl", lambda: "/no/such/library")
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        async with client(here.https, careless(), "foo.com") as one:
+            assert (await one.get()).status == 200
+        assert here.ingress._gateway is not None
+        assert here.ingress._terminator is None
+    assert NO_COMPILED_TLS in caplog.messages
+    lines: list[str] = []
+    await asyncio.to_thread(compile_gateway, lines.append, Edge(), "")
+    assert NO_COMPILED_TLS in lines
+
+
+async def ask_slowly(address: Address, pieces: int) -> bytes:
+    """What a client is answered whose every message comes in so many pieces."""
+    coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = careless().wrap_bio(coming, going, server_hostname="foo.com")
+    reader, writer = await asyncio.open_connection(*address)
+
+    async def through(step: Callable[[], Any]) -> Any:
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return step()
+            said = going.read()
+            size = -(-len(said) // pieces)
+            for first in range(0, len(said), size or 1):
+                writer.write(said[first : first + size])
+                await asyncio.sleep(0.005)
+            coming.write(await reader.read(1 << 16) or b"no TLS")
+
+    await through(tls.do_handshake)
+    tls.write(GET)
+    answer: bytes = await through(tls.read)
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize("count", [60, SOAK(1_000)])
+async def test_slow_handshakes_come_to_their_end_and_hold_nobody_up(vip: str, pods: list[Address], count: int) -> None:
+    allow_descriptors(5 * count + 100)
+    threads = {thread.name for thread in threading.enumerate()}
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here, asyncio.TaskGroup() as crowd:
+        slow = [crowd.create_task(ask_slowly(here.https, 20)) for _ in range(count)]
+        for _ in range(5):
+            async with client(here.https, careless(), "foo.com") as quick:
+                assert (await quick.get()).status == 200
+        assert not all(each.done() for each in slow)
+        answers = await asyncio.gather(*slow)
+        assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+        await eventually(lambda: taken(here) == carried(here) == 0)
+    assert {thread.name for thread in threading.enumerate()} == threads
+
+
+@pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["by RST", "by FIN"])
+async def test_who_leaves_in_a_handshake_leaves_nothing_behind(
+    vip: str, pods: list[Address], leave: Callable[[socket.socket], None]
+) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        for sent in (b"", HELLO[:1], HELLO[:-1], HELLO):
+            for answered in (False, True):
+                end = socket.create_connection(here.https)
+                end.sendall(sent)
+                await eventually(lambda: carried(here) == 1)
+                if answered and sent == HELLO:
+                    assert await asyncio.to_thread(end.recv, 1)
+                leave(end)
+                await eventually(lambda: carried(here) == 0)
+
+
+async def test_requests_that_come_in_few_records_are_answered_in_turn(vip: str, pods: list[Address]) -> None:
+    paths = [f"/{number}" for number in range(500)]
+    async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), gateway=True) as here:
+        async with client(here.https, careless(), "foo.com") as one:
+            one.send(b"".join(b"GET %b HTTP/1.1\r\nHost: example.com\r\n\r\n" % path.encode() for path in paths))
+            assert {(await one.answer()).status for _ in paths} == {200}
+            assert (taken(here), carried(here)) == (1, 0)
+        assert [request.start.split()[1] for request in endpoint.requests] == paths
+
+
+async def test_whom_the_gateway_has_no_room_for_the_asyncio_side_serves(vip: str, pods: list[Address]) -> None:
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        assert here.ingress._gateway is not None
+        loop = here.ingress._gateway._gateway.loop[0]
+        loop["clients"], free = 0, int(loop["clients"])
+        async with client(here.https, careless(), "foo.com") as one:
+            assert (await one.get()).status == 200
+            assert carried(here) == 1
+        loop["clients"] = free
+
+
+async def test_where_no_descriptor_is_left_who_would_be_handed_over_is_closed(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        async with client(here.https, careless(), "foo.com") as one:
+            assert (await one.get()).status == 200
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "socketpair", fails)
+                one.send(PUNTED)
+                assert await one.at_end()
+        async with client(here.https, careless(), "foo.com") as other:
+            other.send(PUNTED)
+            assert (await other.answer()).status == 200

@@ -30,13 +30,16 @@ from kernels.layout import (
     freeze,
 )
 from kernels.lb import conntrack
+from kernels.lb.conntrack import TICK_NS
 from kernels.lb.forward import IDLE_NS, create_steering, empty_fib, forward
+from plane.families import FAMILIES, IPV4, IPV6, Family
 from tests import reference
 from tests.batches import (
     POD,
     VIP,
     Backend,
     Frontend,
+    address_of,
     fib_of,
     flows_of,
     one_service,
@@ -78,7 +81,7 @@ backend_rows = st.builds(
 
 
 @st.composite
-def fibs(draw: st.DrawFn) -> Fib:
+def fibs(draw: st.DrawFn, family: Family) -> Fib:
     backends = draw(st.dictionaries(st.integers(1, 6), backend_rows, max_size=6))
     members = st.lists(st.sampled_from(sorted(backends)), unique=True) if backends else st.just([])
     keys = draw(st.lists(frontend_keys, unique=True, max_size=5))
@@ -96,12 +99,18 @@ def fibs(draw: st.DrawFn) -> Fib:
         slow_start_s=st.sampled_from([0, 0, 1]),
     )
     rows = [draw(frontend)._replace(ip=ip, port=port, proto=proto) for ip, port, proto in keys]
-    return fib_of(rows, backends)
+    return fib_of(rows, backends, family=family)
 
 
-@settings(deadline=None, max_examples=150)
+def steps_of(family: Family) -> st.SearchStrategy[tuple[Family, list[tuple[Fib, list[reference.Flow], int]]]]:
+    """Fibs of the family, with flows under each of them, and the time that passes before."""
+    step = st.tuples(fibs(family), flows_strategy, st.sampled_from([0, 3 * 10**8, TICK_NS, 2 * TICK_NS + 7]))
+    return st.tuples(st.just(family), st.lists(step, min_size=1, max_size=5))
+
+
+@settings(deadline=None, max_examples=250)
 @given(
-    st.lists(st.tuples(fibs(), flows_strategy, st.sampled_from([0, 20, 60, 3 * 10**8, 10**9])), min_size=1, max_size=5),
+    steps_of(IPV4) | steps_of(IPV6),
     st.booleans(),
     st.lists(st.integers(0, 3), min_size=7, max_size=7),
     st.lists(st.sampled_from([0, 1, 20, 5 * 10**8]), max_size=7),
@@ -109,19 +118,20 @@ def fibs(draw: st.DrawFn) -> Fib:
     st.integers(0, 2),
 )
 def test_verdicts_equal_the_twins_through_changes_of_the_fib(
-    steps: list[tuple[Fib, list[reference.Flow], int]],
+    family_and_steps: tuple[Family, list[tuple[Fib, list[reference.Flow], int]]],
     remembers: bool,
     active: list[int],
     ready_ns: list[int],
     warm_ns: int,
     arrival: int,
 ) -> None:
+    family, steps = family_and_steps
     steering = create_steering(steps[0][0], 256 if remembers else 0)._replace(
         active=np.array(active, np.int32), ready_ns=np.array(ready_ns, np.int64)
     )
-    steering.idle_ns[0], steering.arrival[0], steering.warm_ns[0] = 50, arrival, warm_ns
+    steering.idle_ns[0], steering.arrival[0], steering.warm_ns[0] = 2 * TICK_NS, arrival, warm_ns
     twin = reference.Steering(
-        50,
+        2 * TICK_NS,
         len(steering.turns),
         len(active),
         active=dict(enumerate(active)),
@@ -132,9 +142,10 @@ def test_verdicts_equal_the_twins_through_changes_of_the_fib(
     )
     counted = [0] * len(OUTCOMES)
     now_ns = 0
-    for fib, rows, passed_ns in steps:
+    for fib, numbers, passed_ns in steps:
         now_ns += passed_ns
-        verdicts = decide(fib, steering, flows_of(rows), now_ns)
+        rows = [(*(address_of(ip, family) for ip in row[:2]), *row[2:]) for row in numbers]
+        verdicts = decide(fib, steering, flows_of(rows, family), now_ns)
         expected = reference.forward(fib, twin, rows, now_ns)
         assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
         for outcome, _, _ in expected:
@@ -145,9 +156,10 @@ def test_verdicts_equal_the_twins_through_changes_of_the_fib(
     assert steering.conntrack.counts[conntrack.REFUSED] == 0
 
 
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_large_batch_equals_the_twin(algorithm: int) -> None:
-    fib, flows = one_service(algorithm, 7), random_flows(600)
+def test_a_large_batch_equals_the_twin(algorithm: int, family: Family) -> None:
+    fib, flows = one_service(algorithm, 7, family=family), random_flows(600, family=family)
     steering = create_steering(fib, 600)
     verdicts = decide(fib, steering, flows, 12345)
     expected = reference.forward(fib, reference.Steering(IDLE_NS, 2, 8), rows_of(flows), 12345)
@@ -249,9 +261,9 @@ def test_a_flow_whose_backend_row_no_longer_exists_is_picked_again() -> None:
 def test_a_known_flow_is_forgotten_after_its_idle_time() -> None:
     fib = one_service(RR, 2)
     steering = create_steering(fib, 16)
-    steering.idle_ns[0] = 100
+    steering.idle_ns[0] = 100 * TICK_NS
     flow = random_flows(1)
-    seen = [names(decide(fib, steering, flow, now_ns))[0] for now_ns in (0, 99, 198, 298)]
+    seen = [names(decide(fib, steering, flow, ticks * TICK_NS))[0] for ticks in (0, 99, 198, 298)]
     assert seen == ["NEW", "TRACKED", "TRACKED", "NEW"]
 
 
@@ -275,10 +287,10 @@ def test_a_service_without_endpoints_refuses_and_recovers(algorithm: int) -> Non
 
 def test_flows_are_served_though_conntrack_is_full() -> None:
     fib, flows = one_service(MAGLEV, 3), random_flows(50)
-    steering = create_steering(fib, 4)
+    steering = create_steering(fib, 4)  # two buckets, of which seven entries are used
     verdicts = decide(fib, steering, flows)
     assert set(names(verdicts)) == {"NEW"}
-    assert steering.conntrack.counts.tolist()[:2] == [6, 44]
+    assert steering.conntrack.counts.tolist()[:2] == [7, 43]
     assert decide(fib, steering, flows).backend.tolist() == verdicts.backend.tolist()
 
 

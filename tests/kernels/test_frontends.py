@@ -1,19 +1,23 @@
 """The frontend index: finds what is there and nothing else."""
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.layout import FRONTEND
+from kernels.layout import FRONTEND, freeze
+from kernels.layout_ipv6 import ADDRESS6
 from kernels.lb import forward, frontends
+from plane.families import IPV4, IPV6, Family
 from tests import reference
 
 # Few values each, so that rows share two of three and probes meet.
 addresses = st.tuples(st.integers(1, 6), st.integers(80, 83), st.sampled_from([6, 17]))
 
 
-def table_of(rows: list[tuple[int, int, int]]) -> np.ndarray:
-    table = np.zeros(len(rows) + 1, FRONTEND)
+def table_of(rows: list[tuple[Any, int, int]], family: Family = IPV4) -> np.ndarray:
+    table = np.zeros(len(rows) + 1, family.frontend)
     for number, row in enumerate(rows, start=1):
         table[number]["ip"], table[number]["port"], table[number]["proto"] = row
     return table
@@ -37,6 +41,34 @@ def test_index_is_a_power_of_two_and_at_most_half_full(rows: list[tuple[int, int
     assert index.size >= max(2 * len(rows), 2)
     assert sorted(index[index > 0]) == list(range(1, len(rows) + 1))
     assert not index.flags.writeable
+
+
+halves = st.tuples(st.integers(1, 3), st.integers(1, 3))
+wide_addresses = st.tuples(halves, st.integers(80, 82), st.sampled_from([6, 17]))
+
+
+@settings(deadline=None)
+@given(st.lists(wide_addresses, max_size=40), st.lists(wide_addresses, min_size=1, max_size=10))
+def test_lookup_of_ipv6_equals_a_linear_search(rows: list[Any], asked: list[Any]) -> None:
+    """Addresses that have one half in common with others: all 128 bits count."""
+    table = table_of(rows, IPV6)
+    fib = forward.empty_fib()._replace(frontends=freeze(table), frontend_index=frontends.build_index(table))
+    for address in asked + rows:
+        row = np.array([address[0]], ADDRESS6)[0]
+        assert int(frontends.find_frontend(fib, row, *address[1:])) == reference.find_frontend(fib, *address)
+
+
+def test_of_two_addresses_that_have_one_hash_only_the_same_is_found() -> None:
+    """Made by turning the hash around: only the comparison of all bits can tell them apart."""
+    one = (0xFD00 << 48, 1)
+    high = 0xFD01 << 48
+    low = reference.mix64((one[0] + reference.GOLDEN) & reference.WORD) ^ one[1]
+    low ^= reference.mix64((high + reference.GOLDEN) & reference.WORD)
+    assert reference.frontend_hash(one, 80, 6) == reference.frontend_hash((high, low), 80, 6)
+    table = table_of([(one, 80, 6)], IPV6)
+    fib = forward.empty_fib()._replace(frontends=freeze(table), frontend_index=frontends.build_index(table))
+    rows = np.array([one, (high, low)], ADDRESS6)
+    assert [int(frontends.find_frontend(fib, row, 80, 6)) for row in rows] == [1, 0]
 
 
 def test_ten_thousand_frontends_are_each_found() -> None:

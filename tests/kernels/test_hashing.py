@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.layout import Flows
+from kernels.layout import Flows, freeze
+from kernels.layout_ipv6 import BACKEND6
 from kernels.lb import hashing
 from plane.addresses import ip_to_int
+from plane.families import IPV6, halves, ipv6
 from tests import reference
 from tests.batches import flows_of, random_flows
 
@@ -60,6 +62,37 @@ def test_batch_hash_equals_twin(rows: list[reference.Flow]) -> None:
     assert hashes(flows_of(rows)).tolist() == [reference.flow_hash(row) for row in rows]
 
 
+GOLDEN_FLOWS6 = {
+    ("::", "::", 0, 0, 0): 0x04F9720A67778EA7,
+    ("2001:db8::1", "fd00:10:96::1", 40000, 80, 6): 0xE83F2C7C284CFEAC,
+    ("fd00:10:96::1", "2001:db8::1", 80, 40000, 6): 0x2E54D44F4C1DA8D6,
+    ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::1", 65535, 65535, 255): 0xEAE800C18F9FCD75,
+}
+words = st.integers(0, (1 << 64) - 1)
+tuples6 = st.tuples(st.tuples(words, words), st.tuples(words, words), ports, ports, protos)
+
+
+@pytest.mark.parametrize(("flow", "expected"), GOLDEN_FLOWS6.items(), ids=str)
+def test_flow_hash_golden_vectors_of_ipv6(flow: tuple[str, str, int, int, int], expected: int) -> None:
+    row = (*(halves(ipv6(text)) for text in flow[:2]), *flow[2:])
+    assert hashes(flows_of([row], IPV6)).tolist() == [reference.flow_hash(row)] == [expected]
+
+
+@settings(deadline=None)
+@given(st.lists(tuples6, max_size=20))
+def test_batch_hash_of_ipv6_equals_twin(rows: list[reference.Flow]) -> None:
+    assert hashes(flows_of(rows, IPV6)).tolist() == [reference.flow_hash(row) for row in rows]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.tuples(words, words), ports, protos), max_size=5))
+def test_endpoint_seeds_of_ipv6_equal_twins(rows: list[tuple[tuple[int, int], int, int]]) -> None:
+    backends = np.array([(ip, port, 1, 0, proto, 1) for ip, port, proto in rows], BACKEND6)
+    seeds = np.zeros(len(rows), np.uint64)
+    hashing.endpoint_seeds(freeze(backends), seeds)
+    assert seeds.tolist() == [reference.endpoint_seed(*row) for row in rows]
+
+
 @settings(deadline=None)
 @given(ips, ports, protos)
 def test_frontend_and_endpoint_hash_equal_twins(ip: int, port: int, proto: int) -> None:
@@ -78,6 +111,18 @@ def test_no_flow_hashes_to_zero() -> None:
     inner = reference.mix64((40000 << 24 | 80 << 8 | 6) + reference.GOLDEN & reference.WORD)
     row = (inner >> 32, inner & 0xFFFFFFFF, 40000, 80, 6)
     assert int(hashing.flow_hash(*row)) == 1 == reference.flow_hash(row)
+
+
+@pytest.mark.parametrize("half", ["high", "low"])
+@pytest.mark.parametrize("column", ["src_ip", "dst_ip"])
+def test_every_bit_of_an_address_of_ipv6_flips_each_output_bit_half_of_the_time(column: str, half: str) -> None:
+    flows = random_flows(2000, family=IPV6)
+    before, bits = hashes(flows), np.uint64(1) << (np.arange(2000, dtype=np.uint64) % np.uint64(64))
+    changed = getattr(flows, column).copy()
+    changed[half] ^= bits  # each of the 64 in turn
+    flipped = before ^ hashes(flows._replace(**{column: changed}))
+    rates = np.array([np.mean((flipped >> np.uint64(place)) & np.uint64(1)) for place in range(64)])
+    assert np.abs(rates - 0.5).max() < 0.06
 
 
 @pytest.mark.parametrize(

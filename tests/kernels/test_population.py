@@ -1,5 +1,6 @@
 """Flows made by number: the same however they are cut, spread as they should be; and what became of them."""
 
+import ipaddress
 from collections import Counter
 from itertools import pairwise
 
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 
 from kernels.jit import INTERPRETED
 from kernels.layout import DISRUPTED, FATES_OF_FLOWS, NEW, RR, TCP, TRACKED, UDP, Fib, Flows, Population, freeze
+from kernels.layout_ipv6 import ADDRESS6, Population6
 from kernels.lb.forward import create_steering
 from kernels.lb.population import count_off, follow, generate, key_of
+from plane.families import IPV6, halves
 from tests import reference
-from tests.batches import POD, VIP, Backend, Frontend, fib_of, one_service, rows_of, verdicts_for
+from tests.batches import POD, VIP, Backend, Frontend, fib_of, flows_of, one_service, rows_of, verdicts_for
 
 FIRST, CLIENTS = 0x64400000, 1 << 22
+ROWS = np.array([1, 2], np.uint32)
 
 
 def two_frontends() -> Fib:
@@ -45,6 +49,22 @@ def test_flows_equal_their_twins(seed: int, first: int, clients: int) -> None:
     frontends = [fib.frontends[row].item()[:3] for row in (1, 2)]
     wanted = [reference.made_flow(int(population.key), 0, clients, frontends, first + each) for each in range(5)]
     assert rows_of(made(fib, population, first, 5)) == wanted
+
+
+@settings(max_examples=40)
+@given(st.integers(0, (1 << 63) - 1), st.integers(0, 1 << 40), st.integers(0, 128))
+def test_flows_of_ipv6_equal_their_twins_and_stay_in_their_network(seed: int, first: int, prefix: int) -> None:
+    network = ipaddress.IPv6Network((0x20010DB8 << 96, prefix), strict=False)
+    backends = {1: Backend(POD)}
+    fib = fib_of([Frontend(VIP, 80, TCP, RR, [1]), Frontend(VIP + 1, 53, UDP, RR, [1])], backends, family=IPV6)
+    base, own = (halves(int(each)) for each in (network.network_address, network.hostmask))
+    population = Population6(key_of(seed), *(freeze(np.array([each], ADDRESS6)) for each in (base, own)), freeze(ROWS))
+    flows = flows_of([((0, 0), (0, 0), 0, 0, 0)] * 5, IPV6)
+    generate(fib, population, first, flows)
+    frontends = [fib.frontends[row].item()[:3] for row in (1, 2)]
+    made = rows_of(flows)
+    assert made == [reference.made_flow(int(population.key), base, own, frontends, first + each) for each in range(5)]
+    assert all(ipaddress.IPv6Address(high << 64 | low) in network for (high, low), *_ in made)
 
 
 @settings(max_examples=20)

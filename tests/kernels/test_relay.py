@@ -1,4 +1,4 @@
-"""The relay's parts, one by one, on real descriptors; the whole of it is in tests/plane/test_proxy.py."""
+"""The relay's parts, one by one, on real descriptors; the whole of it is in tests/plane/test_proxy*.py."""
 
 import contextlib
 import errno

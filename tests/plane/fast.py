@@ -1,14 +1,16 @@
 """A request put to compiled routes, and the same one to what the slow path asks: ``Router`` and ``Conduct``."""
 
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 
 from kernels.layout import freeze
-from kernels.layout_routes import ANSWER, ASK, FIRST_PUNT, GO, PUNTS, Memory, Roads
-from kernels.net import hostpath
-from plane.conduct import Answer, Conduct, Request
+from kernels.layout_http import HEAD, LINE
+from kernels.layout_routes import ANSWER, ASK, FIRST_PUNT, GO, PUNTS, Heard, Memory, Roads
+from kernels.net import hostpath, limits, rewrites, sharing
+from plane.conduct import Answer, Conduct, Request, choose
 from plane.fastroutes import create_memory
 from plane.ingress import forwarding
 from plane.policies import Packer, Policies
@@ -31,6 +33,10 @@ class Asked:
     length: int = 0
     https_port: int = 8443
     draw: int = 0
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def value(self, name: str) -> str:
+        return ("; " if name == "cookie" else ", ").join(value for key, value in self.fields if key.lower() == name)
 
     @property
     def path(self) -> str:
@@ -39,13 +45,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Said:
-    """What the fast path said: why it punts, or else an answer's bytes, or rows of where the request goes."""
+    """What the fast path said: why it punts, or else an answer's bytes, or rows of where the request goes.
+
+    ``target`` is what the endpoint is asked for where it is something else, ``fields`` what its answer gets besides.
+    """
 
     punt: str = ""
     answer: bytes = b""
     goal: int = 0
     origin: int = 0
     rule: int = 0
+    target: str = ""
+    fields: bytes = b""
 
 
 def text_of(code: int) -> str:
@@ -60,10 +71,27 @@ def found(roads: Roads, host: str, path: str) -> int:
     return int(hostpath.find(roads, data, 1, len(name), len(name) + 2, len(text)))
 
 
-def said(roads: Roads, asked: Asked, *, keep_alive: bool = True) -> Said:
+def heard(asked: Asked) -> Heard:
+    """The request as one was scanned: its Host at 1, its target one byte behind that, and then its fields."""
+    name, text = asked.host.encode("latin-1"), asked.uri.encode("latin-1")
+    data, lines = b"x" + name + b"y" + text + b"z", np.zeros(max(1, len(asked.fields)), LINE)
+    for line, (key, value) in zip(lines, asked.fields, strict=False):
+        named, valued = key.encode("latin-1"), value.encode("utf-8", "surrogateescape")
+        at = len(data) - 1  # head["start"] is 1
+        line["start"], line["name_end"] = at, at + len(named)
+        line["value"], line["end"] = at + len(named) + 1, at + len(named) + 1 + len(valued)
+        data += named + b":" + valued + b"\n"
+    head = np.zeros(1, HEAD)
+    head["start"], head["lines"], head["target"] = 1, len(asked.fields), len(name) + 1
+    head["target_size"], head["path_size"] = len(text), len(asked.path)
+    return Heard(freeze(np.frombuffer(data, np.uint8)), head[0], lines)
+
+
+def said(roads: Roads, asked: Asked, *, keep_alive: bool = True, tallies: np.ndarray | None = None) -> Said:
     """What becomes of a request on the fast path."""
     name, text = asked.host.encode("latin-1"), asked.uri.encode("latin-1")
-    data = freeze(np.frombuffer(b"x" + name + b"y" + text + b"z", np.uint8))
+    request = heard(asked)
+    data = request.data
     row = int(hostpath.find(roads, data, 1, len(name), len(name) + 2, len(asked.path)))
     if row < 0:
         return Said(text_of(row))
@@ -76,15 +104,23 @@ def said(roads: Roads, asked: Asked, *, keep_alive: bool = True) -> Said:
         asked.https_port,
     )
     ask["host"], ask["host_size"], ask["uri"], ask["uri_size"] = 1, len(name), len(name) + 2, len(text)
-    ask["secure"], ask["bodiless"] = asked.secure, asked.method == "HEAD"
-    code = int(hostpath.decide(roads, data, ask, row))
+    ask["path_size"], ask["now_ns"] = len(asked.path), NOW_NS
+    ask["secure"], ask["bodiless"], ask["options"] = asked.secure, asked.method == "HEAD", asked.method == "OPTIONS"
+    code = int(hostpath.decide(roads, limits.create(limits.WAYS) if tallies is None else tallies, request, ask, row))
     if code < 0:
         return Said(text_of(code))
     decided = Said("", b"", int(ask["goal"]), int(ask["origin"]), int(ask["rule"]))
+    out = np.full(4096, 0xEE, np.uint8)
     if code == GO:
-        return decided
+        size = int(sharing.put_fields(roads, data, ask, out, 0))
+        decided = replace(decided, fields=out[:size].tobytes())
+        rule: Any = roads.rules[decided.rule]
+        if rule["rewrite"]["count"]:
+            size = int(rewrites.put_target(roads, rule, data, request.head, out))
+            decided = replace(decided, target=out[:size].tobytes().decode())
+        return replace(decided, target="" if decided.target == asked.uri else decided.target)
     assert code == ANSWER
-    date, out = freeze(np.frombuffer(DATE, np.uint8)), np.full(4096, 0xEE, np.uint8)
+    date = freeze(np.frombuffer(DATE, np.uint8))
     size = int(hostpath.write_answer(roads, data, ask, date, int(keep_alive), out))
     assert (out[size:] == 0xEE).all()
     assert hostpath.write_answer(roads, data, ask, date, int(keep_alive), out[: size - 1]) == -1
@@ -92,7 +128,7 @@ def said(roads: Roads, asked: Asked, *, keep_alive: bool = True) -> Said:
 
 
 def slow(routes: Routes, asked: Asked, *, keep_alive: bool = True) -> Said:
-    """What the slow path says where no canary and no condition is met, as ``Exchange`` and ``Policed`` do."""
+    """What the slow path says where no condition is met, as ``Exchange`` and ``Policed`` do; by weight no canary."""
     match = Router(routes).match(asked.host, asked.path)
     conduct = Conduct(routes.policy(match.policy))
     request = Request(
@@ -102,19 +138,29 @@ def slow(routes: Routes, asked: Asked, *, keep_alive: bool = True) -> Said:
         uri=asked.uri,
         client=asked.client,
         length=max(asked.length, 0),
-        value=lambda _: "",
+        value=asked.value,
         https_port=asked.https_port,
         address="127.0.0.1",
     )
-    decided = Said("", b"", match.target, match.origin, match.policy)
+    target, origin = match.target, match.origin
     answer = conduct.answer(request)
-    if answer is None and not match.target:
+    if answer is None and match.canary:
+        other = routes.policies.canaries[match.canary]
+        names = tuple(str(routes.services[routes.targets[row]["service"]]) for row in (target, int(other["target"])))
+        is_served = routes.is_served(int(other["target"]))
+        chosen = choose(routes.canary(match.canary), request, conduct.policies, names, is_served=is_served)  # type: ignore[arg-type]
+        if chosen.canary and not chosen.weighed:
+            target, origin = int(other["target"]), int(other["origin"])
+    decided = Said("", b"", target, origin, match.policy)
+    if answer is None and not target:
         answer = Answer(404, "no Ingress has a rule for this host and path")
-    elif answer is None and not routes.is_served(match.target):
-        row = routes.targets[match.target]
+    elif answer is None and not routes.is_served(target):
+        row = routes.targets[target]
         answer = Answer(int(row["status"]), f"Service {routes.services[row['service']]} has no ready endpoint")
     if answer is None:
-        return decided
+        uri, ours = conduct.upstream(request).uri, forwarding.field_lines(conduct.fields(request))
+        lines = b"".join(line + b"\r\n" for line in ours)
+        return replace(decided, target="" if uri == asked.uri else uri, fields=lines)
     fields = (("Location", answer.location), *answer.fields) if answer.location else answer.fields
     lines = forwarding.field_lines(fields)
     if ours := conduct.fields(request):
@@ -122,7 +168,8 @@ def slow(routes: Routes, asked: Asked, *, keep_alive: bool = True) -> Said:
     phrase, lines, body = forwarding.own_message(answer.status, answer.reason.strip(), lines)
     lines = [DATE if line.startswith(b"Date: ") else line for line in lines]
     close = () if keep_alive else (forwarding.CLOSE,)
-    head = (forwarding.status_line(answer.status, phrase), *lines, b"Content-Length: %d" % len(body), *close)
+    length = () if answer.status == HTTPStatus.NO_CONTENT else (b"Content-Length: %d" % len(body),)
+    head = (forwarding.status_line(answer.status, phrase), *lines, *length, *close)
     return replace(decided, answer=b"\r\n".join((*head, b"", b"" if asked.method == "HEAD" else body)))
 
 

@@ -166,6 +166,14 @@ def test_every_kind_has_a_path_that_leads_back_to_it():
 # Reading and writing.
 
 
+@pytest.mark.parametrize("name", ["default", "kube-system"])
+def test_a_namespace_that_every_cluster_has_may_not_be_deleted(api, name):
+    answer = api.request("DELETE", f"/api/v1/namespaces/{name}")
+    assert (answer.code, answer.body["reason"], answer.body["details"]["name"]) == (403, "Forbidden", name)
+    assert answer.body["message"] == f'namespaces "{name}" is forbidden: this namespace may not be deleted'
+    assert _body(api, f"/api/v1/namespaces/{name}")["status"]["phase"] == "Active"
+
+
 def test_an_object_can_be_created_read_replaced_and_deleted(api):
     made = api.request("POST", SERVICES, service())
     assert made.code == 201

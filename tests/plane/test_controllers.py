@@ -202,6 +202,18 @@ def test_a_rolling_update_to_pods_that_never_get_ready_keeps_the_old_ones():
     assert len(live(snapshot, "broken")) == 1
 
 
+def test_a_rolling_update_from_pods_that_no_node_takes_goes_on_at_once():
+    def placed(snapshot: Snapshot) -> list[bool]:
+        return sorted("podIP" in pod["status"] for pod in snapshot.all("Pod"))
+
+    strategy = {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    nowhere, somewhere = (deployment(replicas=2, strategy=strategy, image=image) for image in ("v1", "v2"))
+    nowhere["spec"]["template"]["spec"]["nodeSelector"] = {"zone": "none"}
+    before = cluster(nowhere)
+    assert placed(before) == [False, False]
+    assert placed(again(before.changed([somewhere]))) == [False, True]
+
+
 def test_a_rolling_update_gives_up_no_more_unready_pods_than_may_be_unavailable():
     whole = with_ready(cluster(deployment(replicas=8), nodes=3))
     unready = list(whole.all("Pod"))[:6]

@@ -110,6 +110,15 @@ def test_documents(text: str, expected: list) -> None:
         pytest.param("a: {{ .Values.x }}\n", (1, 1, 5), "render it first", id="a template's value"),
         pytest.param("a: 1\n{{- if .x }}\n", (1, 3, 1), "render it first", id="a template's statement"),
         pytest.param("a: 1\nb: 2\na: 3\n", (1, 3, 1), '"a" is here twice (first on line 1)', id="a key twice"),
+        pytest.param(
+            "kind: A\nspec: {}\nkind: B\n",
+            (1, 3, 1),
+            '"kind" is here twice (first on line 1); where another document begins, put a line --- before it',
+            id="two documents in one",
+        ),
+        pytest.param(
+            "a:\n  kind: A\n  kind: B\n", (1, 3, 3), "(first on line 2); keep one of them", id="a key twice further in"
+        ),
         pytest.param('{"a": 1,\n "a": 2}', (1, 2, 2), '"a" is here twice (first on line 1)', id="a key twice in JSON"),
         pytest.param("80: x", (1, 1, 1), 'put it in quotes: "80"', id="a number as key"),
         pytest.param("on: x", (1, 1, 1), 'put it in quotes: "on"', id="a truth value as key"),

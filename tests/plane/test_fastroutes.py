@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kernels.layout import POLICY, RR, WRR, freeze
 from kernels.layout_http import GOES_ON, HEAD, LINE, REASONS
 from kernels.layout_routes import ALGORITHM, FIRST_PUNT, PUNT_WORDS, PUNTS, ROAD
-from kernels.net import hostpath
+from kernels.net import hostpath, limits
 from plane import fastroutes, routes
 from plane.addresses import int_to_ip
 from plane.conduct import Conduct
@@ -138,7 +138,8 @@ def test_a_row_of_the_policies_is_done_as_it_is_wanted_or_punted(row: policies.R
     table, parts = routes.compile(snapshot_of(*BASE, *row.objects)), urlsplit(row.url)
     uri = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     length = int(row.headers.get("Content-Length", "0"))
-    asked = Asked(parts.netloc, uri, parts.scheme == "https", row.method, length=length)
+    secure, headers = parts.scheme == "https", tuple(row.headers.items())
+    asked = Asked(parts.netloc, uri, secure, row.method, length=length, fields=headers)
     fast = said(fastroutes.compile(table), asked)
     if not fast.punt:
         got = int(fast.answer.split()[1]) if fast.answer else 200
@@ -147,6 +148,7 @@ def test_a_row_of_the_policies_is_done_as_it_is_wanted_or_punted(row: policies.R
         assert fast.answer == slowly.answer
         if not fast.answer:
             assert routes_service(table, fast.goal) == row.want.service
+            assert (fast.target, fast.fields) == (slowly.target, slowly.fields)
 
 
 def routes_service(table: routes.Routes, target: int) -> str:
@@ -164,11 +166,40 @@ def test_most_of_what_is_common_is_not_punted() -> None:
         {"proxy_body_size": "8m", "proxy_read_timeout": "7", "proxy_next_upstream_tries": "2"},
         {"custom_headers": "default/answers"},
         {"app_root": "/app"},
+        {"limit_rps": "5", "limit_rpm": "100", "limit_connections": "7", "limit_whitelist": "10.0.0.0/8"},
+        {"rewrite_target": "/new"},
+        {"enable_cors": "true"},
+        {"enable_cors": "true", "cors_allow_origin": "https://*.foo.com"},
     ]
     for kind in kinds:
         table = routes.compile(snapshot_of(*BASE, with_(prefix("/", "web"), **kind)))
         assert not said(fastroutes.compile(table), Asked("example.com")).punt, kind
 
+
+# Expressions of the plain kind, and the last few of another.
+EXPRESSIONS = [
+    "/a(/|$)(.*)",
+    "/a(/|$)",
+    "/(.*)",
+    "/A/?(.*)",
+    "^/a",
+    "/",
+    r"^(?-i:\/a)(/.*|)$",
+    r"^(?-i:\/a\.b)/?(.*)$",
+    "^(/.*)$",
+    "/(a)(.*)",
+    "/a$",
+    "/a.b",
+]
+ORIGINS = [
+    ("Origin", "https://x.foo.com"),
+    ("origin", "HTTP://bar.org:8080"),
+    ("Origin", "https://.foo.com"),
+    ("Origin", "https://x.y.foo.com"),
+    ("Origin", "https://é.foo.com"),
+    ("ORIGIN", "null"),
+    ("Origins", "null"),
+]
 
 RANGES = st.lists(st.sampled_from([Range(0x7F000001, 0xFFFFFFFF), Range(0x0A000000, 0xFF000000)]), max_size=2).map(
     tuple
@@ -176,7 +207,7 @@ RANGES = st.lists(st.sampled_from([Range(0x7F000001, 0xFFFFFFFF), Range(0x0A0000
 PLAIN = routes.compile(web(*PODS))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.builds(
         Policies,
@@ -193,16 +224,24 @@ PLAIN = routes.compile(web(*PODS))
         sources_denied=RANGES,
         sources_allowed=RANGES,
         fields=st.sampled_from([(), ("X-A: b",), ("Content-Type: text/x", "Server: x"), ("Location: /", "X-A: é")]),
+        cors=st.booleans(),
+        cors_credentials=st.booleans(),
+        cors_origins=st.sampled_from([("*",), ("https://*.Foo.com", "http://bar.org:8080"), ("null",)]),
+        cors_methods=st.sampled_from(["GET", "PUT, GET"]),
+        cors_expose=st.sampled_from(["", "X-Three"]),
+        rewrite_from=st.sampled_from(["", "", *EXPRESSIONS]),
+        rewrite_to=st.sampled_from(["/$2", "$1", "", "/new", "/b/$1$2$3x$y$", "x$10"]),
     ),
     st.builds(
         Asked,
         st.sampled_from(["Example.com", "example.com:80", "EXAMPLE.com:8080"]),
-        st.sampled_from(["/", "/a/", "/a?b=/", "/a/?", "/?x"]),
+        st.sampled_from(["/", "/a/", "/a?b=/", "/a/?", "/?x", "/A", "/a/b/c?d", "/ab", "/a.b", "/b/a"]),
         st.booleans(),
-        st.sampled_from(["GET", "HEAD"]),
+        st.sampled_from(["GET", "HEAD", "OPTIONS"]),
         client=st.sampled_from([0x7F000001, 0x0A000001, 0x01020304]),
         length=st.sampled_from([-1, 0, 5, 6]),
         https_port=st.sampled_from([0, 443, 8443]),
+        fields=st.lists(st.sampled_from(ORIGINS), max_size=2).map(tuple),
     ),
     st.booleans(),
 )
@@ -212,7 +251,12 @@ def test_policies_are_done_byte_for_byte_or_punted(asks: Policies, asked: Asked,
     if fast.punt:
         over = asks.body_limit and not 0 <= asked.length <= asks.body_limit
         worded = (asks.redirect or asks.https) and any(line.startswith("Location") for line in asks.fields)
-        assert (over and "body" in fast.punt) or (worded and "fields" in fast.punt)
+        named = [value for name, value in asked.fields if name.lower() == "origin"]
+        odd = (
+            asks.cors and asks.cors_origins != ("*",) and (len(named) > 1 or any(not name.isascii() for name in named))
+        )
+        why = {"body": over, "fields": worded, "CORS": odd, "rewrites": asks.rewrite_from}
+        assert any(there and word in fast.punt for word, there in why.items())
     else:
         assert fast == slow(table, asked, keep_alive=keep_alive)
 
@@ -267,12 +311,103 @@ def test_a_canary_takes_its_weight_of_all_draws(weight: int) -> None:
     assert len({each.origin for each in got}) == 1 + (0 < weight < 100)
 
 
-def test_a_canary_by_header_is_punted_and_one_without_endpoints_takes_nothing() -> None:
-    by_header = fastroutes.compile(routes.compile(canary(1, canary_by_header="x-canary")))
-    assert said(by_header, Asked("example.com")).punt == "a canary goes by header or cookie"
+CONDITIONS: list[dict[str, str]] = [
+    {"canary_by_header": "X-Canary"},
+    {"canary_by_header": "X-Canary", "canary_by_header_value": "yes"},
+    {"canary_by_cookie": "try"},
+    {"canary_by_header": "X-Canary", "canary_by_cookie": "try"},
+    {"canary_by_header": "X-Canary", "canary_by_header_pattern": "^yes$", "canary_by_cookie": "try"},
+    {"canary_by_header": "X-Canary", "canary_by_header_pattern": "^yes"},
+    {"canary_by_header": "X-Canary", "canary_by_header_pattern": "yes$"},
+    {"canary_by_header": "X-Canary", "canary_by_header_pattern": "es"},
+]
+COOKIES = [
+    "try=always",
+    " a=b;\ttry=never ;try=always",
+    'try="always"',
+    "Try=always",
+    "try",
+    "try =always",
+    "é=1; try=always",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(CONDITIONS),
+    st.lists(
+        st.one_of(
+            st.tuples(
+                st.sampled_from(["X-Canary", "x-canary"]),
+                st.sampled_from(["always", "never", "yes", "", "eyes", "yess"]),
+            ),
+            st.tuples(st.sampled_from(["Cookie", "cookie"]), st.sampled_from(COOKIES)),
+            st.just(("X-Other", "always")),
+        ),
+        max_size=3,
+    ),
+)
+def test_a_canary_goes_by_header_and_cookie_or_is_punted(how: dict[str, str], lines: list[tuple[str, str]]) -> None:
+    table = routes.compile(canary(0, **how))
+    asked = Asked("example.com", fields=tuple(lines))
+    fast = said(fastroutes.compile(table), asked)
+    if fast.punt:
+        twice = sum(name.lower() == "x-canary" for name, _ in lines) > 1
+        assert twice or any(not value.isascii() for _, value in lines)
+    else:
+        assert fast == slow(table, asked)
+
+
+def test_a_canary_by_a_pattern_that_is_not_plain_is_punted_and_one_without_endpoints_takes_nothing() -> None:
+    by_pattern = canary(1, canary_by_header="x-canary", canary_by_header_pattern="^ye?s")
+    assert "a canary goes by" in said(fastroutes.compile(routes.compile(by_pattern)), Asked("example.com")).punt
     empty = with_(prefix("/", "empty"), name="new", canary="true", canary_weight="100", canary_by_header="x-canary")
     table = routes.compile(snapshot_of(*BASE, with_(prefix("/", "web")), empty))
-    assert routes_service(table, said(fastroutes.compile(table), Asked("example.com")).goal) == "web"
+    always = Asked("example.com", fields=(("X-Canary", "always"),))
+    assert routes_service(table, said(fastroutes.compile(table), always).goal) == "web"
+
+
+# Expressions
+
+
+PATHS = ["/a(/|$)(.*)", "/A", "/ab/(.*)", "/a/?(.*)", "/a.c", "/a/b(/|$)(.*)", "/", "/a+(/|$)(.*)", "/c$"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(PATHS), unique=True, min_size=1, max_size=4),
+    st.sampled_from(["/a", "/A/", "/aB/x", "/abc", "/a/b", "/A/B/C", "/b", "/bx", "/c", "/cc", "/"]),
+)
+def test_a_path_that_is_a_plain_expression_is_found_as_the_router_finds_it(paths: list[str], asked: str) -> None:
+    ingresses = [
+        with_(policies.regex(text, f"s{number}"), name=f"i{number}", use_regex="true")
+        for number, text in enumerate(paths)
+    ]
+    table = routes.compile(snapshot_of(*SERVICES, *ingresses))
+    code = found(fastroutes.compile(table), "example.com", asked)
+    if code >= 0:
+        assert match_of(fastroutes.compile(table), code) == Router(table).match("example.com", asked)
+    else:
+        assert {"/a.c", "/a+(/|$)(.*)", "/c$"} & set(paths)
+
+
+# Limits
+
+
+def test_a_limit_is_counted_by_its_key_and_its_client() -> None:
+    tallies = limits.create(4 * limits.WAYS)
+    asks = Policies(limit_key="a/b", limit_rpm=1, limit_burst=2, unlimited=(Range(0x0A000000, 0xFF000000),))
+    roads = fastroutes.compile(with_policies(PLAIN, asks))
+
+    def answers(client: int, times: int) -> list[int]:
+        got = [said(roads, Asked("example.com", client=client), tallies=tallies).answer for _ in range(times)]
+        return [int(answer.split()[1]) if answer else 200 for answer in got]
+
+    assert answers(7, 5) == [200, 200, 200, 503, 503]
+    assert answers(8, 1) == [200]
+    assert answers(0x0A000001, 9) == [200] * 9
+    text = said(roads, Asked("example.com", client=7), tallies=tallies).answer
+    assert text.endswith(b"more than 1 requests a minute, and the burst is used up\n")
 
 
 # Endpoints
@@ -397,7 +532,7 @@ SAMPLES: dict[str, Any] = {
     "sources_allowed": (Range(0, 0),),
     "auth": True,
     "auth_url": "http://a.com",
-    "rewrite_from": "^/",
+    "rewrite_from": "/a(/|$)(.*)",
     "forwarded_prefix": "/a",
     "upstream_host": "b.com",
     "retry_on": condition_bits(("timeout",)),

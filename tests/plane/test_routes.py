@@ -81,10 +81,10 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
         "  Prefix /api -> default/web:80 (default/shop rule 0 path 3) [https]\n"
         "  Prefix / -> default/web:80 (default/shop rule 0 path 0) [https]\n"
         "  default -> default/web:80 (default/shop default backend) [https]\n"
+        "target default/api:80 rr\n"
         "target default/web:80 rr\n"
         "  -> 1 127.244.1.2:8080\n"
         "  -> 2 127.244.1.3:8080\n"
-        "target default/api:80 rr\n"
         "certificate shop.com 9414886b1ebf025d\n"
     )
     assert routes.names(table) == [

@@ -22,7 +22,7 @@ from plane.pods.probes import ProbeError, Prober
 from plane.proxy import Proxy
 from plane.sharing import SHARE_FROM, SHARE_UNTIL, bind_alone, refuser
 from tests.loopback import PATIENCE_S, Address, Pod, ask, dial, echo, eventually, make_fib, open_descriptors, saying
-from tests.plane.test_proxy import assert_reset_at_once, refuses
+from tests.plane.proxied import assert_reset_at_once, refuses
 
 pytestmark = pytest.mark.syscalls
 

@@ -17,6 +17,8 @@ from kernels.lb.select import at, rendezvous
 
 WITHOUT_WEIGHTS = (JUMP, ANCHOR)
 
+Name = tuple[object, ...]  # what tells a pool in one Fib from others also in the next
+
 _NONE = np.uint32(0)
 
 
@@ -30,7 +32,7 @@ class Builder:
     def __init__(self, algorithm: int, slots: int = maglev.SIZES[0]):
         self._algorithm = algorithm
         self._slots = slots
-        self._anchors: dict[tuple[int, ...], anchor.Anchor] = {}
+        self._anchors: dict[Name, anchor.Anchor] = {}
 
     def build(self, fib: Fib) -> Rival:
         """The tables for the pools of ``fib``, read-only. Raises ValueError for a number of slots that is no prime."""
@@ -69,7 +71,7 @@ class Builder:
                 runs[pool] = (first, len(held.owners))
                 first += len(held.owners)
 
-    def _anchor(self, name: tuple[int, ...], members: list[int]) -> anchor.Anchor:
+    def _anchor(self, name: Name, members: list[int]) -> anchor.Anchor:
         """The pool's anchor with these members; a new one, of other buckets, where they have outgrown it."""
         held = self._anchors.get(name)
         if held is None or not held.update(members):
@@ -87,20 +89,20 @@ def _weights(fib: Fib, pool: int) -> np.ndarray:
     return fib.weights[int(row["first_member"]) :][: int(row["members"])]
 
 
-def _names_of_pools(fib: Fib) -> dict[int, tuple[int, ...]]:
+def _names_of_pools(fib: Fib) -> dict[int, Name]:
     """What tells a pool in one Fib from others also in the next, where it may be another row: who uses it first."""
-    names: dict[int, tuple[int, ...]] = {}
+    names: dict[int, Name] = {}
     for pool, name in _uses(fib):
         names.setdefault(pool, name)
     return names
 
 
-def _uses(fib: Fib) -> Iterator[tuple[int, tuple[int, ...]]]:
+def _uses(fib: Fib) -> Iterator[tuple[int, Name]]:
     nodes = int(max(fib.frontends["node"].max(), fib.sources["node"].max(initial=0)))
-    for frontend in fib.frontends[1:]:
+    addresses = fib.frontends[["ip", "port", "proto"]][1:].tolist()
+    for frontend, reached in zip(fib.frontends[1:], addresses, strict=True):
         for side, flag in (("inside", INSIDE), ("outside", OUTSIDE)):
             for node in range(1 + (nodes if frontend["by_node"] & flag else 0)):
-                reached = (int(frontend[name]) for name in ("ip", "port", "proto"))
                 yield int(frontend[side]) + node, (*reached, flag, node)
 
 
