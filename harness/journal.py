@@ -23,6 +23,7 @@ from harness import records
 from harness.mix import Mix
 from harness.recorder import REQUEST_COLUMNS
 from harness.records import Asked, Route
+from harness.workload import WHOLE, Share
 
 EVERY_S = 1.0
 BATCH_ROWS = 1 << 14
@@ -42,7 +43,7 @@ class JournalError(RuntimeError):
 class Header:
     """Where a load's journal is, and what its reader must know: the names of all loads, and the facts of the run.
 
-    Until ``warm_ns`` of the monotonic clock the load warms up.
+    Until ``warm_ns`` of the monotonic clock the load warms up. ``share``: of several generators it is that one.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Header:
     loads: Sequence[str]
     facts: Mapping[str, str]
     warm_ns: int = 0
+    share: Share = WHOLE
 
 
 class Journal:
@@ -129,7 +131,7 @@ class Journal:
         asked = self._asked(columns["number"])
         header, names = self._header, self._dictionaries
         return records.batch(
-            self._schema, header.load, ids, columns, asked, route, self._epoch_ns, names, header.warm_ns
+            self._schema, header.load, ids, columns, asked, route, self._epoch_ns, names, header.warm_ns, header.share
         )
 
     def _asked(self, numbers: np.ndarray) -> Asked:

@@ -97,6 +97,11 @@ class Recorded:
     connections: dict[str, np.ndarray]
     generator: Generator = UNMEASURED
 
+    @property
+    def limited(self) -> bool:
+        """Whether they show the generator's limits and not the subject's."""
+        return self.generator.limited(len(self.requests["intended_ns"]))
+
 
 class Columns:
     """Equally long integer columns that grow by doubling; ``view(name)`` is where the writer stores."""

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from harness import workload
 from harness.recorder import ERRORS, NEVER, Recorded
+from harness.workload import WHOLE, Share
 from plane.ingress.records import PATHS
 
 VERSION = "requests/1"
@@ -148,7 +149,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class LoadRows:
-    """All there is to write of one load; ``asked`` None: nobody knows any more. Until ``warm_ns`` it warmed up."""
+    """All there is to write of one load; ``asked`` None: nobody knows any more. Until ``warm_ns`` it warmed up.
+
+    ``share``: it is what one of the load's generators has found.
+    """
 
     load: str
     recorded: Recorded
@@ -156,10 +160,14 @@ class LoadRows:
     id_key: int
     asked: Asked | None = None
     warm_ns: int = 0
+    share: Share = WHOLE
 
 
 def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, str]) -> pa.Table:
-    """The rows of all loads under ``SCHEMA``, times counted from the epoch; one chunk for each load, in their order."""
+    """The rows of all loads under ``SCHEMA``, times counted from the epoch; one chunk for each load, in their order.
+
+    What generators of one load found, one after the other in ``loads``, is one chunk, in the order in which it was due.
+    """
     schema = schema_of(provenance)
     every = [rows.asked or Asked.unknown(len(rows.recorded.requests["intended_ns"])) for rows in loads]
     texts = {
@@ -168,12 +176,37 @@ def tabulate(loads: Sequence[LoadRows], epoch_ns: int, provenance: Mapping[str, 
         for name in names
     }
     dictionaries = dictionaries_of([rows.load for rows in loads], texts)
-    batches = []
+    batches: dict[str, list[pa.RecordBatch]] = {}
     for rows, asked in zip(loads, every, strict=True):
         requests = rows.recorded.requests
         ids = workload.request_ids(rows.id_key, len(requests["intended_ns"]))
-        batches.append(batch(schema, rows.load, ids, requests, asked, rows.route, epoch_ns, dictionaries, rows.warm_ns))
-    return pa.Table.from_batches(batches, schema)
+        made = batch(
+            schema, rows.load, ids, requests, asked, rows.route, epoch_ns, dictionaries, rows.warm_ns, rows.share
+        )
+        batches.setdefault(rows.load, []).append(made)
+    return pa.Table.from_batches([_in_order(parts) for parts in batches.values()], schema)
+
+
+def _in_order(parts: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """What generators of one load found, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = pa.concat_batches(parts)
+    return whole.take(pa.array(np.lexsort((whole["request_id"].to_numpy(), whole["intended_ns"].to_numpy()))))
+
+
+def with_rescued(table: pa.Table, journals: Sequence[Path], loads: Sequence[str]) -> pa.Table:
+    """The rows of a run with those that lost generators have left in their journals, in their places.
+
+    loads  the names of all loads, in their order
+    """
+    left = [part.replace_schema_metadata(table.schema.metadata) for part in map(_of_journal, journals) if part]
+    if not left:
+        return table
+    whole = pa.concat_tables([table, *left]).unify_dictionaries().combine_chunks()
+    place = np.array([loads.index(load) for load in whole["load"].to_pylist()], np.int64)
+    order = np.lexsort((whole["request_id"].to_numpy(), whole["intended_ns"].to_numpy(), place))
+    return whole.take(pa.array(order)).combine_chunks()
 
 
 def schema_of(provenance: Mapping[str, str]) -> pa.Schema:
@@ -256,11 +289,14 @@ def batch(
     epoch_ns: int,
     dictionaries: Mapping[str, pa.Array],
     warm_ns: int = 0,
+    share: Share = WHOLE,
 ) -> pa.RecordBatch:
     """Rows of one load under ``SCHEMA``: ``ids`` uint64[n], ``requests`` columns of ``recorder.Recorded``, as long.
 
-    What was due before ``warm_ns`` of the monotonic clock was warm-up.
+    What was due before ``warm_ns`` of the monotonic clock was warm-up. Connections of a load's several generators
+    have numbers in turn, so that none has that of another.
     """
+    connection = requests["connection"] * share.of + share.place
     error = requests["error"].astype(np.int32) - 1
     columns = {
         "request_id": pa.array(ids),
@@ -270,7 +306,7 @@ def batch(
         "bytes_out": pa.array(requests["bytes_out"]),
         "error": names_of(Names(error, ERRORS[1:]), dictionaries["error"]),
         "generation": _unless(route.generation, route.generation < 0),
-        "connection_id": _unless(requests["connection"], requests["connection"] == NEVER),
+        "connection_id": _unless(connection.astype(np.int32), requests["connection"] == NEVER),
         "warm_up": pa.array((requests["intended_ns"] < warm_ns).astype(np.uint8)),
         "attempts": pa.array(requests["attempts"]),
         "reused": pa.array(requests["reused"]),
@@ -295,18 +331,25 @@ def _journals(folder: Path) -> list[Path]:
 
 def _rescued(journals: Sequence[Path]) -> pa.Table:
     """The rows of journals, by load and within a load by when they were due. Raises pa.ArrowInvalid where none is."""
-    tables = []
+    tables: dict[str, list[pa.Table]] = {}
     for path in journals:
-        with pa.OSFile(str(path)) as source:
-            try:
-                stream = pa.ipc.open_stream(source)
-            except pa.ArrowInvalid:  # killed before it had written what the rows are of
-                continue
-            table = pa.Table.from_batches(_whole(stream), stream.schema)
-            tables.append(table.sort_by([("intended_ns", "ascending"), ("request_id", "ascending")]))
+        if (table := _of_journal(path)) is not None:
+            load = table["load"][0].as_py() if table.num_rows else str(path)
+            tables.setdefault(load, []).append(table)
     if not tables:
         raise pa.ArrowInvalid(f"the run was killed before it wrote anything: {journals[0]} and the like have no schema")
-    return pa.concat_tables(tables)
+    order = [("intended_ns", "ascending"), ("request_id", "ascending")]
+    return pa.concat_tables([pa.concat_tables(parts).sort_by(order) for parts in tables.values()])
+
+
+def _of_journal(path: Path) -> pa.Table | None:
+    """The rows of a journal in the order in which they ended; None: it was killed before it had said what they are."""
+    with pa.OSFile(str(path)) as source:
+        try:
+            stream = pa.ipc.open_stream(source)
+        except pa.ArrowInvalid:
+            return None
+        return pa.Table.from_batches(_whole(stream), stream.schema)
 
 
 def _whole(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

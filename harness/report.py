@@ -83,7 +83,9 @@ def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:
         "pods": pods,
         "objectives": [asdict(judgement) for judgement in judgements],
         "events": (happened := beside.events.to_pylist() if beside.events is not None else []),
-        "met": all(judgement.met for judgement in judgements) and not any(row["error"] for row in happened),
+        "met": all(judgement.met for judgement in judgements)
+        and not any(row["error"] for row in happened)
+        and not any(load["generators_lost"] for load in loads),
     }
 
 
@@ -135,6 +137,8 @@ def _load(rows: pa.Table, description: Mapping[str, Any], interrupted: bool) -> 
         "latency_ns": percentiles(done_ns - intended[answered], len(rows)),
         "hops": hops.summarise(rows),
         "requests": list(_requests(rows)),
+        "generators": description.get("generators", 1),
+        "generators_lost": description.get("generators_lost", 0),
         "generator": description.get("generator"),
         "generator_limited": description.get("generator_limited"),
         "handshakes": _handshakes(rows),

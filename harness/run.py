@@ -1,11 +1,12 @@
 """A scenario from its file to its results: plane up, loads on, rows written. The only file of the harness with Ray.
 
-Law: in a scenario with loads each load has a process of its own, a Ray actor around the ordinary ``Stream``, and all
-begin at one agreed instant of the machine's monotonic clock; the actors are on the driver's machine, because the
-plane's addresses and that clock are. Ray carries orders and results, never a request. A scenario of flows needs no
-plane, and Ray only for more than one worker: then actors carry shards of flows, by tables that lie in the object store,
-and what an actor had under way when it was lost is carried by another. A run that is interrupted (SIGINT, SIGTERM) is a
-run: what was measured so far is written like any other.
+Law: in a scenario with loads each load has a process of its own, or several (``harness.shares``), Ray actors around the
+ordinary ``Stream``, and all begin at one agreed instant of the machine's monotonic clock; the actors are on the
+driver's machine, because the plane's addresses and that clock are. A load that has lost a generator goes on with the
+others, says so, and keeps the rows that were on disk. Ray carries orders and results, never a request. A scenario of
+flows needs no plane, and Ray only for more than one worker: then actors carry shards of flows, by tables that lie in
+the object store, and what an actor had under way when it was lost is carried by another. A run that is interrupted
+(SIGINT, SIGTERM) is a run: what was measured so far is written like any other.
 """
 
 import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
@@ -45,13 +46,14 @@ from harness import (
     report,
     resources,
     rounds,
+    shares,
     targets,
     traffic,
 )
 from harness.certificates import Issued
 from harness.connections import Opened
 from harness.drivers.process import LoadProcess
-from harness.drivers.stream import Task
+from harness.drivers.stream import Progress, Task
 from harness.events import Happened, Planned
 from harness.flows import growth, pages, queues
 from harness.flows import running as flows
@@ -69,8 +71,9 @@ from harness.recorder import Recorded
 from harness.records import LoadRows
 from harness.replay import Log
 from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
+from harness.shares import Part
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
-from harness.units import NS_PER_S, format_ns
+from harness.units import NS_PER_S, format_ns, format_rate
 from plane import manifests, offline
 from plane.addresses import AddressPlan
 from plane.advice import advise
@@ -233,11 +236,13 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
             why, rate = step
             text = maxrate.text_of(asked.text, place, wanted, rate, len(probes))
             probing = replace(asked, scenario=parse(text, str(asked.file)), text=text)
-            tasks = _tasks(probing, scene.resolved)
+            parts = _parts(probing, _tasks(probing, scene.resolved))
             await asyncio.gather(
-                *(_of(actor.take.remote(task)) for actor, task in zip(scene.actors, tasks, strict=True))
+                *(_of(actor.take.remote(part.task)) for actor, part in zip(scene.actors, parts, strict=True))
             )
             result = await _measured(probing, prepared, scene, folder, stop)
+            if any(row["generators_lost"] for row in result.summary["loads"]):
+                raise PlaneError(f"a generator was lost in the probe of {format_rate(float(rate))}: {result.folder}")
             objectives = probing.scenario.objectives(probing.scenario.spec.loads[place])
             if stop.is_set():
                 break
@@ -364,7 +369,7 @@ async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Eve
 
 @dataclass(frozen=True)
 class Scene:
-    """What is there for loads to run: the plane and another ingress before its pods, if any; an actor for each load."""
+    """What is there for loads to run: the plane and another ingress before its pods, if any; an actor for each part."""
 
     cluster: Cluster | None
     controller: Peer | None
@@ -392,7 +397,7 @@ async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
             around = replace(around, ingress=controllers.address_of(around.plan), https_port=HTTPS_PORT)
             console.print(f"before the pods: {controller.version()}", markup=False, soft_wrap=True)
         resolved = targets.resolve(scenario, str(asked.file), around)
-        actors = await stack.enter_async_context(_actors(scenario, _tasks(asked, resolved)))
+        actors = await stack.enter_async_context(_actors(scenario, _parts(asked, _tasks(asked, resolved))))
         access = await stack.enter_async_context(_api(cluster)) if cluster and prepared.timeline else None
         yield Scene(cluster, controller, resolved, actors, access)
 
@@ -401,13 +406,19 @@ def _tasks(asked: Asked, resolved: Sequence[Resolved]) -> list[Task]:
     return [traffic.task(asked.scenario, place, target, asked.logs.get(place)) for place, target in enumerate(resolved)]
 
 
+def _parts(asked: Asked, tasks: Sequence[Task]) -> list[Part]:
+    """What each actor has to do, in the order of the actors."""
+    return shares.parts(tasks, [load.generators for load in asked.scenario.spec.loads])
+
+
 async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path, stop: asyncio.Event) -> Result:
     """Runs the loads, whose actors have them already; the results are in a folder in the given one."""
     scenario, console = asked.scenario, asked.console
     tasks = _tasks(asked, scene.resolved)
+    parts = _parts(asked, tasks)
     started = datetime.now(UTC)
     epoch_ns, epoch_unix_ns = time.monotonic_ns() + LEAD_NS, time.time_ns() + LEAD_NS
-    processes = _Processes(scenario, scene.actors, scene.cluster, scene.controller)
+    processes = _Processes(scenario, parts, scene.actors, scene.cluster, scene.controller)
     facts = {
         "run": provenance.run_id(started),
         "started": started.isoformat(timespec="milliseconds"),
@@ -422,18 +433,21 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         facts["ingress"] = scene.controller.version()
     folder = folder / facts["run"]
     folder.mkdir(parents=True)
-    headers = _headers(asked, tasks, facts, folder)
+    headers = _headers(asked, tasks, parts, facts, folder)
     async with (
         resources.watching(processes.pids, epoch_ns) as samples,
         events.playing(prepared.timeline, scene.access, processes, epoch_ns) as happened,
         _counted(scene.cluster) as pods,
     ):
-        look = partial(_seen, scene.actors, pods, happened)
-        measured = await _measure(scenario.spec.loads, scene.actors, headers, epoch_ns, stop, console, look)
+        look = partial(_seen, parts, scene.actors, [Progress()] * len(parts), pods, happened)
+        found = await _measure(scenario.spec.loads, parts, scene.actors, headers, epoch_ns, stop, console, look)
+    measured = _by_load(parts, found)
     _say_limits(scenario.spec.loads, measured, console)
-    joined = await _joined(headers, tasks, scene.resolved, measured, scene.cluster)
+    joined = await _joined(headers, parts, scene.resolved, found, scene.cluster)
     ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
     table = records.tabulate([rows for rows, _ in joined], epoch_ns, {**facts, **ended})
+    left = [header.path for header, recorded in zip(headers, found, strict=True) if recorded is None]
+    table = records.with_rescued(table, left, headers[0].loads)
     beside = {
         connections.FILE: connections.tabulate(joined, epoch_ns, facts["run"]),
         events.FILE: events.tabulate(happened, facts["run"]),
@@ -482,8 +496,16 @@ class _Processes:
     What befalls them is ``events.Faults``.
     """
 
-    def __init__(self, scenario: Scenario, actors: Sequence[Any], cluster: Cluster | None, controller: Peer | None):
-        self._loads = dict(zip((load.name for load in scenario.spec.loads), actors, strict=True))
+    def __init__(
+        self,
+        scenario: Scenario,
+        parts: Sequence[Part],
+        actors: Sequence[Any],
+        cluster: Cluster | None,
+        controller: Peer | None,
+    ):
+        names = [f"{scenario.spec.loads[part.load].name} {part.number}".rstrip() for part in parts]
+        self._loads = dict(zip(names, actors, strict=True))
         self._cluster = cluster
         self._controller = controller
 
@@ -491,7 +513,8 @@ class _Processes:
         """By name; those that are down are left out."""
         found = {"control": os.getpid()}
         for name, actor in self._loads.items():
-            found[f"load {name}"] = await _of(actor.__ray_call__.remote(lambda _: os.getpid()))
+            with contextlib.suppress(RayActorError):
+                found[f"load {name}"] = await _of(actor.__ray_call__.remote(lambda _: os.getpid()))
         for member in [*self._cluster.nodes.values(), *self._cluster.ingresses.values()] if self._cluster else ():
             with contextlib.suppress(AgentLostError):
                 if member.agent is not None:
@@ -531,49 +554,55 @@ class _Processes:
 
 
 @asynccontextmanager
-async def _actors(scenario: Scenario, tasks: Sequence[Task]) -> AsyncIterator[list[Any]]:
-    """An actor for each load, all of them there."""
+async def _actors(scenario: Scenario, parts: Sequence[Part]) -> AsyncIterator[list[Any]]:
+    """An actor for each part of a load, all of them there."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Threads: one runs the load, the others answer while it does.
     options = {"num_cpus": 0, "max_concurrency": 3, "scheduling_strategy": here}
     actor_class: Any = ray.remote(LoadProcess)
-    actors = [actor_class.options(**options).remote(task) for task in tasks]
+    actors = [actor_class.options(**options).remote(part.task) for part in parts]
     try:
-        for load, actor in zip(scenario.spec.loads, actors, strict=True):
+        for part, actor in zip(parts, actors, strict=True):
             try:
                 await actor.ready.remote()
             except RayError as error:
-                raise PlaneError(f"load {load.name} does not start: {error}") from error
+                raise PlaneError(f"load {scenario.spec.loads[part.load].name} does not start: {error}") from error
         yield actors
     finally:
         for actor in actors:
             ray.kill(actor)
 
 
-def _headers(asked: Asked, tasks: Sequence[Task], facts: Mapping[str, str], folder: Path) -> list[Header]:
-    """Of the loads' journals. Who reads one reads of a run that did not end: it was interrupted."""
+def _headers(
+    asked: Asked, tasks: Sequence[Task], parts: Sequence[Part], facts: Mapping[str, str], folder: Path
+) -> list[Header]:
+    """Of the journals of all parts. Who reads one reads of a run that did not end: it was interrupted."""
     names = [load.name for load in asked.scenario.spec.loads]
-    known = {**facts, "interrupted": "true", "loads": _descriptions(asked, tasks, [None] * len(tasks))}
+    known = {**facts, "interrupted": "true", "loads": _descriptions(asked, tasks, [[] for _ in tasks])}
     path = folder.absolute()  # a load's process may work in another folder
     epoch_ns = int(facts["epoch_monotonic_ns"])
     warm_ns = [epoch_ns + load.start + load.warm_up if load.warm_up else 0 for load in asked.scenario.spec.loads]
     return [
-        Header(records.journal_of(path, place), name, names, known, warm_ns[place]) for place, name in enumerate(names)
+        Header(
+            records.journal_of(path, place), names[part.load], names, known, warm_ns[part.load], share=part.task.share
+        )
+        for place, part in enumerate(parts)
     ]
 
 
 async def _measure(
     loads: Sequence[Load],
+    parts: Sequence[Part],
     actors: Sequence[Any],
     headers: Sequence[Header],
     epoch_ns: int,
     stop: asyncio.Event,
     console: Console,
     look: Callable[[], Awaitable[Seen]],
-) -> list[Recorded]:
-    """Runs all loads from the epoch on and returns their rows; ends them early once ``stop`` is set.
+) -> list[Recorded | None]:
+    """Runs all loads from the epoch on and returns what each part found; ends them early once ``stop`` is set.
 
-    ``look`` says how it is going.
+    None: that generator was lost, while others of its load were not. ``look`` says how it is going.
     """
     runs = [
         asyncio.ensure_future(_of(actor.run.remote(epoch_ns, header)))
@@ -585,16 +614,43 @@ async def _measure(
             while pending := [run for run in runs if not run.done()]:
                 await asyncio.wait([*pending, stopping], timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
                 if stop.is_set():
-                    await asyncio.gather(*(_of(actor.stop.remote()) for actor in actors))
+                    await asyncio.gather(*(_of(actor.stop.remote()) for actor in actors), return_exceptions=True)
                     break
                 elapsed_s = (time.monotonic_ns() - epoch_ns) / NS_PER_S
                 show(elapsed_s, await look())
-        return await asyncio.gather(*runs)
+        return _unless_lost(loads, parts, await asyncio.gather(*runs, return_exceptions=True), console)
     except RayError as error:
         folder = headers[0].path.parent
         raise PlaneError(f"a load broke off; what was measured until then is in {folder}: {error}") from error
     finally:
         stopping.cancel()
+
+
+def _unless_lost(
+    loads: Sequence[Load], parts: Sequence[Part], found: Sequence[Recorded | BaseException], console: Console
+) -> list[Recorded | None]:
+    """What generators found, None and a line for each that was lost. Raises what a load broke off by."""
+    going = {part.load for part, each in zip(parts, found, strict=True) if isinstance(each, Recorded)}
+    kept: list[Recorded | None] = []
+    for part, each in zip(parts, found, strict=True):
+        if isinstance(each, Recorded):
+            kept.append(each)
+            continue
+        if not isinstance(each, RayActorError) or part.load not in going:
+            raise each
+        lost = f"load {loads[part.load].name}: generator {part.number} of {part.task.share.of} was lost"
+        said = "of its rows those are kept that were on disk by then, and what was due of its share is missing"
+        console.print(f"{lost}; {said}: {each}", markup=False, soft_wrap=True)
+        kept.append(None)
+    return kept
+
+
+def _by_load(parts: Sequence[Part], found: Sequence[Recorded | None]) -> list[list[Recorded | None]]:
+    """The same by load, in the order of the generators."""
+    by_load: list[list[Recorded | None]] = [[] for _ in range(_loads(parts))]
+    for part, recorded in zip(parts, found, strict=True):
+        by_load[part.load].append(recorded)
+    return by_load
 
 
 @asynccontextmanager
@@ -617,8 +673,25 @@ async def _counted(cluster: Cluster | None) -> AsyncIterator[dict[str, int]]:
             raise error
 
 
-async def _seen(actors: Sequence[Any], pods: Mapping[str, int], happened: Sequence[Happened]) -> Seen:
-    return Seen(await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors)), pods, happened)
+async def _seen(
+    parts: Sequence[Part],
+    actors: Sequence[Any],
+    last: list[Progress],
+    pods: Mapping[str, int],
+    happened: Sequence[Happened],
+) -> Seen:
+    """How it is going; ``last`` is how far each part was, and stays so for one that is lost."""
+    told = await asyncio.gather(*(_of(actor.progress.remote()) for actor in actors), return_exceptions=True)
+    for place, each in enumerate(told):
+        if isinstance(each, BaseException) and not isinstance(each, RayActorError):
+            raise each
+        last[place] = last[place] if isinstance(each, BaseException) else each
+    loads = [[last[place] for place, part in enumerate(parts) if part.load == load] for load in range(_loads(parts))]
+    return Seen([shares.progress(each) for each in loads], pods, happened)
+
+
+def _loads(parts: Sequence[Part]) -> int:
+    return parts[-1].load + 1
 
 
 async def _of(reference: Any) -> Any:
@@ -628,9 +701,9 @@ async def _of(reference: Any) -> Any:
 
 async def _joined(
     headers: Sequence[Header],
-    tasks: Sequence[Task],
+    parts: Sequence[Part],
     resolved: Sequence[Resolved],
-    measured: Sequence[Recorded],
+    found: Sequence[Recorded | None],
     cluster: Cluster | None,
 ) -> list[tuple[LoadRows, Opened]]:
     """The rows of each load, and its connections, with what the plane knows of them."""
@@ -638,8 +711,11 @@ async def _joined(
     relayed = await cluster.connections() if cluster else []
     pods = cluster.pods_seen() if cluster else {}
     served = await cluster.served() if cluster else []
-    found = []
-    for header, task, target, recorded in zip(headers, tasks, resolved, measured, strict=True):
+    joined = []
+    for header, part, recorded in zip(headers, parts, found, strict=True):
+        if recorded is None:
+            continue
+        task, target = part.task, resolved[part.load]
         # A relay records connections: a flow of datagrams that has the ports of one is none of them.
         of_relays = [] if task.mix.protocol == "udp" else relayed
         dialled: dict[str, Any] = {
@@ -650,20 +726,24 @@ async def _joined(
         }
         route = join(recorded, id_key=task.id_key, ingress=ingress, served=served, **dialled)
         asked = task.mix.asked_first(len(recorded.requests["intended_ns"]))
-        rows = LoadRows(header.load, recorded, route, task.id_key, asked, header.warm_ns)
-        found.append((rows, opened(recorded, **dialled)))
-    return found
+        rows = LoadRows(header.load, recorded, route, task.id_key, asked, header.warm_ns, task.share)
+        joined.append((rows, opened(recorded, **dialled)))
+    return joined
 
 
-def _descriptions(asked: Asked, tasks: Sequence[Task], measured: Sequence[Recorded | None]) -> str:
+def _descriptions(asked: Asked, tasks: Sequence[Task], measured: Sequence[Sequence[Recorded | None]]) -> str:
     rows = [_described(*each) for each in zip(asked.scenario.spec.loads, tasks, measured, strict=True)]
     for place, log in asked.logs.items():
         rows[place]["replay"] = log.said()
     return json.dumps(rows)
 
 
-def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, Any]:
-    """What a load was, for whoever reads its rows without the scenario at hand; ``recorded`` None: it has not ended."""
+def _described(load: Load, task: Task, measured: Sequence[Recorded | None]) -> dict[str, Any]:
+    """What a load was, for whoever reads its rows without the scenario at hand.
+
+    measured  what each of its generators has found, None of a lost one; empty: it has not ended
+    """
+    found = [recorded for recorded in measured if recorded is not None]
     return {
         "name": load.name,
         "arrivals": task.text,
@@ -684,24 +764,30 @@ def _described(load: Load, task: Task, recorded: Recorded | None) -> dict[str, A
         "address": f"{task.destination.ip}:{task.destination.port}",
         "tls": task.destination.tls is not None,
         "source": ", ".join(task.destination.sources) or None,
-        "generator": recorded and asdict(recorded.generator),
-        "generator_limited": recorded and recorded.generator.limited(len(recorded.requests["intended_ns"])),
+        "generators": load.generators,
+        "generators_lost": len(measured) - len(found),
+        "generator": asdict(shares.generator([each.generator for each in found])) if found else None,
+        "generator_limited": any(each.limited for each in found) if found else None,
     }
 
 
-def _say_limits(loads: Sequence[Load], measured: Sequence[Recorded], console: Console) -> None:
-    """A line for each load whose generator was not compiled, or, and not the subject, is what was measured."""
-    for load, recorded in zip(loads, measured, strict=True):
-        generator, rows = recorded.generator, len(recorded.requests["intended_ns"])
-        if generator.reason:
-            console.print(f"load {load.name} ran by asyncio: {generator.reason}", markup=False, soft_wrap=True)
-        if generator.limited(rows):
-            line = (
-                f"load {load.name} is generator-limited: its thread was busy {generator.busy:.0%} of the time, and "
-                f"{generator.late:,} of {rows:,} requests began more than 1 ms late, "
-                f"the latest by {format_ns(generator.latest_ns)}"
-            )
-            console.print(line, markup=False, soft_wrap=True)
+def _say_limits(loads: Sequence[Load], measured: Sequence[Sequence[Recorded | None]], console: Console) -> None:
+    """A line for each generator that was not compiled, or that, and not the subject, is what was measured."""
+    for load, of_load in zip(loads, measured, strict=True):
+        for place, recorded in enumerate(of_load, 1):
+            if recorded is None:
+                continue
+            named = f"load {load.name}" + (f", generator {place}," if load.generators > 1 else "")
+            generator, rows = recorded.generator, len(recorded.requests["intended_ns"])
+            if generator.reason:
+                console.print(f"{named} ran by asyncio: {generator.reason}", markup=False, soft_wrap=True)
+            if recorded.limited:
+                line = (
+                    f"{named} is generator-limited: its thread was busy {generator.busy:.0%} of the time, and "
+                    f"{generator.late:,} of {rows:,} requests began more than 1 ms late, "
+                    f"the latest by {format_ns(generator.latest_ns)}"
+                )
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def _surroundings(cluster: Cluster, issued: Issued) -> Surroundings:

@@ -215,6 +215,7 @@ class Load(Part):
     lasts: Duration | None = Field(default=None, alias="duration")
     timeout: Duration | None = None
     keep_alive: bool = True
+    generators: Annotated[int, Field(ge=1, le=64)] = 1
     origin: Origin | None = Field(default=None, alias="from")
     objectives: Objectives = Objectives()
 
@@ -231,6 +232,10 @@ class Load(Part):
             yield ("duration",), "is required"
         if staged is not None and "duration" in given:
             yield ("duration",), "is that of the stages together: leave it out"
+        generators = given.get("generators", 1)
+        connections = at(given, "arrivals", "connections") or at(given, "arrivals", "maxConnections")
+        if isinstance(generators, int) and isinstance(connections, int) and connections < generators:
+            yield ("generators",), f"are more than its {connections} connections: each has one at least"
         with contextlib.suppress(ValueError):
             if "warmUp" in given and units.pause(given["warmUp"]) >= duration_of(given):
                 yield ("warmUp",), "is all of the duration: nothing would be measured"

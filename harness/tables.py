@@ -114,6 +114,9 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     for load in summary["loads"]:
         if load["warm_up"]:
             yield f"{load['name']}: {load['warm_up']:,} requests of its warm-up have rows, and count for nothing here"
+        if lost := load["generators_lost"]:
+            several = f"{lost} of its {load['generators']} generators"
+            yield f"{load['name']}: {several} were lost: requests of theirs are missing here, and objectives not met"
         log = load["replay"]
         if log and log["unreadable"]:
             numbers = ", ".join(str(row["line"]) for row in log["unread"])

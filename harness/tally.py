@@ -35,6 +35,20 @@ def bound_of(bucket: int) -> int:
     return int(np.ldexp(0.5 + (part + 1) / (2 * PARTS), exponent))
 
 
+def percentiles_of(counts: Mapping[int, int]) -> dict[str, int | None]:
+    """Of counts by bucket, as of a Tally or of several together: by the names of SHARES in ns.
+
+    None where the rank falls on one without an answer; empty: nothing ended.
+    """
+    buckets = sorted(counts)
+    ended = np.cumsum([counts[bucket] for bucket in buckets])
+    if not buckets:
+        return {}
+    ranks = {name: max(int(np.ceil(share * ended[-1])), 1) for name, share in SHARES.items()}
+    places = {name: buckets[int(np.searchsorted(ended, rank))] for name, rank in ranks.items()}
+    return {name: bound_of(place) if place < _BUCKETS else None for name, place in places.items()}
+
+
 class Tally:
     """How long the requests took that ended in the last ``SECONDS``, as rows told of them when they were added."""
 
@@ -56,17 +70,16 @@ class Tally:
                 self._counts.append((second, counts))
             self._forget(second)
 
-    def percentiles(self) -> dict[str, int | None]:
-        """By the names of SHARES in ns, None where the rank falls on one without an answer; empty: nothing ended."""
+    def counts(self) -> dict[int, int]:
+        """How many there are in each bucket that has any; in the last are those without an answer."""
         with self._lock:
             self._forget(int(time.monotonic()))
             counts = sum((counts for _, counts in self._counts), np.zeros(_BUCKETS + 1, np.int64))
-        ended = np.cumsum(counts)
-        if not ended[-1]:
-            return {}
-        ranks = {name: max(int(np.ceil(share * ended[-1])), 1) for name, share in SHARES.items()}
-        places = {name: int(np.searchsorted(ended, rank)) for name, rank in ranks.items()}
-        return {name: bound_of(place) if place < _BUCKETS else None for name, place in places.items()}
+        return {int(bucket): int(counts[bucket]) for bucket in np.flatnonzero(counts)}
+
+    def percentiles(self) -> dict[str, int | None]:
+        """``percentiles_of`` its counts."""
+        return percentiles_of(self.counts())
 
     def _forget(self, second: int) -> None:
         while self._counts and self._counts[0][0] <= second - SECONDS:

@@ -7,7 +7,7 @@ joined to the row. A request that is sent again after a kept-alive connection tu
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,20 @@ IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 # Methods whose request states a length even without a body (RFC 9110 8.6).
 WITH_LENGTH = ("POST", "PUT", "PATCH")
 ROW_BITS = 40
+SHARE_BITS = 32  # of these, beyond which is the generator of a load that has several
 ID_BYTES = 16
 # A message after its id, over and over.
 _FILLING = bytes(range(33, 127))
+
+
+class Share(NamedTuple):
+    """Generator ``place`` of so many that run one load together."""
+
+    place: int = 0
+    of: int = 1
+
+
+WHOLE = Share()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.drivers.compiled import CompiledStream
 from harness.drivers.stream import Progress, Stream, Task
 from harness.journal import Header, Journal
 from harness.recorder import Recorded
-from harness.tally import Tally
+from harness.tally import Tally, percentiles_of
 from kernels.jit import INTERPRETED
 
 
@@ -57,7 +57,8 @@ class LoadProcess:
             return uvloop.run(self._stream.run(epoch_ns, journal.put))
 
     def progress(self) -> Progress:
-        return replace(self._stream.progress(), latency_ns=self._tally.percentiles())
+        counts = self._tally.counts()
+        return replace(self._stream.progress(), latency_ns=percentiles_of(counts), counted=counts)
 
     def stop(self) -> None:
         self._stream.stop()

@@ -21,6 +21,7 @@ from harness.journal import JournalError, Put
 from harness.mix import Mix
 from harness.recorder import Generator, Recorded, Recorder
 from harness.units import NS_PER_S, format_rate
+from harness.workload import WHOLE, Share
 from plane.descriptors import allow_descriptors
 
 # Descriptors a process needs beside the connections of its load.
@@ -36,7 +37,8 @@ class Task:
 
     ``rate``, or rates in ``stages``, make an open loop of at most ``connections`` connections; without, it is a closed
     loop of exactly as many. Arrivals of an open loop are Poisson's where ``poisson`` is their seed, else at equal
-    distances. ``replayed``, int64[n], are those of a log, and ``pace`` what it is and how fast.
+    distances. ``replayed``, int64[n], are those of a log, and ``pace`` what it is and how fast. ``share``: it is that
+    part of a load, by which the rate and all due times are those of the whole; connections and mix are its own.
     """
 
     destination: Destination
@@ -51,6 +53,7 @@ class Task:
     stages: tuple[Slope, ...] = ()
     replayed: np.ndarray | None = None
     pace: str = ""
+    share: Share = WHOLE
 
     @property
     def opened(self) -> bool:
@@ -79,23 +82,28 @@ class Task:
     def due(self, start_ns: int) -> np.ndarray | None:
         """When requests of an open loop are due that begins at ``start_ns``, int64[n]; None: it is a closed loop."""
         if self.replayed is not None:
-            return start_ns + self.replayed
-        if self.stages:
-            return start_ns + arrivals.staged(self.stages, self.poisson)
-        return start_ns + arrivals.schedule(self.rate, self.duration_ns, self.poisson) if self.rate else None
+            due_ns = self.replayed
+        elif self.stages:
+            due_ns = arrivals.staged(self.stages, self.poisson)
+        elif self.rate:
+            due_ns = arrivals.schedule(self.rate, self.duration_ns, self.poisson)
+        else:
+            return None
+        return start_ns + due_ns[self.share.place :: self.share.of]
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a load is: requests that were due, that ended, and that ended badly.
 
-    ``latency_ns``: lately, as ``harness.tally.Tally.percentiles`` has it, if anybody counts.
+    ``latency_ns``: lately, as ``harness.tally.percentiles_of`` has it of ``counted``, if anybody counts.
     """
 
     scheduled: int = 0
     done: int = 0
     errors: int = 0
     latency_ns: Mapping[str, int | None] = field(default_factory=dict)
+    counted: Mapping[int, int] = field(default_factory=dict)
 
 
 class Stream:

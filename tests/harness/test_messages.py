@@ -26,6 +26,7 @@ from harness.records import LoadRows, Route
 from harness.scenario import ScenarioError
 from harness.targets import Surroundings
 from harness.workload import Echo, request_ids
+from kernels.jit import INTERPRETED
 from plane import offline
 from plane.addresses import AddressPlan, ip_to_int
 from plane.model import Object
@@ -39,7 +40,8 @@ KEY = 7 << 40
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled() -> None:
-    compiled.prepare()
+    if not INTERPRETED:
+        compiled.prepare()
 
 
 async def run(task: Task) -> Recorded:
