@@ -122,7 +122,9 @@ def _warnings(
         for obj in ingresses:
             yield from _ingress(obj, snapshot)
         few = about is not None and rivals is not None
-        yield from _conflicts(ingresses, snapshot, rivals.of(ingresses, snapshot) if few and rivals else served(snapshot))
+        yield from _conflicts(
+            ingresses, snapshot, rivals.of(ingresses, snapshot) if few and rivals else served(snapshot)
+        )
 
 
 def _said(obj: Object, field: str, what: str) -> str:

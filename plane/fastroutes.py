@@ -15,7 +15,6 @@ from kernels.layout import RETRY_CONDITIONS, RR, STRING, freeze
 from kernels.layout_routes import (
     ALGORITHM,
     CANARY_BY_REQUEST,
-    CONDITION,
     CORS,
     EXTERNAL,
     FIELDS_BYTES,

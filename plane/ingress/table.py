@@ -275,9 +275,7 @@ class Table:
                 known.pop(number, None)
         return known
 
-    def _all_targets(
-        self, before: "Table | None", differs: Difference | None, records: Records | None
-    ) -> list[Target]:
+    def _all_targets(self, before: "Table | None", differs: Difference | None, records: Records | None) -> list[Target]:
         count = len(self._routes.targets)
         rows = range(count) if differs is None else np.flatnonzero(differs.targets).tolist()
         targets: list[Any] = [None] * count
