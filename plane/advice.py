@@ -397,7 +397,7 @@ class Rivals:
         self._names: dict[tuple[Any, ...], set[Name]] = {}  # by slot
 
     def of(self, ingresses: Iterable[Object], snapshot: Snapshot) -> list[Object]:
-        """Those of them that are served and all that are and have a rule in common with one, the one that wins first."""
+        """Those that are served, and all that have a rule in common with one of them, the one that wins first."""
         if self._classes is not snapshot.rows("IngressClass"):
             self._begin(snapshot.rows("IngressClass"))
         rows = snapshot.rows("Ingress")

@@ -481,7 +481,7 @@ class _Part(NamedTuple):
     """The rows of a host: a run of PATH, and what nobody else refers to."""
 
     first: int
-    count: int
+    paths: int
     targets: set[int]
     origins: list[int]
     canaries: list[int]
@@ -663,7 +663,7 @@ class _Table:
 
     def _release(self, part: _Part, host: str) -> None:
         """Leaves the rows of a host to others."""
-        self._path_rows.drop(part.first, part.count)
+        self._path_rows.drop(part.first, part.paths)
         for origin in part.origins:
             self._origins.drop(origin)
         for canary in part.canaries:

@@ -294,6 +294,7 @@ class Measured:
 
     def new_route(self) -> dict[str, Any]:
         """Of routes that come one after the other: how long until the first 200, and errors on the way."""
+        self._lag()  # the first change after a large apply finds that apply's own results new
         probe, writer, took = Probe(self._address), self._writers[0], []
         errors: Counter[int] = Counter()
         for number in itertools.islice(self._numbers, NEW_ROUTES):
