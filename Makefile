@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup check lint test soak bench bench-peers bench-growth microbench clean lock
+.PHONY: setup check lint test soak bench bench-peers bench-growth bench-changes microbench clean lock
 
 setup: $(STAMP)
 
@@ -48,6 +48,10 @@ bench-peers: .venv/.peers
 # How the cost of a change grows with everything else.
 bench-growth: setup
 	$(BIN)/python -m tests.benchmarks.growth
+
+# What a change of routes costs those who send requests meanwhile.
+bench-changes: setup
+	$(BIN)/python -m tests.benchmarks.changes
 
 # Saved below .benchmarks/, and shown beside what was saved last.
 microbench: setup

@@ -6,12 +6,13 @@ from typing import Any
 
 
 def load(run: str | PathLike[str]) -> dict[str, Any]:
-    """The tables of a run in a folder, as pyarrow's: ``requests``, and ``events`` and ``resources`` where they are.
+    """The tables of a run in a folder, as pyarrow's: ``requests``, and ``connections``, ``events`` and ``resources``
+    where they are.
 
     Those of a run that was killed are what its journals hold. Raises OSError and pa.ArrowInvalid.
     """
     from harness import records, report  # whoever imports a room of the harness does not get them all
 
     beside = report.beside(Path(run))
-    found = {"requests": records.read(Path(run)), "events": beside.events, "resources": beside.resources}
+    found = {"requests": records.read(Path(run)), **vars(beside)}
     return {name: table for name, table in found.items() if table is not None}

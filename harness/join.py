@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from harness import workload
+from harness.connections import Opened
 from harness.recorder import NEVER, Recorded
 from harness.records import SEEN, Names, Route
 from plane.addresses import ip_to_int
@@ -98,17 +99,8 @@ class _Found:
         return bool((self.generation >= 0).any())
 
     def route(self, pods: Pods) -> Route:
-        listed = sorted(
-            (ip_to_int(ip) << 32 | since, pod, node) for ip, seen in pods.items() for since, pod, node in seen
-        )
-        known = np.array([key for key, _, _ in listed], np.uint64)
-        # Where nobody recorded a generation the client asked the pod itself, whoever has the address in the end.
-        generation = np.where(self.generation >= 0, self.generation, LAST_GENERATION).astype(np.uint64)
-        address = self.pod_ip.astype(np.uint64) << np.uint64(32)
-        place = np.searchsorted(known, address | generation, side="right").astype(np.int32) - 1
-        here = place >= 0
-        here[here] = known[place[here]] >= address[here]
-        index = np.where(here, place, np.int32(-1))
+        listed = _listed(pods)
+        index = _owners(listed, self.pod_ip, self.generation)
         numbers = {(key >> 32, pod): number for number, (key, pod, _) in enumerate(listed)}
         # The last item is where a teller of -1 leads.
         told = np.array([*(numbers.get(teller, -1) for teller in self.tellers), -1], np.int32)[self.teller]
@@ -121,6 +113,47 @@ class _Found:
             generation=self.generation,
             seen=self.seen,
         )
+
+
+def opened(
+    recorded: Recorded, *, frontend: tuple[int, int], service: str, connections: Sequence[Columns], pods: Pods
+) -> Opened:
+    """The connections that a load has opened; arguments as those of ``join``."""
+    columns = recorded.connections
+    listed = _listed(pods)
+    generation, pod_ip, accepted_ns = (column[:-1] for column in _accepted(columns, frontend, connections))
+    relayed = generation >= 0
+    at_pods = _owners(listed, np.where(relayed, pod_ip, 0).astype(np.uint32), generation)
+    names, nodes = [pod for _, pod, _ in listed], [node for _, _, node in listed]
+    clients = _owners(listed, columns["client_ip"], generation)
+    return Opened(
+        client_pod=Names(clients, names),
+        client_node=Names(clients, nodes),
+        accepted_ns=accepted_ns,
+        service=Names(np.where(relayed & bool(service), 0, -1).astype(np.int32), [service] if service else []),
+        pod=Names(at_pods, names),
+        node=Names(at_pods, nodes),
+        generation=generation,
+    )
+
+
+def _listed(pods: Pods) -> list[tuple[int, str, str]]:
+    """(address and generation from which on, namespace/name, node) of all pods, in order of the first."""
+    return sorted((ip_to_int(ip) << 32 | since, pod, node) for ip, seen in pods.items() for since, pod, node in seen)
+
+
+def _owners(listed: Sequence[tuple[int, str, str]], ip: np.ndarray, generation: np.ndarray) -> np.ndarray:
+    """int32[n]: who of ``_listed`` had each address (uint32[n]) in a generation, -1 where nobody had.
+
+    Where nobody recorded a generation (negative) it is who has the address in the end: the client asked the pod itself.
+    """
+    known = np.array([key for key, _, _ in listed], np.uint64)
+    since = np.where(generation >= 0, generation, LAST_GENERATION).astype(np.uint64)
+    address = ip.astype(np.uint64) << np.uint64(32)
+    place = np.searchsorted(known, address | since, side="right").astype(np.int32) - 1
+    here = place >= 0
+    here[here] = known[place[here]] >= address[here]
+    return np.where(here, place, np.int32(-1))
 
 
 def _by_request_id(found: _Found, ids: np.ndarray, columns: Columns) -> None:
@@ -168,7 +201,7 @@ def _by_connection(
     """Fills the rows whose connection a relay recorded."""
     accepted = _accepted(recorded.connections, frontend, relays)
     connection = recorded.requests["connection"]
-    generation, pod_ip = (column[connection] for column in accepted)
+    generation, pod_ip, _ = (column[connection] for column in accepted)
     rows = np.flatnonzero((connection >= 0) & (generation >= 0))
     if rows.size:
         found.services.append(service)
@@ -179,8 +212,9 @@ def _by_connection(
 
 def _accepted(
     opened: Mapping[str, np.ndarray], frontend: tuple[int, int], relays: Sequence[Columns]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Generation int64 (negative none) and backend address uint32 for each of a load's connections.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Generation int64 (negative none), backend address uint32 and when it was accepted, int64 (NEVER), for each of a
+    load's connections, and once more for none.
 
     The client's and the relays' rows are sorted together by 4-tuple and time; a connection's own record is then the row
     right after it, and where that is another connection of the client it was never accepted.
@@ -188,13 +222,14 @@ def _accepted(
     clients = len(opened["began_ns"])
     generation = np.full(clients + 1, -1, np.int64)  # the last item is where a connection of NEVER leads
     pod_ip = np.zeros(clients + 1, np.uint32)
+    accepted_ns = np.full(clients + 1, NEVER, np.int64)
     there = [
         {name: column[here] for name, column in columns.items()}
         for columns in relays
         for here in [(columns["frontend_ip"] == frontend[0]) & (columns["frontend_port"] == frontend[1])]
     ]
     if not there or not clients:
-        return generation, pod_ip
+        return generation, pod_ip, accepted_ns
     theirs = {name: np.concatenate([columns[name] for columns in there]) for name in there[0]}
     ports = np.concatenate([opened["client_port"], theirs["client_port"]]).astype(np.uint64)
     key = np.concatenate([opened["client_ip"], theirs["client_ip"]]).astype(np.uint64) << np.uint64(16) | ports
@@ -205,4 +240,5 @@ def _accepted(
     own, after = own[matched], after[matched] - clients
     generation[own] = theirs["generation"][after]
     pod_ip[own] = theirs["backend_ip"][after]
-    return generation, pod_ip
+    accepted_ns[own] = theirs["opened_ns"][after]
+    return generation, pod_ip, accepted_ns

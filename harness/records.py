@@ -300,11 +300,11 @@ def batch(
     error = requests["error"].astype(np.int32) - 1
     columns = {
         "request_id": pa.array(ids),
-        "load": _names(Names(np.zeros(len(ids), np.int32), [load]), dictionaries["load"]),
+        "load": names_of(Names(np.zeros(len(ids), np.int32), [load]), dictionaries["load"]),
         "status": _unless(requests["status"], requests["status"] == 0),
         "bytes_in": pa.array(requests["bytes_in"]),
         "bytes_out": pa.array(requests["bytes_out"]),
-        "error": _names(Names(error, ERRORS[1:]), dictionaries["error"]),
+        "error": names_of(Names(error, ERRORS[1:]), dictionaries["error"]),
         "generation": _unless(route.generation, route.generation < 0),
         "connection_id": _unless(connection.astype(np.int32), requests["connection"] == NEVER),
         "warm_up": pa.array((requests["intended_ns"] < warm_ns).astype(np.uint8)),
@@ -313,7 +313,7 @@ def batch(
     }
     nothing = np.full(len(ids), NEVER, np.int64)
     seen = {name: route.seen.get(name, nothing) for name in SEEN}
-    columns["path"] = _names(Names(seen["path"], PATHS), dictionaries["path"])
+    columns["path"] = names_of(Names(seen["path"], PATHS), dictionaries["path"])
     for name in ("retries", "upstream_reused"):
         columns[name] = _unless(np.maximum(seen[name], 0).astype(np.uint8), seen[name] == NEVER)
     columns["service_ns"] = _unless(seen["service_ns"], seen["service_ns"] == NEVER)
@@ -321,7 +321,7 @@ def batch(
         times = seen[name] if name in seen else requests[name]
         columns[name] = _unless(times - epoch_ns, times == NEVER)
     for part, names in ((route, _OF_ROUTE), (asked, _OF_ASKED)):
-        columns |= {name: _names(getattr(part, name), dictionaries[name]) for name in names}
+        columns |= {name: names_of(getattr(part, name), dictionaries[name]) for name in names}
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
@@ -365,7 +365,7 @@ def _unless(values: np.ndarray, null: np.ndarray) -> pa.Array:
     return pa.array(values, mask=null)
 
 
-def _names(names: Names, dictionary: pa.Array) -> pa.DictionaryArray:
+def names_of(names: Names, dictionary: pa.Array) -> pa.DictionaryArray:
     """The column over the run's dictionary instead of its own texts."""
     place = {text: index for index, text in enumerate(dictionary.to_pylist())}
     # The last item is where an index of -1 leads.

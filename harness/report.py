@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness import events, hops, records, resources, scenario
+from harness import connections, events, hops, records, resources, scenario
 from harness.objectives import Judgement, judge
 from harness.recorder import ERROR_STATUS, ERRORS, INTERRUPTED
 from harness.records import provenance_of
@@ -40,10 +40,11 @@ RANKS = {
 
 @dataclass(frozen=True)
 class Beside:
-    """What lies beside the rows of a run, None where it does not: ``events.SCHEMA`` and ``resources.SCHEMA``."""
+    """What lies beside the rows of a run, None where it does not: by ``SCHEMA`` of rooms with the same names."""
 
     events: pa.Table | None = None
     resources: pa.Table | None = None
+    connections: pa.Table | None = None
 
 
 NOTHING = Beside()
@@ -52,10 +53,8 @@ NOTHING = Beside()
 def beside(path: Path) -> Beside:
     """What lies in the folder of a run, or beside the file of its rows. Raises OSError and pa.ArrowInvalid."""
     folder = path if path.is_dir() else path.parent
-    found = [
-        records.read(folder / name) if (folder / name).exists() else None for name in (events.FILE, resources.FILE)
-    ]
-    return Beside(*found)
+    files = (events.FILE, resources.FILE, connections.FILE)
+    return Beside(*(records.read(folder / name) if (folder / name).exists() else None for name in files))
 
 
 def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from rich.console import Console
 
 from harness import (
     certificates,
+    connections,
     controllers,
     events,
     matrix,
@@ -50,6 +51,7 @@ from harness import (
     traffic,
 )
 from harness.certificates import Issued
+from harness.connections import Opened
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Progress, Task
 from harness.events import Happened, Planned
@@ -59,16 +61,15 @@ from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import KIND as FLOWS
 from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Carried, Course, Shard, Worker
-from harness.join import join
+from harness.join import join, opened
 from harness.journal import Header
 from harness.matrix import Variant
 from harness.maxrate import Probe, Search, Wanted
 from harness.peers.web.peer import Peer
 from harness.progress import Seen, shown
 from harness.recorder import Recorded
-from harness.records import LoadRows, provenance_of
+from harness.records import LoadRows
 from harness.replay import Log
-from harness.resources import Sample
 from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
 from harness.shares import Part
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
@@ -442,12 +443,17 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         found = await _measure(scenario.spec.loads, parts, scene.actors, headers, epoch_ns, stop, console, look)
     measured = _by_load(parts, found)
     _say_limits(scenario.spec.loads, measured, console)
-    rows = await _joined(headers, parts, scene.resolved, found, scene.cluster)
+    joined = await _joined(headers, parts, scene.resolved, found, scene.cluster)
     ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
-    table = records.tabulate(rows, epoch_ns, {**facts, **ended})
+    table = records.tabulate([rows for rows, _ in joined], epoch_ns, {**facts, **ended})
     left = [header.path for header, recorded in zip(headers, found, strict=True) if recorded is None]
     table = records.with_rescued(table, left, headers[0].loads)
-    return _written(table, happened, samples, folder)
+    beside = {
+        connections.FILE: connections.tabulate(joined, epoch_ns, facts["run"]),
+        events.FILE: events.tabulate(happened, facts["run"]),
+        resources.FILE: resources.tabulate(samples, facts["run"]),
+    }
+    return _written(table, beside, folder)
 
 
 @asynccontextmanager
@@ -699,30 +705,30 @@ async def _joined(
     resolved: Sequence[Resolved],
     found: Sequence[Recorded | None],
     cluster: Cluster | None,
-) -> list[LoadRows]:
+) -> list[tuple[LoadRows, Opened]]:
+    """The rows of each load, and its connections, with what the plane knows of them."""
     ingress = await cluster.ingress_records() if cluster else []
-    connections = await cluster.connections() if cluster else []
+    relayed = await cluster.connections() if cluster else []
     pods = cluster.pods_seen() if cluster else {}
     served = await cluster.served() if cluster else []
-    rows = []
+    joined = []
     for header, part, recorded in zip(headers, parts, found, strict=True):
         if recorded is None:
             continue
         task, target = part.task, resolved[part.load]
-        route = join(
-            recorded,
-            id_key=task.id_key,
-            frontend=target.frontend,
-            service=target.service,
-            ingress=ingress,
-            # A relay records connections: a flow of datagrams that has the ports of one is none of them.
-            connections=[] if task.mix.protocol == "udp" else connections,
-            pods=pods,
-            served=served,
-        )
+        # A relay records connections: a flow of datagrams that has the ports of one is none of them.
+        of_relays = [] if task.mix.protocol == "udp" else relayed
+        dialled: dict[str, Any] = {
+            "frontend": target.frontend,
+            "service": target.service,
+            "connections": of_relays,
+            "pods": pods,
+        }
+        route = join(recorded, id_key=task.id_key, ingress=ingress, served=served, **dialled)
         asked = task.mix.asked_first(len(recorded.requests["intended_ns"]))
-        rows.append(LoadRows(header.load, recorded, route, task.id_key, asked, header.warm_ns, task.share))
-    return rows
+        rows = LoadRows(header.load, recorded, route, task.id_key, asked, header.warm_ns, task.share)
+        joined.append((rows, opened(recorded, **dialled)))
+    return joined
 
 
 def _descriptions(asked: Asked, tasks: Sequence[Task], measured: Sequence[Sequence[Recorded | None]]) -> str:
@@ -789,12 +795,11 @@ def _surroundings(cluster: Cluster, issued: Issued) -> Surroundings:
     return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port), https_port, issued.authority)
 
 
-def _written(table: Any, happened: Sequence[Happened], samples: Sequence[Sample], folder: Path) -> Result:
-    run = provenance_of(table)["run"]
+def _written(table: Any, beside: Mapping[str, Any], folder: Path) -> Result:
     records.write(table, folder / records.FILE)
     records.forget_journals(folder)
-    records.write(events.tabulate(happened, run), folder / events.FILE)
-    records.write(resources.tabulate(samples, run), folder / resources.FILE)
+    for name, each in beside.items():
+        records.write(each, folder / name)
     summary = report.summarise(table, report.beside(folder))
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
     (folder / page.FILE).write_text(page.page(table, summary, report.beside(folder)), encoding="utf-8")

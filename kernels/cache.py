@@ -1,18 +1,22 @@
-"""Where compiled code is kept: in folders named by a digest of everything the code in them depends on.
+"""Where compiled code is kept: a directory that is named by a digest of everything the code depends on.
 
-Law: one folder, one meaning. Numba looks at the file that a function is in and not at those it calls, so a cached
+Law: one directory, one meaning. Numba looks at the file that a function is in and not at those it calls, so a cached
 caller would keep the old code of a changed callee (Numba's documentation, "Caching compiled functions: limitations").
-Here a change to Numba, Python, the CPU or a switch of Numba's is another ``directory``, and in it each file's code has
-a folder by the text of that file and of all that it imports: what a change cannot reach is not compiled anew. Tuples
-come as arguments, and their classes are Numba's types by name alone; so all layouts are taken for imported everywhere.
+Here a change to any file of ``kernels``, to Numba, Python, the CPU or a switch of Numba's is another directory.
+
+Within it each file's code has a folder by the text of that file and of all that it imports. A new directory begins with
+those folders that others have already, so what a change cannot reach is not compiled anew. Tuples come as arguments,
+and their classes are Numba's types by name alone; so all layouts are taken for imported everywhere.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import platform
 import re
 import sys
+import tempfile
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +42,7 @@ _LOCATORS = (
 
 def use() -> Path:
     """Point Numba at ``directory()``; through the environment too, which Numba reads again with each compilation."""
+    begin(directory())
     settings = {"CACHE_DIR": str(directory()), "CACHE_LOCATOR_CLASSES": ",".join(_LOCATORS)}
     for name, value in settings.items():
         os.environ[f"NUMBA_{name}"] = value
@@ -48,9 +53,9 @@ def use() -> Path:
 
 @functools.cache
 def directory() -> Path:
-    """``$TRAFFICPLANE_CACHE/<digest>``, by default below ``~/.cache/trafficplane``; it may not exist yet."""
+    """``$TRAFFICPLANE_CACHE/<digests>``, by default below ``~/.cache/trafficplane``."""
     root = os.environ.get("TRAFFICPLANE_CACHE") or Path.home() / ".cache" / "trafficplane"
-    return Path(root) / _hexadecimal(_compiler())
+    return Path(root) / f"{_hexadecimal(_compiler())}-{digest()}"
 
 
 @functools.cache
@@ -58,6 +63,35 @@ def folder_of(source: Path) -> Path:
     """Where the code of one file of ``SOURCES`` is kept, within ``directory``; it may not exist yet."""
     name = ".".join(source.relative_to(SOURCES).with_suffix("").parts)
     return directory() / f"{name}-{digest(reached_from(source))}"
+
+
+def begin(new: Path) -> None:
+    """Make the directory, with the folders of it that others have: as links, for files in them are only ever replaced.
+
+    Where it cannot be made, it is Numba's to see what to do.
+    """
+    if new.exists():
+        return
+    with contextlib.suppress(OSError):
+        new.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=new.parent) as unnamed:
+            made = Path(unnamed) / new.name
+            made.mkdir()
+            compiler = new.name.partition("-")[0]
+            others = sorted(new.parent.glob(f"{compiler}-*"), key=lambda other: other.stat().st_mtime, reverse=True)
+            for name in (folder_of(source).name for source in SOURCES.rglob("*.py")):
+                for other in others:
+                    if (other / name).is_dir():
+                        _link(other / name, made / name)
+                        break
+            made.rename(new)  # fails where another process has been faster
+
+
+def _link(there: Path, here: Path) -> None:
+    here.mkdir()
+    for pattern in ("*.nbi", "*.nbc"):  # in this order, for what an index names is there before it does
+        for file in there.glob(pattern):
+            (here / file.name).hardlink_to(file)
 
 
 def digest(sources: Iterable[Path] | None = None) -> str:

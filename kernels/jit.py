@@ -6,6 +6,9 @@ Numba's run time for memory: one that allocates an array does not compile, and p
 references, which would cost ten times what deciding about a flow does. Integers that wrap are ``uint64`` throughout,
 because Numba and NumPy both turn ``uint64 + int64`` into a float.
 
+Python calls none whose name begins with an underscore, and no ``part``: these have no entrance for it, which takes
+longer to compile than what is in most of them, for it unpacks every array of every argument.
+
 With ``NUMBA_DISABLE_JIT=1`` all of it is plain Python; hashes wrap around just as they do in machine code, and NumPy is
 told that this is no mistake.
 """
@@ -28,13 +31,15 @@ _OPTIONS: dict[str, Any] = {
     "forceinline": True,
     "_nrt": False,
 }
+_WITHOUT_ENTRANCE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` for each set of types that it is called with."""
     if INTERPRETED:
         return np.errstate(over="ignore")(function)
-    compiled: Callable[..., Any] = numba.njit(**_OPTIONS)(function)
+    entrance = _WITHOUT_ENTRANCE if function.__name__.startswith("_") else {}
+    compiled: Callable[..., Any] = numba.njit(**_OPTIONS, **entrance)(function)
     return compiled
 
 
@@ -42,7 +47,7 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """As ``kernel``, but called and not inlined: for large ones, which would be compiled once more for each caller."""
     if INTERPRETED:
         return kernel(function)
-    compiled: Callable[..., Any] = numba.njit(**{**_OPTIONS, "forceinline": False})(function)
+    compiled: Callable[..., Any] = numba.njit(**{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False})(function)
     return compiled
 
 

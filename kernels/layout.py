@@ -187,9 +187,9 @@ class Verdicts(NamedTuple):
     backend: np.ndarray  # uint32
 
 
-# One tracked flow: 16 bytes, so that four are a cache line. ``key`` is the 64-bit flow hash and never 0 in a used entry.
-# ``held`` is what ``conntrack`` says: the backend, when the flow is forgotten, and a fingerprint of the backend's address,
-# so that an id which is given to another endpoint is not taken for the one it stood for.
+# One tracked flow: 16 bytes, so that four are a cache line. ``key`` is the 64-bit flow hash, never 0 in a used entry.
+# ``held`` has the backend, when the flow is forgotten, and a fingerprint of the backend's address, so that an id which
+# is given to another endpoint is not taken for the one it stood for; ``conntrack`` says where.
 TRACK = np.dtype([("key", "u8"), ("held", "u8")])
 
 

@@ -100,7 +100,8 @@ GATEWAY_LOOP = np.dtype(
         ("port", "i4"),
         ("https_port", "i4"),
         ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it
-        ("spare", "i4"),
+        ("channel", "i4"),  # where clients come from that have come by TLS, -1: nobody does
+        ("comers", "i4"),  # there may be some
     ],
     align=True,
 )
@@ -113,6 +114,7 @@ CLIENT = np.dtype(
         ("connected_ns", "i8"),
         ("first_byte_ns", "i8"),
         ("request_id", "u8"),
+        ("key", "u8"),  # that its answer gives it, by which it keeps to its endpoint
         ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
         ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
@@ -157,6 +159,7 @@ CLIENT = np.dtype(
         ("unchunked", "u1"),  # its chunks were all here: what is in them is in unsent[row]
         ("where", "u1"),  # what is unsent is: one of PLACES
         ("shares", "u1"),  # CORS is for its Origin
+        ("sticks", "u1"),  # its answer gives it a key
         ("counted", "u1"),  # its request is among those of its limit that are under way
     ],
     align=True,
@@ -218,11 +221,13 @@ class Gateway(NamedTuple):
     hops                 uint8[rows, bytes]: a client's forwarding fields
     asked                ASK[1]: the request that is decided on; host, target, more: what its rule has endpoint and
                          client told
+    words                uint64[…]: room for digests
     tallies              TALLY[…]: what clients have used of limits. All that serve for one ingress have the same, in
                          whatever thread: kernels.net.limits
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
+    comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     """
 
@@ -245,6 +250,7 @@ class Gateway(NamedTuple):
     host: np.ndarray
     target: np.ndarray
     more: np.ndarray
+    words: np.ndarray
     tallies: np.ndarray
     free_clients: np.ndarray
     free_upstreams: np.ndarray
@@ -256,6 +262,8 @@ class Gateway(NamedTuple):
     pipes: Pipes
     trusted: np.ndarray
     library: np.ndarray
+    comer: np.ndarray
+    comer_bytes: np.ndarray
     exchange: Exchange
 
 

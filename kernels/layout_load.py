@@ -228,6 +228,8 @@ VISITOR = np.dtype(
         ("left", "i8"),  # bytes of a request's body that are to come
         ("size", "i8"),  # bytes of a request's body that came, where they are summed up
         ("sent", "i8"),  # bytes of the answer handed to the kernel
+        ("received_ns", "i8"),  # when the head of the request under way was here, where rows are kept
+        ("request_id", "u8"),  # of it, likewise; 0: it has no number
         ("dish", "i4"),  # the answer
         ("crc", "u4"),  # of the body, as far as it came
         ("fd", "i4"),  # -1: the row is free
@@ -267,9 +269,14 @@ HALL = np.dtype(
         ("turned_away", "i8"),  # connections reset: no row was free, or what came was no request it takes
         ("epoll", "i4"),
         ("free", "i4"),  # HttpResponder.free[:free] are the free rows
+        ("served", "i4"),  # HttpResponder.served[:served] are for its owner
+        ("spare", "i4"),
     ],
     align=True,
 )
+
+# A request that was answered, and when: its head was here, its answer was made.
+SERVED = np.dtype([("request_id", "u8"), ("received_ns", "i8"), ("done_ns", "i8")], align=True)
 
 
 class HttpResponder(NamedTuple):
@@ -284,6 +291,7 @@ class HttpResponder(NamedTuple):
     buffer    uint8[...]: where requests are read to
     heads     uint8[V, HEAD_BYTES]: the beginning of a head that is not whole yet, then a receipt
     asked     ANSWER[1]: what the head of a request says of its body and its connection
+    served    SERVED[...]: of requests with a number, empty where nobody keeps them
     exchange  the memory that system calls read and write
     """
 
@@ -296,4 +304,5 @@ class HttpResponder(NamedTuple):
     buffer: np.ndarray
     heads: np.ndarray
     asked: np.ndarray
+    served: np.ndarray
     exchange: tuple

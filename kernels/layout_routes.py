@@ -25,7 +25,7 @@ PUNTS = (
     "the route has CORS, and the request an Origin that is none of the plain kind",
     "the route has passwords, or asks somebody who is let in",
     "the route rewrites paths by an expression that is not of the plain kind",
-    "the route chooses endpoints by cookie or hash",
+    "the route chooses endpoints by hash, or by a cookie that is not of the plain kind",
     "the route has a default backend for errors, or for want of endpoints",
     "the route mirrors its requests",
     "the route speaks TLS to endpoints",
@@ -154,12 +154,16 @@ RULE = np.dtype(
         ("over_second", "u4"),  # replies to who has used it up
         ("over_minute", "u4"),
         ("over_at_once", "u4"),
+        ("cookie", STRING),  # in Roads.text: name of the cookie that keeps a client at its endpoint; empty: none does
+        ("after_key", STRING),  # in Roads.words: what stands behind its value, by plain HTTP,
+        ("secure_after_key", STRING),  # and by HTTPS
         ("matched", STRING),  # in Roads.words: what a path begins with that is rewritten
         ("rewrite", RUN),  # pieces of what becomes of it; none: it stays
         ("tail", "u1"),  # what follows, one of TAILS
         ("folded", "u1"),  # in whatever case
         ("anchored", "u1"),  # a path that does not begin so stays
         ("varies", "u1"),  # CORS is for some origins only
+        ("persistent", "u1"),  # the cookie names the endpoint
         ("own_host", "u1"),  # endpoints are told their own address as Host
         ("typed", "u1"),  # Content-Type is among the fields
         ("unlogged", "u1"),
@@ -192,7 +196,8 @@ FORK = np.dtype(
         ("header", STRING),  # in Roads.text: its name, in lower case; empty: none
         ("value", STRING),  # in Roads.text
         ("cookie", STRING),  # in Roads.text: the name of one that says always or never
-        ("match", "u4"),  # one of WORDS, IS …
+        ("match", "u2"),  # one of WORDS, IS …
+        ("forgetful", "u2"),  # the cookie of affinity does not count
         ("punt", "u4"),
     ],
     align=True,
@@ -201,6 +206,7 @@ FORK = np.dtype(
 GOAL = np.dtype(
     [
         ("key", "u8"),  # of Service, port and algorithm, in this process only: whose turns go on
+        ("digest", "u8"),  # of the Service, as cookies have it; 0: no route with cookies leads to it
         ("first", "u4"),  # endpoints[first : first + endpoints]
         ("endpoints", "u4"),
         ("reply", "u4"),  # while there is no endpoint
@@ -248,7 +254,8 @@ ASK = np.dtype(
         ("bodiless", "u1"),  # HEAD: an answer has no body
         ("options", "u1"),  # OPTIONS
         ("spare", "u1", (3,)),
-        ("limit", "u8"),  # decided: key of the limit that has let it in; 0: there is none
+        ("key", "u8"),  # decided: the key by which the client is to keep to its endpoint
+        ("limit", "u8"),  # key of the limit that has let it in; 0: there is none
         ("goal", "u4"),  # where it goes, also where a reply says that nobody is there
         ("origin", "u4"),  # which Ingress, rule and path said so; of Routes.origins
         ("rule", "u4"),
@@ -257,6 +264,7 @@ ASK = np.dtype(
         ("named_size", "i4"),
         ("status", "u2"),  # of the reply
         ("shares", "u1"),  # that CORS is for
+        ("sticks", "u1"),  # the client is to be given the key
         ("counted", "u1"),  # it is among those of its limit that are under way
     ],
     align=True,

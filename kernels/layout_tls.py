@@ -14,8 +14,8 @@ from kernels.net.syscalls import Exchange
 # VACANT      the row is nobody's
 # GREETING    the client: a ClientHello, whole                   WANTING, SHAKING or UNTOUCHED
 # WANTING     its owner: the certificate for the name            SHAKING
-# SHAKING     the client: the handshake                          SHAKEN
-# SHAKEN      its owner, who gives it to the gateway             VACANT
+# SHAKING     the client: the handshake                          VACANT: the gateway has it; or SHAKEN
+# SHAKEN      its owner, for want of room in the channel         VACANT
 # CARRYING    bytes, both ways, of whom the slow path has        VACANT
 # UNTOUCHED   its owner, who gives it to the slow path           VACANT
 VACANT, GREETING, WANTING, SHAKING, SHAKEN, CARRYING, UNTOUCHED = range(7)
@@ -32,6 +32,8 @@ TLS_LOOP = np.dtype(
         ("backlog", "i4"),  # the listener may have connections
         ("free", "i4"),  # rows
         ("handed", "i4"),  # rows of ``handed`` that wait for their owner
+        ("channel", "i4"),  # where gateways hear of clients whose handshake is done, -1: the owner gives them
+        ("spare", "i4"),
         ("kept", "i4"),  # free rows that nobody is accepted for: the gateway may give back so many
     ],
     align=True,
@@ -75,6 +77,19 @@ HELLO = np.dtype(
 )
 
 
+# What goes through the channel, whole or not at all: a client whose handshake is done. Who reads it has the client.
+SHAKEN_CLIENT = np.dtype(
+    [
+        ("ssl", "u8"),
+        ("fd", "i4"),
+        ("ip", "u4"),
+        ("port", "u2"),
+        ("spare", "u1", (6,)),
+    ],
+    align=True,
+)
+
+
 class Terminator(NamedTuple):
     """Everything that one terminator's thread works with; it owns and writes all of it.
 
@@ -83,6 +98,7 @@ class Terminator(NamedTuple):
     library   uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     buffer    uint8[...]: what is on its way; inward, outward: uint8[rows, bytes], what could not go on
     handed    uint32[...]: rows that wait for their owner
+    shaken    SHAKEN_CLIENT[1], on its way into the channel, and its bytes
     """
 
     loop: np.ndarray
@@ -97,4 +113,6 @@ class Terminator(NamedTuple):
     free: np.ndarray
     ready: Ring
     handed: np.ndarray
+    shaken: np.ndarray
+    shaken_bytes: np.ndarray
     exchange: Exchange

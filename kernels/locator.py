@@ -1,11 +1,10 @@
 """By which name Numba finds what it has compiled of ``kernels``: the file's place in the room, wherever the room is.
 
 Law: equal sources are compiled once. Numba's own names have the path of the folder in them, so that each checkout would
-compile everything anew, and so would each Ray job, which runs from a copy. ``cache.folder_of`` says already what the
+compile everything anew, and so would each Ray job, which runs from a copy. ``cache.directory`` says already what the
 sources are. (Numba's documentation, "NUMBA_CACHE_LOCATOR_CLASSES".)
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,4 @@ class Locator(UserProvidedCacheLocator):
         found: Locator | None = None
         if Path(file).is_relative_to(cache.SOURCES):
             found = super().from_function(function, file)
-        if found:
-            os.utime(found.get_cache_path())  # in use: what is not for a month is thrown away (kernels/warm.py)
         return found

@@ -26,7 +26,7 @@ UNUSED_FOR_S = 30 * 24 * 3600  # other versions' code is thrown away after a mon
 
 def is_warm() -> bool:
     """Whether all that will be called is compiled already; with the JIT off there is nothing to compile."""
-    return INTERPRETED or _mark().exists()
+    return INTERPRETED or (cache.directory() / MARK).exists()
 
 
 def warm(progress: Callable[[str], None] | None = None) -> None:
@@ -38,15 +38,16 @@ def warm(progress: Callable[[str], None] | None = None) -> None:
     if INTERPRETED:
         return
     if not is_warm():
-        with _alone():
+        with _alone(cache.directory()):
             if not is_warm():
                 for what, call in PARTS.items():
                     if progress:
                         progress(f"compiling for this machine, once: {what}")
                     call()
-                _mark().touch()
-                _throw_away_unused()
+                (cache.directory() / MARK).touch()
+                _throw_away_unused(cache.directory())
                 return
+    (cache.directory() / MARK).touch()
     for call in PARTS.values():
         call()
 
@@ -56,19 +57,14 @@ def once(name: str, call: Callable[[], object]) -> None:
     if is_there(name):
         call()
         return
-    with _alone():
+    with _alone(cache.directory()):
         call()
-        _mark(name).touch()
+        (cache.directory() / f"{MARK}-{name}").touch()
 
 
 def is_there(name: str) -> bool:
     """Whether what ``once`` knows by this name is compiled already."""
-    return INTERPRETED or _mark(name).exists()
-
-
-def _mark(name: str = "all") -> Path:
-    """The empty file that says: of the sources as they are, this is compiled."""
-    return cache.directory() / f"{MARK}-{name}-{cache.digest()}"
+    return INTERPRETED or (cache.directory() / f"{MARK}-{name}").exists()
 
 
 def _load_balancer() -> None:
@@ -113,10 +109,10 @@ PARTS: dict[str, Callable[[], None]] = {
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the lock of the cache's directory, which is made; it goes when its holder does, whatever becomes of it."""
-    cache.directory().mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(cache.directory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the lock of a cache directory, which is made; the lock goes when its holder does, whatever becomes of it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -124,8 +120,8 @@ def _alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _throw_away_unused() -> None:
-    """Remove the code, of these sources and others, this compiler and others, that nobody has used for a month."""
-    for folder in cache.directory().parent.glob("*/*/"):
-        if folder.stat().st_mtime < time.time() - UNUSED_FOR_S:
-            shutil.rmtree(folder, ignore_errors=True)
+def _throw_away_unused(directory: Path) -> None:
+    """Remove the neighbours of ``directory`` that nobody has warmed up for a month."""
+    for mark in directory.parent.glob(f"*/{MARK}"):
+        if mark.parent != directory and mark.stat().st_mtime < time.time() - UNUSED_FOR_S:
+            shutil.rmtree(mark.parent, ignore_errors=True)

@@ -122,7 +122,9 @@ def _warnings(
         for obj in ingresses:
             yield from _ingress(obj, snapshot)
         few = about is not None and rivals is not None
-        yield from _conflicts(ingresses, snapshot, rivals.of(ingresses, snapshot) if few and rivals else served(snapshot))
+        yield from _conflicts(
+            ingresses, snapshot, rivals.of(ingresses, snapshot) if few and rivals else served(snapshot)
+        )
 
 
 def _said(obj: Object, field: str, what: str) -> str:
@@ -395,7 +397,7 @@ class Rivals:
         self._names: dict[tuple[Any, ...], set[Name]] = {}  # by slot
 
     def of(self, ingresses: Iterable[Object], snapshot: Snapshot) -> list[Object]:
-        """Those of them that are served and all that are and have a rule in common with one, the one that wins first."""
+        """Those that are served, and all that have a rule in common with one of them, the one that wins first."""
         if self._classes is not snapshot.rows("IngressClass"):
             self._begin(snapshot.rows("IngressClass"))
         rows = snapshot.rows("Ingress")

@@ -29,7 +29,7 @@ from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileg
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
 from plane.ingress.edge import Edge
-from plane.ingress.server import NO_COMPILED_TLS, NOBODY, Ingress, gateway_is_kept_off_by
+from plane.ingress.server import NO_COMPILED_TLS, NOBODY, Ingress, gateway_is_kept_off_by, gateway_threads_here
 from plane.installed import Installed
 from plane.metrics import INGRESS_PORT
 from plane.model import Object
@@ -89,6 +89,7 @@ class IngressOptions(NamedTuple):
     edge: Edge
     access_log: str
     gateway: bool
+    gateway_threads: int
 
 
 class IngressActor:
@@ -275,6 +276,7 @@ async def running(
     edge: Edge = NOBODY,
     access_log: str = "",
     gateway: bool = False,
+    gateway_threads: int | None = None,
     algorithm: int = RANDOM,
     zones: int = 1,
     grace_s: float = 5.0,
@@ -285,7 +287,8 @@ async def running(
     ``ray_address`` joins that Ray cluster, else ``RAY_ADDRESS`` does, else a Ray of our own is started and ended.
     ``algorithm`` is that of Services which name none, ``zones`` the number of zones that nodes are spread over,
     ``edge`` who stands in front of the ingress, ``access_log`` a file that gets a line for each request, ``gateway``
-    whether HTTP/1.1 goes by compiled code.
+    whether HTTP/1.1 goes by compiled code, and ``gateway_threads`` by how many threads of each ingress; None: as many
+    as suit the machine.
     ``port_offset`` None shifts privileged ports only where they cannot be bound. ``progress`` is called in the event
     loop with a line to show. Raises PlaneError.
     """
@@ -301,11 +304,11 @@ async def running(
     await asyncio.to_thread(warm, from_thread)
     if gateway:
         await asyncio.to_thread(compile_gateway, from_thread, edge, access_log)
+    threads = gateway_threads or gateway_threads_here()
     with claimed(plan):
         async with connected(ray_address):
-            cluster = Cluster(
-                plan, progress, IngressOptions(recording, edge, access_log, gateway), algorithm=algorithm, zones=zones
-            )
+            options = IngressOptions(recording, edge, access_log, gateway, threads)
+            cluster = Cluster(plan, progress, options, algorithm=algorithm, zones=zones)
             some = f"{nodes} node{'s' if nodes > 1 else ''} and {ingresses} ingress{'es' if ingresses > 1 else ''}"
             progress(f"starting {some}")
             try:

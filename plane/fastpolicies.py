@@ -1,4 +1,4 @@
-"""Policies that ask for more than an answer, made ready for compiled code: limits, CORS, rewrites, canaries. Pure.
+"""Policies that take more than an answer, ready for compiled code: limits, CORS, rewrites, cookies, canaries. Pure.
 
 Law: as in ``plane.fastroutes``: what is put into a RULE or a FORK says what ``plane.conduct`` says of the same
 policies, or a reason to punt is put there.
@@ -29,6 +29,7 @@ from kernels.layout_routes import (
     WHOLE,
     WORDS,
 )
+from plane.affinity import backend_key, set_cookie
 from plane.conduct import ALLOW_ORIGIN, VARY, Conduct, over_limits
 from plane.plainexpressions import compared, plain
 from plane.policies import Policies
@@ -97,6 +98,40 @@ def _pieces_of(template: str, groups: int, add: Callable[[bytes], Word]) -> list
     return found
 
 
+def say_cookie(rule: np.void, policies: Policies, add: Callable[[bytes], Word]) -> int:
+    """What is said with a key by the cookie that keeps clients at their endpoint. Returns how many bytes at most."""
+    if not policies.cookie:
+        return 0
+    size = len("Set-Cookie: =0123456789abcdef|0123456789abcdef") + len(policies.cookie.encode())
+    for name, secure in (("after_key", False), ("secure_after_key", True)):
+        parts = set_cookie(policies, "", "", secure=secure, now_s=0).partition("; ")[1:]
+        rule[name] = add("".join((*parts, "\r\n")).encode())
+    rule["persistent"] = policies.cookie_persistent
+    return size + int(rule["secure_after_key"]["length"])
+
+
+def chooses_oddly(rows: np.ndarray) -> np.ndarray:
+    """Whether requests that each of POLICY[…] is for go to endpoints by a hash, or by a cookie that takes a clock."""
+    dated = (rows["cookie_expires_s"] > 0) | (rows["cookie_conditional"] > 0)
+    return np.where(rows["cookie"] > 0, dated, rows["hash_by"] > 0)
+
+
+def say_services(goals: np.ndarray, routes: Routes) -> None:
+    """The digests of Services that routes with cookies lead to."""
+    sticky = routes.policies.policies["cookie"] > 0
+    if not sticky.any():
+        return
+    paths, hosts = routes.paths[sticky[routes.paths["policy"]]], routes.hosts[sticky[routes.hosts["policy"]]]
+    others = routes.policies.canaries["target"][paths["canary"]]
+    for row in np.unique(np.concatenate((paths["target"], others, hosts["default"]))).tolist():
+        goals["digest"][row] = _digest(str(routes.services[int(routes.targets[row]["service"])]))
+
+
+@lru_cache(1 << 16)
+def _digest(service: str) -> int:
+    return int(backend_key(service), 16)
+
+
 def origins_of(policies: Policies, add: Callable[[bytes], Word]) -> list[tuple[int, Word]]:
     """A piece for each origin that CORS is for, in lower case."""
     return [
@@ -136,6 +171,7 @@ def say_conditions(forks: np.ndarray, routes: Routes) -> None:
     canaries, strings = routes.policies.canaries, routes.policies.strings
     for name, of in (("header", "header"), ("cookie", "cookie"), ("value", "header_value")):
         forks[name] = strings[canaries[of]]
+    forks["forgetful"] = canaries["forgetful"]
     forks["match"] = np.where(canaries["header_value"] > 0, IS, WORDS)
     for row in np.flatnonzero(canaries["header_pattern"] > 0).tolist():
         start, length = map(int, strings[canaries[row]["header_pattern"]])

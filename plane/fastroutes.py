@@ -186,10 +186,11 @@ class _Made:
         for name, of in _COPIED:
             rules[name] = policies[of]
         rules["punt"] = _punts(policies, strings["length"])
-        rules["host"] = strings[policies["upstream_host"]]
+        rules["host"], rules["cookie"] = strings[policies["upstream_host"]], strings[policies["cookie"]]
         speaking = (policies["denied"] > 0) | (policies["redirect"] > 0) | (policies["https"] > 0)
         speaking |= (policies["fields"]["count"] > 0) | (policies["hsts_max_age_s"] > 0)
         speaking |= (policies["cors"] > 0) | (policies["limit_key"] > 0) | (policies["rewrite_from"] > 0)
+        speaking |= policies["cookie"] > 0
         for row in np.flatnonzero(speaking & (rules["punt"] == 0)).tolist():
             self._say(rules[row], routes.policy(row))
         self.rules = freeze(rules)
@@ -209,7 +210,7 @@ class _Made:
         secure = _lines((f"Strict-Transport-Security: {hsts}",)) if policies.hsts_max_age_s else b""
         always, shared = fastpolicies.lines_of_cors(conduct)
         plain = always + plain
-        size = len(secure) + len(plain) + len(shared)
+        size = len(secure) + len(plain) + len(shared) + fastpolicies.say_cookie(rule, policies, self._words.add)
         if size > FIELDS_BYTES - _ORIGIN_ROOM or not all(map(str.isascii, policies.cors_origins)):
             rule["punt"] = WORDING
             return
@@ -305,7 +306,7 @@ def _punts(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     reasons = [
         (STAND_IN, (rows["errors"]["count"] > 0) & (rows["denied"] == 0)),
         (GUARD, ((rows["auth"] > 0) | (rows["auth_url"] > 0)) & ~answered),
-        (STICKY, ((rows["cookie"] > 0) | (rows["hash_by"] > 0)) & ~answered),
+        (STICKY, fastpolicies.chooses_oddly(rows) & ~answered),
         (STAND_IN, (rows["fallback"] > 0) & ~answered),
         (MIRROR, (rows["mirror"] > 0) & ~answered),
         (UPSTREAM_TLS, (rows["upstream_tls"] > 0) & ~answered),
@@ -361,6 +362,7 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
     goals["punt"] = np.where((targets["algorithm"] != RR) | (targets["slow_start_s"] > 0), ALGORITHM, 0)
     if routes.externals:
         goals["punt"][list(routes.externals)] = EXTERNAL
+    fastpolicies.say_services(goals, routes)
     words = bytearray()
     replies: list[tuple[Any, ...]] = []
     deserted = (targets["service"] > 0) & (targets["endpoints"] == 0) & (goals["punt"] != EXTERNAL)

@@ -85,7 +85,7 @@ class Router:
         there = len(before._routes.hosts)
         for row in (*(row for row in differing if row < there), *range(len(routes.hosts), there)):
             del self._hosts[before._routes.host_name(row)]
-        text, named = memoryview(routes.text), []
+        text, named = memoryview(routes.text.data), []
         for row in differing:
             rows = routes.path_rows(row)
             paths = routes.paths[rows.start : rows.stop].tolist()

@@ -322,7 +322,7 @@ class RouteNames:
         hosts = routes.hosts
         own = np.flatnonzero(hosts["alias"] == 0)
         said = own[(hosts["policy"][own] > 0) & (hosts["default"][own] == 0)]
-        found = dict(zip(hosts["origin"][said][::-1].tolist(), zip(said[::-1].tolist(), [0] * len(said), strict=True)))
+        found = {int(hosts["origin"][row]): (row, 0) for row in said[::-1].tolist()}
         count = hosts["paths"][own].astype(np.int64)
         ends = np.cumsum(count)
         rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(hosts["first_path"][own] - (ends - count), count)
@@ -481,7 +481,7 @@ class _Part(NamedTuple):
     """The rows of a host: a run of PATH, and what nobody else refers to."""
 
     first: int
-    count: int
+    paths: int
     targets: set[int]
     origins: list[int]
     canaries: list[int]
@@ -508,7 +508,7 @@ class _Table:
         self._targets: dict[int, _Target] = {}  # by row
         self._rows_of: dict[tuple[Port, int], int] = {}  # targets by port and algorithm
         self._targets_of: defaultdict[Name, set[int]] = defaultdict(set)  # by Service, whether it is there or not
-        self._kept: set[int] = set()  # targets that are not of hosts
+        self._kept: set[int] = set()  # targets that are not, or not only, of hosts
         self._chained: set[Name] = set()  # Services that count by their names
         self._used: defaultdict[int, dict[int, Endpoint]] = defaultdict(dict)  # endpoints by id, then by target
         self._externals: dict[int, External] = {}
@@ -663,7 +663,7 @@ class _Table:
 
     def _release(self, part: _Part, host: str) -> None:
         """Leaves the rows of a host to others."""
-        self._path_rows.drop(part.first, part.count)
+        self._path_rows.drop(part.first, part.paths)
         for origin in part.origins:
             self._origins.drop(origin)
         for canary in part.canaries:
@@ -689,7 +689,7 @@ class _Table:
                 hosts.setdefault(other, (0, 0, 0, 0, self._origin(host.first[0], WHOLE, WHOLE), self._redirect(url)))
         for name, row in sorted(hosts.items()):
             self._number(name, row)
-        self._kept = {row for row, target in self._targets.items() if not target.hosts}
+        self._kept.update(row for row, target in self._targets.items() if not target.hosts)
         self._sizes = self._count()
 
     def _row(self, name: str) -> tuple[int, ...]:
@@ -702,7 +702,8 @@ class _Table:
         led = [self._packer.led_by(row) for row in canaries]
         origins = {place.origin for place in own} | {origin for _, origin in led}
         origins.update(origin for origin in whole if self._origins[origin].rule == WHOLE)
-        targets = {missed.target, *(row[4] for row in rows), *(target for target, _ in led)} - {0}
+        targets = {missed.target, *(row[4] for row in rows), *(place.target for place in own)}
+        targets = targets.union(target for target, _ in led) - {0}
         for target in targets:
             self._targets[target].hosts.add(name)
         self._parts[name] = _Part(first, len(rows), targets, sorted(origins), canaries)
@@ -727,7 +728,9 @@ class _Table:
     def _certify(self, host: str) -> None:
         """The certificate of a host: of the first of the Ingresses that has one."""
         self._certificates.pop(host, None)
-        for ingress, _ in sorted((self._said[name] for name in self._certified[host]), key=lambda said: winning(said[0])):
+        for ingress, _ in sorted(
+            (self._said[name] for name in self._certified[host]), key=lambda said: winning(said[0])
+        ):
             namespace = ingress["metadata"].get("namespace", "default")
             for name, secret in _certified(ingress):
                 if name == host and (pair := _pem(self._snapshot.get("Secret", namespace, secret))):
@@ -762,6 +765,7 @@ class _Table:
             policies = self._policies(ingress, replace(asked, policies=bare), "", backend, secured=False)
             policy = self._packer.policy(policies)
             default = self._place(ingress, asked, ingress["spec"]["defaultBackend"], -1, -1, policy)
+            self._kept.add(default.target)
             self._defaults.append(_Default(bool(rules), default, policies))
         for number, rule in enumerate(rules):
             for name in hosts_of(rule, asked):
@@ -872,6 +876,7 @@ class _Table:
         found = self._snapshot.get("Service", namespace, name)
         port = next((port.port for port in Service.of(found).ports if port.protocol == "TCP"), 0) if found else 0
         spare = self._target(namespace, {"name": name, "port": {"number": port}}, wanted) if port else 0
+        self._kept.add(spare)
         if not self._is_served(spare):
             return policies
         own = (path.get("backend") or {}).get("service") or {}
@@ -902,8 +907,8 @@ class _Table:
                 main = host.paths.get(slot, NOWHERE)
                 if main.canary or host.said.get(slot) != path_said(path):
                     continue
-                target = self._backend(ingress, asked, path["backend"])
-                if self._ports[target] != self._ports[main.target]:
+                if self._port(ingress, path["backend"]) != self._ports[main.target]:
+                    target = self._backend(ingress, asked, path["backend"])
                     row = self._packer.canary(canary, target, self._origin(ingress, number, index))
                     host.paths[slot] = main._replace(canary=row)
 
@@ -917,6 +922,11 @@ class _Table:
         namespace = ingress["metadata"].get("namespace", "default")
         return self._target(namespace, backend.get("service") or {}, asked.algorithm)
 
+    def _port(self, ingress: Object, backend: Object) -> Port:
+        """The port of a Service that a backend of an Ingress means."""
+        namespace, service = ingress["metadata"].get("namespace", "default"), backend.get("service") or {}
+        return _port_named(namespace, service, find_port(self._snapshot, namespace, service)[1])
+
     def _origin(self, ingress: Object, rule: int, path: int) -> int:
         namespace, name = ingress["metadata"].get("namespace", "default"), ingress["metadata"]["name"]
         return self._origins.put(Origin(namespace, name, rule, path))
@@ -927,7 +937,7 @@ class _Table:
         ``wanted`` is the algorithm that the Ingress asks for, if any.
         """
         service, port = find_port(self._snapshot, namespace, backend)
-        named = Port(f"{namespace}/{backend.get('name', '')}", port.port if port else _named_port(backend))
+        named = _port_named(namespace, backend, port)
         algorithm = INGRESS_ALGORITHMS.index(wanted) if wanted else balanced_by(service)
         row = self._rows_of.get((named, algorithm))
         if row is None:
@@ -971,7 +981,7 @@ class _Table:
             target.first, target.ids = self._endpoints.put(ids), ids
 
     def _show(self, number: int) -> None:
-        """Puts in place what targets say of an endpoint: that which is last by name, where they differ in its weight."""
+        """Puts in place what targets say of an endpoint: the last by name of those that differ in its weight."""
         if said := self._used[number]:
             last = max(said, key=lambda row: (str(self._targets[row].port), self._targets[row].algorithm))
             endpoint = said[last]
@@ -1148,6 +1158,11 @@ def usable(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
 
 def _reachable(endpoint: Endpoint) -> bool:
     return endpoint.protocol == "TCP" and ":" not in endpoint.ip
+
+
+def _port_named(namespace: str, backend: Object, port: ServicePort | None) -> Port:
+    """What a backend's ``service`` means, for which ``port`` was found."""
+    return Port(f"{namespace}/{backend.get('name', '')}", port.port if port else _named_port(backend))
 
 
 def _named_port(backend: Object) -> int | str:

@@ -56,6 +56,7 @@ def run(
     proxy_protocol: bool = False,
     access_log: str = "",
     gateway: bool = True,
+    gateway_threads: int | None = None,
 ) -> int:
     """Runs until SIGINT or SIGTERM, then 0. Raises ManifestError and PlaneError, with nothing left running."""
     console = Console(stderr=True, highlight=False)
@@ -78,6 +79,7 @@ def run(
         "edge": edge,
         "access_log": access_log and str(Path(access_log).absolute()),  # an actor has a working directory of its own
         "gateway": gateway,
+        "gateway_threads": gateway_threads,
     }
     return asyncio.run(_until_told(loaded, console, ready_file, options))
 

@@ -1,5 +1,6 @@
 """The whole plane as people use it: commands in processes of their own, Ray below, real sockets, real signals."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import dns.message
@@ -18,12 +20,15 @@ import dns.query
 import pyarrow as pa
 import pytest
 
+import harness
+from harness.records import provenance_of
 from kernels import cache
 from plane.addresses import AddressPlan
 
 pytestmark = [pytest.mark.ray, pytest.mark.syscalls]
 ROOT = Path(__file__).parent.parent
 PLANE = str(Path(sys.executable).parent / "plane")
+RAY = str(Path(sys.executable).parent / "ray")
 START_S = 240.0  # it compiles, where nobody has before
 
 
@@ -414,9 +419,30 @@ def test_a_missed_objective_exits_with_1(tmp_path, plan):
     assert "missed" in done.stdout
 
 
-def test_ray_job_submit_runs_a_scenario(tmp_path, plan):
-    """A local head with its dashboard, a job from this checkout's working directory, results in a folder."""
-    ray = str(Path(sys.executable).parent / "ray")
+@dataclass(frozen=True)
+class Head:
+    """A local head of Ray with its dashboard, and what jobs in it are submitted with."""
+
+    address: str
+    settings: dict[str, str]
+    folder: Path
+
+    def job(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """``ray job`` with these words, and those that say where."""
+        verb, *rest = words
+        return subprocess.run(
+            [RAY, "job", verb, "--address", self.address, *rest],
+            env=self.settings,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=self.folder,
+        )
+
+
+@contextlib.contextmanager
+def ray_head(tmp_path: Path) -> Iterator[Head]:
+    """One with a token of its own; jobs run in what a clone has."""
     home = tmp_path / "home"
     home.mkdir()
     settings = {
@@ -426,7 +452,6 @@ def test_ray_job_submit_runs_a_scenario(tmp_path, plan):
         "RAY_TMPDIR": "/tmp",
         "TRAFFICPLANE_CACHE": str(cache.directory().parent),  # the job's copy of the sources compiles nothing anew
     }
-    scenario = short_scenario(tmp_path)
     start_options = [
         "--num-cpus=2",
         "--object-store-memory=268435456",
@@ -435,9 +460,9 @@ def test_ray_job_submit_runs_a_scenario(tmp_path, plan):
         # Ports of its own choice, so that another Ray on this machine is in nobody's way.
         *(f"--{name}=0" for name in ("port", "dashboard-port", "dashboard-agent-listen-port")),
     ]
-    subprocess.run([ray, "get-auth-token", "--generate"], env=settings, check=True, capture_output=True, timeout=60)
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=settings, check=True, capture_output=True, timeout=60)
     head = subprocess.Popen(
-        [ray, "start", "--head", "--block", *start_options],
+        [RAY, "start", "--head", "--block", *start_options],
         env=settings,
         stdout=(tmp_path / "head").open("w"),
         stderr=subprocess.STDOUT,
@@ -445,31 +470,51 @@ def test_ray_job_submit_runs_a_scenario(tmp_path, plan):
     )
     try:
         address = eventually(lambda: dashboard_of(tmp_path / "head"), 60)
-        command = f"{sys.executable} -m harness {scenario} --out {tmp_path / 'out'} --instance {plan.instance}"
-        done = subprocess.run(
-            [
-                ray,
-                "job",
-                "submit",
-                "--address",
-                str(address),
-                "--working-dir",
-                str(tmp_path / "job"),
-                "--",
-                *command.split(),
-            ],
-            env=settings,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            cwd=job_folder(tmp_path / "job"),
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        check_rows(rows_of(tmp_path / "out"))
+        yield Head(str(address), settings, job_folder(tmp_path / "job"))
     finally:
         head.send_signal(signal.SIGTERM)
         head.wait(60)
         eventually(lambda: not processes_of(head.pid), 30)
+
+
+def run_of(scenario: Path, tmp_path: Path, plan: AddressPlan) -> list[str]:
+    """What ``ray job submit`` gets to run a scenario, from its own working directory."""
+    command = f"{sys.executable} -m harness {scenario} --out {tmp_path / 'out'} --instance {plan.instance}"
+    return ["--working-dir", str(tmp_path / "job"), "--", *command.split()]
+
+
+def test_ray_job_submit_runs_a_scenario(tmp_path, plan):
+    scenario = short_scenario(tmp_path)
+    with ray_head(tmp_path) as head:
+        done = head.job("submit", *run_of(scenario, tmp_path, plan))
+        assert done.returncode == 0, done.stdout + done.stderr
+        check_rows(rows_of(tmp_path / "out"))
+
+
+@pytest.mark.soak
+def test_what_a_job_had_measured_when_it_was_stopped_can_be_read(tmp_path, plan):
+    scenario = short_scenario(tmp_path)
+    scenario.write_text(scenario.read_text().replace("duration: 2s", "duration: 120s"))
+    with ray_head(tmp_path) as head:
+        submitted = head.job("submit", "--no-wait", "--submission-id", "long", *run_of(scenario, tmp_path, plan))
+        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+        eventually(lambda: [file.stat().st_size > 10_000 for file in journals(tmp_path / "out")] == [True] * 2, 120)
+        stopped = head.job("stop", "long")
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr  # it waits for the end
+        assert "Job 'long' was stopped" in stopped.stdout + stopped.stderr
+    [folder] = tmp_path.glob("out/quickstart/*")
+    table = harness.load(folder)["requests"]
+    assert provenance_of(table)["interrupted"] == "true"
+    answered = [row for row in table.to_pylist() if row["done_ns"] is not None]
+    assert {row["load"] for row in answered} == {"via-ingress", "via-clusterip"}
+    assert len(answered) > 200
+    assert {row["status"] for row in answered} == {200}
+    printed = subprocess.run([PLANE, "bench", "report", str(folder)], capture_output=True, text=True, timeout=60)
+    assert "interrupted: this was measured until then" in printed.stdout
+
+
+def journals(out: Path) -> list[Path]:
+    return list(out.glob("quickstart/*/requests.*.arrows"))
 
 
 def job_folder(folder: Path) -> Path:

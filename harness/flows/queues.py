@@ -23,6 +23,7 @@ from rich.console import Console
 from harness import provenance, records, units
 from harness.flows.fleet import Fleet, made_up
 from harness.flows.running import SUMMARY_FILE, Result
+from harness.flows.shapes import LONGEST, Shape, shape_of
 from harness.flows.steering import Batch
 from harness.flows.traces import Trace, read_trace
 from harness.flows.waiting import NAMES, summarise
@@ -48,7 +49,6 @@ FILE, ACTIVE_FILE = "waits.arrow", "active.arrow"
 QUANTILES = tuple(sorted({*NAMES, *(round(1 - 10 ** (-each / 4), 9) for each in range(21))}))
 SETTLING = 10  # one in so many is not counted
 LOOKS = 100  # so often it is looked at who has how many
-LONGEST = 1_000_000  # times the mean: no connection lasts longer, whatever its tail
 CONNECTIONS_AT_MOST = 10_000_000
 LONGEST_NS = 100 * 365 * 24 * 3600 * units.NS_PER_S
 CLIENTS = 0x64400000, 1 << 22  # 100.64.0.0/10
@@ -65,40 +65,6 @@ class Stream(NamedTuple):
     flows: Flows
     arrivals: Arrivals
     first: int
-
-
-class Shape(NamedTuple):
-    """How durations spread: ``exponential``, ``constant``, ``lognormal/σ`` or ``pareto/α``."""
-
-    name: str
-    parameter: float = 0.0
-
-    def draw(self, source: np.random.Generator, count: int) -> np.ndarray:
-        """Durations of mean 1 (before the longest are cut), float64."""
-        if self.name == "constant":
-            return np.ones(count)
-        if self.name == "lognormal":
-            return source.lognormal(-(self.parameter**2) / 2, self.parameter, count)
-        if self.name == "pareto":
-            return (1 + source.pareto(self.parameter, count)) * (self.parameter - 1) / self.parameter
-        return source.exponential(1, count)
-
-
-def _shape(value: Any) -> Shape:
-    name, _, text = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if value in ("exponential", "constant"):
-        return Shape(name)
-    above = {"lognormal": 0, "pareto": 1}
-    try:
-        parameter = float(text)
-    except ValueError:
-        parameter = 0.0
-    if name in above and above[name] < parameter <= 10:
-        return Shape(name, parameter)
-    raise ValueError(
-        f"{value!r} is no shape: write exponential, constant, lognormal/1.5 (σ above 0) or pareto/1.5 (α above 1), "
-        "numbers up to 10"
-    )
 
 
 def _load(value: Any) -> Fraction:
@@ -132,7 +98,7 @@ class QueueSpec(Part):
     places: Annotated[int, Field(ge=1, le=1_000)] = 1
     slow: Slow | None = None
     lasts: Duration = 10_000_000
-    shape: Annotated[InstanceOf[Shape], read_by(_shape)] = Shape("exponential")
+    shape: Annotated[InstanceOf[Shape], read_by(shape_of)] = Shape("exponential")
     loads: Annotated[list[Annotated[InstanceOf[Fraction], read_by(_load)]], Field(min_length=1)] | None = None
     algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)]
     fade: Duration = 10 * units.NS_PER_S

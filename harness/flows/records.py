@@ -66,7 +66,7 @@ BACKENDS = pa.schema(
         _column("weight", pa.uint16(), "1", "its weight"),
         _column("member", pa.uint8(), "1", "1 where a new flow of the scenario may go to it"),
         _column("flows", pa.int64(), "1", "flows that it had in the phase, of all balancers"),
-        _column("bytes", pa.int64(), "By", "bytes of these flows; 0 of all where the scenario does not say"),
+        _column("bytes", pa.int64(), "By", "bytes of these flows; 0 of all where neither scenario nor trace says"),
     ]
 )
 

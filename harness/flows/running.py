@@ -190,7 +190,7 @@ def _measured(
         failed=tuple(phase.failed for phase in phases),
         population=None if prepared.trace else timeline.population_of(spec, tables[0].fib, phases[0].snapshot),
         trace=prepared.trace.flows if prepared.trace else None,
-        sizes=prepared.trace.bytes if prepared.trace else None,
+        sizes=prepared.trace.bytes if prepared.trace else spec.sizes,
         flows=spec.flows,
         share=spec.of_balancer,
         tracked=spec.tracked,

@@ -9,9 +9,10 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, InstanceOf
 
 from harness import units
+from harness.flows.shapes import Shape, Sizes, shape_of
 from harness.scenario import Duration, Label, Metadata, Share
 from kernels.layout import ALGORITHMS, RIVALS, SLOTS
 from kernels.lb.forward import IDLE_NS
@@ -108,6 +109,13 @@ class Weigh(Part):
     weight: Annotated[int, Field(ge=0, le=65535)]
 
 
+class Bytes(Part):
+    """How many bytes flows have: ``mean`` on average, spread as ``shape`` says."""
+
+    mean: Annotated[int, Field(ge=1, le=10**9)]
+    shape: Annotated[InstanceOf[Shape], read_by(shape_of)] = Shape("exponential")
+
+
 class Roll(Part):
     """``step`` endpoints at a time are replaced, ``every`` so often."""
 
@@ -159,6 +167,7 @@ class FlowSpec(Part):
     target: Target | None = None
     clients: Annotated[Network, read_by(_network)] = Field(default=_network(CLIENTS))
     addresses: Literal["IPv4", "IPv6"] | None = None
+    bytes: Bytes | None = None
     algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)] | None = None
     balancers: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     conntrack: Annotated[int, Field(ge=0, le=FLOWS_OF_BALANCER_AT_MOST)] | None = None
@@ -171,6 +180,11 @@ class FlowSpec(Part):
     def family(self) -> Family:
         """What addresses all flows have: those of their clients, or of the trace as it is said."""
         return FAMILIES[self.addresses or f"IPv{self.clients.version}"]
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """How many bytes the flows have that are made; None where nobody says."""
+        return Sizes(self.bytes.mean, self.bytes.shape, self.seed) if self.bytes else None
 
     @property
     def counts(self) -> list[int]:
@@ -203,8 +217,8 @@ class FlowSpec(Part):
             yield ("nodes",), "goes with manifests; services have nodes of their own: services.nodes"
         if ("flows" in given) == ("trace" in given):
             yield ("flows",), "is required, or trace: exactly one of them"
-        if "trace" in given and "clients" in given:
-            yield ("clients",), "goes with flows; those of a trace have clients of their own"
+        for name in given.keys() & {"clients", "bytes"} if "trace" in given else ():
+            yield (name,), f"goes with flows; those of a trace have {name} of their own"
         if "addresses" in given and "trace" not in given:
             yield ("addresses",), "goes with trace; flows that are made have those of their clients"
         if "manifests" in given and (given.get("addresses") == "IPv6" or ":" in str(given.get("clients", ""))):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.flows.shapes import Sizes
 from harness.flows.timeline import Tables
 from harness.units import NS_PER_S
 from kernels import warm
@@ -20,6 +21,7 @@ from kernels.lb import conntrack
 from kernels.lb.consistent import forward as consistent
 from kernels.lb.forward import create_steering, forward
 from kernels.lb.population import count_off, follow, generate
+from plane.families import IPV4
 
 # Columns of so many flows stay in a core's own cache from one stage to the next.
 BATCH = 1 << 15
@@ -34,7 +36,7 @@ class Course:
     at_ns    when each phase begins
     failed   how many balancers, the first ones, have forgotten everything by then
     population, trace  the flows are made, or they are these
-    sizes    int64[flows]: bytes of each flow of the trace, None where nobody knows
+    sizes    int64[flows]: bytes of each flow of the trace, or how many the made ones have; None where nobody says
     flows    all there are; ``share`` of them for each balancer but the last, which may have fewer
     tracked  how many flows a balancer has room to remember
     idle_ns  for how long
@@ -46,12 +48,12 @@ class Course:
     failed: tuple[int, ...]
     population: Population | Population6 | None
     trace: Flows | None
-    sizes: np.ndarray | None
+    sizes: np.ndarray | Sizes | None
     flows: int
     share: int
     tracked: int
     idle_ns: int
-    address: np.dtype
+    address: np.dtype = IPV4.address
 
 
 class Shard(NamedTuple):
@@ -176,7 +178,7 @@ def _phase(
             count_off(stays, steering, some, verdicts, True)
         follow(stays, verdicts, some, carried.fates[row, phase], carried.loads[phase])
         if course.sizes is not None:
-            np.add.at(carried.volumes[phase], verdicts.backend, course.sizes[first + begin :][: len(some)])
+            np.add.at(carried.volumes[phase], verdicts.backend, _bytes(course.sizes, first + begin, len(some)))
         followed = time.perf_counter_ns()
         spent += (generated - generating, steered - steering_begins, steering_begins - generated + followed - steered)
 
@@ -188,6 +190,10 @@ def _fill(course: Course, fib: Fib, first: int, flows: Flows) -> None:
         return
     for column, given in zip(flows, course.trace, strict=True):
         column[:] = given[first : first + len(column)]
+
+
+def _bytes(sizes: np.ndarray | Sizes, first: int, count: int) -> np.ndarray:
+    return sizes.of(first, count) if isinstance(sizes, Sizes) else sizes[first : first + count]
 
 
 def _remembering(course: Course, fib: Fib) -> Steering:

@@ -48,8 +48,8 @@ IDLE_NS = 8_000_000_000_000
 
 # So many flows at a time are hashed before the first of them is decided.
 BLOCK = 512
-# So many flows before its turn, a flow's conntrack entry and frontend are asked of the memory, which answers while
-# others are decided, and twice as many before, where its frontend is. Nearer and it comes too late, further and it is
+# So many flows before its turn, a flow's frontend is asked of the memory, which answers while others are decided, and
+# twice as many before, where its frontend is, and its conntrack entry. Nearer and it comes too late, further and it is
 # gone again.
 AHEAD = 12
 
@@ -142,29 +142,35 @@ def begin(fib, steering, flows, verdicts):
     for i in range(flows.proto.size):
         verdicts.frontend[i] = home(index, flows.dst_ip[i], flows.dst_port[i], flows.proto[i])
     for i in range(min(2 * AHEAD, flows.proto.size)):
-        prefetch_read(index, np.uint64(verdicts.frontend[i]))
+        _ask_first(fib, steering, verdicts, i)
     for i in range(min(AHEAD, flows.proto.size)):
-        _ask_for(fib, steering, verdicts, i)
+        _ask_next(fib, verdicts, i)
 
 
 @kernel
 def ask(fib, steering, verdicts, i):
     """Asks the memory for what flows of the block need that come after flow ``i``."""
     if i + 2 * AHEAD < verdicts.frontend.size:
-        prefetch_read(fib.frontend_index, np.uint64(verdicts.frontend[i + 2 * AHEAD]))
+        _ask_first(fib, steering, verdicts, i + 2 * AHEAD)
     if i + AHEAD < verdicts.frontend.size:
-        _ask_for(fib, steering, verdicts, i + AHEAD)
+        _ask_next(fib, verdicts, i + AHEAD)
 
 
 @kernel
-def _ask_for(fib, steering, verdicts, i):
-    """Asks the memory for the frontend of a flow of which the index is there, and for what is known of the flow."""
+def _ask_first(fib, steering, verdicts, i):
+    """Asks the memory for where a flow is looked for: in the index of frontends and in conntrack."""
     entries = steering.conntrack.entries
+    prefetch_read(fib.frontend_index, np.uint64(verdicts.frontend[i]))
+    if entries.size > 0:
+        prefetch(entries, conntrack.home(entries, steering.keys[i]))
+
+
+@kernel
+def _ask_next(fib, verdicts, i):
+    """Asks the memory for the frontend of a flow of which the index is there."""
     row = np.uint64(fib.frontend_index[verdicts.frontend[i]])
     prefetch_read(fib.frontends, row)
     prefetch_read(fib.frontends, row + _1)  # where it ends
-    if entries.size > 0:
-        prefetch(entries, conntrack.home(entries, steering.keys[i]))
 
 
 @kernel

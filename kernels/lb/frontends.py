@@ -24,12 +24,12 @@ def build_index(frontends: np.ndarray, shadowed: Collection[int] = ()) -> np.nda
     index = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
     found = frontends["proto"] != 0
     found[list(shadowed)] = False
-    _place(freeze(frontends[:]), np.flatnonzero(found), index)
+    place(freeze(frontends[:]), np.flatnonzero(found), index)
     return freeze(index)
 
 
 @kernel
-def _place(frontends, rows, index):
+def place(frontends, rows, index):
     mask = np.uint64(index.size - 1)
     for row in rows:
         frontend = frontends[row]

@@ -64,7 +64,7 @@ def build(
     walks["weight"] = np.asarray(weights)[order]
     if ring is None:
         ring = np.empty(size, np.uint32)
-    _populate(walks, order.astype(np.uint32) if names is None else names[order], np.zeros(size, np.uint8), ring)
+    populate(walks, order.astype(np.uint32) if names is None else names[order], np.zeros(size, np.uint8), ring)
     return ring
 
 
@@ -87,7 +87,7 @@ def _slot(place, size):
 
 
 @kernel
-def _populate(walks, names, taken, ring):
+def populate(walks, names, taken, ring):
     """Fill ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0.
 
     taken  uint8[slots], zeros: room for which slots are

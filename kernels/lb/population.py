@@ -59,6 +59,13 @@ def generate(fib, population, first, flows):
 
 
 @kernel
+def words(key, first, out):
+    """The words, uint64, of numbers ``first`` and following: what a flow's number makes of a key, once for each."""
+    for i in range(out.size):
+        out[i] = mix64(key + (np.uint64(first) + np.uint64(i)) * GOLDEN)
+
+
+@kernel
 def count_off(stays, steering, last, verdicts, only_new):
     """Has the connections of a batch end that its flows had at endpoints that are still there.
 

@@ -39,7 +39,10 @@ def _asked_for(roads, heard, fork):
             said = _by_header(fork, heard.data, start + heard.lines[i]["value"], start + heard.lines[i]["end"], text)
     if said == fields.NEITHER and fork["cookie"]["length"] != 0:
         offset, size = np.int64(fork["cookie"]["offset"]), np.int64(fork["cookie"]["length"])
-        said = fields.word_of_cookie(heard, text, offset, size)
+        first, last = fields.cookie(heard, text, offset, size)
+        if first == fields.ODD:
+            return fields.ODD
+        said = fields.word(heard.data, first, last) if first >= 0 else fields.NEITHER
     return said
 
 

@@ -69,9 +69,12 @@ def word(data, first, last):
     return NEVER if is_same(data, first, last, _NEVER, 0, _NEVER.size) else NEITHER
 
 
-@kernel
-def word_of_cookie(heard, text, offset, size):
-    """ALWAYS or NEVER, if that is what the first cookie of this name says (``plane.affinity.cookie_of``); ODD."""
+@part
+def cookie(heard, text, offset, size):
+    """Where the value of the first cookie of this name is (``plane.affinity.cookie_of``): (first, last).
+
+    The first is NONE where there is no such cookie, or ODD.
+    """
     start, data = np.int64(heard.head["start"]), heard.data
     for i in range(heard.head["lines"]):
         line = heard.lines[i]
@@ -80,16 +83,15 @@ def word_of_cookie(heard, text, offset, size):
         at, end = start + np.int64(line["value"]), start + np.int64(line["end"])
         for j in range(at, end):
             if data[j] >= _DEL:
-                return ODD
+                return ODD, at
         while at < end:
             last = _place(data, at, end, _SEMICOLON)
             first, stop = _trimmed(data, at, last)
             equals = _place(data, first, stop, _EQUALS)
             if is_same(data, first, equals, text, offset, size):
-                value, value_end = _unquoted(data, min(equals + 1, stop), stop)
-                return word(data, value, value_end)
+                return _unquoted(data, min(equals + 1, stop), stop)
             at = last + 1
-    return NEITHER
+    return NONE, start
 
 
 @kernel

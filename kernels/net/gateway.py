@@ -37,7 +37,9 @@ from kernels.layout_gateway import (
 )
 from kernels.layout_http import TARGET_BYTES, Ours
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
+from kernels.layout_tls import SHAKEN_CLIENT
 from kernels.net import (
+    digests,
     http1,
     limits,
     openssl,
@@ -52,7 +54,7 @@ from kernels.net import (
     upstreams,
 )
 
-WAKE_KEY, LISTENER_KEY = 0, 1 << 30
+WAKE_KEY, LISTENER_KEY, CHANNEL_KEY = 0, 1 << 30, 1 << 29
 BATCH = 64  # accepted in one pass
 ROUNDS = 16  # steps of one client in one turn
 RETRY_NS = 20_000_000
@@ -76,7 +78,8 @@ def create(
     has some of its own.
     """
     loop = np.zeros(1, GATEWAY_LOOP)
-    loop[0]["epoll"], loop[0]["listener"] = -1, -1
+    loop[0]["epoll"], loop[0]["listener"], loop[0]["channel"] = -1, -1, -1
+    comer = np.zeros(1, SHAKEN_CLIENT)
     loop[0]["clients"] = loop[0]["upstreams"] = capacity
     loop[0]["clients_end"] = loop[0]["upstreams_end"] = 1
     loop[0]["seed"] = np.random.default_rng().integers(1, 1 << 63)
@@ -103,6 +106,7 @@ def create(
         host=np.zeros(HOST_BYTES, u1),
         target=np.zeros(2 * TARGET_BYTES, u1),
         more=np.zeros(FIELDS_BYTES, u1),
+        words=np.zeros(digests.WORDS, np.uint64),
         tallies=limits.create(limits.WAYS) if tallies is None else tallies,
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
@@ -114,6 +118,8 @@ def create(
         pipes=pipes.create(PIPES),
         trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
         library=np.zeros(len(openssl.FUNCTIONS), np.uint64) if library is None else library,
+        comer=comer,
+        comer_bytes=comer.view(u1),
         exchange=syscalls.create_exchange(),
     )
 
@@ -132,6 +138,7 @@ def breath(way, gateway, until_ns):
         for i in range(count):
             woken |= _on_event(gateway, gateway.exchange.events[i])
         _accept(gateway, now_ns)
+        _take_comers(gateway, now_ns)
         for _ in range(ring.size(gateway.ready)):
             if loop.done + ROUNDS > DONE_ROWS:
                 break
@@ -152,7 +159,7 @@ def _patience_ms(gateway, now_ns, until_ns):
     if ring.size(gateway.ready):
         return np.int64(0)
     until_ns = min(until_ns, loop.next_tick_ns)
-    if loop.backlog:
+    if loop.backlog or loop.comers:
         until_ns = min(until_ns, loop.paused_until_ns)
     return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)
 
@@ -180,6 +187,9 @@ def _on_event(gateway, event):
         row = np.int64(upstream.client)
     elif key == LISTENER_KEY:
         gateway.loop[0].backlog = 1
+        return False
+    elif key == CHANNEL_KEY:
+        gateway.loop[0].comers = 1
         return False
     elif key == WAKE_KEY:
         return True
@@ -245,13 +255,21 @@ def _accept(gateway, now_ns):
             _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
 
 
-@kernel
-def adopt(gateway, fd, ssl, ip, port, now_ns):
-    """Take a client by TLS after its handshake; ``port`` is its own. Returns whether there is room for it."""
-    if gateway.loop[0].clients == 0:
-        return False
-    _welcome(gateway, fd, ssl, ip, port, now_ns)
-    return True
+@part
+def _take_comers(gateway, now_ns):
+    """Take a batch of clients by TLS out of the channel, where more wait than there is room for."""
+    loop = gateway.loop[0]
+    if not loop.comers or now_ns < loop.paused_until_ns:
+        return
+    for _ in range(BATCH):
+        if loop.clients == 0:
+            loop.paused_until_ns = now_ns + RETRY_NS
+            return
+        if syscalls.receive(loop.channel, gateway.comer_bytes) != gateway.comer_bytes.size:
+            loop.comers = 0
+            return
+        comer = gateway.comer[0]
+        _welcome(gateway, np.int64(comer.fd), comer.ssl, comer.ip, comer.port, now_ns)
 
 
 @part
@@ -286,8 +304,8 @@ _PORT = np.frombuffer(b"\r\nX-Forwarded-Port: ", np.uint8)
 def _write_hop(out, ip, port, secured):
     """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
     to = text.put_all(out, np.int64(0), _FOR)
-    to = text.put_all(out, rulings.put_ip(out, to, ip), _REAL)
-    to = text.put_all(out, rulings.put_ip(out, to, ip), _PROTO)
+    to = text.put_all(out, text.put_ip(out, to, ip), _REAL)
+    to = text.put_all(out, text.put_ip(out, to, ip), _PROTO)
     if secured:
         to = text.put_all(out, to, _SECURED)
     to = text.put_all(out, to, _PORT)
@@ -384,7 +402,7 @@ def end_all(gateway, now_ns):
 
 @kernel
 def watch(gateway, fd, key):
-    """Have a breath hear of the listener or of the wake-up descriptor. 0 or ``-errno``."""
+    """Have a breath hear of the listener, the channel or the wake-up descriptor. 0 or ``-errno``."""
     events = syscalls.EPOLLIN | syscalls.EPOLLET
     return syscalls.watch(gateway.exchange, gateway.loop[0].epoll, fd, events, key, 0)
 
@@ -396,7 +414,6 @@ def warm(way) -> None:
         gateway.loop[0]["epoll"] = epoll.fileno()
         watch(gateway, -1, WAKE_KEY)
         breath(way, gateway, 0)
-        adopt(gateway, -1, np.uint64(0), np.uint32(0), np.uint16(1), 0)
         drain(gateway, 0)
         leave(gateway)
         close_left(gateway)

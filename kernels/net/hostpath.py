@@ -21,6 +21,7 @@ from kernels.layout_limits import COUNTED, LET_IN, OVER_MINUTE, OVER_SECOND
 from kernels.layout_routes import (
     ANSWER,
     BODY,
+    CANARY_BY_REQUEST,
     CONDITION,
     DENIED,
     FOLDED_PREFIX,
@@ -52,6 +53,11 @@ _1, _3, _32, _63 = np.uint64(1), np.uint64(3), np.uint64(32), np.uint64(63)
 _COLON, _DOT, _SLASH, _PERCENT, _BACKSLASH, _HASH = 0x3A, 0x2E, 0x2F, 0x25, 0x5C, 0x23
 _QUESTION_MARK = 0x3F
 _PORT_DIGITS = 5
+# What is looked up, and what is answered: a Python integer would be a type of its own to the compiler, each.
+_EXACT, _PREFIX, _STARTS, _FOLDED_PREFIX, _FOLDED_STARTS, _NAMED, _WILDCARD, _NONE = map(
+    np.int64, (EXACT, PREFIX, STARTS, FOLDED_PREFIX, FOLDED_STARTS, NAMED, WILDCARD, 0)
+)
+_NO_RULE, _NOT_ALLOWED, _DENIED = map(np.uint32, (NO_RULE, NOT_ALLOWED, DENIED))
 _T, _E = 0x74, 0x65
 
 
@@ -89,13 +95,13 @@ def _find_site(roads, data, host, size):
     for i in range(end + 1, size):
         if not 0x30 <= data[host + i] <= 0x39:
             return np.int64(-ODD_HOST)
-    site = _look_up_host(roads, NAMED, whole, data, host, end)
+    site = _look_up_host(roads, _NAMED, whole, data, host, end)
     if site == 0 and dot > 0:
-        site = _look_up_host(roads, WILDCARD, rest, data, host + dot, end - dot)
+        site = _look_up_host(roads, _WILDCARD, rest, data, host + dot, end - dot)
     if site == 0 and roads.expressed[0] != 0:
         return np.int64(-HOST_EXPRESSION)
     if site == 0:
-        site = _look_up_host(roads, NAMED, _OFFSET, data, host, 0)
+        site = _look_up_host(roads, _NAMED, _OFFSET, data, host, _NONE)
     return site
 
 
@@ -131,12 +137,12 @@ def _find_road(roads, site, data, path, size):
         bit = _1 << (np.uint64(i) & _63)
         if i <= site["longest"]:
             if byte == _SLASH and site["prefixes"] & bit != 0:
-                found = min(found, _look_up(roads, site["paths"], PREFIX, word, data, path, i))
+                found = min(found, _look_up(roads, site["paths"], _PREFIX, word, data, path, i))
             if site["starts"] & bit != 0:
-                found = min(found, _look_up(roads, site["paths"], STARTS, word, data, path, i))
+                found = min(found, _look_up(roads, site["paths"], _STARTS, word, data, path, i))
         if i == size:
             if site["exacts"] & bit != 0:
-                found = min(found, _look_up(roads, site["paths"], EXACT, word, data, path, i))
+                found = min(found, _look_up(roads, site["paths"], _EXACT, word, data, path, i))
         elif not 0x21 <= byte <= 0x7E or byte in (_PERCENT, _BACKSLASH, _HASH, _QUESTION_MARK):
             return np.int64(-ODD_PATH)
         word = (word ^ np.uint64(byte)) * _PRIME
@@ -174,9 +180,9 @@ def _find_folded(roads, site, data, path, size):
         byte = fields.lower(data[path + i]) if i < size else np.uint8(_SLASH)
         bit = _1 << (np.uint64(i) & _63)
         if byte == _SLASH and site["folded_prefixes"] & bit != 0:
-            found = min(found, _look_up_folded(roads, site["paths"], FOLDED_PREFIX, word, data, path, i))
+            found = min(found, _look_up_folded(roads, site["paths"], _FOLDED_PREFIX, word, data, path, i))
         if site["folded_starts"] & bit != 0:
-            found = min(found, _look_up_folded(roads, site["paths"], FOLDED_STARTS, word, data, path, i))
+            found = min(found, _look_up_folded(roads, site["paths"], _FOLDED_STARTS, word, data, path, i))
         word = (word ^ np.uint64(byte)) * _PRIME
     return found
 
@@ -395,7 +401,7 @@ def decide(roads, tallies, heard, asked, row):
     asked["goal"], asked["origin"], asked["rule"], asked["reply"] = 0, 0, 0, 0
     asked["limit"], asked["counted"], asked["shares"] = 0, 0, 0
     if row <= 0 or row >= roads.roads.size:
-        return _answer(roads, asked, NO_RULE)
+        return _answer(roads, asked, _NO_RULE)
     road = roads.roads[row]
     asked["goal"], asked["origin"], asked["rule"] = road["goal"], road["origin"], road["rule"]
     if road["rule"] != 0:
@@ -404,13 +410,16 @@ def decide(roads, tallies, heard, asked, row):
             return said
     if road["fork"] != 0:
         fork = roads.forks[road["fork"]]
+        keeps = roads.rules[road["rule"]]["cookie"]["length"] != 0 and fork["forgetful"] == 0
+        if keeps and fork["total"] != 0:
+            return np.int64(-CANARY_BY_REQUEST)
         took = canaries.takes(roads, heard, fork, asked["draw"])
         if took < 0:
             return took
         if took != 0:
             asked["goal"], asked["origin"] = fork["goal"], fork["origin"]
     if asked["goal"] == 0:
-        return _answer(roads, asked, NO_RULE)
+        return _answer(roads, asked, _NO_RULE)
     goal = roads.goals[asked["goal"]]
     if goal["punt"] != 0:
         return -np.int64(goal["punt"])
@@ -450,9 +459,9 @@ def _comply(roads, tallies, heard, asked, rule):
         if over != 0:
             return _answer(roads, asked, over)
     if _holds(roads, rule["denied"], asked["client"]):
-        return _answer(roads, asked, DENIED)
+        return _answer(roads, asked, _DENIED)
     if rule["allowed"]["count"] != 0 and not _holds(roads, rule["allowed"], asked["client"]):
-        return _answer(roads, asked, NOT_ALLOWED)
+        return _answer(roads, asked, _NOT_ALLOWED)
     return np.int64(GO)
 
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.jit import kernel
-from kernels.layout_load import ANSWER, COUNTER, DISH, HALL, VISITOR, WHOLE, HttpResponder
-from kernels.net import heads, syscalls
+from kernels.layout_load import ANSWER, COUNTER, DISH, HALL, SERVED, VISITOR, WHOLE, HttpResponder
+from kernels.net import heads, syscalls, text
 
 BUFFER_BYTES = 1 << 16
 COUNTER_KEY = 1 << 31  # an event's key: this bit and the row of a counter; without it, the row of a visitor
@@ -27,6 +27,8 @@ WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.
 OVER = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
 IS_HEAD = np.frombuffer(b"head ", np.uint8)
 HOST = np.frombuffer(b"host", np.uint8)
+REQUEST_ID = np.frombuffer(b"x-request-id", np.uint8)
+ID_DIGITS = 16
 VERSION_BYTES = 9  # HTTP/1.1 and CR
 RECEIPT_BYTES, SUM_DIGITS, SIZE_DIGITS = 100, 8, 12
 HOST_AT = SUM_DIGITS + SIZE_DIGITS + 2
@@ -69,9 +71,10 @@ def receipt_of(host: bytes, body: bytes) -> bytes:
     return (b"%08x %012d %b" % (zlib.crc32(body), len(body), host))[:RECEIPT_BYTES].ljust(RECEIPT_BYTES)
 
 
-def create(counters: Sequence[Counter], capacity: int) -> HttpResponder:
+def create(counters: Sequence[Counter], capacity: int, keeping: int = 0) -> HttpResponder:
     """A responder for so many connections; its owner sets ``hall[0]["epoll"]`` and calls ``listen``.
 
+    ``keeping``: so many rows of SERVED has it room for, which its owner takes after each breath; 0: it keeps none.
     Raises ValueError where an answer has no head, or one with receipts no room for them.
     """
     table = np.zeros(len(counters), COUNTER)
@@ -106,6 +109,7 @@ def create(counters: Sequence[Counter], capacity: int) -> HttpResponder:
         buffer=np.empty(heads.HEAD_BYTES + BUFFER_BYTES, np.uint8),
         heads=np.empty((capacity, heads.HEAD_BYTES), np.uint8),
         asked=np.zeros(1, ANSWER),
+        served=np.zeros(keeping, SERVED),
         exchange=syscalls.create_exchange(),
     )
 
@@ -124,10 +128,13 @@ def listen(responder):
 
 @kernel
 def breath(responder, until_ns):
-    """Answer until the clock shows ``until_ns``. Returns 0, or ``-errno`` where the epoll set is broken."""
+    """Answer until the clock shows ``until_ns``, or half of the room for rows is taken.
+
+    Returns 0, or ``-errno`` where the epoll set is broken.
+    """
     exchange = responder.exchange
     now_ns = syscalls.monotonic_ns(exchange)
-    while now_ns < until_ns:
+    while now_ns < until_ns and 2 * responder.hall[0].served <= responder.served.size:
         patience_ms = max(0, (until_ns - now_ns + 999_999) // 1_000_000)
         count = syscalls.wait(exchange, responder.hall[0].epoll, patience_ms)
         if count < 0 and count != -syscalls.EINTR:
@@ -192,6 +199,7 @@ def _welcome(responder, counter):
     visitor.held = 0
     visitor.answering = 0
     visitor.closing = 0
+    visitor.request_id = 0
 
 
 @kernel
@@ -267,6 +275,9 @@ def _read_head(responder, row, size):
     visitor.closing = not asked.keep
     visitor.bodiless = heads.begins_as(responder.buffer, 0, size, IS_HEAD)
     visitor.sent = 0
+    if responder.served.size > 0:
+        visitor.request_id = _number_in(responder.buffer, line + 1, size - 2)
+        visitor.received_ns = syscalls.monotonic_ns(responder.exchange)
     visitor.dish = _dish_for(responder, visitor.counter, version)
     if responder.dishes[visitor.dish].receipt:
         _begin_receipt(responder, row, line + 1, size - 2)
@@ -301,26 +312,41 @@ def _begin_receipt(responder, row, start, end):
     visitor.size = 0
     for i in range(dish.size):
         responder.heads[row, i] = responder.answers[dish.start + i]
-    first, last = _host_in(responder.buffer, start, end)
+    first, last = _value_in(responder.buffer, start, end, HOST)
     for i in range(dish.head, dish.size):
         at = first + i - dish.head - HOST_AT
         responder.heads[row, i] = responder.buffer[at] if first <= at < last else heads.SP
 
 
 @kernel
-def _host_in(buffer, start, end):
-    """Where the value of Host begins and ends; nowhere, twice 0, if there is none."""
+def _value_in(buffer, start, end, name):
+    """Where the value of the first field of that name begins and ends; nowhere, twice 0, if there is none."""
     line = start
     colon = 0
     for at in range(start, end):
         if buffer[at] == heads.COLON and colon == 0:
             colon = at
         elif buffer[at] == heads.LF:
-            if heads.is_field(buffer, line, colon, HOST):
+            if heads.is_field(buffer, line, colon, name):
                 return heads.value_of(buffer, colon, at)
             line = at + 1
             colon = 0
     return np.int64(0), np.int64(0)
+
+
+@kernel
+def _number_in(buffer, start, end):
+    """The uint64 that an X-Request-ID of 16 hex digits is, in the fields ``buffer[start:end]``; else 0."""
+    first, last = _value_in(buffer, start, end, REQUEST_ID)
+    number = np.uint64(0)
+    if last - first != ID_DIGITS:
+        return number
+    for i in range(first, last):
+        digit = text.hex_value(buffer[i])
+        if digit < 0:
+            return np.uint64(0)
+        number = number << np.uint64(4) | np.uint64(digit)
+    return number
 
 
 @kernel
@@ -354,6 +380,8 @@ def _answer(responder, row):
     visitor = responder.visitors[row]
     dish = responder.dishes[visitor.dish]
     size = dish.head if visitor.bodiless else dish.size
+    if visitor.sent == 0 and visitor.request_id != 0:
+        _keep(responder, row)
     while visitor.sent < size:
         if dish.receipt:
             sent = syscalls.transmit(visitor.fd, responder.heads[row][visitor.sent : size])
@@ -367,6 +395,19 @@ def _answer(responder, row):
     visitor.answering = 0
     responder.hall[0].answered += 1
     return np.int64(1)
+
+
+@kernel
+def _keep(responder, row):
+    """Keep the row of a request whose answer is about to be sent. More than there is room for is never answered in one
+    go, but if a client asks thousands of times while a breath is with it: those are not kept."""
+    hall, visitor = responder.hall[0], responder.visitors[row]
+    if hall.served < responder.served.size:
+        served = responder.served[hall.served]
+        served.request_id, served.received_ns = visitor.request_id, visitor.received_ns
+        served.done_ns = syscalls.monotonic_ns(responder.exchange)
+        hall.served += 1
+    visitor.request_id = 0
 
 
 @kernel

@@ -28,7 +28,7 @@ from kernels.layout_gateway import (
 )
 from kernels.layout_http import CHUNK_END, CHUNKED, DONE, IN_CHUNK, OVER, PLAIN, SIZED, TOO_LONG, Hop
 from kernels.layout_routes import ANSWER
-from kernels.net import hostpath, http1, openssl, pipes, ring, rulings, syscalls, text, upstreams
+from kernels.net import http1, openssl, pipes, ring, rulings, syscalls, text, upstreams
 
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 SHORT_BYTES = 8192  # half of what OpenSSL reads of a socket at once
@@ -183,8 +183,10 @@ def _answer(way, gateway, row, now_ns):
 @part
 def _ask(way, gateway, row, now_ns):
     """Choose an endpoint and take a connection to it; where that is there, send the request."""
-    client, goal = gateway.clients[row], np.int64(gateway.clients[row].goal)
-    backend = np.int64(hostpath.pick(way.roads, way.memory, goal, gateway.free_clients, 0, now_ns))
+    client, backend = gateway.clients[row], rulings.pick(way, gateway, row, now_ns)
+    if backend < 0:
+        hand_over(gateway, row, -backend)
+        return
     if backend == 0 or backend >= way.endpoint_of.size or way.memory.out_ns[backend] > now_ns:
         hand_over(gateway, row, NOBODY)
         return

@@ -10,7 +10,7 @@ from kernels.jit import kernel, part
 from kernels.layout import RETRY_CONDITIONS
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
 from kernels.layout_routes import Heard
-from kernels.net import hostpath, limits, rewrites, sharing, text
+from kernels.net import hostpath, limits, rewrites, sharing, sticky, text
 
 MS_NS = 1_000_000
 STATUSES = np.array(
@@ -18,7 +18,6 @@ STATUSES = np.array(
 )
 _13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
 _COLON = np.frombuffer(b":", np.uint8)
-_DOT = np.frombuffer(b".", np.uint8)
 
 
 @kernel
@@ -75,6 +74,20 @@ def _announced(head):
     return np.int64(0 if head.framing == BODILESS else -1)
 
 
+@part
+def pick(way, gateway, row, now_ns):
+    """The backend id of the endpoint for a request whose head was read last, 0 for none; a reason to hand over, < 0."""
+    client, asked, roads, memory = gateway.clients[row], gateway.asked[0], way.roads, way.memory
+    client.sticks = 0
+    if client.rule == 0 or roads.rules[client.rule].cookie.length == 0:
+        return np.int64(hostpath.pick(roads, memory, np.int64(client.goal), roads.endpoints, 0, now_ns))
+    heard = Heard(gateway.requests[row], gateway.heads[row], gateway.lines)
+    asked.draw, asked.now_ns = draw(gateway.loop[0]), now_ns
+    backend = sticky.pick(roads, memory, heard, asked, gateway.out, gateway.words)
+    client.sticks, client.key = asked.sticks, asked.key
+    return np.int64(backend)
+
+
 @kernel
 def leave_limit(gateway, row):
     """A request is done, and no more among those that its limit counts."""
@@ -120,7 +133,7 @@ def write_host(way, gateway, row):
     rule = way.roads.rules[client.rule]
     if rule.own_host:
         endpoint = gateway.endpoints[gateway.upstreams[client.upstream].endpoint]
-        to = put_ip(gateway.host, np.int64(0), np.int64(endpoint.ip))
+        to = text.put_ip(gateway.host, np.int64(0), np.int64(endpoint.ip))
         return text.put_decimal(gateway.host, text.put_all(gateway.host, to, _COLON), np.int64(endpoint.port))
     first = np.int64(rule.host.offset)
     return text.put(gateway.host, np.int64(0), way.roads.text, first, first + np.int64(rule.host.length))
@@ -133,15 +146,6 @@ def write_target(way, gateway, row):
     if rule.rewrite.count == 0:
         return np.int64(0)
     return np.int64(rewrites.put_target(way.roads, rule, gateway.requests[row], gateway.heads[row], gateway.target))
-
-
-@kernel
-def put_ip(out, to, ip):
-    for i in range(4):
-        to = text.put_decimal(out, to, (ip >> (24 - 8 * i)) & 255)
-        if i < 3:
-            to = text.put_all(out, to, _DOT)
-    return to
 
 
 @kernel
@@ -165,4 +169,7 @@ def adorn(way, gateway, row, head):
     asked.rule, asked.secure, asked.shares = client.rule, client.secured, client.shares
     asked.named, asked.named_size = client.start + client.named, client.named_size
     size = np.int64(sharing.put_fields(roads, gateway.requests[row], asked, gateway.more, np.int64(0)))
+    if client.sticks:
+        asked.key, asked.goal = client.key, client.goal
+        size = np.int64(sticky.put_cookie(roads, asked, gateway.more, size))
     return Ours(ours.date, ours.server, gateway.more[: max(np.int64(0), size)])

@@ -47,7 +47,7 @@ SHUT_WR = socket.SHUT_WR
 PIPE = os.O_NONBLOCK | os.O_CLOEXEC
 F_SETPIPE_SZ = fcntl.F_SETPIPE_SZ
 SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-EPOLL_CTL_ADD = 1
+EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
 CLOCK_MONOTONIC = 1
 SYS_EPOLL_PWAIT2 = 441
 
@@ -442,6 +442,12 @@ def watch(exchange, epoll, fd, events, key, serial):
     event.key = key
     event.serial = serial
     return _answer(_epoll_ctl(epoll, EPOLL_CTL_ADD, fd, exchange.event.ctypes.data))
+
+
+@kernel
+def unwatch(epoll, fd):
+    """Hear of a descriptor no more. 0 or ``-errno``."""
+    return _answer(_epoll_ctl(epoll, EPOLL_CTL_DEL, fd, 0))
 
 
 @kernel

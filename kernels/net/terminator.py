@@ -18,6 +18,7 @@ from kernels.layout_tls import (
     GREETING,
     HELLO,
     SHAKEN,
+    SHAKEN_CLIENT,
     SHAKING,
     TLS_CLIENT,
     TLS_LOOP,
@@ -41,7 +42,9 @@ def create(capacity: int, kept: int, library: np.ndarray) -> Terminator:
     """For so many clients, and ``kept`` that a gateway may give back; without a listener or certificates."""
     rows = capacity + kept + 1
     loop = np.zeros(1, TLS_LOOP)
-    loop[0]["epoll"], loop[0]["listener"], loop[0]["free"], loop[0]["kept"] = -1, -1, capacity + kept, kept
+    loop[0]["epoll"] = loop[0]["listener"] = loop[0]["channel"] = -1
+    loop[0]["free"], loop[0]["kept"] = capacity + kept, kept
+    shaken = np.zeros(1, SHAKEN_CLIENT)
     return Terminator(
         loop=loop,
         clients=np.zeros(rows, TLS_CLIENT),
@@ -55,6 +58,8 @@ def create(capacity: int, kept: int, library: np.ndarray) -> Terminator:
         free=np.arange(capacity + kept, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
         handed=np.zeros(rows, np.uint32),
+        shaken=shaken,
+        shaken_bytes=shaken.view(np.uint8),
         exchange=syscalls.create_exchange(),
     )
 
@@ -277,9 +282,21 @@ def _shake(some, row):
         client.readable = 0
     elif done <= 0:
         _end(some, row)
-    else:
+    elif not _pass_on(some, row):
         _hand(some, row, SHAKEN)
     return False
+
+
+@part
+def _pass_on(some, row):
+    """Give a client whose handshake is done to a gateway. Returns whether it could be; here it is heard of no more."""
+    client, loop, shaken = some.clients[row], some.loop[0], some.shaken[0]
+    syscalls.unwatch(loop.epoll, client.fd)
+    shaken.ssl, shaken.fd, shaken.ip, shaken.port = client.ssl, client.fd, client.ip, client.port
+    if loop.channel < 0 or syscalls.transmit(loop.channel, some.shaken_bytes) != some.shaken_bytes.size:
+        return False
+    forget(some, row)
+    return True
 
 
 @part

@@ -11,6 +11,7 @@ from kernels.jit import kernel, move_bytes
 
 _ZERO, _LETTER = 48, 87  # digits from 10 on are small letters, from 97
 CRLF = np.frombuffer(b"\r\n", np.uint8)
+_DOT = np.frombuffer(b".", np.uint8)
 
 
 @kernel
@@ -77,3 +78,13 @@ def hex_value(byte):
         return np.int64(byte) - _ZERO
     low = np.int64(byte) | 0x20
     return low - _LETTER if 97 <= low <= 102 else np.int64(-1)
+
+
+@kernel
+def put_ip(out, to, ip):
+    """Write an IPv4 address."""
+    for i in range(4):
+        to = put_decimal(out, to, (ip >> (24 - 8 * i)) & 255)
+        if i < 3:
+            to = put_all(out, to, _DOT)
+    return to

@@ -39,6 +39,12 @@ from plane.cli.arguments import Command, files_option, manifest_paths, paths_arg
     show_default=True,
     help="HTTP/1.1, plain and by TLS, goes by compiled code as far as that takes it.",
 )
+@click.option(
+    "--gateway-threads",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Threads of each ingress that do so; without it, half of the cores and 4 at most.",
+)
 @click.option("--ready-file", metavar="F", help="Written once all is ready: what `plane get all -A -o json` prints.")
 @click.option(
     "--port-offset",
@@ -66,12 +72,15 @@ def up(
     proxy_protocol: bool,
     access_log: str,
     gateway: bool,
+    gateway_threads: int | None,
     ready_file: str | None,
     port_offset: int | None,
     instance: int,
     address: str | None,
 ) -> int:
     """Run a plane in the foreground, until Ctrl-C."""
+    if gateway_threads is not None and not gateway:
+        raise click.UsageError("--gateway-threads are those of the gateway; leave it out, or --no-gateway")
     from plane.up import run  # Ray takes seconds to import
 
     return run(
@@ -88,6 +97,7 @@ def up(
         proxy_protocol=proxy_protocol,
         access_log=access_log,
         gateway=gateway,
+        gateway_threads=gateway_threads,
     )
 
 

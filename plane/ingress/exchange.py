@@ -235,7 +235,10 @@ class Exchange:
             self._watch = Watch(self._who(head) if target.by_client else 0)
         failed: list[Backend] = []
         fresh, error, attempt = False, None, 0
-        backend = self._begun_at(target, begun) or self._next(target, failed)
+        backend = self._begun_at(target, begun)
+        if backend is not None and self._policed is not None:
+            self._policed.keep_to(target, backend)
+        backend = backend or self._next(target, failed)
         while backend is not None:
             self._backend, self._retries, self._connection = backend, attempt, None
             attempt += 1

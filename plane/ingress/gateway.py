@@ -1,4 +1,4 @@
-"""The compiled gateway of an ingress: one thread that carries HTTP/1.1, and leaves the rest to the asyncio side.
+"""A compiled gateway of an ingress: one thread that carries HTTP/1.1, and leaves the rest to the asyncio side.
 
 Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
 What is handed over goes to the asyncio loop as it came: the client's socket with the bytes that are not answered, and,
@@ -8,7 +8,8 @@ where its request was sent already, the endpoint's socket with what came of the 
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Future
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -23,8 +24,7 @@ from kernels.net import gateway as kernel
 from kernels.net import hostpath, openssl, requests, upstreams
 from kernels.warm import is_there, once
 from plane import fastroutes
-from plane.addresses import int_to_ip, ip_to_int
-from plane.descriptors import allow_descriptors
+from plane.addresses import int_to_ip
 from plane.driver import Driver
 from plane.ingress import forwarding, sharedlimits
 from plane.ingress.edge import Edge
@@ -32,12 +32,10 @@ from plane.ingress.forwarding import LAST_CHUNK
 from plane.ingress.handing import Address, Begun, Handed, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
-from plane.routes import Routes
 from plane.routes import compile as compile_routes
 
 BREATH_NS = 250_000_000
 TICK_S = 0.05
-DESCRIPTORS_BESIDES = 4096
 NOBODY = Edge()
 NAME = "gateway"  # of what is compiled for it
 
@@ -91,17 +89,15 @@ class Gateway:
         *,
         edge: Edge = NOBODY,
         timed: bool = False,
-        capacity: int = 8192,
+        capacity: int,
         tallies: np.ndarray | None = None,
     ):
         self._take = take
         self._count = count
         self._fail = fail
         self._carry = carry
-        allow_descriptors(2 * capacity + DESCRIPTORS_BESIDES)
         self._gateway = kernel.create(capacity, 64, _networks(edge), openssl.load(), tallies)
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
-        self._compiler = fastroutes.Compiler()
         self._way: Way | None = None
         self._driver = Driver("gateway", self._breathe, self._close, self._failed)
         loop = self._gateway.loop[0]
@@ -130,18 +126,19 @@ class Gateway:
         self._listener = listener
         self._driver.start()
 
-    def install(self, routes: Routes, number: int) -> set[int]:
-        """Put Routes in force, which rows of requests done will name by ``number``; returns what they name besides."""
-        roads = self._compiler.compile(routes)
-        return set(self._driver.ask(lambda: self._swap(roads, number)))
+    def install(self, roads: Roads, number: int) -> Future[list[int]]:
+        """Put Roads in force, which rows of requests done will name by ``number``; returns what they name besides."""
+        return self._driver.asked(lambda: self._swap(roads, number))
 
-    def adopt(self, clients: Sequence[Secured]) -> None:
-        """Take clients by TLS after their handshake, or hand over whom there is no room for. Waits for nothing."""
-        self._driver.tell(lambda: self._adopt(clients))
+    def hear(self, channel: int) -> None:
+        """Take clients by TLS of a terminator's channel; before ``start``."""
+        kernel.watch(self._gateway, channel, kernel.CHANNEL_KEY)
+        self._gateway.loop[0]["channel"] = channel
 
-    def put_out(self, address: Address, seconds: float) -> None:
+    def put_out(self, address: Address, seconds: float) -> Future[None]:
         """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
-        self._driver.ask(lambda: self._put_out(address, time.monotonic_ns() + int(seconds * 1e9) if seconds else 0))
+        until_ns = time.monotonic_ns() + int(seconds * 1e9) if seconds else 0
+        return self._driver.asked(lambda: self._put_out(address, until_ns))
 
     @property
     def idle(self) -> int:
@@ -169,9 +166,9 @@ class Gateway:
             if self._gateway.punts[number]
         }
 
-    def settle(self) -> np.ndarray:
+    def settle(self) -> Future[np.ndarray]:
         """The rows of requests done that ``count`` has not been given."""
-        return self._driver.ask(self._take_done)
+        return self._driver.asked(self._take_done)
 
     def drain(self) -> None:
         """Accept who waits for it and no more; hand over who asks for nothing, the others once they are answered."""
@@ -203,7 +200,8 @@ class Gateway:
         self._count_done()
 
     def _failed(self, problem: Exception) -> None:
-        self._fail(f"the compiled gateway has failed, and requests go by asyncio until a restart: {problem}")
+        why = "a thread of the compiled gateway has failed, and what it carried goes by asyncio until a restart"
+        self._fail(f"{why}: {problem}")
 
     def _drain(self) -> None:
         kernel.drain(self._gateway, time.monotonic_ns())
@@ -229,7 +227,7 @@ class Gateway:
         loop["done"] = 0
         return rows
 
-    def _swap(self, roads: Any, number: int) -> list[int]:
+    def _swap(self, roads: Roads, number: int) -> list[int]:
         self._count_done()
         rows = self._rows_of(roads)
         memory = fastroutes.create_memory(roads)
@@ -275,16 +273,6 @@ class Gateway:
             rows[backend] = self._endpoints[address]
         return rows
 
-    def _adopt(self, clients: Sequence[Secured]) -> None:
-        for client in clients:
-            ip, port = client.peer
-            peer, now_ns = (np.uint32(ip_to_int(ip)), np.uint16(port)), time.monotonic_ns()
-            taken = self._driver.running and kernel.adopt(
-                self._gateway, client.fd, np.uint64(client.ssl), *peer, now_ns
-            )
-            if not taken:
-                self._hand_over(client, b"", None)
-
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None
         row = next((row for (ip, port), row in self._endpoints.items() if (int_to_ip(ip), port) == address), 0)
@@ -304,18 +292,11 @@ class Gateway:
             self._driver.epoll.unregister(fd)
             peer = int_to_ip(int(client["ip"])), int(client["port"])
             requests.forget(gateway, row)
-            if ssl:
-                self._hand_over(Secured(fd, ssl, peer), data, begun)
-            else:
-                self._take(Handed(socket.socket(fileno=fd), data, begun))
-
-    def _hand_over(self, client: Secured, data: bytes, begun: Begun | None) -> None:
-        """Hand over a client by TLS, as who it is."""
-        end = self._carry(client)
-        if end is not None:
-            self._take(Handed(end, data, begun, (client.peer, int(self._gateway.loop[0]["https_port"]))))
-        elif begun is not None and begun.upstream is not None:
-            begun.upstream.close()
+            end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
+            if end is not None:
+                self._take(Handed(end, data, begun, (peer, int(loop["https_port"])) if ssl else None))
+            elif begun is not None and begun.upstream is not None:
+                begun.upstream.close()
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""

@@ -102,7 +102,7 @@ class Metrics:
         out               endpoints that are left out since they failed
         open_connections  of clients
         generation        of the Routes in force
-        compiled          whether the compiled gateway is at work
+        compiled          whether the compiled gateway is at work, all of it
         """
         yield from self._requests()
         yield _gauge("requests_in_flight", "Requests under way.", at_work)

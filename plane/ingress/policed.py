@@ -226,11 +226,33 @@ class Policed:
         key = affinity.new_key(_address(chosen), persistent=policies.cookie_persistent)
         if not policies.cookie_persistent:
             key, chosen = self._balanced(key, chosen, backends, addresses, failed)
-        secure = self._seen.scheme == "https"
+        self._give(key, service)
+        return chosen
+
+    def keep_to(self, target: Target, backend: Backend) -> None:
+        """The gateway has chosen the backend: a client whose cookie does not lead there is given one that does."""
+        policies = self.rules.policies
+        if not policies.cookie or backend not in target.backends:
+            return
+        addresses, place = [_address(each) for each in target.backends], target.backends.index(backend)
+        service, persistent = str(target.service), policies.cookie_persistent
+        key, of = affinity.held(self._seen.value("cookie"), policies.cookie)
+        held = key and of == affinity.backend_key(service)
+        if held and affinity.endpoint_of(key, addresses, persistent=persistent) == place:
+            return
+        key = affinity.new_key(addresses[place], persistent=persistent)
+        for _ in range(KEYS * len(addresses)):
+            if affinity.endpoint_of(key, addresses, persistent=persistent) == place:
+                self._give(key, service)
+                return
+            key = affinity.new_key("", persistent=False)
+
+    def _give(self, key: str, service: str) -> None:
+        """Have the answer give the client a key."""
+        policies, secure = self.rules.policies, self._seen.scheme == "https"
         agent = self._seen.value("user-agent")
         cookie = affinity.set_cookie(policies, key, service, secure=secure, now_s=time.time(), agent=agent)
         self._cookie = f"Set-Cookie: {cookie}".encode()
-        return chosen
 
     def adorned(self, lines: Sequence[bytes], status: int) -> list[bytes]:
         """Fields of an answer with those that policies put in."""

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
@@ -47,10 +48,12 @@ from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
-    from plane.ingress.gateway import Gateway
+    from plane.ingress.gateways import Gateways
     from plane.ingress.terminator import Terminator
 
 BACKLOG = 4096
+MOST_THREADS = 4  # of the gateway, unless it is told to have more
+HTTP, HTTPS = 0, 1  # which of the sockets; those after them are of HTTP too, for further threads
 DEFAULT_TIMEOUTS = Timeouts()
 NOBODY = Edge()
 DNS_PORT = 53
@@ -74,6 +77,7 @@ class Ingress:
     access_log        file that gets a line for each request, empty: none
     gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too; not where proxies in front
                       announce clients, or each request is logged
+    gateway_threads   how many threads share its port for that
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
 
@@ -89,6 +93,7 @@ class Ingress:
         metrics_port: int = 0,
         access_log: str = "",
         gateway: bool = False,
+        gateway_threads: int = 1,
         plan: AddressPlan | None = None,
     ):
         self.address = address
@@ -98,8 +103,9 @@ class Ingress:
         self._edge = edge
         self._metrics = Metrics()
         self._wants_gateway = gateway
+        self._gateway_threads = gateway_threads
         self._keeps_gateway_off = gateway_is_kept_off_by(edge, access_log)
-        self._gateway: Gateway | None = None
+        self._gateway: Gateways | None = None
         self._terminator: Terminator | None = None
         self._tables: dict[int, Table] = {}  # that requests of the gateway may name
         self._adopting: set[asyncio.Task[None]] = set()
@@ -136,6 +142,9 @@ class Ingress:
         try:
             for port in self._ports:
                 self._sockets.append(_bound(self.address, port))
+            if self._wants_gateway and not self._keeps_gateway_off:
+                port = self._sockets[HTTP].getsockname()[1]
+                self._sockets += [_bound(self.address, port) for _ in range(1, self._gateway_threads)]
         except PlaneError:
             self._close_sockets()
             raise
@@ -163,33 +172,35 @@ class Ingress:
             send_s=self._timeouts.send_s,
         )
         self._started = True
-        http_port, self._https_port = (row.getsockname()[1] for row in self._sockets)
+        http_port, self._https_port = (row.getsockname()[1] for row in self._sockets[: HTTPS + 1])
         if self._wants_gateway and self._keeps_gateway_off:
             log.info("the compiled gateway stays off, all requests go by asyncio: %s", self._keeps_gateway_off)
         elif self._wants_gateway:
-            from plane.ingress.gateway import Gateway, warm  # here, for it loads the compiler
+            from plane.ingress.gateway import warm  # here, for it loads the compiler
+            from plane.ingress.gateways import Gateways
             from plane.ingress.sharedlimits import SharedLimits
 
             warm()  # nobody is served before; `plane up` has it compiled before there is a process
             loop = asyncio.get_running_loop()
             self._limits = shared = SharedLimits()
-            self._gateway = Gateway(
+            self._gateway = Gateways(
+                self._gateway_threads,
                 self._timeouts,
                 (http_port, self._https_port),
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
                 lambda rows: loop.call_soon_threadsafe(self._count, rows),
-                lambda why: loop.call_soon_threadsafe(self._do_without, why, 0),
+                lambda thread, why: loop.call_soon_threadsafe(self._do_without_thread, thread, why),
                 self._carry,
                 edge=self._edge,
                 tallies=shared.tallies,
                 timed=self._records is not None,
             )
             self._pool.failing = self._gateway.put_out
-            self._end_tls(loop)
+            self._end_tls(loop, self._gateway.capacity)
         return http_port, self._https_port
 
-    def _end_tls(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have compiled code end the TLS of clients, if it can."""
+    def _end_tls(self, loop: asyncio.AbstractEventLoop, kept: int) -> None:
+        """Have compiled code end the TLS of clients, if it can; so many of them the gateway may have."""
         from plane.ingress.terminator import Terminator, warm  # here, likewise
 
         if not warm():
@@ -199,10 +210,12 @@ class Ingress:
         self._terminator = Terminator(
             self._timeouts,
             self._certificates.default,
-            self._gateway.adopt,
+            lambda client: loop.call_soon_threadsafe(self._take_secured, client),
             lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
-            lambda why: loop.call_soon_threadsafe(self._do_without, why, 1),
+            lambda why: loop.call_soon_threadsafe(self._do_without, why, HTTPS),
+            kept=kept,
         )
+        self._gateway.hear(self._terminator.channel)
 
     async def install(self, routes: Routes) -> Installed:
         """Put Routes in force unless newer ones are."""
@@ -301,7 +314,7 @@ class Ingress:
         while under_way := self._adopting | self._greeting:
             await asyncio.wait(under_way)
 
-    async def _drain(self, gateway: "Gateway", grace_s: float) -> None:
+    async def _drain(self, gateway: "Gateways", grace_s: float) -> None:
         """Let the gateway's requests finish, for so long at most, and close it."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + grace_s
@@ -309,6 +322,8 @@ class Ingress:
             await asyncio.sleep(GATEWAY_BEAT_S)
         self._pool.failing = lambda address, seconds: None
         gateway.stop()
+        if self._terminator is not None:
+            self._terminator.unheard()
         await asyncio.sleep(0)  # what it handed over last is here then
         self._count(gateway.settle())
         while self._adopting:
@@ -322,8 +337,14 @@ class Ingress:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
         self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
 
+    def _take_secured(self, client: Secured) -> None:
+        """Go on with a client by TLS whom no gateway has."""
+        end = self._carry(client)
+        if end is not None:
+            self._take(Handed(end, b"", None, (client.peer, self._https_port)))
+
     def _carry(self, client: Secured) -> socket.socket | None:
-        """What the asyncio side is to have of a client by TLS; called in the gateway's thread."""
+        """What the asyncio side is to have of a client by TLS; called in the gateway's thread too."""
         assert self._terminator is not None
         return self._terminator.carry(client)
 
@@ -332,7 +353,7 @@ class Ingress:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def _install_gateway(self, gateway: "Gateway", routes: Routes, table: Table) -> None:
+    def _install_gateway(self, gateway: "Gateways", routes: Routes, table: Table) -> None:
         number = max(self._tables, default=0) + 1
         self._tables[number] = table
         named = gateway.install(routes, number)
@@ -345,9 +366,15 @@ class Ingress:
 
         asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
 
+    def _do_without_thread(self, thread: int, why: str) -> None:
+        """One of the gateway has failed."""
+        self._do_without(why, thread + HTTPS if thread else HTTP)
+
     def _do_without(self, why: str, number: int) -> None:
-        """The gateway, or the terminator, has failed: its listener goes to the asyncio side."""
+        """A thread of compiled code has failed: its listener goes to the asyncio side."""
         self._problems += (why,)
+        if self._terminator is not None and self._gateway is not None and not self._gateway.serves:
+            self._terminator.unheard()
         if not self._told_to_stop.is_set():
             self._adopt(self._listen_by_asyncio(number), self._adopting)
 
@@ -378,26 +405,30 @@ class Ingress:
         return self._plan.bound_port(port) if self._plan and self._plan.has(ip) else port
 
     async def _listen(self) -> None:
-        for number, row in enumerate(self._sockets):
-            secured = self._certificates.listening if number else None
-            make = self._front.secured if number else self._front
-            compiled = self._terminator if number else self._gateway
-            if compiled is not None:
+        for number, row in enumerate(self._sockets[: HTTPS + 1]):
+            if number == HTTP and self._gateway is not None:
+                listeners = [row, *self._sockets[HTTPS + 1 :]]
+                for listener in listeners:
+                    listener.listen(BACKLOG)
+                self._gateway.start(listeners)
+            elif number == HTTPS and self._terminator is not None:
                 row.listen(BACKLOG)
-                compiled.start(row)
+                self._terminator.start(row)
             elif self._edge.proxy_protocol:
                 row.listen(BACKLOG)
-                patience_s = self._timeouts.head_s
-                self._servers.append(Announced(row, make, self._edge, tls=secured, patience_s=patience_s))
+                patience_s, (make, tls) = self._timeouts.head_s, self._served_by_asyncio(number)
+                self._servers.append(Announced(row, make, self._edge, tls=tls, patience_s=patience_s))
             else:
                 await self._listen_by_asyncio(number)
 
     async def _listen_by_asyncio(self, number: int) -> None:
-        """Serve the first of the ports, or the second, which is the one for TLS."""
-        make: Callable[[], asyncio.BaseProtocol] = self._front.secured if number else self._front
-        tls = self._certificates.listening if number else None
+        """Serve what comes to one of the sockets."""
+        make, tls = self._served_by_asyncio(number)
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_server(make, sock=self._sockets[number], backlog=BACKLOG, ssl=tls))
+
+    def _served_by_asyncio(self, number: int) -> tuple[Callable[..., asyncio.BaseProtocol], ssl.SSLContext | None]:
+        return (self._front.secured, self._certificates.listening) if number == HTTPS else (self._front, None)
 
     async def _answer(self, client: Downstream) -> None:
         received_ns = time.monotonic_ns()
@@ -437,13 +468,21 @@ class Ingress:
             out=self._pool.out,
             open_connections=self._front.open_connections + (gateway.clients if gateway else 0),
             generation=self.generation,
-            compiled=gateway is not None and gateway.serves,
+            compiled=gateway is not None and gateway.is_whole,
         )
 
     def _close_sockets(self) -> None:
         for row in self._sockets:
             row.close()
         self._sockets.clear()
+
+
+def gateway_threads_here() -> int:
+    """How many gateway threads suit this machine: half of its cores, and four at most.
+
+    The other half is for pods, which are on the same machine, for Services and for what goes by asyncio.
+    """
+    return min(max(1, len(os.sched_getaffinity(0)) // 2), MOST_THREADS)
 
 
 def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:

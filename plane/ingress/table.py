@@ -188,12 +188,13 @@ class NamedTarget(Target):
 class Numbers:
     """For each row of ``origins`` the index of its name in the records, which get it when it is first asked for."""
 
-    def __init__(self, named: RouteNames, records: Records):
+    def __init__(self, named: RouteNames, records: Records | None):
         self._named = named
         self._records = records
         self._known: dict[int, int] = {}
 
     def __getitem__(self, origin: int) -> int:
+        assert self._records is not None
         if origin not in self._known:
             self._known[origin] = self._records.name("routes", self._named[origin])
         return self._known[origin]
@@ -241,14 +242,14 @@ class Table:
             for row, found in enumerate(routes.policies.canaries)
         ]
         self.whens = [routes.when(row) for row in range(len(routes.policies.whens))]
-        self.router = Router(routes, before.router if before else None, differs)
+        self.router: Router = Router(routes, before.router if before else None, differs)
         self._addresses = self._all_addresses(before, differs)
         self.addresses: set[Address] = set(self._addresses.values())
         for external in routes.externals.values():
             self.addresses.update(hosts.in_use(external))
         self.targets = self._all_targets(before, differs, records)
         self.names = RouteNames(routes)  # of origins
-        self.routes = Numbers(self.names, records) if records is not None else {}
+        self.routes = Numbers(self.names, records)
 
     def _all_rules(self, before: "Table | None", differs: Difference | None) -> list[Rules]:
         count = len(self._routes.policies.policies)
@@ -275,9 +276,7 @@ class Table:
                 known.pop(number, None)
         return known
 
-    def _all_targets(
-        self, before: "Table | None", differs: Difference | None, records: Records | None
-    ) -> list[Target]:
+    def _all_targets(self, before: "Table | None", differs: Difference | None, records: Records | None) -> list[Target]:
         count = len(self._routes.targets)
         rows = range(count) if differs is None else np.flatnonzero(differs.targets).tolist()
         targets: list[Any] = [None] * count

@@ -1,11 +1,13 @@
 """The TLS of an ingress' clients by compiled code: one thread that shakes hands, and deciphers for the asyncio side.
 
 Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
-A client that would speak HTTP/1.1 is given to ``take`` after its handshake; any other goes to ``leave`` as it came, not
-a byte of it read. Which certificate it is shown is what ``plane.ingress.tls`` would say. One that the gateway does not
-take, or hands over, comes back, to be carried: the asyncio side has a socket that says what it says, deciphered.
+A client that would speak HTTP/1.1 goes after its handshake through a channel to the gateways, and to ``take`` where
+that takes no more; any other goes to ``leave`` as it came, not a byte of it read. Which certificate it is shown is what
+``plane.ingress.tls`` would say. One that a gateway hands over comes back, to be carried: the asyncio side has a socket
+that says what it says, deciphered.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -56,14 +58,14 @@ class Terminator:
         self,
         timeouts: Timeouts,
         default: Pair,
-        take: Callable[[list[Secured]], object],
+        take: Callable[[Secured], object],
         leave: Callable[[socket.socket], object],
         fail: Callable[[str], object],
         *,
         capacity: int = 8192,
         kept: int = 8192,
     ):
-        """``capacity``: clients at a time, and ``kept`` that come back, as many as the gateway may have."""
+        """``capacity``: clients at a time, and ``kept`` that come back, as many as the gateways may have."""
         library = openssl.load()
         assert library is not None
         self._take = take
@@ -83,6 +85,10 @@ class Terminator:
         loop["epoll"] = self._driver.epoll.fileno()
         loop["head_ns"], loop["send_ns"] = int(timeouts.head_s * 1e9), int(timeouts.send_s * 1e9)
         kernel.watch(self._some, self._driver.wake, kernel.WAKE_KEY)
+        self._channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in self._channel:
+            end.setblocking(False)
+        loop["channel"] = self._channel[0].fileno()
         self._ended = False
         self._listener: socket.socket | None = None
 
@@ -105,6 +111,16 @@ class Terminator:
             by_hash[int(hello.hash_of(name, 0, len(name)))] = row
         hashes = sorted(by_hash)
         self._driver.ask(lambda: self._swap(hashes, [None, *(by_hash[each] for each in hashes)]))
+
+    @property
+    def channel(self) -> int:
+        """The descriptor of which gateways read SHAKEN_CLIENT, each for one of them."""
+        return self._channel[1].fileno()
+
+    def unheard(self) -> None:
+        """No gateway reads of the channel any more: who is in it, or would be, goes to ``take``."""
+        if not self._driver.has_stopped:
+            self._driver.ask(self._leave_channel)
 
     @property
     def busy(self) -> bool:
@@ -143,6 +159,8 @@ class Terminator:
         self._driver.stop()
         for context in self._made.values():
             self._maker.free(context)
+        for end in self._channel:
+            end.close()
 
     # What follows runs in the terminator's thread.
 
@@ -164,6 +182,13 @@ class Terminator:
         if self._ended or not kernel.carry(self._some, client.fd, np.uint64(client.ssl), pair, now_ns):
             os.close(pair)
             self._close(client)
+
+    def _leave_channel(self) -> None:
+        self._some.loop[0]["channel"] = -1
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data = self._channel[1].recv(layout.SHAKEN_CLIENT.itemsize)
+                self._take(_secured(np.frombuffer(data, layout.SHAKEN_CLIENT)[0]))
 
     def _drain(self) -> None:
         kernel.drain(self._some, time.monotonic_ns())
@@ -202,7 +227,6 @@ class Terminator:
     def _see_to_handed(self) -> None:
         """Do what connections wait for."""
         some, loop = self._some, self._some.loop[0]
-        taken = []
         while loop["handed"]:
             loop["handed"] -= 1  # first, so that none is taken twice
             row = int(some.handed[loop["handed"]])
@@ -213,19 +237,16 @@ class Terminator:
                 self._known[wanted] = some.contexts[client["name"]] = self._context_for(wanted)
                 kernel.go_on(some, row)
             elif client["state"] == layout.SHAKEN:
-                taken.append(self._given_up(row))
+                given = _secured(client)
+                kernel.forget(some, row)
+                self._take(given)
             elif client["state"] == layout.UNTOUCHED:
                 self._driver.epoll.unregister(int(client["fd"]))
                 end = socket.socket(fileno=int(client["fd"]))
                 kernel.forget(some, row)
                 self._leave(end)
-        if taken:
-            self._take(taken)
 
-    def _given_up(self, row: int) -> Secured:
-        """A client whose handshake is done; its row is free from here on."""
-        client = self._some.clients[row]
-        given = Secured(int(client["fd"]), int(client["ssl"]), (int_to_ip(int(client["ip"])), int(client["port"])))
-        self._driver.epoll.unregister(given.fd)
-        kernel.forget(self._some, row)
-        return given
+
+def _secured(client: np.void) -> Secured:
+    """A client of TLS_CLIENT or SHAKEN_CLIENT, whose handshake is done."""
+    return Secured(int(client["fd"]), int(client["ssl"]), (int_to_ip(int(client["ip"])), int(client["port"])))

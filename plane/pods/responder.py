@@ -26,6 +26,7 @@ PROGRAM = "responder"
 CONNECTIONS = 4096
 LARGEST_BYTES = 16 << 20
 BREATH_NS = 20_000_000
+ROWS = 16384  # of requests, that are kept until a breath is over
 
 
 def workload(spec: ContainerSpec) -> Workload:
@@ -55,7 +56,8 @@ class Responder(Server):
         self._listener = bind(self._listen, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
         counter = Counter(self._listener.fileno(), httpresponder.answer_of(self._size))
-        self._responder = httpresponder.create([counter], CONNECTIONS)
+        keeping = ROWS if self.served is not None else 0
+        self._responder = httpresponder.create([counter], CONNECTIONS, keeping)
         self._ended = loop.create_future()
         ended = partial(_tell, loop, self._ended)
         threading.Thread(
@@ -94,9 +96,15 @@ class Responder(Server):
                     listener.close()
                     httpresponder.end_idle(responder)
                 status = int(httpresponder.breath(responder, time.monotonic_ns() + BREATH_NS))
+                self._take_served(responder)
             listener.close()
             httpresponder.end_all(responder)
         ended(f"{PROGRAM}: {os.strerror(-status)}" if status else f"{PROGRAM} was told to end")
+
+    def _take_served(self, responder: HttpResponder) -> None:
+        if self.served is not None and (rows := int(responder.hall[0]["served"])):
+            self.served.add_rows(responder.served[:rows])
+            responder.hall[0]["served"] = 0
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[str], said: str) -> None:

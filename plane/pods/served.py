@@ -1,7 +1,8 @@
 """When each request was with a pod, for whoever measures: a row each, in columns.
 
 Law: a request that does not carry a 64-bit number in 16 hex digits as its X-Request-ID leaves no row, nor does one that
-was cut off. A row costs one ``pack_into`` when its answer is made. A pod has one thread that writes rows; any may read.
+was cut off. A row costs one ``pack_into`` when its answer is made, and one of compiled code is copied. A pod has one
+thread that writes rows; any may read.
 """
 
 import re
@@ -46,6 +47,14 @@ class Served:
             self._bytes = self._bytes + bytes(at)  # a new one: whoever reads keeps the old
         _PACK(self._bytes, at, int(request_id, 16), received_ns, done_ns)
         self._rows += 1
+
+    def add_rows(self, rows: np.ndarray) -> None:
+        """So have these, ROW[n]."""
+        at, end = self._rows * ROW.itemsize, (self._rows + len(rows)) * ROW.itemsize
+        if end > len(self._bytes):
+            self._bytes = self._bytes + bytes(max(end - len(self._bytes), len(self._bytes)))
+        self._bytes[at:end] = rows.tobytes()
+        self._rows += len(rows)
 
     def rows(self) -> np.ndarray:
         """A copy, ROW[n]."""

@@ -1,14 +1,15 @@
 """What a change of routes costs those who send requests meanwhile: ``make bench-changes``.
 
 A plane in a process of its own, without Ray: the control plane with its API, a node, and an ingress with its compiled
-gateway, in it as many Ingresses as the size says, each with a host of its own, of a hundred Services. Changes go through
-the API by HTTPS, as those of kubectl do. Endpoints are servers of compiled code in another process, and so are clients.
+gateway, in it as many Ingresses as the size says, each with a host of its own, of a hundred Services. Changes go
+through the API by HTTPS, as those of kubectl do. Endpoints are servers of compiled code in another process, and so are
+clients.
 
-new route      an Ingress is created whose Service and endpoints are there: from the moment that the request to the API
-               is sent until the gateway's first 200, asked for again and again on a kept connection, where 404 is the answer
-               until then, and any other an error
-change         a rule under load goes to another Service and back, rules come and go: RATE a second for so long, written
-               by API clients side by side; errors are those of requests at LOAD a second to hosts that change and others
+new route      an Ingress is created whose Service and endpoints are there: from the moment that the request to the
+               API is sent until the gateway's first 200, asked for again and again on a kept connection, where 404 is
+               the answer until then, and any other an error
+change         a rule under load goes to another Service and back, rules come and go: RATE a second for so long,
+               written by API clients side by side; errors are those of requests at LOAD a second to hosts that change
 pause          the latency of those requests, p99.9, beside that of the same load in quiet just before
 failed backend one of two endpoints is killed: of the requests that follow, one after the other, those that fail, and
                tries after the first, of which there should be one
@@ -293,6 +294,7 @@ class Measured:
 
     def new_route(self) -> dict[str, Any]:
         """Of routes that come one after the other: how long until the first 200, and errors on the way."""
+        self._lag()  # the first change after a large apply finds that apply's own results new
         probe, writer, took = Probe(self._address), self._writers[0], []
         errors: Counter[int] = Counter()
         for number in itertools.islice(self._numbers, NEW_ROUTES):
@@ -392,7 +394,9 @@ class Measured:
         connection.request("GET", "/metrics")
         lines = connection.getresponse().read().decode().splitlines()
         connection.close()
-        return int(sum(float(line.rsplit(" ")[-1]) for line in lines if line.startswith("trafficplane_ingress_retries_t")))
+        return int(
+            sum(float(line.rsplit(" ")[-1]) for line in lines if line.startswith("trafficplane_ingress_retries_t"))
+        )
 
 
 def _backend(answer: bytes) -> str:
@@ -437,10 +441,16 @@ class Goal(NamedTuple):
 
 GOALS = (
     Goal(
-        "a new route carries traffic (p50)", "10 ms", lambda row: _ms(row["new_p50"]), lambda row: row["new_p50"] <= 0.01
+        "a new route carries traffic (p50)",
+        "10 ms",
+        lambda row: _ms(row["new_p50"]),
+        lambda row: row["new_p50"] <= 0.01,
     ),
     Goal(
-        "a new route carries traffic (p99)", "10 ms", lambda row: _ms(row["new_p99"]), lambda row: row["new_p99"] <= 0.01
+        "a new route carries traffic (p99)",
+        "10 ms",
+        lambda row: _ms(row["new_p99"]),
+        lambda row: row["new_p99"] <= 0.01,
     ),
     Goal(
         "answers on the way that are neither 404 nor 200",
@@ -475,7 +485,12 @@ GOALS = (
         lambda row: f"{row['failed']} of {AFTER_FAILURE}",
         lambda row: not row["failed"],
     ),
-    Goal("requests that the failed endpoint is tried for", "1", lambda row: str(row["retries"]), lambda row: row["retries"] <= 1),
+    Goal(
+        "requests that the failed endpoint is tried for",
+        "1",
+        lambda row: str(row["retries"]),
+        lambda row: row["retries"] <= 1,
+    ),
 )
 
 
@@ -500,7 +515,9 @@ def main() -> None:
     default = " ".join(map(str, SIZES))
     arguments.add_argument("sizes", nargs="*", type=int, metavar="ROUTES", help=f"default: {default}")
     arguments.add_argument("-o", dest="output", choices=["table", "json"], default="table")
-    arguments.add_argument("--out", type=Path, default=Path("results/changes.md"), help="file for the table as Markdown")
+    arguments.add_argument(
+        "--out", type=Path, default=Path("results/changes.md"), help="file for the table as Markdown"
+    )
     arguments.add_argument("--plane", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
     given = arguments.parse_args()

@@ -78,36 +78,39 @@ void look_up(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, c
     }
 }
 
-/* TRACK */
+/* TRACK, four of which are a bucket. */
 struct track {
-    uint64_t key;
-    int64_t expires_ns;
-    uint32_t backend, endpoint;
+    uint64_t key, held;
 };
 
-/* Frontend and conntrack entry of flows that are all known, whose backends are as they were: by blocks, as above. Returns
-   how many were found. */
+static inline int64_t place(const struct track *entries, uint64_t first, uint64_t key) {
+    int64_t found = -1;
+    for (int i = 0; i < 4; i++)
+        found = entries[first + i].key == key ? (int64_t)first + i : found;
+    return found;
+}
+
+/* Frontend and conntrack entry of flows that are all known, whose backends are as they were: by blocks, as above. Times are
+   in ticks. Returns how many were found. */
 size_t follow(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, const uint16_t *restrict src_port,
               const uint16_t *restrict dst_port, const uint8_t *restrict proto, size_t flows,
               const struct frontend *restrict frontends, const uint32_t *restrict index, uint64_t slots_of_index,
-              struct track *restrict entries, uint64_t slots, const uint32_t *restrict fingerprints, int64_t expires_ns,
-              int64_t now_ns, uint32_t *restrict frontend, uint32_t *restrict backend) {
-    uint64_t home[BLOCK], key[BLOCK];
+              struct track *restrict entries, uint64_t slots, const uint32_t *restrict fingerprints, uint64_t expires,
+              uint64_t now, uint32_t *restrict frontend, uint32_t *restrict backend) {
+    uint64_t home[BLOCK], key[BLOCK], first[BLOCK];
     size_t found = 0;
-    for (size_t first = 0; first < flows; first += BLOCK) {
-        size_t count = flows - first < BLOCK ? flows - first : BLOCK;
+    for (size_t begin = 0; begin < flows; begin += BLOCK) {
+        size_t count = flows - begin < BLOCK ? flows - begin : BLOCK;
         for (size_t j = 0; j < count; j++) {
-            size_t i = first + j;
+            size_t i = begin + j;
             home[j] = mix64((uint64_t)dst_ip[i] << 32 | (uint64_t)dst_port[i] << 8 | proto[i]) & (slots_of_index - 1);
             key[j] = flow_hash(src_ip[i], dst_ip[i], src_port[i], dst_port[i], proto[i]);
+            first[j] = ((key[j] & 0xFFFFFFFF) * (slots / 4) >> 32) * 4;
         }
+        for (size_t j = 0; j < count; j++)
+            __builtin_prefetch(&entries[first[j]], 1);
         for (size_t j = 0; j < count; j++) {
-            const struct track *entry = &entries[key[j] & (slots - 1)];
-            __builtin_prefetch(entry, 1);
-            __builtin_prefetch((const char *)(entry + 1) - 1, 1);
-        }
-        for (size_t j = 0; j < count; j++) {
-            size_t i = first + j;
+            size_t i = begin + j;
             uint64_t at = home[j];
             uint32_t row;
             while ((row = index[at])) {
@@ -116,15 +119,18 @@ size_t follow(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, 
                     break;
                 at = (at + 1) & (slots_of_index - 1);
             }
-            at = key[j] & (slots - 1);
-            while (entries[at].key && entries[at].key != key[j])
-                at = (at + 1) & (slots - 1);
-            struct track *entry = &entries[at];
-            int live = entry->key && entry->expires_ns > now_ns && fingerprints[entry->backend] == entry->endpoint;
+            uint64_t bucket = first[j];
+            int64_t seen;
+            while ((seen = place(entries, bucket, key[j])) < 0 && place(entries, bucket, 0) < 0)
+                bucket = bucket + 4 < slots ? bucket + 4 : 0;
+            uint64_t held = seen < 0 ? 0 : entries[seen].held;
+            uint32_t id = held & 0xFFFFFF;
+            int live = seen >= 0 && (((held >> 40) - now - 1) & 0xFFFFFF) < 1 << 23 &&
+                       !((held >> 24 ^ fingerprints[id]) & 0xFFFF);
             if (live)
-                entry->expires_ns = expires_ns;
+                entries[seen].held = (held & 0xFFFFFFFFFF) | expires << 40;
             frontend[i] = row;
-            backend[i] = live ? entry->backend : 0;
+            backend[i] = live ? id : 0;
             found += live;
         }
     }

@@ -216,10 +216,11 @@ class TestTracked:
         fingerprints = np.array([fingerprint(row) for row in fib.backends], np.uint32)
         entries, rows, index = steering.conntrack.entries, np.ascontiguousarray(fib.frontends), fib.frontend_index
         frontend, backend = np.zeros(count, np.uint32), np.zeros(count, np.uint32)
-        size, idle, now = ctypes.c_uint64(len(entries)), ctypes.c_int64(int(steering.idle_ns[0]) + 1), ctypes.c_int64(1)
+        idle = -(-int(steering.idle_ns[0]) // conntrack.TICK_NS)
+        size, until, now = ctypes.c_uint64(len(entries)), ctypes.c_uint64(idle), ctypes.c_uint64(0)
         tables = pointer(rows), pointer(index), ctypes.c_uint64(len(index)), pointer(entries), size
         columns = (*map(pointer, known), ctypes.c_size_t(count))
-        given = (*columns, *tables, pointer(fingerprints), idle, now, pointer(frontend), pointer(backend))
+        given = (*columns, *tables, pointer(fingerprints), until, now, pointer(frontend), pointer(backend))
         c.follow.restype = ctypes.c_size_t
         assert c.follow(*given) == count
         assert np.array_equal(backend, verdicts.backend)

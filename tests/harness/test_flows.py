@@ -6,6 +6,7 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 import asyncio
 import ipaddress
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from harness.flows.columns import write_flows
 from harness.flows.fleet import FIRST_ENDPOINTS, Fleet, made_up
 from harness.flows.running import here, prepare, shards_of
 from harness.flows.scenario import FlowScenario
+from harness.flows.shapes import Sizes, shape_of
 from harness.flows.steering import Course, Shard, carry
 from harness.flows.summary import imbalance
 from harness.flows.table import tables
@@ -309,6 +311,8 @@ def test_every_algorithm_has_few_endpoints_or_none(
             "are of IPv6, and Services of manifests",
         ),
         ({"addresses": "IPv6"}, "spec.addresses", "goes with trace"),
+        ({"bytes": {"mean": 0}}, "spec.bytes.mean", "greater than or equal to 1"),
+        ({"bytes": {"mean": 9, "shape": "normal"}}, "spec.bytes.shape", "'normal' is no shape"),
         ({"manifests": ["a.yaml"]}, "spec", "needs exactly one of manifests and services"),
         ({"nodes": 3}, "spec.nodes", "goes with manifests"),
         ({"services": {"count": 10**6, "endpoints": 11}}, "spec.services.endpoints", "11,000,000 endpoints in all"),
@@ -454,6 +458,38 @@ def test_an_id_that_is_given_to_another_endpoint_is_no_endpoint_that_stays(tmp_p
     result = result_of(written(tmp_path, algorithms=["anchor"], conntrack=20_000, timeline=timeline))
     fates = [{name: row[name] for name in ("kept", "disrupted")} for row in phases_of(result, "anchor")]
     assert fates[2] == {"kept": 20_000, "disrupted": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "median"),
+    [
+        ("constant", 1.0),
+        ("exponential", math.log(2)),
+        ("lognormal/1.5", math.exp(-(1.5**2) / 2)),
+        ("pareto/3", 2 ** (1 / 3) * 2 / 3),
+    ],
+)
+def test_made_flows_have_bytes_that_follow_from_their_numbers(name: str, median: float) -> None:
+    sizes = Sizes(10_000, shape_of(name), 7)
+    found = sizes.of(0, 200_000)
+    assert np.array_equal(np.concatenate([sizes.of(0, 77), sizes.of(77, 200_000 - 77)]), found)
+    assert found.mean() == pytest.approx(10_000, rel=0.03)
+    assert np.median(found) == pytest.approx(10_000 * median, rel=0.02)
+    assert found.min() >= 1
+    others = Sizes(10_000, shape_of(name), 8).of(0, 200_000)
+    assert name == "constant" or abs(np.corrcoef(np.log(found), np.log(others))[0, 1]) < 0.02
+
+
+def test_imbalance_is_also_by_the_bytes_that_are_made(tmp_path: Path) -> None:
+    """A heavy tail is uneven where connections are even; each phase has the same bytes."""
+    timeline, sizes = [{"at": "1s", "remove": 1}], {"mean": 5_000, "shape": "pareto/1.2"}
+    result = result_of(written(tmp_path, algorithms=["rr"], timeline=timeline, bytes=sizes))
+    for phase in phases_of(result, "rr"):
+        assert phase["imbalance"]["max_over_mean"] < 1.01
+        assert phase["imbalance_by_bytes"]["max_over_mean"] > 1.02
+    _, counted = rows_of(result)
+    sums = counted.group_by("phase").aggregate([("bytes", "sum")])["bytes_sum"].to_pylist()
+    assert sums == [int(Sizes(5_000, shape_of("pareto/1.2"), 0).of(0, 20_000).sum())] * 2
 
 
 def test_rows_of_scenarios_in_the_repository_are_read() -> None:

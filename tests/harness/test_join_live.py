@@ -10,12 +10,12 @@ import pytest
 
 from harness.drivers.http import Destination
 from harness.drivers.stream import Stream
-from harness.join import join
+from harness.join import STAMP_EARLY_NS, join, opened
 from harness.workload import Workload, request_ids
 from kernels.layout import RANDOM
 from plane.addresses import AddressPlan, ip_to_int
 from plane.proxy import Proxy
-from tests.harness.subjects import OK, closed_loop
+from tests.harness.subjects import OK, S, closed_loop
 from tests.loopback import Pod, make_fib
 
 pytestmark = pytest.mark.syscalls
@@ -51,7 +51,7 @@ async def test_each_request_has_the_pod_that_saw_it(relays: list[Proxy], plan: A
             frontend=(ip_to_int(vip[0]), vip[1]),
             service="default/web",
             ingress=[],
-            connections=[relay.recorded() for relay in relays],
+            connections=(accepted := [relay.recorded() for relay in relays]),
             pods={ip: [(0, f"default/{ip}", "")] for ip, _ in addresses},
         )
     rows = len(recorded.requests["done_ns"])
@@ -61,6 +61,18 @@ async def test_each_request_has_the_pod_that_saw_it(relays: list[Proxy], plan: A
     pods = [route.pod.texts[index] for index in route.pod.index]
     assert pods == [f"default/{seen[number]}" for number in request_ids(task.id_key, rows).tolist()]
     assert len(set(pods)) == 3
+    each = opened(
+        recorded,
+        frontend=(ip_to_int(vip[0]), vip[1]),
+        service="default/web",
+        connections=accepted,
+        pods={ip: [(0, f"default/{ip}", "")] for ip, _ in addresses},
+    )
+    carried = recorded.requests["connection"]
+    assert [each.pod.texts[index] for index in each.pod.index[carried]] == pods
+    waited_ns = each.accepted_ns - recorded.connections["began_ns"]
+    assert waited_ns.min() > -STAMP_EARLY_NS
+    assert waited_ns.max() < 10 * S
 
 
 def noting(seen: dict[int, str], name: str) -> Callable[[socket.socket], None]:

@@ -19,11 +19,14 @@ from tests.ingress import kong
 from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import prefix, snapshot_of
 from tests.ingress.policies import WEB, canary, regex, with_
+from tests.ingress.test_policed import annotated
 from tests.ingress.test_policies import ROWS, placed
 from tests.ingress.wire import Address, Endpoint, Running, ask, client, eventually, read_head, running, saying
 
 pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
 
+ASYNCIO: dict[str, Any] = {"gateway": False}
+COMPILED_BY_TWO: dict[str, Any] = {"gateway": True, "gateway_threads": 2}
 HIDDEN = ("date", "x-request-id", "set-cookie")
 COMPARED = ("route", "service", "pod_ip", "pod_port", "status", "retries")
 Asked = tuple[str, list[Object], str, str, str]  # description, objects, Host, method and target, further fields
@@ -55,8 +58,8 @@ async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
             for name, address in addresses.items()
         ]
         ways = [
-            await stack.enter_async_context(running(vip, snapshot_of(*base), gateway=gateway, recording=True))
-            for gateway in (False, True)
+            await stack.enter_async_context(running(vip, snapshot_of(*base), recording=True, **way))
+            for way in (ASYNCIO, COMPILED_BY_TWO)
         ]
         asked = requests(addresses["other"][0])
         for generation, (description, objects, host, start, fields) in enumerate(asked, start=2):
@@ -191,6 +194,50 @@ async def test_who_is_handed_over_takes_no_more_of_its_allowance_than_one_reques
         assert [(await ask(here.http, PLAIN)).status for _ in range(4)] == [404, 404, 404, 503]
         assert here.ingress._gateway is not None
         assert here.ingress._gateway.punts() == {"an answer after which another endpoint may be asked": 3}
+
+
+@pytest.mark.parametrize("mode", ["balanced", "persistent"])
+async def test_a_cookie_that_one_path_gives_leads_to_the_same_endpoint_on_the_other(
+    vip: str, pods: list[Address], mode: str
+) -> None:
+    said = {
+        "affinity": "cookie",
+        "affinity_mode": mode,
+        "session_cookie_samesite": "Lax",
+        "session_cookie_max_age": "9",
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        for address in pods:
+            await stack.enter_async_context(Endpoint(address, saying(address[0].encode())))
+        ways = [
+            await stack.enter_async_context(running(vip, annotated(*pods, **said), gateway=gateway))
+            for gateway in (False, True)
+        ]
+        bodies, kinds = set(), set()
+        for number in range(8):
+            given = await ask(ways[number % 2].http, PLAIN)
+            bodies.add(given.body)
+            cookie = given.get("set-cookie") or ""
+            kinds.add(re.sub(r"^(\w+)=[0-9a-f]{16}\|", r"\1=|", cookie))
+            raw = PLAIN[:-2] + b"Cookie: a=b; " + cookie.partition(";")[0].encode() + b"\r\n\r\n"
+            for here in ways:
+                again = await ask(here.http, raw)
+                assert (again.body, again.get("set-cookie")) == (given.body, None)
+        assert len(bodies) > 1
+        assert len(kinds) == 1
+        assert ways[1].ingress._gateway is not None
+        assert ways[1].ingress._gateway.punts() == {}
+
+
+async def test_who_is_handed_over_is_given_the_cookie_of_its_endpoint(vip: str, pods: list[Address]) -> None:
+    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    said = {"affinity": "cookie", "proxy_next_upstream": "http_404"}
+    async with Endpoint(pods[0], answer), running(vip, annotated(pods[0], **said), gateway=True) as here:
+        given = await ask(here.http, PLAIN)
+        assert given.status == 404
+        assert (given.get("set-cookie") or "").startswith("INGRESSCOOKIE=")
+        assert here.ingress._gateway is not None
+        assert len(here.ingress._gateway.punts()) == 1
 
 
 async def became(here: Running, raw: bytes, endpoints: list[Endpoint], tls: ssl.SSLContext | None) -> object:

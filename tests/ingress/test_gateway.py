@@ -130,7 +130,7 @@ async def test_a_gateway_that_fails_leaves_all_to_the_other_side(
             assert (await one.get()).status == 200
             gateway = here.ingress._gateway
             assert gateway is not None
-            monkeypatch.setattr(gateway, "_date", fails)
+            monkeypatch.setattr(gateway.threads[0], "_date", fails)
             assert (await idle.get()).status == 200
             await eventually(lambda: not gateway.serves and here.ingress._problems)
             assert (await one.get()).status == (await idle.get()).status == 200

@@ -58,7 +58,7 @@ def settled(here: Running) -> bool:
     """Whether no request is under way and no pipe is held."""
     gateway = here.ingress._gateway
     assert gateway is not None
-    return not gateway.at_work and gateway._gateway.pipes.left[0] == kernel.PIPES
+    return not gateway.at_work and gateway.threads[0]._gateway.pipes.left[0] == kernel.PIPES
 
 
 @pytest.mark.parametrize("how", ANSWERS)

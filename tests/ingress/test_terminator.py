@@ -309,14 +309,36 @@ async def test_requests_that_come_in_few_records_are_answered_in_turn(vip: str, 
         assert [request.start.split()[1] for request in endpoint.requests] == paths
 
 
-async def test_whom_the_gateway_has_no_room_for_the_asyncio_side_serves(vip: str, pods: list[Address]) -> None:
+async def test_who_comes_by_tls_waits_for_room_in_the_gateway(vip: str, pods: list[Address]) -> None:
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
         assert here.ingress._gateway is not None
-        loop = here.ingress._gateway._gateway.loop[0]
+        loop = here.ingress._gateway.threads[0]._gateway.loop[0]
         loop["clients"], free = 0, int(loop["clients"])
         async with client(here.https, careless(), "foo.com") as one:
-            assert (await one.get()).status == 200
-            assert carried(here) == 1
+            one.send(GET)
+            await eventually(lambda: loop["comers"])
+            assert (carried(here), taken(here), int(loop["clients"])) == (0, free, 0)
+            loop["clients"] = free
+            assert (await one.answer()).status == 200
+            assert taken(here) == 1
+
+
+async def test_whom_no_gateway_hears_of_the_asyncio_side_serves(vip: str, pods: list[Address]) -> None:
+    """Nor who has come meanwhile."""
+    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here:
+        gateway, terminator = here.ingress._gateway, here.ingress._terminator
+        assert gateway is not None
+        assert terminator is not None
+        loop = gateway.threads[0]._gateway.loop[0]
+        loop["clients"], free = 0, int(loop["clients"])
+        ways = [client(here.https, careless(), "foo.com") for _ in range(2)]
+        async with ways[0] as before:
+            await eventually(lambda: loop["comers"])
+            terminator.unheard()
+            async with ways[1] as after:
+                for one in (before, after):
+                    assert (await one.get()).status == 200
+                assert carried(here) == 2
         loop["clients"] = free
 
 

@@ -214,6 +214,7 @@ async def running(
     metrics_port: int = 0,
     access_log: str = "",
     gateway: bool | None = None,
+    gateway_threads: int = 1,
 ) -> AsyncIterator[Running]:
     """An ingress on free ports of ``address``."""
     ingress = Ingress(
@@ -226,6 +227,7 @@ async def running(
         metrics_port=metrics_port,
         access_log=access_log,
         gateway=_goes_by_gateway() if gateway is None else gateway,
+        gateway_threads=gateway_threads,
     )
     http_port, https_port = await ingress.start()
     for listener in ingress._sockets:  # what it accepts inherits this

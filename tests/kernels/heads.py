@@ -6,6 +6,7 @@ Law: both are given the same bytes. What the compiled reader takes, llhttp takes
 import httptools
 import numpy as np
 
+from kernels.jit import kernel
 from kernels.layout_http import DONE, PLAIN, Hop, Ours
 from kernels.net import http1
 
@@ -13,6 +14,12 @@ GUARD = b"\r\n\r\n0\r\n\r\nHost: guard\r\n\r\n"  # what lies behind the bytes, a
 NOTHING = np.zeros(0, np.uint8)
 NO_HOP = Hop(NOTHING, NOTHING, NOTHING, NOTHING)
 NOTHING_OURS = Ours(NOTHING, NOTHING, NOTHING)
+
+
+@kernel
+def reframe(body, data, start, end):
+    """What compiled code alone can call."""
+    return http1.reframe(body, data, start, end)
 
 
 def uint8(data: bytes) -> np.ndarray:
@@ -47,7 +54,7 @@ class Reader:
     def take(self) -> tuple[int, bytes]:
         """Takes what is here of the body: what ``reframe`` answers, and what goes on."""
         memory = uint8(self.data + GUARD)
-        answer = int(http1.reframe(self.body, memory, 0, len(self.data)))
+        answer = int(reframe(self.body, memory, 0, len(self.data)))
         consumed, produced = int(self.body["consumed"]), int(self.body["produced"])
         assert 0 <= produced <= consumed <= len(self.data)
         assert memory[len(self.data) :].tobytes() == GUARD

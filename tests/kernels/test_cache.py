@@ -58,6 +58,11 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def touch(file: Path) -> None:
+    """Another text that means the same."""
+    file.write_text(file.read_text() + "\n")
+
+
 def folders(sources: Path) -> dict[str, str]:
     """The name of each file's folder as a new process finds it."""
     cache.folder_of.cache_clear()
@@ -83,8 +88,7 @@ def test_a_change_is_another_folder_for_what_it_reaches(
     copy: Path, changed: str, reached: set[str], not_reached: set[str]
 ) -> None:
     before, digest = folders(copy), cache.digest()
-    file = copy / changed
-    file.write_text(file.read_text() + "\n")
+    touch(copy / changed)
     after = folders(copy)
     differing = {name for name in before if before[name] != after[name]}
     assert {changed, *reached} <= differing
@@ -99,6 +103,7 @@ def test_what_a_file_imports_is_what_python_makes_of_it() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{file}: imports are absolute"
+                assert node.module
                 named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
             elif isinstance(node, ast.Import):
                 named |= {alias.name for alias in node.names}
@@ -134,6 +139,26 @@ def test_of_processes_that_warm_up_at_once_one_compiles_and_the_others_load(tmp_
     assert output(python(WARM, tmp_path)) == ""
     assert time.monotonic() - started < 20
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")} == compiled
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_after_a_change_only_what_it_reaches_is_compiled(tmp_path: Path) -> None:
+    call = "import numpy as np; from kernels.lb import hashing; hashing.mix64(np.uint64(1))"
+    copy = shutil.copytree(cache.SOURCES, tmp_path / "copy" / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def compiled() -> dict[Path, int]:
+        return {path: path.stat().st_ino for path in tmp_path.rglob("*.nb[ci]")}
+
+    assert output(python(call, tmp_path)) == ""
+    before = compiled()
+    touch(copy / "lb" / "population.py")
+    assert output(python(call, tmp_path, copy.parent)) == ""
+    after = compiled()
+    assert len(after) == 2 * len(before) > 0
+    assert {*after.values()} == {*before.values()}  # the same files by other names
+    touch(copy / "lb" / "hashing.py")
+    assert output(python(call, tmp_path, copy.parent)) == ""
+    assert len({*compiled().values()}) == 2 * len({*before.values()})
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")

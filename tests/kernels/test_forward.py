@@ -108,7 +108,7 @@ def steps_of(family: Family) -> st.SearchStrategy[tuple[Family, list[tuple[Fib, 
     return st.tuples(st.just(family), st.lists(step, min_size=1, max_size=5))
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=200)
 @given(
     steps_of(IPV4) | steps_of(IPV6),
     st.booleans(),

@@ -13,7 +13,7 @@ from kernels.jit import INTERPRETED
 from kernels.layout import DISRUPTED, FATES_OF_FLOWS, NEW, RR, TCP, TRACKED, UDP, Fib, Flows, Population, freeze
 from kernels.layout_ipv6 import ADDRESS6, Population6
 from kernels.lb.forward import create_steering
-from kernels.lb.population import count_off, follow, generate, key_of
+from kernels.lb.population import count_off, follow, generate, key_of, words
 from plane.families import IPV6, halves
 from tests import reference
 from tests.batches import POD, VIP, Backend, Frontend, fib_of, flows_of, one_service, rows_of, verdicts_for
@@ -91,6 +91,14 @@ def test_flows_spread_over_clients_ports_and_frontends() -> None:
         assert (np.square(found - count / 64) / (count / 64)).sum() < 103
     assert abs(np.mean(flows.proto == TCP) - 0.5) < 0.002
     assert len({*zip(*(column[:100_000].tolist() for column in flows), strict=True)}) > 99_990
+
+
+@settings(max_examples=20)
+@given(st.integers(0, reference.WORD), st.integers(0, 1 << 40))
+def test_words_equal_their_twins(key: int, first: int) -> None:
+    out = np.zeros(5, np.uint64)
+    words(np.uint64(key), first, out)
+    assert out.tolist() == [reference.mix64((key + (first + i) * reference.GOLDEN) & reference.WORD) for i in range(5)]
 
 
 def test_seeds_have_nothing_in_common() -> None:

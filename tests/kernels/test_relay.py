@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.jit import kernel
 from kernels.layout import ENDED, ENDING, LISTENER, OPEN, Relay
 from kernels.lb.forward import create_steering, empty_fib
 from kernels.net import connections, pipes, relay, ring, streams, syscalls
@@ -22,6 +23,18 @@ from plane.addresses import AddressPlan, ip_to_int
 from tests.loopback import open_descriptors
 
 pytestmark = pytest.mark.syscalls
+
+
+@kernel
+def pass_on(some, i):
+    """What compiled code alone can call."""
+    return streams._pass_on(some, i)
+
+
+@kernel
+def bind_source(idle, upstream, ip):
+    """Likewise."""
+    return connections._bind_source(idle, upstream, ip)
 
 
 @pytest.fixture
@@ -184,7 +197,7 @@ def test_bulk_takes_a_pipe_and_little_gives_it_up(pairs: tuple[socket.socket, ..
         wanted = os.urandom(size)
         sender.sendall(wanted)
         both["readable"] = 1
-        streams._pass_on(some, 2)
+        pass_on(some, 2)
         assert reader.recv(size) == wanted
         assert both[0]["bulk"] == bulk
         assert both[0]["pipe"] == 0, "held only while there is something in it"
@@ -236,7 +249,7 @@ def test_where_the_system_cannot_splice_bulk_is_copied(pairs: tuple[socket.socke
     some, both = carrying(source, sink)
     with select.epoll() as no_source:
         both[0]["source"], both[0]["bulk"] = no_source.fileno(), 1
-        assert streams._pass_on(some, 2) == streams.RESTING
+        assert pass_on(some, 2) == streams.RESTING
     assert both[0]["readable"]
     assert some.pipes.left[0] == relay.PIPES
     both[0]["source"] = source.fileno()
@@ -271,7 +284,7 @@ def test_an_event_of_an_earlier_connection_is_ignored(idle: Relay) -> None:
 def test_a_client_from_elsewhere_is_connected_from_the_nodes_address(idle: Relay, plan: AddressPlan) -> None:
     with socket.socket() as upstream:
         node_ip = ip_to_int(plan.node(1))
-        assert connections._bind_source(idle, upstream.fileno(), np.uint32(ip_to_int("192.0.2.1"))) == node_ip
+        assert bind_source(idle, upstream.fileno(), np.uint32(ip_to_int("192.0.2.1"))) == node_ip
         assert upstream.getsockname()[0] == plan.node(1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from kernels.layout import freeze
 from kernels.layout_http import HEAD, LINE
 from kernels.layout_routes import ANSWER, ASK, FIRST_PUNT, GO, PUNTS, Heard, Memory, Roads
-from kernels.net import hostpath, limits, rewrites, sharing
+from kernels.net import digests, hostpath, limits, rewrites, sharing, sticky
 from plane.conduct import Answer, Conduct, Request, choose
 from plane.fastroutes import create_memory
 from plane.ingress import forwarding
@@ -204,6 +204,20 @@ def multiplied(routes: Routes, names: list[str]) -> Routes:
         services=(routes.services[0], *(Port(f"default/{name}", 80) for name in names)),
         text=freeze(np.concatenate((np.frombuffer("".join(names).encode(), np.uint8), path_text))),
     )
+
+
+def stuck(roads: Roads, memory: Memory, cookies: tuple[str, ...], goal: int = 1, draw: int = 7) -> tuple[int, str, str]:
+    """(backend, key that the client is given, line that gives it) of a request with these Cookie fields; or a punt."""
+    request = heard(Asked("example.com", fields=tuple(("Cookie", cookie) for cookie in cookies)))
+    rows: Any = np.zeros(1, ASK)
+    ask: Any = rows[0]
+    ask["rule"], ask["goal"], ask["draw"], ask["now_ns"] = 1, goal, draw, NOW_NS
+    out = np.zeros(512, np.uint8)
+    backend = int(sticky.pick(roads, memory, request, ask, out, np.zeros(digests.WORDS, np.uint64)))
+    if not ask["sticks"]:
+        return backend, "", ""
+    size = int(sticky.put_cookie(roads, ask, out, 0))
+    return backend, f"{int(ask['key']):016x}", out[:size].tobytes().decode()
 
 
 def picked(roads: Roads, memory: Memory, goal: int, tried: tuple[int, ...] = (), now_ns: int = NOW_NS) -> int:

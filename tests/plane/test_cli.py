@@ -453,6 +453,12 @@ def test_manifests_must_be_named(command, api):
     assert "which manifests? write -f PATH" in done.stderr
 
 
+def test_threads_of_a_gateway_that_is_not_wanted_are_bad_input():
+    code, _, err = said(offline("up", "--no-gateway", "--gateway-threads", "2"))
+    assert code == 2
+    assert "leave it out, or --no-gateway" in err
+
+
 def test_version():
     assert offline("version").stdout.startswith("trafficplane ")
 

@@ -16,6 +16,7 @@ from kernels.layout_routes import ALGORITHM, FIRST_PUNT, PUNT_WORDS, PUNTS, ROAD
 from kernels.net import hostpath, limits
 from plane import fastroutes, routes
 from plane.addresses import int_to_ip
+from plane.affinity import backend_key, endpoint_of, held, new_key, set_cookie
 from plane.conduct import Conduct
 from plane.ingress.forwarding import without
 from plane.ingress.table import Backend, Target
@@ -28,10 +29,11 @@ from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import exact, ingress, prefix, rule, service, slices, snapshot_of, web
 from tests.ingress.policies import with_
 from tests.plane import tables
-from tests.plane.fast import NOW_NS, Asked, found, multiplied, picked, said, slow, turns, with_policies
+from tests.plane.fast import NOW_NS, Asked, found, multiplied, picked, said, slow, stuck, turns, with_policies
 from tests.plane.test_matching import ASKED, SERVICES, an_ingress
 
 BASE = services(8080, {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)})
+AT = [f"127.244.1.{number}:8080" for number in range(2, 6)]
 PODS = [(f"127.244.1.{number}", 8080) for number in range(2, 6)]
 ROWS = [row for table in (policies.ROWS, traefik.ROWS, kong.ROWS) for row in table]
 
@@ -332,7 +334,7 @@ COOKIES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(CONDITIONS),
     st.lists(
@@ -373,7 +375,7 @@ def test_a_canary_by_a_pattern_that_is_not_plain_is_punted_and_one_without_endpo
 PATHS = ["/a(/|$)(.*)", "/A", "/ab/(.*)", "/a/?(.*)", "/a.c", "/a/b(/|$)(.*)", "/", "/a+(/|$)(.*)", "/c$"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from(PATHS), unique=True, min_size=1, max_size=4),
     st.sampled_from(["/a", "/A/", "/aB/x", "/abc", "/a/b", "/A/B/C", "/b", "/bx", "/c", "/cc", "/"]),
@@ -460,6 +462,67 @@ def test_an_algorithm_that_is_not_compiled_is_punted() -> None:
         targets["algorithm"] = algorithm
         roads = fastroutes.compile(replace(PLAIN, targets=freeze(targets)))
         assert said(roads, Asked("example.com")).punt == punt
+
+
+KEY, OTHER = "0123456789abcdef", backend_key("default/other:80")
+OWN = backend_key("default/web:80")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 4),
+    st.one_of(
+        st.lists(
+            st.sampled_from(
+                [
+                    f"c={KEY}|{OWN}",
+                    f'a=b; c="x|{OWN}"',
+                    f"c={KEY}|{OTHER}",
+                    f"c=|{OWN}",
+                    "c",
+                    f"c={'k' * 97}|{OWN}",
+                    f"é; c={KEY}|{OWN}",
+                ]
+            ),
+            max_size=2,
+        ),
+        st.integers(0, 3).map(lambda place: [f"c={new_key(AT[place], persistent=True)}|{OWN}"]),
+    ),
+    st.integers(0, (1 << 64) - 1),
+)
+def test_a_cookie_leads_to_the_endpoint_that_it_leads_to_elsewhere(
+    persistent: bool, secure: bool, count: int, cookies: list[str], draw: int
+) -> None:
+    asks = Policies(cookie="c", cookie_persistent=persistent, cookie_path="/", cookie_secure=secure, cookie_max_age_s=9)
+    roads = fastroutes.compile(with_policies(routes.compile(web(*PODS[:count])), asks))
+    backend, key, line = stuck(roads, fastroutes.create_memory(roads), tuple(cookies), draw=draw)
+    odd = any(not cookie.isascii() or "kkk" in cookie for cookie in cookies)
+    if backend < 0:
+        assert odd
+        assert PUNTS[-backend - FIRST_PUNT].startswith("the route chooses endpoints by hash, or by a cookie")
+        return
+    given_key, of = held("; ".join(cookies), "c")
+    found = endpoint_of(given_key, AT[:count], persistent=persistent) if given_key and of == OWN else None
+    if found is not None:
+        assert (backend, key) == (int(roads.endpoints[found]), "")
+        return
+    place = endpoint_of(key, AT[:count], persistent=persistent)
+    assert place is not None
+    assert backend == roads.endpoints[place]
+    assert line == f"Set-Cookie: {set_cookie(asks, key, 'default/web:80', secure=False, now_s=0)}\r\n"
+
+
+def test_a_new_key_leads_past_an_endpoint_that_is_out() -> None:
+    asks = Policies(cookie="c", cookie_path="/")
+    roads = fastroutes.compile(with_policies(routes.compile(web(*PODS[:2])), asks))
+    memory = fastroutes.create_memory(roads)
+    hostpath.put_out(memory, int(roads.endpoints[0]), NOW_NS + 1)
+    for draw in range(1, 30):
+        backend, key, _ = stuck(roads, memory, (), draw=draw)
+        assert backend == roads.endpoints[1]
+        assert endpoint_of(key, AT[:2], persistent=False) == 1
 
 
 # Installs

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,8 +32,8 @@ maybe = st.booleans()
 NAMES = ("s0", "s1", "s2")
 HOSTS = ("a.com", "b.com", "c.com", "x.b.com", "A.com")
 WIDE = ("*.b.com", "", "*.com")
-ASKED_HOSTS = ("a.com", "b.com", "c.com", "x.b.com", "y.b.com", "www.a.com", "d.com")
-ASKED_PATHS = ("/", "/a", "/a/b", "/ab")
+ASKED_HOSTS = ("a.com", "b.com", "x.b.com", "www.a.com", "d.com")
+ASKED_PATHS = ("/", "/a", "/ab")
 PLAIN: tuple[dict[str, str], ...] = (
     {},
     {},
@@ -123,15 +124,14 @@ def followed(changes: list[tuple[list[Object], list[int]]]) -> list[Snapshot]:
 
 
 def led(table: routes.Routes, match: Match) -> tuple[Any, ...]:
-    """What a match says, whatever the numbers of rows are."""
+    """What a match says, whatever the numbers of rows are; its policies are in the dump."""
     canary = table.policies.canaries[match.canary]
     return (
         str(table.services[table.targets[match.target]["service"]]),
         ends(table, match.target),
         str(table.origins[match.origin]),
         routes.RouteNames(table)[match.origin],
-        replace(table.policy(match.policy), fallback=0, errors_target=0),
-        [ends(table, getattr(table.policy(match.policy), name)) for name in ("fallback", "errors_target")],
+        [ends(table, int(table.policies.policies[match.policy][name])) for name in ("fallback", "errors_target")],
         table.canary(match.canary),
         ends(table, int(canary["target"])),
         str(table.origins[canary["origin"]]),
@@ -179,13 +179,20 @@ def check(changes: list[tuple[list[Object], list[int]]]) -> int:
     return kept
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(steps(wide=False))
 def test_what_is_said_of_plain_hosts_is_followed(changes: list[tuple[list[Object], list[int]]]) -> None:
     check(changes)
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.soak
+@settings(max_examples=1000, deadline=None)
+@given(st.booleans().flatmap(lambda wide: steps(wide=wide)))
+def test_whatever_changes_often(changes: list[tuple[list[Object], list[int]]]) -> None:
+    check(changes)
+
+
+@settings(max_examples=20, deadline=None)
 @given(steps(wide=True))
 def test_whatever_changes_it_is_as_if_made_anew(changes: list[tuple[list[Object], list[int]]]) -> None:
     check(changes)
@@ -221,7 +228,7 @@ def shown(target: Target) -> tuple[Any, ...]:
 
 
 def test_a_route_more_is_followed_and_shares_the_rest() -> None:
-    """So that the tests above are about something: for rules, endpoints, canaries and certificates nothing begins anew."""
+    """So that the tests above are about something: nothing begins anew for rules, endpoints and certificates."""
     first = [ingress(f"i{number}", rule(f"h{number}.com", prefix("/", "s0"))) for number in range(50)]
     slices = [slice_of(name, endpoint("127.244.1.2"), endpoint("127.244.1.3")) for name in NAMES]
     added = ingress("new", rule("new.com", prefix("/", "s1"), exact("/a", "s2")))

@@ -1,12 +1,17 @@
 """What pods write down of the requests they have served."""
 
+import asyncio
+
+import numpy as np
 import pytest
 
+from kernels.layout_load import SERVED
 from plane.addresses import AddressPlan, ip_to_int
 from plane.pods.pod import Pod
-from plane.pods.served import FIRST_ROWS, Served, columns, counts
+from plane.pods.served import FIRST_ROWS, ROW, Served, columns, counts
 from tests.pods.hosting import AGNHOST, PATIENCE_S, address, client, container, hosting, pod_object
 
+RESPONDER = "trafficplane/responder"
 NUMBER = "00000000000000ff"
 APPS = """
 import asyncio
@@ -47,7 +52,17 @@ def test_rows_are_kept_however_many_and_of_numbers_only() -> None:
     assert [len(column) for column in columns([]).values()] == [0] * 6
 
 
-@pytest.mark.parametrize("app", ["", "served_apps:app", "served_apps:application"])
+def test_rows_may_come_many_at_once() -> None:
+    assert ROW == SERVED  # so that those of compiled code may
+    served = Served("default/a", 1)
+    served.add(NUMBER, 1, 2)
+    many = np.array([(number, number + 1, number + 2) for number in range(3 * FIRST_ROWS)], ROW)
+    served.add_rows(many)
+    served.add(NUMBER, 3, 4)
+    assert served.rows().tolist() == [(0xFF, 1, 2), *many.tolist(), (0xFF, 3, 4)]
+
+
+@pytest.mark.parametrize("app", ["", "served_apps:app", "served_apps:application", RESPONDER])
 async def test_each_kind_of_server_writes_down_how_long_it_took(
     plan: AddressPlan, app: str, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,7 +70,8 @@ async def test_each_kind_of_server_writes_down_how_long_it_took(
     monkeypatch.syspath_prepend(tmp_path)
     ip = address(plan, 91)
     served = Served("default/web-0", ip_to_int(ip))
-    obj = pod_object(ip, container(AGNHOST, args=["netexec", "--udp-port=-1"]), app=app)
+    netexec = container(AGNHOST, args=["netexec", "--udp-port=-1"])
+    obj = pod_object(ip, netexec, app=app) if app != RESPONDER else pod_object(ip, container(RESPONDER))
     async with hosting(plan) as host:
         pod = Pod(obj, plan, host.prober, host._on_change, lambda spec: served)
         host.pods.append(pod)
@@ -65,7 +81,10 @@ async def test_each_kind_of_server_writes_down_how_long_it_took(
             for headers in ({"X-Request-ID": NUMBER}, {}):
                 async with session.get(f"http://{ip}:8080/", headers=headers) as answer:
                     assert await answer.read()
+    async with asyncio.timeout(PATIENCE_S):
+        while not len(served):  # compiled code hands rows over when its breath ends
+            await asyncio.sleep(0.005)
     (row,) = served.rows()
     assert row["request_id"] == 0xFF
     took_ns = int(row["done_ns"] - row["received_ns"])
-    assert (15_000_000 if app else 0) < took_ns < PATIENCE_S * 1e9
+    assert (15_000_000 if app.startswith("served") else 0) <= took_ns < PATIENCE_S * 1e9

@@ -25,7 +25,7 @@ def build(seeds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarra
     counts = point_counts(weights)
     owners = np.repeat(np.arange(len(seeds), dtype=np.uint32), counts)
     points = np.empty(len(owners), np.uint32)
-    _place(seeds, counts, points)
+    place(seeds, counts, points)
     order = np.lexsort((seeds[owners], points))  # what is left to the order listed makes no difference
     return points[order], owners[order]
 
@@ -37,7 +37,7 @@ def point_counts(weights: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _place(seeds, counts, points):
+def place(seeds, counts, points):
     at = 0
     for i in range(seeds.size):
         word = seeds[i]

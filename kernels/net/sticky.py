@@ -1,0 +1,128 @@
+"""The cookie that keeps a client at its endpoint: ``plane.affinity``, of what a RULE and a GOAL say.
+
+Law: a key that leads to an endpoint of the request's Service is kept to, whatever turn it is; who has none is given
+one, and its endpoint. An endpoint that a key leads to and that is out is left to whom it was handed over to.
+"""
+
+import numpy as np
+
+from kernels.jit import kernel, part
+from kernels.layout_routes import STICKY
+from kernels.net import digests, fields, hostpath, text
+
+KEYS = 32  # that are tried, as in plane.ingress.policed
+KEY_BYTES = 96  # of a client's key: with an address it is no more than a block
+_DIGITS = 16  # of a digest
+_BAR, _COLON = np.frombuffer(b"|", np.uint8), np.frombuffer(b":", np.uint8)
+_EQUALS = np.frombuffer(b"=", np.uint8)
+_SET_COOKIE = np.frombuffer(b"Set-Cookie: ", np.uint8)
+
+
+@part
+def pick(roads, memory, heard, asked, out, words):
+    """The backend id of the endpoint for a request, 0 for none, by its cookie; a reason to punt, negative.
+
+    Of ``asked``, a row of ASK, rule, goal, draw and now_ns count, and ``sticks`` and ``key`` are written to it. ``out``
+    and ``words`` are room to work in.
+    """
+    rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
+    asked["sticks"] = 0
+    name = rule["cookie"]
+    first, last = fields.cookie(heard, roads.text, np.int64(name["offset"]), np.int64(name["length"]))
+    if first == fields.ODD:
+        return np.int64(-STICKY)
+    found = np.int64(0)
+    if first >= 0:
+        bar = _bar(heard.data, first, last)
+        if bar - first > KEY_BYTES:
+            return np.int64(-STICKY)
+        if bar > first and _is_of(heard.data, bar + 1, last, goal["digest"], out):
+            size = text.put(out, np.int64(0), heard.data, first, bar)
+            if rule["persistent"] == 0:
+                found = _balanced(roads, goal, size, out, words)
+            elif size == _DIGITS:
+                found = _named(roads, goal, out, words)
+    return found if found != 0 else _first(roads, memory, asked, out, words)
+
+
+@kernel
+def _bar(data, first, last):
+    """Where the first bar is, ``last`` where there is none."""
+    while first < last and data[first] != _BAR[0]:
+        first += 1
+    return first
+
+
+@kernel
+def _is_of(data, first, last, digest, out):
+    """Whether ``data[first:last]`` is this digest."""
+    end = text.put_hex(out, np.int64(0), digest, _DIGITS)
+    return fields.is_same(data, first, last, out, np.int64(0), end)
+
+
+@kernel
+def _address(roads, backend, out, at):
+    to = text.put_ip(out, at, np.int64(roads.backends[backend]["ip"]))
+    return text.put_decimal(out, text.put_all(out, to, _COLON), np.int64(roads.backends[backend]["port"]))
+
+
+@part
+def _named(roads, goal, out, words):
+    """The backend of a Service whose address has the digest ``out[:_DIGITS]``, 0 where none has."""
+    at = np.int64(_DIGITS)
+    for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
+        backend = np.int64(roads.endpoints[place])
+        size = _address(roads, backend, out, at) - at
+        digest = digests.digest(out[at:], size, words)
+        end = text.put_hex(out, at, digest, _DIGITS)
+        if fields.is_same(out, np.int64(0), at, out, at, end - at):
+            return backend
+    return np.int64(0)
+
+
+@part
+def _balanced(roads, goal, size, out, words):
+    """The backend that scores highest with the key ``out[:size]``, 0 where there is none."""
+    found, best = np.int64(0), np.uint64(0)
+    at = text.put_all(out, size, _BAR)
+    for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
+        backend = np.int64(roads.endpoints[place])
+        score = digests.digest(out, _address(roads, backend, out, at), words)
+        if found == 0 or score > best:
+            found, best = backend, score
+    return found
+
+
+@kernel
+def _first(roads, memory, asked, out, words):
+    """The endpoint of a client that has no key, and a key that leads to it, where there is one that is in."""
+    rule, row = roads.rules[asked["rule"]], np.int64(asked["goal"])
+    now_ns = np.int64(asked["now_ns"])
+    chosen = np.int64(hostpath.pick(roads, memory, row, roads.endpoints, 0, now_ns))
+    if chosen == 0 or memory.out_ns[chosen] > now_ns:
+        return chosen
+    asked["sticks"] = 1
+    if rule["persistent"] != 0:
+        asked["key"] = digests.digest(out, _address(roads, chosen, out, np.int64(0)), words)
+        return chosen
+    for _ in range(KEYS):
+        asked["key"] = asked["draw"]
+        size = text.put_hex(out, np.int64(0), np.uint64(asked["key"]), _DIGITS)
+        found = _balanced(roads, roads.goals[row], size, out, words)
+        if memory.out_ns[found] <= now_ns:
+            return found
+        asked["draw"] = digests.digest(out, size, words)
+    return chosen
+
+
+@part
+def put_cookie(roads, asked, out, at):
+    """Write the line that gives a client its key."""
+    rule = roads.rules[asked["rule"]]
+    name, rest = rule["cookie"], rule["secure_after_key"] if asked["secure"] != 0 else rule["after_key"]
+    first, start = np.int64(name["offset"]), np.int64(rest["offset"])
+    at = text.put_all(out, at, _SET_COOKIE)
+    at = text.put(out, at, roads.text, first, first + np.int64(name["length"]))
+    at = text.put_hex(out, text.put_all(out, at, _EQUALS), np.uint64(asked["key"]), _DIGITS)
+    at = text.put_hex(out, text.put_all(out, at, _BAR), np.uint64(roads.goals[asked["goal"]]["digest"]), _DIGITS)
+    return text.put(out, at, roads.words, start, start + np.int64(rest["length"]))

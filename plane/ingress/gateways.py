@@ -1,0 +1,130 @@
+"""The gateway threads of an ingress, one or several, seen as one.
+
+Law: each thread has a listener of its own on the port, between which Linux spreads clients (SO_REUSEPORT, socket(7)),
+and all that it takes to carry a request, so that none waits for another. What is of the ingress as a whole holds for
+all of them: routes are in force in each once ``install`` returns, an endpoint that has failed is passed over by each,
+what limits allow is kept in one table, and what is counted is their sum. Turns are taken by each thread for itself, as
+they are by each of several ingresses. One that fails leaves its clients and its port's share to the asyncio side.
+"""
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from plane import fastroutes
+from plane.descriptors import allow_descriptors
+from plane.ingress.edge import Edge
+from plane.ingress.gateway import NOBODY, Gateway
+from plane.ingress.handing import Address, Handed, Secured
+from plane.ingress.timeouts import Timeouts
+from plane.routes import Routes
+
+CAPACITY = 8192  # clients of a thread, and connections to endpoints
+DESCRIPTORS_BESIDES = 4096
+
+
+class Gateways:
+    """So many threads. What a ``Gateway`` calls each of them calls; ``fail`` with its number, from 0, first."""
+
+    def __init__(
+        self,
+        threads: int,
+        timeouts: Timeouts,
+        ports: tuple[int, int],
+        take: Callable[[Handed], object],
+        count: Callable[[np.ndarray], object],
+        fail: Callable[[int, str], object],
+        carry: Callable[[Secured], socket.socket | None],
+        *,
+        edge: Edge = NOBODY,
+        timed: bool = False,
+        tallies: np.ndarray | None = None,
+    ):
+        allow_descriptors(threads * 2 * CAPACITY + DESCRIPTORS_BESIDES)
+        self.capacity = threads * CAPACITY
+        self.threads = tuple(
+            Gateway(
+                timeouts,
+                ports,
+                take,
+                count,
+                partial(fail, number),
+                carry,
+                edge=edge,
+                timed=timed,
+                capacity=CAPACITY,
+                tallies=tallies,
+            )
+            for number in range(threads)
+        )
+        self._compiler = fastroutes.Compiler()
+
+    def start(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept from these, one for each thread; there is an ``install`` before."""
+        for thread, listener in zip(self.threads, listeners, strict=True):
+            thread.start(listener)
+
+    def install(self, routes: Routes, number: int) -> set[int]:
+        """Put Routes in force, which rows of requests done will name by ``number``; returns what they name besides."""
+        roads = self._compiler.compile(routes)
+        installing = [thread.install(roads, number) for thread in self._serving]
+        return {named for installed in installing for named in installed.result()}
+
+    def hear(self, channel: int) -> None:
+        """Take clients by TLS of a terminator's channel, each thread those that it reads first; before ``start``."""
+        for thread in self.threads:
+            thread.hear(channel)
+
+    def put_out(self, address: Address, seconds: float) -> None:
+        """An endpoint has failed (or, with 0 seconds, answered): it is passed over for so long."""
+        for telling in [thread.put_out(address, seconds) for thread in self.threads]:
+            telling.result()
+
+    @property
+    def _serving(self) -> list[Gateway]:
+        return [thread for thread in self.threads if thread.serves]
+
+    @property
+    def serves(self) -> bool:
+        """Whether any of them carries requests, or has not begun."""
+        return bool(self._serving)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether they all do."""
+        return len(self._serving) == len(self.threads)
+
+    @property
+    def idle(self) -> int:
+        """How many connections to endpoints wait for a request."""
+        return sum(thread.idle for thread in self.threads)
+
+    @property
+    def at_work(self) -> int:
+        return sum(thread.at_work for thread in self.threads)
+
+    @property
+    def clients(self) -> int:
+        return sum(thread.clients for thread in self.threads)
+
+    def punts(self) -> dict[str, int]:
+        """How many connections were handed over, for each reason there was."""
+        return dict(sum((Counter(thread.punts()) for thread in self.threads), Counter[str]()))
+
+    def settle(self) -> np.ndarray:
+        """The rows of requests done that ``count`` has not been given."""
+        settling = [thread.settle() for thread in self.threads]
+        return np.concatenate([each.result() for each in settling])
+
+    def drain(self) -> None:
+        """Accept who waits for it and no more; hand over who asks for nothing, the others once they are answered."""
+        for thread in self.threads:
+            thread.drain()
+
+    def stop(self) -> None:
+        """Close everything at once. Blocks for a moment."""
+        for thread in self.threads:
+            thread.stop()

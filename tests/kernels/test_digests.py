@@ -1,0 +1,16 @@
+"""Digests of short texts are those of hashlib."""
+
+import hashlib
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels.net import digests
+
+
+@given(st.binary(max_size=digests.BLOCK_BYTES), st.binary(max_size=3))
+def test_a_digest_is_that_of_hashlib_whatever_follows_the_text(text: bytes, more: bytes) -> None:
+    words = np.full(digests.WORDS, 7, np.uint64)
+    found = int(digests.digest(np.frombuffer(text + more + b"x", np.uint8).copy(), len(text), words))
+    assert f"{found:016x}" == hashlib.blake2b(text, digest_size=8).hexdigest()
