@@ -66,6 +66,10 @@ def read_conntrack(path: Path, capacity: int) -> Conntrack:
     columns = _columns(_read(path), TRACKED, path)
     if not columns["key"].all():
         raise _wrong(path, "key", int(np.argmin(columns["key"])), "is 0, which no flow has")
+    if (wide := columns["backend"] >= tracking.BACKENDS).any():
+        row = int(np.argmax(wide))
+        reason = f"is {columns['backend'][row]}; this column has whole numbers from 0 to {tracking.BACKENDS - 1}"
+        raise _wrong(path, "backend", row, reason)
     _, places = np.unique(columns["key"], return_index=True)
     if len(places) < len(columns["key"]):
         row = int(np.setdiff1d(np.arange(len(columns["key"])), places)[0])

@@ -636,9 +636,7 @@ def _send(load, row):
     if client.sent == asked.size:
         client.row.request_sent_ns = loop.now_ns
         return np.int64(READING if client.over else WAIT)
-    return np.int64(
-        SENDING
-    )  # until there is no room; then it reads, for an echo may be waiting for some to come back by
+    return np.int64(SENDING)  # until there is no room: then it reads, for an echo may wait for some
 
 
 @kernel
@@ -715,6 +713,7 @@ def _compare(load, row, got):
     first = asked.start + at
     if loop.speech == UDP_ECHO and got >= ID_DIGITS and not _is_same(load, first, np.int64(ID_DIGITS)):
         client.row.bytes_in -= got
+        client.row.first_byte_ns = NEVER
         return np.int64(READING)
     if at + got > client.sent or (loop.speech == UDP_ECHO and got != asked.size) or not _is_same(load, first, got):
         return np.int64(PROTOCOL)

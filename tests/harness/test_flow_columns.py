@@ -181,3 +181,7 @@ def test_a_conntrack_that_is_wrong_or_too_large_is_refused(tmp_path: Path) -> No
         records.write(pa.table({"key": pa.array(keys, pa.uint64()), **rest}), path)
         with pytest.raises(ScenarioError, match=words):
             read_conntrack(path, capacity)
+    one = {"key": pa.array([3], pa.uint64()), "expires_ns": [5], "backend": [1 << 24], "endpoint": [1]}
+    records.write(pa.table(one), path)
+    with pytest.raises(ScenarioError, match="column backend: row 0: is 16777216; this column has whole numbers from 0"):
+        read_conntrack(path, 8)

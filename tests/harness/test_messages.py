@@ -228,6 +228,7 @@ async def test_what_does_not_come_back_as_it_was_over_udp_is_an_error(
     async with datagrams(reply) as (server, _):
         recorded = await run(in_turn(server, 100, 10, timeout_ns=150 * MS, **of("udp")))
     assert texts(recorded) == [error]
+    assert (recorded.requests["first_byte_ns"][0] == NEVER) == (recorded.requests["bytes_in"][0] == 0)
 
 
 @on_sockets

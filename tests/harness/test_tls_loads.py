@@ -285,8 +285,9 @@ def test_the_scenario_of_tls_is_one_of_its_own_certificates() -> None:
     plan = AddressPlan(5)
     settled = offline.settled([*objects, *made.secrets], nodes=1, plan=plan)
     around = Surroundings(settled, plan, (plan.vip(1), 80), authority=made.authority)
-    kept, each, plain = (target.destination for target in targets.resolve(asked, "tls.yaml", around))
+    kept, each, resumed, plain = (target.destination for target in targets.resolve(asked, "tls.yaml", around))
     assert kept == each == Destination(plan.vip(1), 443, tls=Tls("shop.example", made.authority))
+    assert resumed == replace(each, tls=replace(kept.tls, resume=True))
     assert plain == Destination(plan.vip(1), 80)
 
 

@@ -102,7 +102,8 @@ def test_what_a_file_imports_is_what_python_makes_of_it() -> None:
         named = set()
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.module and node.level == 0, f"{file}: imports are absolute"
+                assert node.level == 0, f"{file}: imports are absolute"
+                assert node.module
                 named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
             elif isinstance(node, ast.Import):
                 named |= {alias.name for alias in node.names}
