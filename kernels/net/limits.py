@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from kernels.jit import INTERPRETED, kernel, part
+from kernels.jit import INTERPRETED, kernel
 from kernels.layout_limits import COUNTED, LET_IN, OVER_AT_ONCE, OVER_MINUTE, OVER_SECOND, TALLY, WAYS
 from kernels.lb.hashing import GOLDEN, mix64
 from kernels.net import syscalls
@@ -35,7 +35,7 @@ def create(clients: int = CLIENTS) -> np.ndarray:
     return tallies
 
 
-@part
+@kernel
 def enter(tallies, limit, client, now_ns):
     """Let a request of a client (uint64) in, or say why not; ``limit`` is a row of LIMIT, the clock CLOCK_MONOTONIC."""
     first = _set_of(tallies, limit["key"], client)
@@ -45,7 +45,7 @@ def enter(tallies, limit, client, now_ns):
     return said
 
 
-@part
+@kernel
 def leave(tallies, key, client):
     """A request that was COUNTED is done."""
     first = _set_of(tallies, key, client)
@@ -56,7 +56,7 @@ def leave(tallies, key, client):
     _unlock(tallies[first])
 
 
-@part
+@kernel
 def give_back(tallies, key, client, counted):
     """Take back that a request was let in, which asks again: then it is as if it had not asked before.
 
