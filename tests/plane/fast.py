@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.jit import kernel
 from kernels.layout import freeze
 from kernels.layout_http import HEAD, LINE
 from kernels.layout_routes import ANSWER, ASK, FIRST_PUNT, GO, PUNTS, Heard, Memory, Roads
@@ -19,6 +20,27 @@ from plane.routes import Port, Routes
 
 DATE = b"Date: Fri, 27 Nov 2026 12:00:00 GMT"
 NOW_NS = 1_000_000_000
+
+
+@kernel
+def put_fields(roads, data, asked, out, at):
+    """What compiled code alone can call, as are those that follow."""
+    return sharing.put_fields(roads, data, asked, out, at)
+
+
+@kernel
+def put_target(roads, rule, data, head, out):
+    return rewrites.put_target(roads, rule, data, head, out)
+
+
+@kernel
+def pick_sticky(roads, memory, heard, asked, out, words):
+    return sticky.pick(roads, memory, heard, asked, out, words)
+
+
+@kernel
+def put_cookie(roads, asked, out, at):
+    return sticky.put_cookie(roads, asked, out, at)
 
 
 @dataclass(frozen=True)
@@ -112,11 +134,11 @@ def said(roads: Roads, asked: Asked, *, keep_alive: bool = True, tallies: np.nda
     decided = Said("", b"", int(ask["goal"]), int(ask["origin"]), int(ask["rule"]))
     out = np.full(4096, 0xEE, np.uint8)
     if code == GO:
-        size = int(sharing.put_fields(roads, data, ask, out, 0))
+        size = int(put_fields(roads, data, ask, out, 0))
         decided = replace(decided, fields=out[:size].tobytes())
         rule: Any = roads.rules[decided.rule]
         if rule["rewrite"]["count"]:
-            size = int(rewrites.put_target(roads, rule, data, request.head, out))
+            size = int(put_target(roads, rule, data, request.head, out))
             decided = replace(decided, target=out[:size].tobytes().decode())
         return replace(decided, target="" if decided.target == asked.uri else decided.target)
     assert code == ANSWER
@@ -213,10 +235,10 @@ def stuck(roads: Roads, memory: Memory, cookies: tuple[str, ...], goal: int = 1,
     ask: Any = rows[0]
     ask["rule"], ask["goal"], ask["draw"], ask["now_ns"] = 1, goal, draw, NOW_NS
     out = np.zeros(512, np.uint8)
-    backend = int(sticky.pick(roads, memory, request, ask, out, np.zeros(digests.WORDS, np.uint64)))
+    backend = int(pick_sticky(roads, memory, request, ask, out, np.zeros(digests.WORDS, np.uint64)))
     if not ask["sticks"]:
         return backend, "", ""
-    size = int(sticky.put_cookie(roads, ask, out, 0))
+    size = int(put_cookie(roads, ask, out, 0))
     return backend, f"{int(ask['key']):016x}", out[:size].tobytes().decode()
 
 
