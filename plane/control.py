@@ -551,19 +551,19 @@ class ControlPlane:
             news = [now for _, _, now in ingresses.news(snapshot.rows("Ingress")) if now is not None]
             if classes is not snapshot.rows("IngressClass"):
                 classes, news = snapshot.rows("IngressClass"), list(snapshot.all("Ingress"))
-            put = []
+            put, events = [], []
             for ingress in news:
                 obj, here = self.store.snapshot.get(*key_of(ingress)), not unserved_because(ingress, snapshot)
                 if obj is None or (obj.get("status") == status) == here:
                     continue
                 if here:
                     put.append({**obj, "status": status})
-                    put.append(_event(obj, "Sync", f"served at {self.plan.vip(1)}"))
+                    events.append(_event(obj, "Sync", f"served at {self.plan.vip(1)}"))
                 else:
                     put.append({**obj, "status": {"loadBalancer": {}}})
-                    put.append(_event(obj, "Sync", f"no longer served at {self.plan.vip(1)}"))
-            if put:
-                self.store.update(put, self._old_events())
+                    events.append(_event(obj, "Sync", f"no longer served at {self.plan.vip(1)}"))
+            if put:  # of thousands of events the first would go at the next change, which would wait for it
+                self.store.update([*put, *events[-EVENTS_KEPT:]], self._old_events())
 
     def _old_events(self) -> list[Key]:
         events = sorted(self.store.snapshot.all("Event"), key=lambda obj: int(obj["metadata"]["resourceVersion"]))

@@ -21,6 +21,7 @@ import asyncio
 import base64
 import contextlib
 import functools
+import gc
 import http.client
 import itertools
 import json
@@ -131,6 +132,8 @@ async def serve(size: int) -> None:
         begin = time.perf_counter()
         await control.apply(objects_of(size))
         await control.ready(PATIENCE_S)
+        gc.collect()
+        gc.freeze()  # as ``plane up`` does
         where = {
             "url": api.url,
             "ca": api.ca_pem,
