@@ -7,7 +7,7 @@ references, which would cost ten times what deciding about a flow does. Integers
 because Numba and NumPy both turn ``uint64 + int64`` into a float.
 
 Python calls none whose name begins with an underscore, and no ``part``: these have no entrance for it, which takes
-longer to compile than what is in most of them, for it unpacks every array of every argument.
+longer to compile than what is in most of them, for it unpacks every array of every argument. A call is a TypeError.
 
 With ``NUMBA_DISABLE_JIT=1`` all of it is plain Python; hashes wrap around just as they do in machine code, and NumPy is
 told that this is no mistake.
@@ -38,8 +38,9 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` for each set of types that it is called with."""
     if INTERPRETED:
         return np.errstate(over="ignore")(function)
-    entrance = _WITHOUT_ENTRANCE if function.__name__.startswith("_") else {}
-    compiled: Callable[..., Any] = numba.njit(**_OPTIONS, **entrance)(function)
+    if function.__name__.startswith("_"):
+        return _closed(numba.njit(**_OPTIONS, **_WITHOUT_ENTRANCE)(function))
+    compiled: Callable[..., Any] = numba.njit(**_OPTIONS)(function)
     return compiled
 
 
@@ -47,7 +48,20 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """As ``kernel``, but called and not inlined: for large ones, which would be compiled once more for each caller."""
     if INTERPRETED:
         return kernel(function)
-    compiled: Callable[..., Any] = numba.njit(**{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False})(function)
+    return _closed(numba.njit(**{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False})(function))
+
+
+def _closed(compiled: Any) -> Any:
+    """Has what is without an entrance refuse a call from Python; Numba would jump to where there is none."""
+
+    def refuse(*given: Any, **named: Any) -> None:
+        name = f"{compiled.py_func.__module__}.{compiled.py_func.__name__}"
+        raise TypeError(f"{name} has no entrance for Python: it has to be a kernel without an underscore for that")
+
+    def note(result: Any) -> None:
+        compiled.overloads[tuple(result.signature.args)] = result  # and not in the table of what Python may call
+
+    compiled._compile_for_args, compiled.add_overload = refuse, note
     return compiled
 
 

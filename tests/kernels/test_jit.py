@@ -1,9 +1,24 @@
-"""What ``kernels.jit`` leaves to the reader of a rule: that Python does not call what has no entrance for it."""
+"""What has no entrance for Python: a call of it is refused, and there is none."""
 
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from kernels.jit import INTERPRETED, kernel
+
+
+@kernel
+def _inner(number):
+    return number + 1
+
+
+@kernel
+def outer(number):
+    return _inner(number)
+
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 
@@ -21,8 +36,17 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, str, int]]:
             yield node.value.id, node.attr, node.lineno
 
 
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_a_call_from_python_is_refused_before_and_after_compiled_code_has_made_one() -> None:
+    with pytest.raises(TypeError, match=r"test_jit\._inner has no entrance for Python"):
+        _inner(1)
+    assert outer(1) == 2
+    with pytest.raises(TypeError, match=r"test_jit\._inner has no entrance for Python"):
+        _inner(1)
+
+
 def test_python_calls_no_compiled_function_that_has_no_entrance_for_it() -> None:
-    """It would call nothing at all, and end with the process."""
+    """Also where no test comes by."""
     trees = {path: ast.parse(path.read_text()) for path in KERNELS.rglob("*.py")}
     inner: defaultdict[str, set[str]] = defaultdict(set)
     for path, tree in trees.items():
