@@ -299,7 +299,10 @@ def _any_of(marked: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndar
 
 
 class RouteNames:
-    """What ``names`` says, of the row that it is asked for: for tables that change all the time."""
+    """What ``names`` says, of the row that it is asked for: for tables that change all the time.
+
+    A rule that requests for other hosts meet too has the name of its own, which comes first.
+    """
 
     def __init__(self, routes: Routes):
         self._routes = routes
@@ -337,29 +340,8 @@ class RouteNames:
 
 def names(routes: Routes) -> list[str]:
     """For each row of ``origins``, the route as people name it: ``namespace/ingress host path``."""
-    found = [f"{origin.namespace}/{origin.ingress} default backend" for origin in routes.origins]
-    named = set()  # a rule that requests for other hosts meet too has the name of its own, which comes first
-
-    def name(origin: int, what: str) -> None:
-        if origin in named:
-            return
-        named.add(origin)
-        found[origin] = f"{routes.origins[origin].namespace}/{routes.origins[origin].ingress} {what}"
-
-    for number, host in enumerate(routes.hosts):
-        if host["alias"]:
-            continue
-        host_name = routes.host_name(number) or "*"
-        if host["policy"] and not host["default"]:
-            name(int(host["origin"]), host_name)
-        for row in range(int(host["first_path"]), int(host["first_path"]) + int(host["paths"])):
-            path = routes.paths[row]
-            origins = [int(path["origin"])]
-            if path["canary"]:
-                origins.append(int(routes.policies.canaries[path["canary"]]["origin"]))
-            for origin in origins:
-                name(origin, f"{host_name} {routes.path_text(row)}")
-    return ["", *found[1:]]
+    found = RouteNames(routes)
+    return [found[origin] for origin in range(len(routes.origins))]
 
 
 def dump(routes: Routes) -> str:
