@@ -19,6 +19,7 @@ from plane.controllers.addressing import is_balanced
 from plane.dns.names import followed, loops
 from plane.frontends import algorithm_of, slow_start_of
 from plane.ingressclass import CLASS_ANNOTATION, served, unserved_because, winning
+from plane.ingressrules import find_port, hosts_of
 from plane.matching import slot_of
 from plane.model import (
     SERVICE_LABEL,
@@ -33,7 +34,6 @@ from plane.model import (
 )
 from plane.pods import images
 from plane.policies import Asked
-from plane.routes import find_port, hosts_of
 from plane.rows import Followed
 from plane.validation.findings import Place
 from plane.validation.metadata import APP_ANNOTATION

@@ -11,10 +11,10 @@ from plane import dialects
 from plane.dialects import nginx, traefik
 from plane.headerlists import trouble_with
 from plane.ingressclass import served
+from plane.ingressrules import path_said, trouble_with_fields
 from plane.model import Object, Snapshot
 from plane.passwords import unusable, users_of
 from plane.policies import NOBODY, Asked, names_any_host
-from plane.routes import path_said, trouble_with_fields
 
 # A Service as the host of a URL.
 _SERVICE = re.compile(r"https?://([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?:[:/?]|\Z)")

@@ -1,13 +1,13 @@
 """All tables of one Snapshot after the other, for a plane that runs.
 
-Law: they are those that ``fib.compile``, ``health_checks``, ``names.compile`` and ``routes.compile`` make of the
+Law: they are those that ``fib.compile``, ``health_checks``, ``names.compile`` and ``routecompiler.compile`` make of the
 Snapshot from nothing, the Fib by way of a patch; the time it takes goes by what differs from the Snapshot before,
 whatever number of Services there is besides. But for names: they are put together again where a Service itself changes
 (not its endpoints), from what each of them says, and all headless ones are made again where one of those changes.
 """
 
 from kernels.layout import RANDOM
-from plane import nodetables, routes
+from plane import nodetables, routecompiler, routes
 from plane.dns import names
 from plane.dns.names import BoundPort, Names
 from plane.endpointindex import EndpointIndex
@@ -32,7 +32,7 @@ class Compiler:
         self._index = EndpointIndex()
         self._node_tables = nodetables.Compiler(self._algorithm)
         self._names = names.Compiler(self._bound_port)
-        self._routes = routes.Compiler()
+        self._routes = routecompiler.Compiler()
 
     def compile(self, snapshot: Snapshot) -> tuple[NodeTables, Names, Routes]:
         """The tables of a Snapshot: the very objects of the one before where they would be equal to them.

@@ -6,12 +6,13 @@ from kernels.layout import EXACT, HOST_MARKS, MATCHED, PATH_KINDS, PATTERN, PREF
 from plane import dialects
 from plane.conduct import Request, met
 from plane.ingressclass import served, unserved_because
+from plane.ingressrules import hosts_of
 from plane.matching import TRAEFIK, Slot, slot_of, takes
 from plane.model import Object, Snapshot
 from plane.policies import Asked
 from plane.requestpath import host_of
 from plane.router import names_for
-from plane.routes import Origin, Routes, hosts_of
+from plane.routes import Origin, Routes
 
 
 class Reasons:

@@ -22,7 +22,7 @@ from typing import Any, cast
 import uvloop
 from aiohttp import web
 
-from plane import routes
+from plane import routecompiler
 from plane.addresses import AddressPlan
 from plane.api import Api
 from plane.descriptors import allow_descriptors
@@ -237,7 +237,7 @@ class OneIngress(Loop):
 
     def install(self, generation: int, pods: list[Address]) -> int:
         """Puts these endpoints in force. Returns the port."""
-        table = routes.compile(manifests.web(*((ip, port) for ip, port in pods), generation=generation))
+        table = routecompiler.compile(manifests.web(*((ip, port) for ip, port in pods), generation=generation))
         assert self.call(self._ingress.install(table)).problems == ()
         return self._port
 

@@ -7,10 +7,11 @@ from plane import dialects
 from plane.conduct import Request
 from plane.dialects import kong, nginx
 from plane.ingressclass import served
+from plane.ingressrules import hosts_of
 from plane.model import Object, Snapshot
 from plane.policies import Policies
 from plane.router import names_for
-from plane.routes import Origin, hosts_of
+from plane.routes import Origin
 
 
 def redirected_by(snapshot: Snapshot, origin: Origin, policies: Policies, request: Request) -> str:

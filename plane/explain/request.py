@@ -28,7 +28,7 @@ from kernels.layout import (
     WRR,
 )
 from kernels.lb import select
-from plane import routes
+from plane import ingressrules, routecompiler
 from plane.addresses import int_to_ip, ip_to_int
 from plane.balance import BY_CLIENT, Balancer, Standing, client_of, seed_of
 from plane.certificates import is_for, trouble_with_pair
@@ -185,7 +185,7 @@ def _through_cluster_ip(
 
 def _through_ingress(snapshot: Snapshot, request: str, seen: Request, parts: SplitResult) -> Explanation:
     """A request to the Ingress, decided by its Router, its policies and ``kernels.lb.select``."""
-    table = routes.compile(snapshot)
+    table = routecompiler.compile(snapshot)
     path = parts.path or "/"
     router = Router(table)
 
@@ -336,7 +336,7 @@ def _named(snapshot: Snapshot, named: Port) -> tuple[Service | None, ServicePort
     """The Service and its port that a target is."""
     namespace, _, name = named.service.partition("/")
     port = {"name" if isinstance(named.port, str) else "number": named.port}
-    return routes.find_port(snapshot, namespace, {"name": name, "port": port})
+    return ingressrules.find_port(snapshot, namespace, {"name": name, "port": port})
 
 
 def _spec(snapshot: Snapshot, origin: Origin) -> Object:
@@ -378,11 +378,11 @@ def _unanswered(snapshot: Snapshot, url: SplitResult) -> str:
     by_port = service_endpoints(service, slices)
     if not service.cluster_ip:  # its name is that of its endpoints, whatever ports they have
         endpoints = [row for rows in by_port.values() for row in rows]
-        return "" if routes.usable(endpoints) else _nobody(service.full_name, endpoints)
+        return "" if ingressrules.usable(endpoints) else _nobody(service.full_name, endpoints)
     port = next((row for row in service.ports if row.port == number and row.protocol == "TCP"), None)
     if port is None:
         return _why_nobody(Port(service.full_name, number), service, None, ())
-    return "" if routes.usable(by_port[port.name]) else _nobody(service.full_name, by_port[port.name])
+    return "" if ingressrules.usable(by_port[port.name]) else _nobody(service.full_name, by_port[port.name])
 
 
 def _why_nobody(named: Port, service: Service | None, port: ServicePort | None, endpoints: Sequence[Endpoint]) -> str:
@@ -424,7 +424,7 @@ def _nobody(service: str, endpoints: Sequence[Endpoint]) -> str:
 
 
 def _rows(service: Service | None, endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], ...]:
-    used = routes.usable(endpoints)
+    used = ingressrules.usable(endpoints)
     return tuple(
         {
             "ip": row.ip,

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from kernels.layout import PATH_KINDS, PREFIX, REGEX
-from plane import dialects, routes
+from plane import dialects, ingressrules, routecompiler
 from plane.ingressclass import served
+from plane.ingressrules import hosts_of
 from plane.matching import Slot, slot_of
 from plane.model import Snapshot, service_endpoints, slices_by_service
 from plane.printing import aligned
-from plane.routes import Origin, Routes, hosts_of
+from plane.routes import Origin, Routes
 
 DEFAULT = "default"
 COLUMNS = ("HOST", "MATCH", "PATH", "SERVICE", "ENDPOINTS", "INGRESS", "RULE")
@@ -58,7 +59,7 @@ class Rule:
 
 def routing_table(snapshot: Snapshot) -> list[Rule]:
     """Every rule of every Ingress that is served: exact hosts, wildcards, expressions, any host, each in order."""
-    table = routes.compile(snapshot)
+    table = routecompiler.compile(snapshot)
     said = _said(snapshot, {table.host_name(row) for row in range(1, len(table.hosts)) if _has_expressions(table, row)})
     rules: list[Rule] = []
     for number in sorted(range(len(table.hosts)), key=lambda row: _host_order(table, row)):
@@ -87,10 +88,10 @@ def _other(snapshot: Snapshot, rule: Rule, origin: Origin) -> Rule:
     """The rule of another Ingress that says the same as ``rule``."""
     obj = snapshot.get("Ingress", origin.namespace, origin.ingress) or {}
     backend = obj["spec"]["rules"][origin.rule]["http"]["paths"][origin.path]["backend"].get("service") or {}
-    service, port = routes.find_port(snapshot, origin.namespace, backend)
+    service, port = ingressrules.find_port(snapshot, origin.namespace, backend)
     number = port.port if port else (backend.get("port") or {}).get("number") or ""
     slices = slices_by_service(snapshot).get((origin.namespace, service.name), ()) if service else ()
-    endpoints = routes.usable(service_endpoints(service, slices)[port.name]) if service and port else ()
+    endpoints = ingressrules.usable(service_endpoints(service, slices)[port.name]) if service and port else ()
     return replace(
         rule,
         policies="",

@@ -32,7 +32,7 @@ from plane.ingress.forwarding import LAST_CHUNK
 from plane.ingress.handing import Address, Begun, Handed, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
-from plane.routes import compile as compile_routes
+from plane.routecompiler import compile as compile_routes
 
 BREATH_NS = 250_000_000
 TICK_S = 0.05

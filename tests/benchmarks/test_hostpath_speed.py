@@ -13,7 +13,7 @@ from kernels.jit import INTERPRETED, kernel
 from kernels.layout import freeze
 from kernels.layout_routes import Roads
 from kernels.net import hostpath
-from plane import fastroutes, routes
+from plane import fastroutes, routecompiler, routes
 from plane.router import Router
 from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of
 from tests.plane.fast import multiplied
@@ -30,7 +30,7 @@ PATH = "/api/v1/things/42"
 
 def routes_of(rules: int) -> routes.Routes:
     """So many hosts with a rule each, of equal length."""
-    base = routes.compile(
+    base = routecompiler.compile(
         snapshot_of(
             service("web"),
             *slices("web", [("127.244.1.2", 80)]),
@@ -111,7 +111,7 @@ def test_compile_after_a_change_of_endpoints(benchmark: Any, table: routes.Route
 
 
 def equal_but_for_endpoints(table: routes.Routes) -> routes.Routes:
-    """As ``routes.compile`` makes it anew: equal tables, none of them the same."""
+    """As ``routecompiler.compile`` makes it anew: equal tables, none of them the same."""
     tables = {name: freeze(getattr(table, name).copy()) for name in ("hosts", "paths", "targets", "backends", "text")}
     policies = type(table.policies)(*(freeze(rows.copy()) for rows in table.policies))
     return replace(

@@ -22,7 +22,7 @@ import uvloop
 from aiohttp import ClientSession, TCPConnector, web
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from plane import routes
+from plane import routecompiler
 from plane.addresses import AddressPlan
 from plane.ingress.server import Ingress
 from plane.proxy import Proxy
@@ -75,7 +75,7 @@ async def serve_naive(address: Address, pod: Address) -> None:
 async def serve_ingress(address: Address, pod: Address) -> None:
     ingress = Ingress(*address, 0)
     await ingress.start()
-    await ingress.install(routes.compile(manifests.web(pod)))
+    await ingress.install(routecompiler.compile(manifests.web(pod)))
 
 
 async def serve_relay(address: Address, pod: Address) -> None:

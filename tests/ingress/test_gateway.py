@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plane import routes
+from plane import routecompiler
 from plane.ingress.edge import Edge, networks
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
@@ -136,7 +136,7 @@ async def test_a_gateway_that_fails_leaves_all_to_the_other_side(
             assert (await one.get()).status == (await idle.get()).status == 200
         assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
         assert len(endpoint.requests) == 5
-        installed = await here.ingress.install(routes.compile(web(pods[0])))
+        installed = await here.ingress.install(routecompiler.compile(web(pods[0])))
         assert "the compiled gateway has failed" in installed.problems[0]
         assert "no more" in installed.problems[0]
         scraped = (await ask((vip, PORT), b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n")).body

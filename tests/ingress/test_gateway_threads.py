@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from plane import routes
+from plane import routecompiler
 from tests.ingress.corpus import NAMES, services
 from tests.ingress.manifests import snapshot_of, web
 from tests.ingress.policies import WEB, with_
@@ -102,7 +102,7 @@ async def test_one_that_fails_leaves_the_other_alone(
         assert [thread.serves for thread in gateway.threads] == [True, False]
         assert {(await ask(here.http, RAW)).status for _ in range(CLIENTS)} == {200}
         assert "trafficplane_ingress_gateway_up 0.0" in await scraped(vip)
-        installed = await here.ingress.install(routes.compile(web(pods[0])))
+        installed = await here.ingress.install(routecompiler.compile(web(pods[0])))
         assert ["a thread of the compiled gateway has failed" in said for said in installed.problems] == [True]
         assert {(await one.get()).status for one in ones} == {200}
 

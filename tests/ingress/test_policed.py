@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plane import routes
+from plane import routecompiler
 from plane.affinity import endpoint_of
 from plane.explain import explain
 from plane.ingress.edge import Edge, networks
@@ -558,7 +558,7 @@ async def test_a_path_that_does_not_fit_into_a_cookie_is_not_put_there(vip: str,
         rule("example.com", path("ImplementationSpecific", "/a\r\nX-Evil: y", "web"), prefix("/", "web")),
         annotations=named(affinity="cookie"),
     )
-    table = routes.compile(snapshot_of(service("web"), *slices("web", pods[:1]), made))
+    table = routecompiler.compile(snapshot_of(service("web"), *slices("web", pods[:1]), made))
     paths = {table.policy(row).cookie_path for row in range(len(table.policies.policies))}
     assert paths == {"", "/"}
 

@@ -137,9 +137,9 @@ async def test_only_metrics_are_there_and_a_taken_port_is_told(vip: str, pods: l
         assert (await ask((vip, PORT), b"POST /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).status == 405
         other = Ingress(vip, 0, 0, metrics_port=PORT)
         await other.start()
-        from plane import routes
+        from plane import routecompiler
 
-        problems = (await other.install(routes.compile(web()))).problems
+        problems = (await other.install(routecompiler.compile(web()))).problems
         await other.stop(0)
         assert f"cannot listen on {vip}:{PORT} for /metrics: " in problems[0]
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from plane import routes
+from plane import routecompiler
 from plane.addresses import ip_to_int
 from plane.errors import PlaneError
 from plane.ingress.records import FIRST_ROWS, NEVER, Records
@@ -47,7 +47,7 @@ async def test_two_ingresses_share_an_address(vip: str, pods: list[Address]) -> 
     async with Endpoint(pods[0]), running(vip, web(pods[0]), recording=True) as here:
         other = Ingress(vip, here.http[1], here.https[1], recording=True)
         assert await other.start() == (here.http[1], here.https[1])
-        await other.install(routes.compile(web(pods[0])))
+        await other.install(routecompiler.compile(web(pods[0])))
         for _ in range(60):
             assert (await ask(here.http, GET)).status == 200
         counts = [len((await each.records())["status"]) for each in (here.ingress, other)]
@@ -254,13 +254,13 @@ def test_records_grow() -> None:
 
 SHARING = """
 import asyncio, sys
-from plane import routes
+from plane import routecompiler, routes
 from plane.ingress.server import Ingress
 from plane.model import Snapshot
 async def main():
     ingress = Ingress(sys.argv[1], int(sys.argv[2]), 0)
     await ingress.start()
-    await ingress.install(routes.compile(Snapshot(1)))
+    await ingress.install(routecompiler.compile(Snapshot(1)))
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
 asyncio.run(main())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from plane import routes
+from plane import routecompiler
 from plane.ingress.edge import Edge
 from plane.ingress.server import Ingress
 from plane.ingress.timeouts import Timeouts
@@ -196,7 +196,7 @@ class Running:
     generation: int = 1
 
     async def install(self, snapshot: Snapshot) -> int:
-        return await self.ingress.install(routes.compile(snapshot))
+        return await self.ingress.install(routecompiler.compile(snapshot))
 
 
 def _goes_by_gateway() -> bool:
@@ -233,7 +233,7 @@ async def running(
     for listener in ingress._sockets:  # what it accepts inherits this
         with_small_buffers(listener)
     try:
-        await ingress.install(routes.compile(snapshot))
+        await ingress.install(routecompiler.compile(snapshot))
         yield Running(ingress, (address, http_port), (address, https_port))
     finally:
         await ingress.stop(0.5)

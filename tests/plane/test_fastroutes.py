@@ -14,7 +14,7 @@ from kernels.layout import POLICY, RR, WRR, freeze
 from kernels.layout_http import GOES_ON, HEAD, LINE, REASONS
 from kernels.layout_routes import ALGORITHM, FIRST_PUNT, PUNT_WORDS, PUNTS, ROAD
 from kernels.net import hostpath, limits
-from plane import fastroutes, routes
+from plane import fastroutes, routecompiler, routes
 from plane.addresses import int_to_ip
 from plane.affinity import backend_key, endpoint_of, held, new_key, set_cookie
 from plane.conduct import Conduct
@@ -46,7 +46,7 @@ def match_of(roads: Any, row: int) -> Match:
 def test_the_corpus_is_found_as_the_router_finds_it() -> None:
     punted = 0
     for row in CORPUS:
-        table = routes.compile(snapshot_of(*BASE, *row.objects))
+        table = routecompiler.compile(snapshot_of(*BASE, *row.objects))
         path = row.path.partition("?")[0]
         roads = fastroutes.compile(table)
         code = found(roads, row.host, path)
@@ -63,7 +63,7 @@ def test_the_corpus_is_found_as_the_router_finds_it() -> None:
 def test_a_path_is_found_as_the_router_finds_it_whatever_conditions_are_met(
     ingresses: tuple[dict, ...], asked: str
 ) -> None:
-    table = routes.compile(snapshot_of(*SERVICES, *ingresses))
+    table = routecompiler.compile(snapshot_of(*SERVICES, *ingresses))
     roads, router = fastroutes.compile(table), Router(table)
     for host in ("a.com", "b.com", "A.com:80", "b.b.com", "com"):
         code = found(roads, host, asked)
@@ -76,7 +76,7 @@ def test_a_path_is_found_as_the_router_finds_it_whatever_conditions_are_met(
 
 
 HOSTS = ["a.com", "*.com", "*.a.com", "", "c_d-1.com"]
-RULED = routes.compile(
+RULED = routecompiler.compile(
     snapshot_of(
         *SERVICES,
         *(
@@ -126,7 +126,7 @@ def test_a_path_outside_its_buffer_is_never_read() -> None:
 
 
 def test_ten_thousand_hosts_are_each_found() -> None:
-    base = routes.compile(snapshot_of(*SERVICES, ingress("a", rule("a.com", prefix("/x", "s0")))))
+    base = routecompiler.compile(snapshot_of(*SERVICES, ingress("a", rule("a.com", prefix("/x", "s0")))))
     names = [f"h{number}.example" for number in range(10_000)]
     table = multiplied(base, names)
     roads = fastroutes.compile(table)
@@ -137,7 +137,7 @@ def test_ten_thousand_hosts_are_each_found() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.description for row in ROWS])
 def test_a_row_of_the_policies_is_done_as_it_is_wanted_or_punted(row: policies.Row) -> None:
-    table, parts = routes.compile(snapshot_of(*BASE, *row.objects)), urlsplit(row.url)
+    table, parts = routecompiler.compile(snapshot_of(*BASE, *row.objects)), urlsplit(row.url)
     uri = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     length = int(row.headers.get("Content-Length", "0"))
     secure, headers = parts.scheme == "https", tuple(row.headers.items())
@@ -174,7 +174,7 @@ def test_most_of_what_is_common_is_not_punted() -> None:
         {"enable_cors": "true", "cors_allow_origin": "https://*.foo.com"},
     ]
     for kind in kinds:
-        table = routes.compile(snapshot_of(*BASE, with_(prefix("/", "web"), **kind)))
+        table = routecompiler.compile(snapshot_of(*BASE, with_(prefix("/", "web"), **kind)))
         assert not said(fastroutes.compile(table), Asked("example.com")).punt, kind
 
 
@@ -206,7 +206,7 @@ ORIGINS = [
 RANGES = st.lists(st.sampled_from([Range(0x7F000001, 0xFFFFFFFF), Range(0x0A000000, 0xFF000000)]), max_size=2).map(
     tuple
 )
-PLAIN = routes.compile(web(*PODS))
+PLAIN = routecompiler.compile(web(*PODS))
 
 
 @settings(max_examples=300, deadline=None)
@@ -305,7 +305,7 @@ def canary(weight: int, **more: str) -> Snapshot:
 
 @pytest.mark.parametrize("weight", [0, 1, 37, 100])
 def test_a_canary_takes_its_weight_of_all_draws(weight: int) -> None:
-    table = routes.compile(canary(weight))
+    table = routecompiler.compile(canary(weight))
     roads = fastroutes.compile(table)
     draws = [(number << 64) // 100 + (1 << 63) // 100 for number in range(100)]
     got = [said(roads, Asked("example.com", draw=draw)) for draw in draws]
@@ -350,7 +350,7 @@ COOKIES = [
     ),
 )
 def test_a_canary_goes_by_header_and_cookie_or_is_punted(how: dict[str, str], lines: list[tuple[str, str]]) -> None:
-    table = routes.compile(canary(0, **how))
+    table = routecompiler.compile(canary(0, **how))
     asked = Asked("example.com", fields=tuple(lines))
     fast = said(fastroutes.compile(table), asked)
     if fast.punt:
@@ -362,9 +362,9 @@ def test_a_canary_goes_by_header_and_cookie_or_is_punted(how: dict[str, str], li
 
 def test_a_canary_by_a_pattern_that_is_not_plain_is_punted_and_one_without_endpoints_takes_nothing() -> None:
     by_pattern = canary(1, canary_by_header="x-canary", canary_by_header_pattern="^ye?s")
-    assert "a canary goes by" in said(fastroutes.compile(routes.compile(by_pattern)), Asked("example.com")).punt
+    assert "a canary goes by" in said(fastroutes.compile(routecompiler.compile(by_pattern)), Asked("example.com")).punt
     empty = with_(prefix("/", "empty"), name="new", canary="true", canary_weight="100", canary_by_header="x-canary")
-    table = routes.compile(snapshot_of(*BASE, with_(prefix("/", "web")), empty))
+    table = routecompiler.compile(snapshot_of(*BASE, with_(prefix("/", "web")), empty))
     always = Asked("example.com", fields=(("X-Canary", "always"),))
     assert routes_service(table, said(fastroutes.compile(table), always).goal) == "web"
 
@@ -385,7 +385,7 @@ def test_a_path_that_is_a_plain_expression_is_found_as_the_router_finds_it(paths
         with_(policies.regex(text, f"s{number}"), name=f"i{number}", use_regex="true")
         for number, text in enumerate(paths)
     ]
-    table = routes.compile(snapshot_of(*SERVICES, *ingresses))
+    table = routecompiler.compile(snapshot_of(*SERVICES, *ingresses))
     code = found(fastroutes.compile(table), "example.com", asked)
     if code >= 0:
         assert match_of(fastroutes.compile(table), code) == Router(table).match("example.com", asked)
@@ -430,7 +430,7 @@ async def the_target(table: routes.Routes) -> Target:
     st.lists(st.tuples(st.sets(st.integers(0, 3)), st.lists(st.integers(0, 3), max_size=4)), max_size=12),
 )
 def test_picks_are_those_of_the_target(count: int, steps: list[tuple[set[int], list[int]]]) -> None:
-    table = routes.compile(web(*PODS[:count]))
+    table = routecompiler.compile(web(*PODS[:count]))
     roads = fastroutes.compile(table)
     memory, target = fastroutes.create_memory(roads), asyncio.run(the_target(table))
     for out, failed in steps:
@@ -447,7 +447,7 @@ def test_picks_are_those_of_the_target(count: int, steps: list[tuple[set[int], l
 
 
 def test_an_endpoint_is_in_again_when_its_time_is_over() -> None:
-    roads = fastroutes.compile(routes.compile(web(*PODS[:2])))
+    roads = fastroutes.compile(routecompiler.compile(web(*PODS[:2])))
     memory = fastroutes.create_memory(roads)
     first, second = (picked(roads, memory, 1) for _ in range(2))
     hostpath.put_out(memory, first, NOW_NS + 5)
@@ -496,7 +496,7 @@ def test_a_cookie_leads_to_the_endpoint_that_it_leads_to_elsewhere(
     persistent: bool, secure: bool, count: int, cookies: list[str], draw: int
 ) -> None:
     asks = Policies(cookie="c", cookie_persistent=persistent, cookie_path="/", cookie_secure=secure, cookie_max_age_s=9)
-    roads = fastroutes.compile(with_policies(routes.compile(web(*PODS[:count])), asks))
+    roads = fastroutes.compile(with_policies(routecompiler.compile(web(*PODS[:count])), asks))
     backend, key, line = stuck(roads, fastroutes.create_memory(roads), tuple(cookies), draw=draw)
     odd = any(not cookie.isascii() or "kkk" in cookie for cookie in cookies)
     if backend < 0:
@@ -516,7 +516,7 @@ def test_a_cookie_leads_to_the_endpoint_that_it_leads_to_elsewhere(
 
 def test_a_new_key_leads_past_an_endpoint_that_is_out() -> None:
     asks = Policies(cookie="c", cookie_path="/")
-    roads = fastroutes.compile(with_policies(routes.compile(web(*PODS[:2])), asks))
+    roads = fastroutes.compile(with_policies(routecompiler.compile(web(*PODS[:2])), asks))
     memory = fastroutes.create_memory(roads)
     hostpath.put_out(memory, int(roads.endpoints[0]), NOW_NS + 1)
     for draw in range(1, 30):
@@ -529,10 +529,10 @@ def test_a_new_key_leads_past_an_endpoint_that_is_out() -> None:
 
 
 def test_turns_go_on_where_rows_have_moved() -> None:
-    before = fastroutes.compile(routes.compile(web(*PODS[:3])))
+    before = fastroutes.compile(routecompiler.compile(web(*PODS[:3])))
     memory = fastroutes.create_memory(before)
     said_before = [picked(before, memory, 1) for _ in range(4)]
-    after_table = routes.compile(
+    after_table = routecompiler.compile(
         snapshot_of(
             service("a"),
             *slices("a", PODS[3:]),
@@ -553,7 +553,7 @@ def test_turns_go_on_where_rows_have_moved() -> None:
 
 
 def test_who_is_out_stays_out_but_not_another_endpoint_of_its_id() -> None:
-    before = fastroutes.compile(routes.compile(web(*PODS[:2])))
+    before = fastroutes.compile(routecompiler.compile(web(*PODS[:2])))
     memory = fastroutes.create_memory(before)
     for number in before.endpoints.tolist():
         hostpath.put_out(memory, number, NOW_NS)
@@ -565,14 +565,14 @@ def test_who_is_out_stays_out_but_not_another_endpoint_of_its_id() -> None:
 
 def test_only_what_differs_is_made_anew() -> None:
     compiler = fastroutes.Compiler()
-    one, other = (compiler.compile(routes.compile(web(*PODS[:n], generation=n))) for n in (2, 3))
+    one, other = (compiler.compile(routecompiler.compile(web(*PODS[:n], generation=n))) for n in (2, 3))
     assert (one.generation, other.generation) == (2, 3)
     assert all(getattr(one, name) is getattr(other, name) for name in ("hosts", "roads", "slots", "rules", "pieces"))
     assert (len(set(turns(one, 6))), len(set(turns(other, 6)))) == (2, 3)
     ruled = compiler.compile(
-        routes.compile(snapshot_of(*BASE, with_(prefix("/", "web"), app_root="/app"), generation=4))
+        routecompiler.compile(snapshot_of(*BASE, with_(prefix("/", "web"), app_root="/app"), generation=4))
     )
-    fresh = fastroutes.compile(routes.compile(snapshot_of(*BASE, with_(prefix("/", "web"), app_root="/app"))))
+    fresh = fastroutes.compile(routecompiler.compile(snapshot_of(*BASE, with_(prefix("/", "web"), app_root="/app"))))
     for name in ruled._fields[1:]:
         assert getattr(ruled, name).tobytes() == getattr(fresh, name).tobytes(), name
 

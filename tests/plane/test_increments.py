@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernels.layout import BACKEND, INSIDE, OUTSIDE, Fib
 from kernels.lb.patches import Patch, Replica, between, patched
-from plane import fib, healthchecks, routes
+from plane import fib, healthchecks, routecompiler, routes
 from plane import rows as rows_module
 from plane.addresses import AddressPlan
 from plane.compiler import Compiler
@@ -217,7 +217,7 @@ def test_tables_compiled_from_change_to_change_are_those_compiled_from_nothing(s
         assert fib.equal(told.replica.fib, fresh), fib.dump(told.replica.fib) + fib.dump(fresh)
         assert node_tables.health == healthchecks.health_checks(snapshot)
         assert names.equal(named, names.compile(snapshot, int))
-        assert routes.dump(found) == routes.dump(routes.compile(snapshot))
+        assert routes.dump(found) == routes.dump(routecompiler.compile(snapshot))
         assert not any(array.flags.writeable for array in told.replica.fib[1:])
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plane import routes
+from plane import routecompiler, routes
 from plane.conduct import met
 from plane.endpointindex import EndpointIndex
 from plane.explain import explain
@@ -44,7 +44,7 @@ def an_ingress(draw: st.DrawFn, number: int) -> dict:
 @settings(max_examples=150, deadline=None)
 @given(st.tuples(*(an_ingress(number) for number in range(4))), st.sampled_from(ASKED), st.integers(0, 7))
 def test_the_router_finds_what_a_scan_finds(ingresses: tuple[dict, ...], asked: str, conditions: int) -> None:
-    table = routes.compile(snapshot_of(*SERVICES, *ingresses))
+    table = routecompiler.compile(snapshot_of(*SERVICES, *ingresses))
 
     def meets(row: int) -> bool:
         return bool(conditions >> (row % 3) & 1)
@@ -64,7 +64,7 @@ def test_explain_and_its_table_agree_on_who_takes_a_request(
     ingresses: tuple[dict, ...], asked: str, method: str, scheme: str
 ) -> None:
     snapshot = snapshot_of(*SERVICES, *ingresses)
-    table = routes.compile(snapshot)
+    table = routecompiler.compile(snapshot)
     match = Router(table).match("a.com", asked, lambda row: met(table.when(row), method, scheme, lambda _: ""))
     origin = table.origins[match.origin]
     found = explain(snapshot, f"{scheme}://a.com{asked}", method=method)
@@ -92,7 +92,7 @@ def scanned(table: routes.Routes, asked: str, meets: object) -> Match:
 
 
 def test_an_annotation_of_a_service_is_heard_of_when_it_changes() -> None:
-    index, compiler = EndpointIndex(), routes.Compiler()
+    index, compiler = EndpointIndex(), routecompiler.Compiler()
     before = snapshot_of(*SERVICES, kong.with_(path("Prefix", "/", "s0")))
     after = before.changed([service("s0", annotations=kong.named(retries="7"))])
     tries = [
@@ -104,7 +104,7 @@ def test_an_annotation_of_a_service_is_heard_of_when_it_changes() -> None:
 
 def test_a_rule_that_other_hosts_meet_too_has_the_name_of_its_own() -> None:
     made = [traefik.with_(path("Prefix", "/a", "s0")), traefik.with_(path("Prefix", "/", "s1"), host="", name="any")]
-    table = routes.compile(snapshot_of(*SERVICES, *made))
+    table = routecompiler.compile(snapshot_of(*SERVICES, *made))
     assert sorted(routes.names(table)) == ["", "default/any * /", "default/web example.com /a"]
     rows = [(row.host, row.path_type, row.path, row.ingress) for row in routing_table(snapshot_of(*SERVICES, *made))]
     assert rows == [
@@ -152,7 +152,7 @@ def test_rules_of_kubernetes_keep_their_order_and_come_first() -> None:
 
 def test_conditions_come_back_from_their_rows_as_they_went_in() -> None:
     made = kong.with_(path("Prefix", "/", "s0"), methods="GET,POST", also={"konghq.com/headers.X-A": "1,2"})
-    table = routes.compile(snapshot_of(*SERVICES, made))
+    table = routecompiler.compile(snapshot_of(*SERVICES, made))
     assert [table.when(row) for row in range(len(table.policies.whens))] == [
         ANY_REQUEST,
         When(methods=("GET", "POST"), headers=("x-a:1", "x-a:2")),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plane import fastroutes, routes
+from plane import fastroutes, routecompiler, routes
 from plane.dns.resolver import Resolver
 from plane.endpointindex import EndpointIndex
 from plane.growing import Growing
@@ -152,13 +152,13 @@ def without_rows(text: str) -> str:
 
 def check(changes: list[tuple[list[Object], list[int]]]) -> int:
     """How many of the changes were followed, and did not have everything made anew."""
-    index, compiler, fast = EndpointIndex(), routes.Compiler(), fastroutes.Compiler()
+    index, compiler, fast = EndpointIndex(), routecompiler.Compiler(), fastroutes.Compiler()
     router: Router | None = None
     before: routes.Routes | None = None
     kept = 0
     for snapshot in followed(changes):
         known = compiler._table
-        table, anew = compiler.compile(snapshot, index, index.follow(snapshot)), routes.compile(snapshot)
+        table, anew = compiler.compile(snapshot, index, index.follow(snapshot)), routecompiler.compile(snapshot)
         kept += compiler._table is known
         assert without_rows(routes.dump(table)) == without_rows(routes.dump(anew))
         assert sorted(table.certificates) == sorted(anew.certificates)
@@ -205,7 +205,7 @@ def test_a_table_that_replaces_another_is_as_one_made_anew(changes: list[tuple[l
 
 
 async def compare_tables(changes: list[tuple[list[Object], list[int]]]) -> None:
-    index, compiler, pool = EndpointIndex(), routes.Compiler(), Pool(Timeouts())
+    index, compiler, pool = EndpointIndex(), routecompiler.Compiler(), Pool(Timeouts())
     hosts = Hosts(Resolver(servers=(), timeout_s=1), [], lambda _, port: port)
     context: dict[str, Any] = {"limits": Limits(), "hashing": Hashing(), "asking": None, "mirrors": None}
     before: Table | None = None
@@ -243,7 +243,7 @@ def test_a_route_more_is_followed_and_shares_the_rest() -> None:
         ([], [0]),
     ]
     assert check(changes) == len(changes)
-    index, compiler = EndpointIndex(), routes.Compiler()
+    index, compiler = EndpointIndex(), routecompiler.Compiler()
     tables = [compiler.compile(each, index, index.follow(each)) for each in followed(changes)]
     differs = routes.difference(tables[1], tables[2])
     assert differs is not None

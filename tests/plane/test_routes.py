@@ -1,4 +1,4 @@
-"""routes.compile and the Router: what Ingresses mean, in tables."""
+"""routecompiler.compile and the Router: what Ingresses mean, in tables."""
 
 import base64
 import pickle
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.layout import CANARY, POLICY, READY
-from plane import routes
+from plane import routecompiler, routes
 from plane.model import Snapshot
 from plane.policies import RANGED, Canary, Packer, Policies, Range
 from plane.requestpath import host_of, normalised
@@ -47,12 +47,12 @@ def target_of(table: routes.Routes, host: str, path: str) -> str | int:
 
 @pytest.mark.parametrize("row", CORPUS, ids=[row.description for row in CORPUS])
 def test_corpus_by_router(row: Row) -> None:
-    table = routes.compile(snapshot_of(*BASE, *row.objects))
+    table = routecompiler.compile(snapshot_of(*BASE, *row.objects))
     assert target_of(table, row.host, row.path) == row.expected
 
 
 def test_dump_of_a_small_plane_reads_as_expected() -> None:
-    table = routes.compile(
+    table = routecompiler.compile(
         snapshot_of(
             service("web"),
             service("api"),
@@ -99,14 +99,14 @@ def test_dump_of_a_small_plane_reads_as_expected() -> None:
 
 
 def test_an_empty_snapshot_compiles_to_tables_that_find_nothing() -> None:
-    table = routes.compile(Snapshot(7))
+    table = routecompiler.compile(Snapshot(7))
     assert table.generation == 7
     assert routes.dump(table) == ""
     assert Router(table).match("example.com", "/") == Match(0, 0)
 
 
 def test_every_table_is_read_only_and_leaves_a_pickle_out_of_band() -> None:
-    table = routes.compile(web(POD))
+    table = routecompiler.compile(web(POD))
     arrays = [value for value in (*vars(table).values(), *table.policies) if isinstance(value, np.ndarray)]
     assert len(arrays) == 11
     assert not any(array.flags.writeable for array in arrays)
@@ -117,9 +117,9 @@ def test_every_table_is_read_only_and_leaves_a_pickle_out_of_band() -> None:
 
 
 def test_equal_sees_a_change_of_endpoints_and_none_of_generation() -> None:
-    table = routes.compile(web(POD))
-    assert routes.equal(table, routes.compile(web(POD, generation=2)))
-    assert not routes.equal(table, routes.compile(web(("127.244.1.3", 8080))))
+    table = routecompiler.compile(web(POD))
+    assert routes.equal(table, routecompiler.compile(web(POD, generation=2)))
+    assert not routes.equal(table, routecompiler.compile(web(("127.244.1.3", 8080))))
 
 
 ENDPOINTS = {
@@ -138,7 +138,7 @@ ENDPOINTS = {
 
 @pytest.mark.parametrize(("rows", "expected"), ENDPOINTS.values(), ids=ENDPOINTS.keys())
 def test_requests_go_to(rows: list, expected: list[str]) -> None:
-    table = routes.compile(
+    table = routecompiler.compile(
         snapshot_of(service("web"), slice_of("web", *rows), ingress("web", rule("", prefix("/", "web"))))
     )
     used = table.backends[table.endpoints]
@@ -148,7 +148,7 @@ def test_requests_go_to(rows: list, expected: list[str]) -> None:
 
 def test_rules_for_one_port_share_a_target_however_they_name_it() -> None:
     by_name_and_number = ingress("web", rule("", prefix("/a", "web", "http"), prefix("/b", "web", 80)))
-    table = routes.compile(snapshot_of(*BASE, by_name_and_number))
+    table = routecompiler.compile(snapshot_of(*BASE, by_name_and_number))
     assert table.services == (routes.Port("", 0), routes.Port("default/web", 80))
 
 
@@ -158,7 +158,7 @@ def test_certificates_are_for_the_hosts_of_spec_tls_or_those_of_the_rules() -> N
         return ingress(name, rule(f"{name}.com", prefix("/", "web")), tls=[row])
 
     broken = {**secret("broken", b"", b""), "data": {"tls.crt": "%%%", "tls.key": "a2V5"}}
-    table = routes.compile(
+    table = routecompiler.compile(
         snapshot_of(
             tls("a", "A.com", "*.a.com"),
             tls("b"),
@@ -191,7 +191,8 @@ def test_router_finds_what_a_look_at_every_rule_finds(
         elements, asked_elements = [[part for part in row.split("/") if part] for row in (text, asked)]
         if asked == text if is_exact else asked_elements[: len(elements)] == elements:
             wanted.append((not is_exact, -len(elements), not text.endswith("/"), number))
-    table = routes.compile(snapshot_of(ingress("web", rule("", *paths)))) if paths else routes.compile(Snapshot())
+    snapshot = snapshot_of(ingress("web", rule("", *paths))) if paths else Snapshot()
+    table = routecompiler.compile(snapshot)
     match = Router(table).match("x", asked)
     found = table.services[table.targets[match.target]["service"]].service
     assert found == (f"default/s{min(wanted)[-1]}" if wanted else "")
@@ -235,7 +236,7 @@ def test_host_of(header: str, host: str) -> None:
 
 
 def test_made_up_hosts_do_not_pile_up_in_the_router() -> None:
-    router = Router(routes.compile(web(POD)))
+    router = Router(routecompiler.compile(web(POD)))
     for number in range(3 * Router.SEEN):
         assert router.match(f"{number}.com", "/") == Match(0, 0)
     assert len(router._seen) <= Router.SEEN
@@ -285,7 +286,7 @@ def test_a_column_for_each_field_of_policies_and_no_other() -> None:
 
 def test_equal_sees_a_change_of_policies() -> None:
     def compiled(**annotations: str) -> routes.Routes:
-        return routes.compile(
+        return routecompiler.compile(
             web(POD, annotations={f"nginx.ingress.kubernetes.io/{k}": v for k, v in annotations.items()})
         )
 
@@ -298,7 +299,7 @@ def test_passwords_are_in_no_dump() -> None:
     users = {**secret("users", b"", b""), "data": {"auth": base64.b64encode(b"ada:{SHA}hash").decode()}}
     said = {"auth-type": "basic", "auth-secret": "users"}
     made = web(POD, annotations={f"nginx.ingress.kubernetes.io/{name}": value for name, value in said.items()})
-    table = routes.compile(snapshot_of(*made.all("Ingress"), users))
+    table = routecompiler.compile(snapshot_of(*made.all("Ingress"), users))
     assert table.policy(1).auth_users == ("ada:{SHA}hash",)
     assert "SHA" not in routes.dump(table) + repr(table.policy(1)) + repr(table)
 
@@ -316,7 +317,7 @@ def test_default_backends_have_the_policies_of_their_own_ingress() -> None:
         )
         for number in range(50)
     ]
-    table = routes.compile(snapshot_of(*BASE, *made))
+    table = routecompiler.compile(snapshot_of(*BASE, *made))
     router = Router(table)
     for number in range(50):
         for path in ("/x", "/y"):

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from plane.cli import plane
 from plane.explain.table import render, routing_table
 from plane.requestpath import normalised
+from plane.routecompiler import compile
 from plane.router import Router
-from plane.routes import compile
 from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import exact, ingress, prefix, rule, snapshot_of
 from tests.ingress.policies import regex, with_

@@ -11,7 +11,7 @@ import trustme
 
 from harness.peers.scene import NODE
 from kernels.layout import EXACT, NAMED, PREFIX
-from plane import offline, routes
+from plane import offline, routecompiler
 from plane.addresses import AddressPlan, int_to_ip
 from plane.errors import ManifestError, Problem
 from plane.model import Object, Snapshot
@@ -90,7 +90,7 @@ def survey(
     ``instead`` names for a port of a Service who is connected to instead of its endpoints. Raises ManifestError where
     an Ingress asks for what not every peer is told.
     """
-    compiled = routes.compile(snapshot)
+    compiled = routecompiler.compile(snapshot)
     if problems := list(_problems(compiled, file)):
         raise ManifestError(problems)
     return Site(address, compiled, tuple(_rules(compiled, instead)), *pair)
