@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,10 +40,9 @@ from harness import (
     events,
     matrix,
     maxrate,
-    page,
+    outcome,
     provenance,
     records,
-    report,
     resources,
     rounds,
     shares,
@@ -51,29 +50,26 @@ from harness import (
     traffic,
 )
 from harness.certificates import Issued
-from harness.connections import Opened
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Progress, Task
 from harness.events import Happened, Planned
 from harness.flows import growth, pages, queues
 from harness.flows import running as flows
-from harness.flows.running import SUMMARY_FILE, Result
+from harness.flows.running import Result
 from harness.flows.scenario import KIND as FLOWS
 from harness.flows.scenario import FlowScenario
 from harness.flows.steering import Carried, Course, Shard, Worker
-from harness.join import join, opened
 from harness.journal import Header
 from harness.matrix import Variant
 from harness.maxrate import Probe, Search, Wanted
 from harness.peers.web.peer import Peer
 from harness.progress import Seen, shown
 from harness.recorder import Recorded
-from harness.records import LoadRows
 from harness.replay import Log
 from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
 from harness.shares import Part
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
-from harness.units import NS_PER_S, format_ns, format_rate
+from harness.units import NS_PER_S, format_rate
 from plane import manifests, offline
 from plane.addresses import AddressPlan
 from plane.advice import advise
@@ -442,9 +438,10 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         look = partial(_seen, parts, scene.actors, [Progress()] * len(parts), pods, happened)
         found = await _measure(scenario.spec.loads, parts, scene.actors, headers, epoch_ns, stop, console, look)
     measured = _by_load(parts, found)
-    _say_limits(scenario.spec.loads, measured, console)
-    joined = await _joined(headers, parts, scene.resolved, found, scene.cluster)
-    ended = {"interrupted": str(stop.is_set()).lower(), "loads": _descriptions(asked, tasks, measured)}
+    outcome.say_limits(scenario.spec.loads, measured, console)
+    joined = await outcome.joined(headers, parts, scene.resolved, found, scene.cluster)
+    described = outcome.descriptions(scenario.spec.loads, asked.logs, tasks, measured)
+    ended = {"interrupted": str(stop.is_set()).lower(), "loads": described}
     table = records.tabulate([rows for rows, _ in joined], epoch_ns, {**facts, **ended})
     left = [header.path for header, recorded in zip(headers, found, strict=True) if recorded is None]
     table = records.with_rescued(table, left, headers[0].loads)
@@ -453,7 +450,7 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         events.FILE: events.tabulate(happened, facts["run"]),
         resources.FILE: resources.tabulate(samples, facts["run"]),
     }
-    return _written(table, beside, folder)
+    return outcome.written(table, beside, folder)
 
 
 @asynccontextmanager
@@ -578,7 +575,8 @@ def _headers(
 ) -> list[Header]:
     """Of the journals of all parts. Who reads one reads of a run that did not end: it was interrupted."""
     names = [load.name for load in asked.scenario.spec.loads]
-    known = {**facts, "interrupted": "true", "loads": _descriptions(asked, tasks, [[] for _ in tasks])}
+    described = outcome.descriptions(asked.scenario.spec.loads, asked.logs, tasks, [[] for _ in tasks])
+    known = {**facts, "interrupted": "true", "loads": described}
     path = folder.absolute()  # a load's process may work in another folder
     epoch_ns = int(facts["epoch_monotonic_ns"])
     warm_ns = [epoch_ns + load.start + load.warm_up if load.warm_up else 0 for load in asked.scenario.spec.loads]
@@ -699,111 +697,9 @@ async def _of(reference: Any) -> Any:
     return await reference
 
 
-async def _joined(
-    headers: Sequence[Header],
-    parts: Sequence[Part],
-    resolved: Sequence[Resolved],
-    found: Sequence[Recorded | None],
-    cluster: Cluster | None,
-) -> list[tuple[LoadRows, Opened]]:
-    """The rows of each load, and its connections, with what the plane knows of them."""
-    ingress = await cluster.ingress_records() if cluster else []
-    relayed = await cluster.connections() if cluster else []
-    pods = cluster.pods_seen() if cluster else {}
-    served = await cluster.served() if cluster else []
-    joined = []
-    for header, part, recorded in zip(headers, parts, found, strict=True):
-        if recorded is None:
-            continue
-        task, target = part.task, resolved[part.load]
-        # A relay records connections: a flow of datagrams that has the ports of one is none of them.
-        of_relays = [] if task.mix.protocol == "udp" else relayed
-        dialled: dict[str, Any] = {
-            "frontend": target.frontend,
-            "service": target.service,
-            "connections": of_relays,
-            "pods": pods,
-        }
-        route = join(recorded, id_key=task.id_key, ingress=ingress, served=served, **dialled)
-        asked = task.mix.asked_first(len(recorded.requests["intended_ns"]))
-        rows = LoadRows(header.load, recorded, route, task.id_key, asked, header.warm_ns, task.share)
-        joined.append((rows, opened(recorded, **dialled)))
-    return joined
-
-
-def _descriptions(asked: Asked, tasks: Sequence[Task], measured: Sequence[Sequence[Recorded | None]]) -> str:
-    rows = [_described(*each) for each in zip(asked.scenario.spec.loads, tasks, measured, strict=True)]
-    for place, log in asked.logs.items():
-        rows[place]["replay"] = log.said()
-    return json.dumps(rows)
-
-
-def _described(load: Load, task: Task, measured: Sequence[Recorded | None]) -> dict[str, Any]:
-    """What a load was, for whoever reads its rows without the scenario at hand.
-
-    measured  what each of its generators has found, None of a lost one; empty: it has not ended
-    """
-    found = [recorded for recorded in measured if recorded is not None]
-    return {
-        "name": load.name,
-        "arrivals": task.text,
-        "rate": task.mean_rate,
-        "connections": task.connections,
-        "start_ns": task.start_ns,
-        "duration_ns": task.duration_ns,
-        "warm_up_ns": load.warm_up,
-        "stages": [
-            {"stage": stage.text, "start_ns": task.start_ns + stage.start_ns, "duration_ns": stage.duration_ns}
-            for stage in task.stages
-        ],
-        "timeout_ns": task.timeout_ns,
-        "protocol": task.mix.protocol,
-        "method": task.mix.workloads[0].method,
-        "host": task.mix.workloads[0].host,
-        "path": task.mix.workloads[0].path,
-        "address": f"{task.destination.ip}:{task.destination.port}",
-        "tls": task.destination.tls is not None,
-        "source": ", ".join(task.destination.sources) or None,
-        "generators": load.generators,
-        "generators_lost": len(measured) - len(found),
-        "generator": asdict(shares.generator([each.generator for each in found])) if found else None,
-        "generator_limited": any(each.limited for each in found) if found else None,
-    }
-
-
-def _say_limits(loads: Sequence[Load], measured: Sequence[Sequence[Recorded | None]], console: Console) -> None:
-    """A line for each generator that was not compiled, or that, and not the subject, is what was measured."""
-    for load, of_load in zip(loads, measured, strict=True):
-        for place, recorded in enumerate(of_load, 1):
-            if recorded is None:
-                continue
-            named = f"load {load.name}" + (f", generator {place}," if load.generators > 1 else "")
-            generator, rows = recorded.generator, len(recorded.requests["intended_ns"])
-            if generator.reason:
-                console.print(f"{named} ran by asyncio: {generator.reason}", markup=False, soft_wrap=True)
-            if recorded.limited:
-                line = (
-                    f"{named} is generator-limited: its thread was busy {generator.busy:.0%} of the time, and "
-                    f"{generator.late:,} of {rows:,} requests began more than 1 ms late, "
-                    f"the latest by {format_ns(generator.latest_ns)}"
-                )
-                console.print(line, markup=False, soft_wrap=True)
-
-
 def _surroundings(cluster: Cluster, issued: Issued) -> Surroundings:
     address, http_port, https_port = cluster.ingress_address
     return Surroundings(cluster.store.snapshot, cluster.plan, (address, http_port), https_port, issued.authority)
-
-
-def _written(table: Any, beside: Mapping[str, Any], folder: Path) -> Result:
-    records.write(table, folder / records.FILE)
-    records.forget_journals(folder)
-    for name, each in beside.items():
-        records.write(each, folder / name)
-    summary = report.summarise(table, report.beside(folder))
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / page.FILE).write_text(page.page(table, summary, report.beside(folder)), encoding="utf-8")
-    return Result(folder, summary)
 
 
 def _canceller(console: Console) -> Callable[[], None]:
