@@ -13,6 +13,7 @@ nobody is told of the tear, as in the first seconds of one in a cluster (``GIVEN
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 
 from plane.addresses import AddressPlan, ip_to_int
@@ -34,21 +35,23 @@ SO_DETACH_FILTER = 27  # <asm-generic/socket.h>
 _ELSEWHERE = 0  # the side of the Ingress, which no node has
 _ONE, _RANGE = 0xFFFFFFFF, 0xFFFFFF00  # masks of an address, and of a node's range
 
+_tearing = threading.Lock()
 _torn: dict[AddressPlan, frozenset[int]] = {}  # by plan, the nodes of it that are cut off
 
 
 def tear(plan: AddressPlan, nodes: frozenset[int]) -> None:
     """Cut these nodes off, and no others, for all sockets of this process that there are and that ``take_side``."""
-    _torn[plan] = nodes
-    for each in _sockets():
-        _attach(each, plan, nodes)
-    if not nodes:
-        del _torn[plan]
+    with _tearing:  # nodes and ingresses of one process are told each by itself
+        _torn[plan] = nodes
+        for each in _sockets():
+            _attach(each, plan, nodes)
+        if not nodes:
+            del _torn[plan]
 
 
 def take_side(bound: socket.socket) -> None:
     """Have a socket that will listen, and is bound, lose what is lost on its side; who comes to it inherits that."""
-    for plan, nodes in _torn.items():
+    for plan, nodes in list(_torn.items()):
         _attach(bound, plan, nodes)
 
 
