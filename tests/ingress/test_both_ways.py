@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,9 +48,11 @@ def requests(address: str) -> list[Asked]:
     return found
 
 
-async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
-    vip: str, pods: list[Address], subtests: pytest.Subtests
-) -> None:
+@contextlib.asynccontextmanager
+async def both(
+    vip: str, pods: list[Address], *how: dict[str, Any]
+) -> AsyncIterator[tuple[list[Object], dict[str, Address], list[Endpoint], list[Running]]]:
+    """An ingress for each way before the same endpoints: Services, addresses by name, endpoints, ways."""
     addresses = dict(zip(NAMES, pods, strict=True))
     base = services(8080, {name: ip for name, (ip, _) in addresses.items()})
     async with contextlib.AsyncExitStack() as stack:
@@ -57,10 +60,19 @@ async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
             await stack.enter_async_context(Endpoint(address, saying(name.encode())))
             for name, address in addresses.items()
         ]
-        ways = [
-            await stack.enter_async_context(running(vip, snapshot_of(*base), recording=True, **way))
-            for way in (ASYNCIO, COMPILED_BY_TWO)
-        ]
+        ways = [await stack.enter_async_context(running(vip, snapshot_of(*base), **way)) for way in how]
+        yield base, addresses, endpoints, ways
+
+
+async def test_a_request_of_the_tables_becomes_the_same_on_both_paths(
+    vip: str, pods: list[Address], subtests: pytest.Subtests
+) -> None:
+    async with both(vip, pods, {**ASYNCIO, "recording": True}, {**COMPILED_BY_TWO, "recording": True}) as (
+        base,
+        addresses,
+        endpoints,
+        ways,
+    ):
         asked = requests(addresses["other"][0])
         for generation, (description, objects, host, start, fields) in enumerate(asked, start=2):
             snapshot = snapshot_of(*base, *objects, generation=generation)
@@ -105,17 +117,7 @@ COMPILED: list[tuple[list[Object], str, str]] = [
 async def test_policies_that_are_compiled_do_the_same_on_both_paths_and_hand_nobody_over(
     vip: str, pods: list[Address], subtests: pytest.Subtests
 ) -> None:
-    addresses = dict(zip(NAMES, pods, strict=True))
-    base = services(8080, {name: ip for name, (ip, _) in addresses.items()})
-    async with contextlib.AsyncExitStack() as stack:
-        endpoints = [
-            await stack.enter_async_context(Endpoint(address, saying(name.encode())))
-            for name, address in addresses.items()
-        ]
-        ways = [
-            await stack.enter_async_context(running(vip, snapshot_of(*base), gateway=gateway))
-            for gateway in (False, True)
-        ]
+    async with both(vip, pods, {"gateway": False}, {"gateway": True}) as (base, _, endpoints, ways):
         for generation, (objects, start, fields) in enumerate(COMPILED, start=2):
             await asyncio.gather(*(here.install(snapshot_of(*base, *objects, generation=generation)) for here in ways))
             with subtests.test(msg=f"{start} {fields}"):
