@@ -222,15 +222,20 @@ def act(planned: Planned, access: Access, row: Happened) -> int:
             schedulable = {"spec": {"unschedulable": None}}
             generation = _generation(client.patch(Key("Node", "", node_name(event.uncordon_node)), schedulable))
         else:
-            pod = _first_pod(client, event)
-            row.pod = f"{pod.namespace}/{pod.name}"
-            if event.behaviour:
-                annotations = {"metadata": {"annotations": event.behaviour}}
-                generation = _generation(client.patch(pod, annotations))
-            else:
-                generation = _deleted(client, pod)  # as ``kubectl delete pod``
+            generation = _befall_a_pod(client, event, row)
         client.wait(generation, ACKNOWLEDGE_S)
     return generation
+
+
+def _befall_a_pod(client: Client, event: Event, row: Happened) -> int:
+    """Deletes the first pod, or has it behave otherwise; one that ends of itself meanwhile makes room for the next."""
+    while True:
+        pod = _first_pod(client, event)
+        row.pod = f"{pod.namespace}/{pod.name}"
+        with contextlib.suppress(NotFoundError):
+            if event.behaviour:
+                return _generation(client.patch(pod, {"metadata": {"annotations": event.behaviour}}))
+            return _deleted(client, pod)  # as ``kubectl delete pod``
 
 
 def _drain(client: Client, number: int) -> int:

@@ -19,7 +19,9 @@ from harness.resources import watching
 from harness.scenario import Scenario, ScenarioError, parse
 from plane import kubeconfig, offline, statuses
 from plane.addresses import AddressPlan
-from plane.model import Key, Snapshot
+from plane.client import Client
+from plane.kinds import Kind
+from plane.model import Key, Object, Snapshot
 from tests.harness.test_report import loop, made, steady
 from tests.plane.served import Served, deployment, service, serving
 
@@ -140,6 +142,28 @@ def test_a_pod_is_made_slow_and_made_to_fail_by_its_annotations(api: Served, set
             "pod.trafficplane.dev/error-rate": "20%",
         }.items()
     )
+
+
+@pytest.mark.parametrize("what", ["deletePod: web", "slowPod: {deployment: web, serviceTime: 50ms}"])
+def test_a_pod_that_ends_between_the_look_and_the_deed_is_not_the_one(
+    api: Served, settled: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    ended: list[str] = []
+
+    class Overtaken(Client):
+        def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> tuple[list[Object], str]:
+            found, generation = super().list(kind, namespace, selector)
+            if not ended:
+                ended.append(min(pod["metadata"]["name"] for pod in found))
+                self.delete(Key("Pod", "default", ended[0]))
+            return found, generation
+
+    monkeypatch.setattr(events, "Client", Overtaken)
+    (event,) = planned(scenario(f"{{at: 0s, {what}}}"), tmp_path / "scenario.yaml", settled)
+    row = happening(event)
+    assert events.act(event, kubeconfig.read(api.kubeconfig), row) in api.waited
+    assert (row.pod or "").startswith("default/web-")
+    assert row.pod != f"default/{ended[0]}"
 
 
 def test_a_node_is_drained_of_what_comes_again(
