@@ -29,7 +29,7 @@ Pods = Mapping[str, Sequence[tuple[int, str, str]]]
 # A relay reads the clock once for a batch of connections, some of which may have begun meanwhile: it may stamp a
 # connection so much earlier than it began, a thread's wait for the processor included. The kernel gives a client port
 # out again only when it has been through the others, which takes far longer.
-STAMP_EARLY_NS = 50_000_000
+STAMP_EARLY_NS = 200_000_000
 LAST_GENERATION = (1 << 32) - 1
 # Columns of ``records.SEEN`` and where they come from in the records of an ingress.
 OF_INGRESS = {

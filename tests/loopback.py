@@ -19,7 +19,7 @@ from plane.addresses import AddressPlan, ip_to_int
 from plane.proxy import Proxy
 
 Address = tuple[str, int]
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0  # with a machine that has much else to do
 
 
 def make_fib(

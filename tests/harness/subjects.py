@@ -82,7 +82,7 @@ def _task(destination: Destination, duration_ms: int, **other: Any) -> Task:
         "rate": None,
         "connections": 1000,
         "start_ns": 0,
-        "timeout_ns": 5 * S,
+        "timeout_ns": 60 * S,
         "id_key": 7 << 40,
     }
     return Task(destination=destination, duration_ns=duration_ms * MS, **{**given, **other})

@@ -90,13 +90,14 @@ def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
     api: Served, settled: Snapshot, tmp_path: Path
 ) -> None:
     (tmp_path / "more.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n")
-    asked = scenario(
+    lines = [
         "{at: 0s, scale: {deployment: web, replicas: 4}}",
         "{at: 1ms, restart: web}",
         "{at: 2ms, apply: more.yaml}",
         "{at: 3ms, deletePod: web}",
-        "{at: 9s, scale: {deployment: web, replicas: 0}}",
-    )
+        "{at: 900s, scale: {deployment: web, replicas: 0}}",
+    ]
+    asked = parse(SCENARIO.replace("duration: 10s", "duration: 1000s") + "".join(f"  - {line}\n" for line in lines))
     plan = planned(asked, tmp_path / "scenario.yaml", settled)
     access = kubeconfig.read(api.kubeconfig)
 
@@ -106,7 +107,7 @@ def test_events_go_by_the_api_and_are_done_once_they_are_acknowledged(
                 await asyncio.sleep(0.01)
         return happened
 
-    happened = {row.event: row for row in asyncio.run(asyncio.wait_for(play(), 30))}
+    happened = {row.event: row for row in asyncio.run(asyncio.wait_for(play(), 60))}
     assert {name: row.error for name, row in happened.items()} == dict.fromkeys(
         ["scale web to 4", "restart web", "apply more.yaml", "delete a pod of web"]
     )
@@ -248,7 +249,7 @@ def test_a_node_is_killed_and_events_come_in_the_order_of_time(settled: Snapshot
                 await asyncio.sleep(0.001)
         assert [(row.event, row.generation) for row in happened] == [("kill node-1", 7), ("kill node-2", 7)]
 
-    asyncio.run(asyncio.wait_for(play(), 10))
+    asyncio.run(asyncio.wait_for(play(), 60))
     assert befallen.noted == [1, 2]
 
 
@@ -266,7 +267,7 @@ def test_nodes_are_cut_off_one_after_the_other_and_none_is_when_the_run_is_over(
         assert [row.event for row in happened] == ["partition node-2", "partition node-1", "heal node-2"]
         assert {row.generation for row in happened} == {7}
 
-    asyncio.run(asyncio.wait_for(play(), 10))
+    asyncio.run(asyncio.wait_for(play(), 60))
     assert befallen.noted == [{2}, {1, 2}, {1}, set()]
 
 
@@ -354,7 +355,7 @@ def test_processes_are_read_by_name_and_found_again_when_they_come_back(
                     await asyncio.sleep(0.01)
             return samples
 
-        samples = asyncio.run(asyncio.wait_for(watch(), 30))
+        samples = asyncio.run(asyncio.wait_for(watch(), 60))
     own = [sample for sample in samples if sample.process == "control"]
     assert {sample.pid for sample in own} == {os.getpid()}
     assert own == sorted(own, key=lambda sample: (sample.at_ns, sample.cpu_ns))

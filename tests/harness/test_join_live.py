@@ -12,7 +12,7 @@ from harness.drivers.http import Destination
 from harness.drivers.stream import Stream
 from harness.join import STAMP_EARLY_NS, join, opened
 from harness.workload import Workload, request_ids
-from kernels.layout import RANDOM
+from kernels.layout import RR
 from plane.addresses import AddressPlan, ip_to_int
 from plane.proxy import Proxy
 from tests.harness.subjects import OK, S, closed_loop
@@ -41,9 +41,9 @@ async def test_each_request_has_the_pod_that_saw_it(relays: list[Proxy], plan: A
         for address in addresses:
             stack.enter_context(Pod(address, noting(seen, address[0])))
         for relay in relays:
-            relay.install(make_fib(41, {vip: addresses}, RANDOM))
+            relay.install(make_fib(41, {vip: addresses}, RR))
         workload = Workload("test", keep_alive=keep_alive)
-        task = closed_loop(Destination(*vip, (str(plan.pods_of(3)[7]),)), 12, 200, workload=workload)
+        task = closed_loop(Destination(*vip, (str(plan.pods_of(3)[7]),)), 12, 500, workload=workload)
         recorded = await Stream(task).run(time.monotonic_ns())
         route = join(
             recorded,
@@ -60,7 +60,7 @@ async def test_each_request_has_the_pod_that_saw_it(relays: list[Proxy], plan: A
     assert set(route.generation) == {41}
     pods = [route.pod.texts[index] for index in route.pod.index]
     assert pods == [f"default/{seen[number]}" for number in request_ids(task.id_key, rows).tolist()]
-    assert len(set(pods)) == 3
+    assert len(set(pods)) == 3  # one of the relays has six connections or more, and takes turns
     each = opened(
         recorded,
         frontend=(ip_to_int(vip[0]), vip[1]),
@@ -72,7 +72,7 @@ async def test_each_request_has_the_pod_that_saw_it(relays: list[Proxy], plan: A
     assert [each.pod.texts[index] for index in each.pod.index[carried]] == pods
     waited_ns = each.accepted_ns - recorded.connections["began_ns"]
     assert waited_ns.min() > -STAMP_EARLY_NS
-    assert waited_ns.max() < 10 * S
+    assert waited_ns.max() < 60 * S
 
 
 def noting(seen: dict[int, str], name: str) -> Callable[[socket.socket], None]:

@@ -46,16 +46,17 @@ FACTS = {
 KEY = 7 << 40
 COLD_S = 120  # the load's process may have to compile the generator first
 
-# A load as an actor of the runner has it: asks port argv[1] 400 times a second, journal in the folder argv[2].
+# A load as an actor of the runner has it: asks port argv[1] 400 times a second, one after the other, journal in the
+# folder argv[2].
 KILLED = f"""
 import pathlib, sys, time
 from harness import records
 from harness.drivers.http import Destination
 from harness.drivers.process import LoadProcess
 from harness.journal import Header
-from tests.harness.subjects import open_loop
+from tests.harness.subjects import in_turn
 
-load = LoadProcess(open_loop(Destination("127.0.0.1", int(sys.argv[1])), 400, 60_000))
+load = LoadProcess(in_turn(Destination("127.0.0.1", int(sys.argv[1])), 400, 60_000))
 load.ready()
 header = Header(records.journal_of(pathlib.Path(sys.argv[2]), 1), "steady", ["none", "steady"], {FACTS!r})
 load.run(time.monotonic_ns(), header)

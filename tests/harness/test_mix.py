@@ -146,7 +146,7 @@ async def test_rows_say_which_request_each_was(run: Callable[[Task], Any], opene
     mix = Mix(workloads, ["item", "buy", "front"], np.array([0, 2, 2, 1, 0], np.uint32))
     seen = Seen()
     async with serving(seen) as server:
-        task = open_loop(server, 400, 100, mix=mix) if opened else closed_loop(server, 3, 80, mix=mix)
+        task = open_loop(server, 400, 100, mix=mix) if opened else closed_loop(server, 3, 500, mix=mix)
         recorded = await run(task)
     rows = len(recorded.requests["intended_ns"])
     assert rows > 12

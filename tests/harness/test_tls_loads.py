@@ -145,7 +145,7 @@ async def test_who_never_shakes_hands_is_a_timeout_and_leaves_nothing() -> None:
         began = time.monotonic()
         recorded = await run(open_loop(place, 50, 60, timeout_ns=150 * MS))
     assert texts(recorded) == ["timeout"] * 3
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.usefixtures("driver")

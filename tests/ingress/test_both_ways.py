@@ -22,7 +22,18 @@ from tests.ingress.manifests import prefix, snapshot_of
 from tests.ingress.policies import WEB, canary, regex, with_
 from tests.ingress.test_policed import annotated
 from tests.ingress.test_policies import ROWS, placed
-from tests.ingress.wire import Address, Endpoint, Running, ask, client, eventually, read_head, running, saying
+from tests.ingress.wire import (
+    PATIENCE_S,
+    Address,
+    Endpoint,
+    Running,
+    ask,
+    client,
+    eventually,
+    read_head,
+    running,
+    saying,
+)
 
 pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
 
@@ -180,7 +191,7 @@ async def test_requests_under_way_are_counted_together_whichever_way_they_go(
             left.send(first)
             await eventually(lambda: endpoint.requests)
         go.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while (await ask(here.http, PLAIN)).status != 200:
                 pass
 

@@ -160,7 +160,7 @@ async def test_tls_follows_the_header(vip: str, pods: list[Address]) -> None:
 async def test_a_connection_without_a_proper_header_is_closed(vip: str, pods: list[Address], sent: bytes) -> None:
     async with (
         Endpoint(pods[0]) as endpoint,
-        running(vip, web(pods[0]), edge=ANNOUNCED, timeouts=Timeouts(head_s=0.2)) as here,
+        running(vip, web(pods[0]), edge=ANNOUNCED, timeouts=Timeouts(head_s=0.5)) as here,
     ):
         async with client(here.http) as one:
             one.send(sent)

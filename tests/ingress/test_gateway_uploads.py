@@ -164,7 +164,7 @@ BROKEN = [
 
 
 async def test_a_body_that_does_not_go_on_is_408_and_one_that_is_broken_400(vip: str, pods: list[Address]) -> None:
-    quick = Timeouts(body_s=0.1)
+    quick = Timeouts(body_s=0.5)
     async with Endpoint(pods[0], serve=echoing), running(vip, web(pods[0]), gateway=True, timeouts=quick) as here:
         answers = await asyncio.gather(*(ask(here.http, raw) for raw in STALLING + BROKEN))
         assert [answer.status for answer in answers] == [408] * len(STALLING) + [400] * len(BROKEN)

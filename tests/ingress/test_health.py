@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
 from tests.ingress.test_balance import all_of
 from tests.ingress.test_balance import web as balanced
-from tests.ingress.test_failures import GET, QUICK, hanging_up, silent
+from tests.ingress.test_failures import GET, hanging_up, silent
 from tests.ingress.wire import Address, Endpoint, Message, ask, client, eventually, read_head, running, saying
 from tests.loopback import reset
 
-LASTING = replace(QUICK, out_s=3600.0)  # so that nothing comes back while a test looks
-BRIEF = replace(QUICK, out_s=0.2)
+LASTING = Timeouts(out_s=3600.0)  # so that nothing comes back while a test looks
+BRIEF = Timeouts(out_s=0.2)
 
 
 async def resetting(endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +47,7 @@ async def test_a_failed_backend_is_out_of_rotation_within_one_request(
     async with (
         Endpoint(pods[0], serve=serve) as bad,  # type: ignore[arg-type]
         Endpoint(pods[1]) as good,
-        running(vip, snapshot, timeouts=LASTING) as here,
+        running(vip, snapshot, timeouts=replace(LASTING, read_s=0.5) if serve is silent else LASTING) as here,
     ):
         for number in range(12):
             await ask(here.http, GET)
@@ -118,7 +119,8 @@ async def test_an_install_keeps_who_is_out_and_forgets_who_is_gone(vip: str, pod
 
 
 async def test_clients_that_break_off_blame_no_endpoint(vip: str, pods: list[Address]) -> None:
-    async with Endpoint(pods[0]), running(vip, web(*pods[:1]), timeouts=LASTING) as here, client(here.http) as one:
+    timeouts = replace(LASTING, body_s=0.2)
+    async with Endpoint(pods[0]), running(vip, web(*pods[:1]), timeouts=timeouts) as here, client(here.http) as one:
         one.send(b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 4\r\n\r\nab")
         assert (await one.answer()).status == 408
         assert here.ingress._pool.out == 0

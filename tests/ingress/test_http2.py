@@ -469,7 +469,7 @@ async def test_a_client_that_says_goaway_still_gets_its_answers(vip: str, pods: 
 
 
 async def test_an_idle_connection_is_closed_in_time(vip: str, pods: list[Address]) -> None:
-    quick = Timeouts(keep_alive_s=0.2, head_s=0.4)
+    quick = Timeouts(keep_alive_s=0.5, head_s=1.0)
     async with Endpoint(pods[0]), running(vip, web(pods[0]), timeouts=quick) as here:
         async with http2(here.https) as silent:
             await silent.at_end()

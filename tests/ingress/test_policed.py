@@ -281,7 +281,7 @@ async def test_only_so_many_passwords_wait(vip: str, pods: list[Address], monkey
 async def test_a_hash_that_takes_too_long_is_left(
     vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plane.ingress.hashing.PATIENCE_S", 0.3)
+    monkeypatch.setattr("plane.ingress.hashing.PATIENCE_S", 1.0)
     users = secret("users", auth=f"ada:{SHA}\nslow:{CRYPT}\n")
     async with (
         Endpoint(pods[0]),

@@ -25,7 +25,7 @@ from plane.ingress.timeouts import Timeouts
 from tests.ingress.http2wire import http2
 from tests.ingress.manifests import web
 from tests.ingress.test_tls import issued, snapshot, trusting
-from tests.ingress.wire import Address, Endpoint, Running, client, eventually, running, saying
+from tests.ingress.wire import PATIENCE_S, Address, Endpoint, Running, client, eventually, running, saying
 from tests.loopback import reset
 
 pytestmark = pytest.mark.syscalls
@@ -72,7 +72,7 @@ async def said(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
     return output.decode()
@@ -164,7 +164,7 @@ async def test_who_asks_for_http2_gets_it_untouched(vip: str, pods: list[Address
 
 async def test_who_stops_in_a_handshake_or_speaks_no_tls_costs_nobody(vip: str, pods: list[Address]) -> None:
     halves = (b"", HELLO[:1], HELLO[:50], HELLO, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\0\x05\x02\0\0\1\0")
-    quick = Timeouts(head_s=0.3)
+    quick = Timeouts(head_s=1.0)
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True, timeouts=quick) as here:
         ends = [await asyncio.open_connection(*here.https) for _ in halves]
         for (_, writer), half in zip(ends, halves, strict=True):
@@ -172,7 +172,7 @@ async def test_who_stops_in_a_handshake_or_speaks_no_tls_costs_nobody(vip: str, 
         async with client(here.https, careless(), "foo.com") as other:
             assert (await other.get()).status == 200
         for reader, writer in ends:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 with contextlib.suppress(ConnectionResetError):
                     await reader.read()  # until it is left
             writer.close()
@@ -202,7 +202,7 @@ async def test_an_ingress_that_stops_answers_by_tls_what_is_under_way(vip: str, 
         stopping = asyncio.create_task(here.ingress.stop(5))
         go.set()
         assert (await one.answer()).body == (await other.answer()).body == b"hello"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await stopping
         stalled.close()
 

@@ -28,7 +28,7 @@ def assert_reset_at_once(address: Address, source: str = "") -> None:
     begun = time.monotonic()
     with pytest.raises((ConnectionResetError, ConnectionRefusedError)), dial(address, source) as client:
         client.recv(1)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4  # no pod is waited for: that would take five
 
 
 def refuses(address: Address) -> bool:

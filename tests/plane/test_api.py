@@ -67,7 +67,7 @@ def test_a_body_is_not_waited_for_where_the_token_is_missing(api):
     host, port = api.api.url.removeprefix("https://").split(":")
     context = ssl.create_default_context(cadata=api.api.ca_pem)
     with (
-        socket.create_connection((host, int(port)), timeout=5) as raw,
+        socket.create_connection((host, int(port)), timeout=30) as raw,
         context.wrap_socket(raw, server_hostname=host) as connection,
     ):
         connection.sendall(b"POST /api/v1/services HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
@@ -76,7 +76,7 @@ def test_a_body_is_not_waited_for_where_the_token_is_missing(api):
 
 def test_plain_http_is_not_served(api):
     host, port = api.api.url.removeprefix("https://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
         try:
             received = connection.recv(100)
@@ -90,7 +90,7 @@ def test_a_certificate_of_another_authority_is_refused_by_the_client(api, plan, 
     with serving(plan, tmp_path / "other") as other:
         context = ssl.create_default_context(cadata=other.api.ca_pem)
         host, port = api.api.url.removeprefix("https://").split(":")
-        with socket.create_connection((host, int(port)), timeout=5) as raw, pytest.raises(ssl.SSLError):
+        with socket.create_connection((host, int(port)), timeout=30) as raw, pytest.raises(ssl.SSLError):
             context.wrap_socket(raw, server_hostname=host)
 
 
@@ -102,7 +102,7 @@ def test_stop_leaves_no_listener_and_ends_watches(plan, tmp_path):
         assert next(events)[0] == "ADDED"
     assert [kind for kind, _ in events] in (["ADDED"], [])
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((host, int(port)), timeout=5)
+        socket.create_connection((host, int(port)), timeout=30)
 
 
 # What is offered.

@@ -19,7 +19,7 @@ from plane.model import Key, Object, key_of
 from plane.store import utc_now
 from tests.plane.served import PLANE, Served, deployment, ingress, service, serving
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from tests.pods.asking import WAYS
 
 pytestmark = pytest.mark.syscalls
 SVC = "default.svc.cluster.local"
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 PORTS = [
     {"name": "http", "port": 80, "targetPort": 8080},
     {"name": "udp", "port": 81, "protocol": "UDP", "targetPort": 8081},

@@ -9,7 +9,7 @@ import uvloop
 from plane.addresses import AddressPlan
 from plane.healthchecks import HealthCheck, HealthServer
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 PORTS = range(31900, 31910)
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -25,7 +25,7 @@ def addresses(control: ControlPlane) -> list[Object]:
 
 
 async def eventually(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not what():
             await asyncio.sleep(0.01)
 

@@ -254,6 +254,6 @@ def test_bulk_transfer_does_not_hold_up_others(proxy: Proxy, plan: AddressPlan, 
             for _ in range(50):
                 client.sendall(b"?")
                 assert client.recv(1) == b"?"
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 25
             greedy.shutdown(socket.SHUT_RDWR)
             drain.join()

@@ -102,7 +102,7 @@ async def test_services_should_publish_not_ready_addresses_where_they_say_so(pla
 
 async def answer(address: tuple[str, int]) -> str:
     """The first there is, from a pod whose server may not be up yet: no condition says when it is."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return await ask(address)

@@ -290,7 +290,7 @@ class Datagrams:
     async def ask(self, what: str = "hostname") -> str:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self.socket, what.encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return (await loop.sock_recv(self.socket, 1 << 16)).decode().strip()
 
     def __enter__(self) -> "Datagrams":

@@ -162,7 +162,7 @@ def test_a_patch_cannot_rename(store):
 
 
 async def take(stream, number: int) -> list[tuple[str, str]]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return [(kind, obj["metadata"]["name"]) for kind, obj in [await anext(stream) for _ in range(number)]]
 
 

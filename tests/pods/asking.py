@@ -38,7 +38,7 @@ async def by_aiohttp(host: str, port: int) -> str:
 
 async def by_urllib(host: str, port: int) -> str:
     def get() -> str:
-        with urllib.request.urlopen(f"http://{host}:{port}/hostname", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}/hostname", timeout=30) as answer:
             return answer.read().decode()
 
     return await asyncio.to_thread(get)
@@ -63,7 +63,7 @@ async def by_datagrams(host: str, port: int) -> str:
     transport, _ = await loop.create_datagram_endpoint(Question, remote_addr=(host, port))
     transport.sendto(b"hostname")
     try:
-        return await asyncio.wait_for(answer, 10)
+        return await asyncio.wait_for(answer, 30)
     finally:
         transport.close()
 

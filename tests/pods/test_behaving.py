@@ -121,7 +121,7 @@ def test_a_file_of_times_is_read_strictly(text: str, said: str) -> None:
 async def test_so_many_are_served_at_once_so_many_wait_and_the_rest_is_refused(plan: AddressPlan, ip: str) -> None:
     async with hosting(plan) as host:
         probe = {"httpGet": {"port": 8000, "path": "/healthz"}, "periodSeconds": 1}
-        asked = annotated(service_time="300ms", concurrency="2", queue="1")
+        asked = annotated(service_time="600ms", concurrency="2", queue="1")
         await host.ready(netexec(ip, asked, readinessProbe=probe))
         async with client() as session:
             replies = await asyncio.gather(*(ask(session, f"http://{ip}:8000/hostname") for _ in range(6)))

@@ -23,15 +23,15 @@ async def test_what_comes_is_sent_back_on_every_declared_port(plan):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as client:
             client.connect((ip, 9000))
             client.send(b"a datagram")
-            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 10) == b"a datagram"
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 30) == b"a datagram"
         reader, writer = await asyncio.open_connection(ip, 9000)
         writer.write(b"kept")
         assert await reader.readexactly(4) == b"kept"
         pod.terminate(30)
         writer.write(b"still there")  # it goes on for a quiet time
         assert await reader.readexactly(11) == b"still there"
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
-        await host.until(pod, lambda status: status.gone, 20)
+        await host.until(pod, lambda status: status.gone)
         assert refuses(ip, 9000)
     assert open_descriptors() == before

@@ -55,7 +55,7 @@ async def test_an_idle_connection_is_closed_when_it_is_told_to_end_and_nothing_i
         pod.terminate(30)
         assert (await fetch(f"http://{ip}:8090/")).status == 200  # it goes on accepting for a quiet time
         await reader.readexactly(100)
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         await host.until(pod, lambda status: status.gone, 10)
         assert refuses(ip, 8090)
         writer.close()

@@ -158,7 +158,7 @@ async def test_requests_on_one_connection_and_http_1_0_are_answered_in_turn(plan
         reader, writer = await asyncio.open_connection(ip, 8080)
         one = b"GET /echo?msg=%d HTTP/1.1\r\nHost: x\r\n\r\n"
         writer.write(one % 1 + one % 2 + b"GET /echo?msg=3 HTTP/1.0\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             answers = await reader.read()
         writer.close()
         assert [part[-1:] for part in answers.split(b"HTTP/1.1 200 OK")[1:]] == [b"1", b"2", b"3"]
