@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 PLANE = str(Path(sys.executable).parent / "plane")
 RAY = str(Path(sys.executable).parent / "ray")
 START_S = 240.0  # it compiles, where nobody has before
+PATIENCE_S = 120.0  # with Ray on a machine that has much else to do
 
 
 class Running:
@@ -44,7 +45,13 @@ class Running:
     def __call__(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
         """What a command prints; it must exit with that code."""
         done = subprocess.run(
-            [PLANE, *arguments], env=self.environment, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT
+            [PLANE, *arguments],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            cwd=ROOT,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
@@ -53,7 +60,7 @@ class Running:
         return json.loads(self("get", *arguments, "-o", "json"))
 
     def fetch(self, address: str, port: int, path: str = "/hostname", host: str = "example.com") -> tuple[int, str]:
-        connection = http.client.HTTPConnection(address, port, timeout=10)
+        connection = http.client.HTTPConnection(address, port, timeout=PATIENCE_S)
         try:
             connection.request("GET", path, headers={"Host": host})
             answer = connection.getresponse()
@@ -73,7 +80,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "TRAFFICPLANE_KUBECONFIG": str(home / "config")}
 
 
-def eventually(met: Callable[[], object], within_s: float = 30.0) -> object:
+def eventually(met: Callable[[], object], within_s: float = PATIENCE_S) -> object:
     """The first true answer, asked for again and again; fails after the time with the last answer."""
     deadline = time.monotonic() + within_s
     while not (answer := met()):
@@ -136,13 +143,15 @@ def start(tmp_path: Path, plan: AddressPlan) -> Iterator[Callable[..., Running]]
         if running.process.poll() is None:
             running.process.send_signal(signal.SIGTERM)
             try:
-                running.process.wait(30)
+                running.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 for pid in processes_of(running.process.pid):
                     os.kill(pid, signal.SIGKILL)
                 raise
-        eventually(lambda pid=running.process.pid: not processes_of(pid), 15)
+        eventually(lambda pid=running.process.pid: not processes_of(pid))
         assert not (running.home / "config").exists()
+    with contextlib.suppress(AssertionError):  # the comparison below says more
+        eventually(lambda: not left_over(before, plan))  # files of others, which come and go
     assert left_over(before, plan) == []
 
 
@@ -169,7 +178,7 @@ def test_the_tour_up_get_apply_scale_explain_delete_and_away(start, tmp_path):
 
     question = dns.message.make_query("my-service.default.svc.cluster.local", "A")
     for ask in (dns.query.udp, dns.query.tcp):
-        found = ask(question, plane.plan.dns, port=plane.plan.bound_port(53), timeout=10)
+        found = ask(question, plane.plan.dns, port=plane.plan.bound_port(53), timeout=PATIENCE_S)
         assert [row.address for row in found.answer[0]] == [service["spec"]["clusterIP"]]
     assert f"dns       {plane.plan.dns}:{plane.plan.bound_port(53)}" in (tmp_path / "log").read_text()
 
@@ -184,13 +193,18 @@ def test_the_tour_up_get_apply_scale_explain_delete_and_away(start, tmp_path):
     assert "NotFound" in plane("get", "service", "second", code=1)
 
     broken = more.replace("port: 80", "port: 99999")
-    before = plane.get("all", "-A")
+    before = asked_for(plane.get("all", "-A"))
     message = plane("apply", "-f", "-", stdin=broken, code=2)
     assert "Service default/second: spec.ports[0].port" in message
-    assert plane.get("all", "-A")["items"] == before["items"]
+    assert asked_for(plane.get("all", "-A")) == before
 
     plane("delete", "-f", "configs/quickstart")
     eventually(lambda: not plane.get("pods")["items"])
+
+
+def asked_for(found: dict) -> list[tuple[str, str, object]]:
+    """What people have written of a List's objects, and not what the plane says of them, which may change any time."""
+    return [(row["kind"], row["metadata"]["name"], row.get("spec")) for row in found["items"]]
 
 
 def test_a_killed_node_costs_its_pods_some_seconds_and_nobody_else(start):
@@ -198,7 +212,7 @@ def test_a_killed_node_costs_its_pods_some_seconds_and_nobody_else(start):
     victims = [pid for pid, command in processes_of(plane.process.pid).items() if re.search(r"ray::NodeActor", command)]
     assert len(victims) == 3
     service = plane.get("service", "my-service")["spec"]["clusterIP"]
-    kept = [http.client.HTTPConnection(service, plane.plan.bound_port(80), timeout=10) for _ in range(24)]
+    kept = [http.client.HTTPConnection(service, plane.plan.bound_port(80), timeout=PATIENCE_S) for _ in range(24)]
     assert [fetched(connection)[0] for connection in kept] == [200] * 24
     carried = {row["client"]: row for row in json.loads(plane("connections", "-o", "json"))["items"]}
     rows = [carried["{}:{}".format(*connection.sock.getsockname())] for connection in kept]
@@ -268,7 +282,7 @@ def test_scaling_3_6_2_under_load_fails_no_request(start):
     finally:
         done.set()
         for thread in clients:
-            thread.join(30)
+            thread.join()
     assert failures == []
     assert {status for status, _ in results} == {200}
     assert len({body for _, body in results}) == 6
@@ -281,7 +295,7 @@ def is_ready(pod: dict) -> bool:
 def test_ctrl_c_ends_everything_also_when_ray_hears_it_too(start):
     plane = start("-f", "configs/quickstart", "--nodes", "2")
     os.killpg(plane.process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
-    assert plane.process.wait(30) == 0
+    assert plane.process.wait(PATIENCE_S) == 0
 
 
 def test_sigterm_while_it_starts_leaves_nothing(start, tmp_path):
@@ -289,7 +303,7 @@ def test_sigterm_while_it_starts_leaves_nothing(start, tmp_path):
     eventually(lambda: any("gcs_server" in command for command in processes_of(plane.process.pid).values()))
     plane.process.send_signal(signal.SIGTERM)
     eventually(lambda: "stopping: what is starting is ended first" in (tmp_path / "log").read_text())
-    assert plane.process.wait(60) == 128 + signal.SIGINT
+    assert plane.process.wait(PATIENCE_S) == 128 + signal.SIGINT
     assert "local IP" not in (tmp_path / "log").read_text()  # what Ray complains of without a network
     eventually(lambda: not processes_of(plane.process.pid))  # the ended are counted until somebody has waited for them
 
@@ -309,7 +323,7 @@ def test_bad_input_starts_nothing_and_is_named(start, tmp_path, text, named):
     manifest = tmp_path / "manifest.yaml"
     manifest.write_text(text)
     plane = start("-f", str(manifest), ready=False)
-    assert plane.process.wait(60) == 2
+    assert plane.process.wait(PATIENCE_S) == 2
     log = (tmp_path / "log").read_text()
     assert named in log
     assert "Traceback" not in log
@@ -345,7 +359,7 @@ def short_scenario(folder: Path) -> Path:
     text = (ROOT / "configs/quickstart.yaml").read_text()
     for old, new in SHORT.items():
         text = text.replace(old, new)
-    text = text.replace("p99: 100ms", "p99: 5s")  # how fast it is here is no matter of this test
+    text = text.replace("p99: 100ms", "p99: 30s")  # how fast it is here is no matter of this test
     shutil.copytree(ROOT / "configs/quickstart", folder / "quickstart")
     scenario = folder / "quickstart.yaml"
     scenario.write_text(text)
@@ -393,7 +407,7 @@ def test_a_benchmark_has_a_row_for_every_request_and_every_pod_served(tmp_path, 
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -406,14 +420,14 @@ def test_a_benchmark_has_a_row_for_every_request_and_every_pod_served(tmp_path, 
 def test_a_missed_objective_exits_with_1(tmp_path, plan):
     scenario = short_scenario(tmp_path)
     text = scenario.read_text()
-    assert "p99: 5s" in text
-    scenario.write_text(text.replace("p99: 5s", "p50: 1us"))
+    assert "p99: 30s" in text
+    scenario.write_text(text.replace("p99: 30s", "p50: 1us"))
     done = subprocess.run(
         [PLANE, "bench", "run", str(scenario), "--out", str(tmp_path / "out"), "--instance", str(plan.instance)],
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=280,
     )
     assert done.returncode == 1, done.stderr
     assert "missed" in done.stdout
@@ -460,7 +474,7 @@ def ray_head(tmp_path: Path) -> Iterator[Head]:
         # Ports of its own choice, so that another Ray on this machine is in nobody's way.
         *(f"--{name}=0" for name in ("port", "dashboard-port", "dashboard-agent-listen-port")),
     ]
-    subprocess.run([RAY, "get-auth-token", "--generate"], env=settings, check=True, capture_output=True, timeout=60)
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=settings, check=True, capture_output=True, timeout=180)
     head = subprocess.Popen(
         [RAY, "start", "--head", "--block", *start_options],
         env=settings,
@@ -469,12 +483,12 @@ def ray_head(tmp_path: Path) -> Iterator[Head]:
         start_new_session=True,
     )
     try:
-        address = eventually(lambda: dashboard_of(tmp_path / "head"), 60)
+        address = eventually(lambda: dashboard_of(tmp_path / "head"))
         yield Head(str(address), settings, job_folder(tmp_path / "job"))
     finally:
         head.send_signal(signal.SIGTERM)
-        head.wait(60)
-        eventually(lambda: not processes_of(head.pid), 30)
+        head.wait(PATIENCE_S)
+        eventually(lambda: not processes_of(head.pid))
 
 
 def run_of(scenario: Path, tmp_path: Path, plan: AddressPlan) -> list[str]:
@@ -509,7 +523,7 @@ def test_what_a_job_had_measured_when_it_was_stopped_can_be_read(tmp_path, plan)
     assert {row["load"] for row in answered} == {"via-ingress", "via-clusterip"}
     assert len(answered) > 200
     assert {row["status"] for row in answered} == {200}
-    printed = subprocess.run([PLANE, "bench", "report", str(folder)], capture_output=True, text=True, timeout=60)
+    printed = subprocess.run([PLANE, "bench", "report", str(folder)], capture_output=True, text=True, timeout=180)
     assert "interrupted: this was measured until then" in printed.stdout
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -503,12 +504,13 @@ def test_talking_to_a_plane_imports_nothing_that_takes_long(filled, arguments):
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
-def test_get_answers_within_a_second(filled):
+def test_get_takes_less_than_a_second_of_a_processor(filled):
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert filled.plane("get", "all").returncode == 0
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 1.0, times
 
 
