@@ -31,7 +31,7 @@ test: .venv/.peers
 
 # What takes too long for every day: two minutes.
 soak: setup
-	$(BIN)/python -m pytest tests -m soak
+	$(BIN)/python -m pytest tests -m soak --hypothesis-profile=exploring
 
 bench: setup
 	$(BIN)/plane bench run configs/quickstart.yaml --out results

@@ -311,14 +311,14 @@ def test_udp_and_tcp_on_one_port_are_two_frontends() -> None:
 
 
 @pytest.mark.skipif(INTERPRETED, reason="a matter of speed")
-def test_ten_thousand_services_compile() -> None:
+def test_thousands_of_services_compile() -> None:
     objects = []
-    for number in range(10_000):
+    for number in range(2_000):
         name, address = f"s{number:05}", int_to_ip(ip_to_int("127.96.1.1") + number)
         rows = [endpoint(int_to_ip(ip_to_int("127.244.0.2") + 3 * number + i)) for i in range(3)]
         algorithm = "rr" if number % 10 else "maglev"
         objects += [service(name, address, algorithm=algorithm), slice_of(name, *rows)]
     snapshot = snapshot_of(*objects)
     table = fib.compile(snapshot)
-    assert len(table.frontends) == 10_001
-    assert table.rings.size == 1_000 * 16381
+    assert len(table.frontends) == 2_001
+    assert table.rings.size == 200 * 16381

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.layout import CANARY, POLICY, READY
@@ -261,6 +261,7 @@ def column(name: str) -> st.SearchStrategy:
 POLICIES = st.builds(Policies, **{row.name: column(row.name) for row in fields(Policies)})
 
 
+@settings(max_examples=30)  # each draws hundreds of columns
 @given(policies=st.lists(POLICIES, max_size=4), canary=st.builds(Canary, header=st.text(max_size=5)))
 def test_policies_come_out_of_their_tables_as_they_went_in(policies: list[Policies], canary: Canary) -> None:
     text = bytearray()
