@@ -21,7 +21,7 @@ from plane.errors import PlaneError
 from plane.model import Object, Service, Snapshot
 from plane.routes import Port
 
-READY_S = 15.0  # some listen before they know their routes
+READY_S = 60.0  # some listen before they know their routes
 PROBE_S = 2.0
 UNREADY = (404, 502, 503, 504)  # what they answer until then
 

@@ -153,8 +153,12 @@ def is_listening(protocol: str, ip: str, port: int) -> bool:
 def descendants(pid: int) -> list[int]:
     """The processes that a process has started, and those that these have; without itself."""
     found = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it has ended
+        return []
+    for task in tasks:
+        with contextlib.suppress(OSError):  # one thread has
             for child in map(int, (task / "children").read_text().split()):
                 found += [child, *descendants(child)]
     return found

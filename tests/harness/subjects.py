@@ -1,9 +1,11 @@
 """Servers that behave in a known way, for drivers to be held against."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from harness.drivers.http import Destination
@@ -43,6 +45,18 @@ async def serving(handler: Handler, ip: str = "127.0.0.1") -> AsyncIterator[Dest
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def own_temporary_files() -> Iterator[Path]:
+    """Where those of this process are made meanwhile, so that none of another is taken for one."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 def answering(answer: bytes) -> Handler:

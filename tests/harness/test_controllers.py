@@ -57,7 +57,7 @@ async def test_it_carries_the_rules_and_leaves_nothing(plan: AddressPlan) -> Non
     with rounds.answering(site, rounds.cores()):
         async with controllers.running("nginx", site) as peer:
             assert peer.pids()
-            client = http.client.HTTPConnection(site.address, HTTP_PORT, timeout=10)
+            client = http.client.HTTPConnection(site.address, HTTP_PORT, timeout=60)
             client.request("GET", "/api/exact", headers={"Host": "shop.example.com"})
             answer = client.getresponse()
             assert answer.status == 200

@@ -1,5 +1,6 @@
 """Ingresses beside ours: what they are told, that each answers rightly before it is timed, and that nothing is left."""
 
+import contextlib
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from harness.peers.web.workloads import BY_NAME, WORKLOADS
 from plane import manifests
 from plane.addresses import AddressPlan
 from plane.errors import ManifestError, PlaneError
+from tests.harness.subjects import own_temporary_files
 
 pytestmark = pytest.mark.syscalls
 
@@ -96,16 +98,17 @@ def test_an_ingress_answers_the_corpus_on_its_core_and_leaves_nothing(name: str,
     if reason := peer.lacks():
         pytest.skip(reason)
     before = descendants(os.getpid())
-    with rounds.carrying(peer, site, places, tls=True):  # which asks the corpus, by HTTP and by HTTPS
-        pids = peer.pids()
-        assert pids
-        for pid in pids:
-            assert os.sched_getaffinity(pid) == {places.subject}
-    assert peer.pids() == ()
-    assert descendants(os.getpid()) == before
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    assert not any(is_listening("TCP", site.address, port) for port in (HTTP_PORT, HTTPS_PORT))
-    assert not list(Path("/tmp").glob(f"trafficplane-{name}-*"))
+    with own_temporary_files() as folder:
+        with rounds.carrying(peer, site, places, tls=True):  # which asks the corpus, by HTTP and by HTTPS
+            pids = peer.pids()
+            assert pids
+            for pid in pids:
+                assert os.sched_getaffinity(pid) == {places.subject}
+        assert peer.pids() == ()
+        assert {*descendants(os.getpid())} <= {*before}
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert not any(is_listening("TCP", site.address, port) for port in (HTTP_PORT, HTTPS_PORT))
+        assert not list(folder.glob(f"trafficplane-{name}-*"))
 
 
 def test_ray_serves_proxy_alone_is_on_the_core_and_nothing_is_left(site: Site) -> None:
@@ -116,11 +119,13 @@ def test_ray_serves_proxy_alone_is_on_the_core_and_nothing_is_left(site: Site) -
     with rounds.carrying(peer, site, places, tls=False):
         (proxy,) = peer.pids()
         assert os.sched_getaffinity(proxy) == {places.subject}
-        assert all(os.sched_getaffinity(pid) == {places.others} for pid in descendants(os.getpid()) if pid != proxy)
+        for pid in {*descendants(os.getpid())} - {proxy}:
+            with contextlib.suppress(ProcessLookupError):  # Ray has some that end
+                assert os.sched_getaffinity(pid) == {places.others}
         for path, size in (("/bytes/100", 100), ("/bytes/10240", 10_240)):
             with urlopen(f"http://{site.address}:{HTTP_PORT}{path}") as answer:
                 assert len(answer.read()) == size
-    assert descendants(os.getpid()) == before
+    assert {*descendants(os.getpid())} <= {*before}
     assert not is_listening("TCP", site.address, HTTP_PORT)
 
 
@@ -155,14 +160,14 @@ def test_the_compiled_client_counts_answers_and_finds_what_is_wrong(site: Site) 
     where, hosts = site.rules[0].upstream.endpoints[0], ["shop.example.com"]
     with client.Client.of("compiled", rounds.cores()) as asking:
         for workload in (BY_NAME["post 10 KiB, 64"], BY_NAME["new 64"]):
-            measured = asking.measure(workload, where, hosts, 0.2, [os.getpid()])
+            measured = asking.measure(workload, where, hosts, 0.6, [os.getpid()])
             assert measured.misses == {}
             assert measured.answered >= workload.connections
             assert 0 < measured.p50_ns <= measured.p99_ns <= measured.max_ns
             assert measured.duration_ns > 0
-        short = asking.measure(replace(ONE, answer_bytes=4000), where, hosts, 0.2, [])
+        short = asking.measure(replace(ONE, answer_bytes=4000), where, hosts, 0.6, [])
         assert set(short.misses) == {"too short"}
-        nobody = asking.measure(ONE, (site.address, HTTP_PORT), hosts, 0.2, [])
+        nobody = asking.measure(ONE, (site.address, HTTP_PORT), hosts, 0.6, [])
         assert set(nobody.misses) == {"connect_refused"}
 
 

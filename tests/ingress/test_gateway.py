@@ -201,7 +201,7 @@ async def test_an_answer_to_a_request_that_is_refused_meanwhile_is_none_to_the_n
 async def test_who_waits_to_be_accepted_when_it_stops_is_answered(vip: str, pods: list[Address]) -> None:
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True) as here, client(here.http) as one:
         one.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-        await here.ingress.stop(1)
+        await here.ingress.stop(10)
         assert (await one.answer()).status == 200
 
 

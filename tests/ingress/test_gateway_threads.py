@@ -114,5 +114,5 @@ async def test_who_waits_to_be_accepted_by_either_when_it_stops_is_answered(vip:
         ones = [await stack.enter_async_context(client(here.http)) for _ in range(CLIENTS)]
         for one in ones:
             one.send(RAW)
-        await here.ingress.stop(1)
+        await here.ingress.stop(10)
         assert {(await one.answer()).status for one in ones} == {200}

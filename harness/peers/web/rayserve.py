@@ -8,6 +8,7 @@ What is measured is the proxy: it has the subject's core, and its CPU is the sub
 and the proxy's process id, and ends the cluster when its input ends.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -92,7 +93,8 @@ def serve(address: str, port: int, core: int) -> None:
         ray_serve.run(deployment.bind(), route_prefix="/")
         proxy = _proxy_of(os.getpid())
         for thread in Path(f"/proc/{proxy}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread.name), {core})
         print(f"ready {proxy}", flush=True)
         sys.stdin.read()
     finally:
@@ -104,8 +106,9 @@ def _proxy_of(driver: int) -> int:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         for pid in descendants(driver):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(PROXY.encode()):
-                return pid
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(PROXY.encode()):
+                    return pid
         time.sleep(0.1)
     raise PlaneError(f"no process {PROXY} among those of Ray")
 

@@ -34,7 +34,7 @@ from harness.peers.web.workloads import WORKLOADS, Workload
 from plane.descriptors import allow_descriptors
 from plane.errors import PlaneError
 
-READY_S = 15.0  # some listen before they know their routes
+READY_S = 60.0  # some listen before they know their routes
 HOSTS = 100  # that the requests of a workload go to, at most
 DESCRIPTORS = 20_000
 
