@@ -6,6 +6,7 @@ in ticks of 10 ms (/proc/stat): of the kernel's work for nobody in particular, s
 measure, and it counts whatever else ran there.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +17,13 @@ _BUSY = 8  # user, nice, system, idle, iowait, irq, softirq, steal; what follows
 
 
 def of_processes(pids: Iterable[int]) -> int:
-    """What all threads of these processes have run, in ns."""
-    return sum(
-        int(task.read_text().split()[0]) for pid in pids for task in Path(f"/proc/{pid}/task").glob("*/schedstat")
-    )
+    """What all threads of these processes have run, in ns; without those that have ended."""
+    ran_ns = 0
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+                ran_ns += int(task.read_text().split()[0])
+    return ran_ns
 
 
 def of_core(core: int) -> int:

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -358,6 +360,30 @@ def test_a_process_that_ends_says_why() -> None:
     with pytest.raises(PlaneError, match="ended with 1; it said: no such luck"):
         process.line()
     process.end()
+
+
+def test_threads_that_end_while_they_are_looked_at_are_passed_over() -> None:
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            threads = [threading.Thread(target=time.sleep, args=(0,)) for _ in range(8)]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join()
+
+    coming = threading.Thread(target=come_and_go)
+    coming.start()
+    try:
+        with subprocess.Popen(["sleep", "1000"]) as child:
+            for _ in range(1000):
+                assert cpu.of_processes([os.getpid()]) > 0
+                assert child.pid in descendants(os.getpid())
+            child.kill()
+    finally:
+        over.set()
+        coming.join()
 
 
 def has_ended(pid: int) -> bool:

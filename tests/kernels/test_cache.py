@@ -35,7 +35,7 @@ def python(code: str, root: Path, folder: Path = cache.SOURCES.parent) -> subpro
 
 
 def output(process: subprocess.Popen[str]) -> str:
-    text, _ = process.communicate(timeout=200)
+    text, _ = process.communicate(timeout=500)
     assert process.returncode == 0, text
     return text
 
@@ -137,7 +137,7 @@ def test_of_processes_that_warm_up_at_once_one_compiles_and_the_others_load(tmp_
     compiled = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")}
     started = time.monotonic()
     assert output(python(WARM, tmp_path)) == ""
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 120
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")} == compiled
 
 

@@ -83,7 +83,7 @@ def test_datagrams_say_where_they_came_to_and_answers_come_from_there() -> None:
         for ip in ("127.96.200.1", "127.96.200.2"):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.bind(("127.0.0.1", 0))
-                client.settimeout(10)
+                client.settimeout(30)
                 for data in (b"one", b"two"):
                     client.sendto(data, (ip, port))
                 assert syscalls.receive_messages(messages, anywhere.fileno()) == 2
