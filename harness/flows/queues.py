@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -25,20 +26,21 @@ from harness.flows.fleet import Fleet, made_up
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.shapes import LONGEST, Shape, shape_of
 from harness.flows.steering import Batch
+from harness.flows.timeline import population
 from harness.flows.traces import Trace, read_trace
 from harness.flows.waiting import NAMES, summarise
 from harness.records import PREFIX
 from harness.scenario import Duration, Metadata, ScenarioError, parse_as, text_of
 from kernels import warm
-from kernels.layout import ALGORITHMS, RANDOM, Fib, Flows, Population, freeze
+from kernels.layout import ALGORITHMS, RANDOM, Fib, Flows
 from kernels.lb.ewma import BY_POOL
 from kernels.lb.ewma import NAMES as NAMES_BY_SPEED
 from kernels.lb.forward import create_steering
-from kernels.lb.population import generate, key_of
+from kernels.lb.population import generate
 from kernels.lb.queueing import Arrivals, Waits, create_queues, queue
 from plane import fib as fibs
 from plane.errors import Problem
-from plane.families import IPV4
+from plane.families import FAMILIES, Family
 from plane.model import Snapshot
 from plane.strict import Contradiction, Part, at, read_by
 
@@ -51,7 +53,7 @@ SETTLING = 10  # one in so many is not counted
 LOOKS = 100  # so often it is looked at who has how many
 CONNECTIONS_AT_MOST = 10_000_000
 LONGEST_NS = 100 * 365 * 24 * 3600 * units.NS_PER_S
-CLIENTS = 0x64400000, 1 << 22  # 100.64.0.0/10
+CLIENTS = {"IPv4": IPv4Network("100.64.0.0/10"), "IPv6": IPv6Network("2001:db8::/32")}
 # How each algorithm picks: (one of the pool's, one of ``ewma``'s).
 BY = {name: (place, BY_POOL) for place, name in enumerate(ALGORITHMS)} | {
     name: (RANDOM, by) for by, name in enumerate(NAMES_BY_SPEED) if by != BY_POOL
@@ -94,6 +96,7 @@ class QueueSpec(Part):
     _with_connections: ClassVar = ("lasts", "shape", "loads")
     connections: Annotated[int, Field(ge=1_000, le=CONNECTIONS_AT_MOST)] | None = None
     trace: str | None = None
+    addresses: Literal["IPv4", "IPv6"] = "IPv4"
     endpoints: Annotated[int, Field(ge=1, le=1_000)]
     places: Annotated[int, Field(ge=1, le=1_000)] = 1
     slow: Slow | None = None
@@ -103,6 +106,11 @@ class QueueSpec(Part):
     algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)]
     fade: Duration = 10 * units.NS_PER_S
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def family(self) -> Family:
+        """What addresses connections have."""
+        return FAMILIES[self.addresses]
 
     @property
     def able(self) -> float:
@@ -201,7 +209,10 @@ def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Resul
 
     lasts_ns, streams = _streams(scenario, file, console)
     warm.warm(say)
-    warm.once("queues", lambda: carry(scenario.spec, "random", made(scenario.spec, Fraction(1, 2), 1_000)))
+    warm.once(
+        f"queues-{scenario.spec.addresses}",
+        lambda: carry(scenario.spec, "random", made(scenario.spec, Fraction(1, 2), 1_000)),
+    )
     started, begin = datetime.now(UTC), time.monotonic()
     rows: list[tuple[pa.Table, pa.Table]] = []
     for stream, algorithm in ((stream, name) for stream in streams for name in scenario.spec.algorithms):
@@ -237,7 +248,7 @@ def _streams(scenario: QueueScenario, file: Path, console: Console) -> tuple[int
     spec = scenario.spec
     if spec.trace is None:
         return spec.lasts, (made(spec, load, spec.connections or 0) for load in spec.loads or ())
-    trace = read_trace(file.parent / spec.trace)
+    trace = read_trace(file.parent / spec.trace, spec.family)
     for note in trace.notes:
         console.print(f"warning: {note}", markup=False, soft_wrap=True, style="yellow")
     stream = traced(scenario, str(file), trace)
@@ -247,9 +258,8 @@ def _streams(scenario: QueueScenario, file: Path, console: Console) -> tuple[int
 def made(spec: QueueSpec, load: Fraction, count: int) -> Stream:
     """So many connections that keep the load busy, from clients that follow from the seed."""
     fib, row = _tables(spec, RANDOM)
-    flows = Batch(count, IPV4.address).flows
-    clients = Population(key_of(spec.seed), np.uint32(CLIENTS[0]), np.uint64(CLIENTS[1]), freeze(row))
-    generate(fib, clients, 0, flows)
+    flows = Batch(count, spec.family.address).flows
+    generate(fib, population(spec.seed, CLIENTS[spec.addresses], row), 0, flows)
     return Stream(float(load), flows, arrivals_of(spec, load, count), count // SETTLING)
 
 
@@ -304,8 +314,9 @@ def carry(spec: QueueSpec, algorithm: str, stream: Stream) -> tuple[pa.Table, pa
 
 def _tables(spec: QueueSpec, algorithm: int) -> tuple[Fib, np.ndarray]:
     """The Fib of the Service, and the row of its frontend."""
-    fleet = Fleet(Snapshot().changed(made_up(1, spec.endpoints, 1)), spec.seed)
-    fib = fibs.compile(fleet.snapshot, algorithm)
+    objects = made_up(1, spec.endpoints, 1, family=spec.family)
+    fleet = Fleet(Snapshot().changed(objects), spec.seed, spec.family)
+    fib = fibs.compile(fleet.snapshot, algorithm, spec.family)
     return fib, np.flatnonzero(fib.frontends["proto"]).astype(np.uint32)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.flows.fleet import Fleet
-from harness.flows.scenario import Event, FlowScenario, FlowSpec, Target, rival_of
+from harness.flows.scenario import Event, FlowScenario, FlowSpec, Network, Target, rival_of
 from harness.scenario import ScenarioError
 from harness.units import format_ns
 from kernels.layout import ALGORITHMS, GONE, INSIDE, OUTSIDE, RANDOM, READY, SLOTS, Fib, Population, Rival, freeze
@@ -216,11 +216,15 @@ class Maker:
 
 def population_of(spec: FlowSpec, fib: Fib, snapshot: Snapshot) -> Population | Population6:
     """The flows that are made. Raises PlaneError where they have nowhere to go."""
-    network = spec.clients
     rows = frontends_of(fib, snapshot, spec.target, spec.family)
     if not rows.size:
         raise PlaneError("no Service that is meant has an address and a TCP or UDP port that flows could go to")
-    key, frontends = key_of(spec.seed), freeze(rows)
+    return population(spec.seed, spec.clients, rows)
+
+
+def population(seed: int, network: Network, rows: np.ndarray) -> Population | Population6:
+    """Flows from all addresses of a network to the frontends of these rows."""
+    key, frontends = key_of(seed), freeze(rows)
     if network.version == 4:
         return Population(key, np.uint32(int(network.network_address)), np.uint64(network.num_addresses), frontends)
     first, own = (
