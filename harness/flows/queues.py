@@ -24,6 +24,7 @@ from rich.console import Console
 from harness import provenance, records, units
 from harness.flows.fleet import Fleet, made_up
 from harness.flows.running import SUMMARY_FILE, Result
+from harness.flows.scenario import Network
 from harness.flows.shapes import LONGEST, Shape, shape_of
 from harness.flows.steering import Batch
 from harness.flows.timeline import population
@@ -53,7 +54,7 @@ SETTLING = 10  # one in so many is not counted
 LOOKS = 100  # so often it is looked at who has how many
 CONNECTIONS_AT_MOST = 10_000_000
 LONGEST_NS = 100 * 365 * 24 * 3600 * units.NS_PER_S
-CLIENTS = {"IPv4": IPv4Network("100.64.0.0/10"), "IPv6": IPv6Network("2001:db8::/32")}
+CLIENTS: Mapping[str, Network] = {"IPv4": IPv4Network("100.64.0.0/10"), "IPv6": IPv6Network("2001:db8::/32")}
 # How each algorithm picks: (one of the pool's, one of ``ewma``'s).
 BY = {name: (place, BY_POOL) for place, name in enumerate(ALGORITHMS)} | {
     name: (RANDOM, by) for by, name in enumerate(NAMES_BY_SPEED) if by != BY_POOL

@@ -1,4 +1,4 @@
-"""The files that a run of flows leaves: what became of each balancer's flows in each phase, and what each backend had.
+"""The files of a run of flows: what became of each balancer's flows in each phase, and what each backend had.
 
 Law: as ``harness.records``: the files explain themselves, and whatever judges their rows is in ``summary``. But for the
 columns of times, equal scenarios leave equal rows, however many workers there were.
@@ -19,6 +19,7 @@ from kernels.layout import BACKEND_STATES, FATES_OF_FLOWS, GONE, OUTCOMES
 VERSION = "flows/1"
 FILE, BACKENDS_FILE = "steering.arrow", "backends.arrow"
 COUNTED = OUTCOMES[1:-1]  # nothing is punted here
+SUMMED = ("flows", "bytes")  # columns of BACKENDS that each shard has a part of; the others are the same in all
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
@@ -65,7 +66,7 @@ BACKENDS = pa.schema(
         _column("state", _NAME, "1", "READY, DRAINING or UNREADY"),
         _column("weight", pa.uint16(), "1", "its weight"),
         _column("member", pa.uint8(), "1", "1 where a new flow of the scenario may go to it"),
-        _column("flows", pa.int64(), "1", "flows that it had in the phase, of all balancers"),
+        _column("flows", pa.int64(), "1", "flows that it had in the phase, of all balancers of the file"),
         _column("bytes", pa.int64(), "By", "bytes of these flows; 0 of all where neither scenario nor trace says"),
     ]
 )
@@ -79,57 +80,44 @@ BACKENDS6 = BACKENDS.set(
 
 @dataclass(frozen=True)
 class Measured:
-    """One algorithm's whole course.
+    """What a shard of one algorithm's course came to.
 
-    shards  in the order of their balancers, perhaps not all there are; without their loads
-    loads   for each phase int64[...]: flows by backend id, of all these shards
-    volumes likewise, their bytes
+    algorithms  names of all that the scenario has, and ``place`` which of them it is
+    made        what came of making the tables of each phase
     """
 
-    algorithm: str
+    algorithms: Sequence[str]
+    place: int
+    phases: Sequence[Phase]
     course: Course
     made: Sequence[Made]
-    shards: Sequence[Carried]
-    loads: Sequence[np.ndarray]
-    volumes: Sequence[np.ndarray]
+    carried: Carried
 
 
-def tabulate(
-    phases: Sequence[Phase], measured: Sequence[Measured], facts: Mapping[str, str]
-) -> tuple[pa.Table, pa.Table]:
-    """The rows under ``STEERING`` and ``BACKENDS`` or ``BACKENDS6``, by algorithm and phase; ``facts`` are metadata."""
+def tabulate(shard: Measured, facts: Mapping[str, str]) -> tuple[pa.Table, pa.Table]:
+    """The rows under ``STEERING`` and ``BACKENDS`` or ``BACKENDS6``, by phase; ``facts`` are metadata."""
     metadata = {PREFIX + key: text for key, text in {"schema": VERSION, **facts}.items()}
-    names = pa.array([each.algorithm for each in measured], pa.string())
-    events = pa.array(list(dict.fromkeys(phase.name for phase in phases)), pa.string())
-    is_wide = any(each.course.address.names for each in measured)
+    is_wide = bool(shard.course.address.names)
     steering, backends = STEERING.with_metadata(metadata), (BACKENDS6 if is_wide else BACKENDS).with_metadata(metadata)
-    rows = [
-        (place, each, number) for place, each in enumerate(measured) for number in range(len(phases)) if each.shards
-    ]
-    steered = [_steered(steering, names, events, phases, *row) for row in rows]
-    counted = [_counted(backends, names, *row) for row in rows]
+    names = pa.array(shard.algorithms, pa.string())
+    events = pa.array(list(dict.fromkeys(phase.name for phase in shard.phases)), pa.string())
+    numbers = range(len(shard.phases))
+    steered = [_steered(steering, names, events, shard, number) for number in numbers]
+    counted = [_counted(backends, names, shard, number) for number in numbers]
     return pa.Table.from_batches(steered, steering), pa.Table.from_batches(counted, backends)
 
 
-def _steered(
-    schema: pa.Schema,
-    names: pa.Array,
-    events: pa.Array,
-    phases: Sequence[Phase],
-    place: int,
-    each: Measured,
-    number: int,
-) -> pa.RecordBatch:
-    balancers = np.concatenate([np.arange(*carried.shard) for carried in each.shards])
+def _steered(schema: pa.Schema, names: pa.Array, events: pa.Array, shard: Measured, number: int) -> pa.RecordBatch:
+    course, carried = shard.course, shard.carried
+    balancers = np.arange(*carried.shard)
+    first = balancers * course.share
     outcomes, fates, tracked, spent = (
-        np.concatenate([getattr(carried, name)[:, number] for carried in each.shards])
-        for name in ("outcomes", "fates", "tracked", "spent_ns")
+        rows[:, number] for rows in (carried.outcomes, carried.fates, carried.tracked, carried.spent_ns)
     )
-    course, first = each.course, balancers * each.course.share
     columns = {
-        "algorithm": _constant(place, names, len(balancers)),
+        "algorithm": _constant(shard.place, names, len(balancers)),
         "phase": np.full(len(balancers), number, np.int32),
-        "event": _constant(events.to_pylist().index(phases[number].name), events, len(balancers)),
+        "event": _constant(events.to_pylist().index(shard.phases[number].name), events, len(balancers)),
         "balancer": balancers.astype(np.int32),
         "first_flow": first,
         "flows": np.minimum(course.share, course.flows - first),
@@ -142,19 +130,21 @@ def _steered(
     return _batch(schema, columns)
 
 
-def _counted(schema: pa.Schema, names: pa.Array, place: int, each: Measured, number: int) -> pa.RecordBatch:
-    table = each.course.tables[number].fib.backends
+def _counted(schema: pa.Schema, names: pa.Array, shard: Measured, number: int) -> pa.RecordBatch:
+    table = shard.course.tables[number].fib.backends
     ids = np.flatnonzero(table["state"] != GONE)
+    is_member = np.zeros(len(table), np.uint8)
+    is_member[shard.made[number].members] = 1
     columns = {
-        "algorithm": _constant(place, names, len(ids)),
+        "algorithm": _constant(shard.place, names, len(ids)),
         "phase": np.full(len(ids), number, np.int32),
         "backend": ids.astype(np.uint32),
         "state": pa.DictionaryArray.from_arrays(
             pa.array(table["state"][ids].astype(np.int32)), pa.array(BACKEND_STATES, pa.string())
         ),
-        "member": np.isin(ids, each.made[number].members).astype(np.uint8),
-        "flows": each.loads[number][ids],
-        "bytes": each.volumes[number][ids],
+        "member": is_member[ids],
+        "flows": shard.carried.loads[number][ids],
+        "bytes": shard.carried.volumes[number][ids],
         "ip": packed(table["ip"][ids]),
         **{name: np.ascontiguousarray(table[name][ids]) for name in ("port", "proto", "weight")},
     }
