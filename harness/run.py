@@ -59,7 +59,7 @@ from harness.peers.web.peer import Peer
 from harness.progress import Seen, shown
 from harness.recorder import Recorded
 from harness.replay import Log
-from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, text_of
+from harness.scenario import KIND, OURS, Load, Scenario, ScenarioError, kind_of, parse, read, text_of
 from harness.shares import Part
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
 from harness.units import NS_PER_S, format_rate
@@ -99,8 +99,12 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     Raises ScenarioError and ManifestError before anything has started, PlaneError, and KeyboardInterrupt where it was
     interrupted before the first request.
     """
-    if run_of_kind := flowruns.KINDS.get(kind_of(text_of(file))):
+    kind = kind_of(text_of(file))
+    if run_of_kind := flowruns.KINDS.get(kind):
         return run_of_kind(file, surface.out, surface.ray_address, console)
+    if kind and kind != KIND:
+        reason = f"{kind!r} is no kind of scenario: write {', '.join((KIND, *flowruns.KINDS))}"
+        raise ScenarioError([Problem(str(file), 1, "", "kind", reason)])
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))

@@ -258,7 +258,7 @@ def _check_target(scenario: FlowScenario, file: str, snapshot: Snapshot) -> None
     named = f"FlowScenario {scenario.name}"
     if target is None:
         if all(_unreached(Service.of(obj), family) for obj in snapshot.all("Service")):
-            reason = f"have no Service with a ClusterIP of {family.name} and a TCP or UDP port to go to"
+            reason = f"have no Service with a ClusterIP of {family.name} and a TCP or UDP port to go to: give one both"
             raise ScenarioError([Problem(file, 1, named, "spec.manifests", reason)])
         return
     name = f"{target.namespace}/{target.service}"
@@ -280,7 +280,7 @@ def _unreached(service: Service, family: Family) -> str:
     """Why no flow of a family can go to a Service, empty where one can."""
     if not any(map(family.number, service.cluster_ips)):
         there = ", ".join(service.cluster_ips) or "none"
-        return f"has no ClusterIP of {family.name}, which flows of this scenario are of; it has: {there}"
+        return f"has no ClusterIP of {family.name}, which flows of this scenario are of: give it one, it has {there}"
     return "" if any(port.protocol in PROTOCOLS for port in service.ports) else "has no TCP or UDP port to go to"
 
 

@@ -423,7 +423,7 @@ def test_a_cluster_of_both_families_is_seen_over_each(tmp_path: Path, clients: s
             prepare(tmp_path / "flows.yaml")
         said = f"spec.target.service: Service default/{name} has no ClusterIP of {family}"
         assert said in str(caught.value)
-        assert str(caught.value).endswith(f"it has: {other[name]}")
+        assert str(caught.value).endswith(f"give it one, it has {other[name]}")
 
 
 @pytest.mark.parametrize("how", ["told to end", "interrupted at once"])
