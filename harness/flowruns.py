@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError, RayError
 from rich.console import Console
 
 from harness.flows import growth, pages, queues, running
+from harness.flows.queuescenario import KIND as QUEUES
 from harness.flows.running import Prepared, Result
 from harness.flows.scenario import KIND as FLOWS
 from harness.flows.scenario import FlowScenario
@@ -60,7 +61,7 @@ def of_queues(file: Path, out: Path, address: str | None, console: Console) -> R
 
 
 # What has a scenario of that kind run: (file, folder of results, address of Ray, console).
-KINDS: Mapping[str, Callable[[Path, Path, str | None, Console], Result]] = {FLOWS: of_flows, queues.KIND: of_queues}
+KINDS: Mapping[str, Callable[[Path, Path, str | None, Console], Result]] = {FLOWS: of_flows, QUEUES: of_queues}
 
 
 async def _on_actors(

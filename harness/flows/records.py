@@ -37,44 +37,45 @@ _MEANING = {
 }
 
 
-def _column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
+def column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
+    """A column that explains itself."""
     return pa.field(name, kind, nullable=False, metadata={"unit": unit, "description": meaning})
 
 
 STEERING = pa.schema(
     [
-        _column("algorithm", _NAME, "1", "how backends were picked"),
-        _column("phase", pa.int32(), "1", "number of the phase, from 0"),
-        _column("event", _NAME, "1", "what happened before the phase"),
-        _column("balancer", pa.int32(), "1", "number of the balancer, from 0"),
-        _column("first_flow", pa.int64(), "1", "number of its first flow"),
-        _column("flows", pa.int64(), "1", "its flows, each of which sent once in the phase"),
-        *(_column(name.lower(), pa.int64(), "1", _MEANING[name]) for name in (*COUNTED, *FATES_OF_FLOWS)),
-        _column("held", pa.int64(), "1", "flows that conntrack held after the phase"),
-        _column("refused", pa.int64(), "1", "flows that conntrack had no room for"),
-        *(_column(f"{stage}_ns", pa.int64(), "ns", f"time that stage {stage} took") for stage in STAGES),
+        column("algorithm", _NAME, "1", "how backends were picked"),
+        column("phase", pa.int32(), "1", "number of the phase, from 0"),
+        column("event", _NAME, "1", "what happened before the phase"),
+        column("balancer", pa.int32(), "1", "number of the balancer, from 0"),
+        column("first_flow", pa.int64(), "1", "number of its first flow"),
+        column("flows", pa.int64(), "1", "its flows, each of which sent once in the phase"),
+        *(column(name.lower(), pa.int64(), "1", _MEANING[name]) for name in (*COUNTED, *FATES_OF_FLOWS)),
+        column("held", pa.int64(), "1", "flows that conntrack held after the phase"),
+        column("refused", pa.int64(), "1", "flows that conntrack had no room for"),
+        *(column(f"{stage}_ns", pa.int64(), "ns", f"time that stage {stage} took") for stage in STAGES),
     ]
 )
 BACKENDS = pa.schema(
     [
-        _column("algorithm", _NAME, "1", "how backends were picked"),
-        _column("phase", pa.int32(), "1", "number of the phase, from 0"),
-        _column("backend", pa.uint32(), "1", "id of the backend, the same as long as it is there"),
-        _column("ip", pa.uint32(), "1", "its address in host order: 127.0.0.1 is 0x7f000001"),
-        _column("port", pa.uint16(), "1", "its port"),
-        _column("proto", pa.uint8(), "1", "its protocol, 6 for TCP and 17 for UDP"),
-        _column("state", _NAME, "1", "READY, DRAINING or UNREADY"),
-        _column("weight", pa.uint16(), "1", "its weight"),
-        _column("member", pa.uint8(), "1", "1 where a new flow of the scenario may go to it"),
-        _column("flows", pa.int64(), "1", "flows that it had in the phase, of all balancers of the file"),
-        _column("bytes", pa.int64(), "By", "bytes of these flows; 0 of all where neither scenario nor trace says"),
+        column("algorithm", _NAME, "1", "how backends were picked"),
+        column("phase", pa.int32(), "1", "number of the phase, from 0"),
+        column("backend", pa.uint32(), "1", "id of the backend, the same as long as it is there"),
+        column("ip", pa.uint32(), "1", "its address in host order: 127.0.0.1 is 0x7f000001"),
+        column("port", pa.uint16(), "1", "its port"),
+        column("proto", pa.uint8(), "1", "its protocol, 6 for TCP and 17 for UDP"),
+        column("state", _NAME, "1", "READY, DRAINING or UNREADY"),
+        column("weight", pa.uint16(), "1", "its weight"),
+        column("member", pa.uint8(), "1", "1 where a new flow of the scenario may go to it"),
+        column("flows", pa.int64(), "1", "flows that it had in the phase, of all balancers of the file"),
+        column("bytes", pa.int64(), "By", "bytes of these flows; 0 of all where neither scenario nor trace says"),
     ]
 )
 
 
 # The same of backends whose addresses are of IPv6.
 BACKENDS6 = BACKENDS.set(
-    BACKENDS.get_field_index("ip"), _column("ip", pa.binary(16), "1", "its address, 16 bytes in network order")
+    BACKENDS.get_field_index("ip"), column("ip", pa.binary(16), "1", "its address, 16 bytes in network order")
 )
 
 

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 from harness.cli import bench
 from harness.flows import queues, waiting
-from harness.flows.queues import QueueScenario, Shape, arrivals_of, carry, made
+from harness.flows.queues import arrivals_of, carry, made
+from harness.flows.queuescenario import QueueScenario, QueueSpec, read_scenario
+from harness.flows.shapes import Shape
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
 from kernels.jit import INTERPRETED
@@ -31,12 +33,12 @@ def text_of(**spec: Any) -> str:
     )
 
 
-def spec_of(**spec: Any) -> queues.QueueSpec:
+def spec_of(**spec: Any) -> QueueSpec:
     return parse_as(QueueScenario, text_of(**spec)).spec
 
 
 def test_the_scenario_that_comes_with_it_is_whole() -> None:
-    scenario, _ = queues.read_scenario(CONFIG)
+    scenario, _ = read_scenario(CONFIG)
     assert scenario.spec.shape == Shape("lognormal", 1.5)
     assert scenario.spec.lasts == 10_000_000
 

@@ -19,7 +19,8 @@ from harness.cli import bench
 from harness.flows import queues
 from harness.flows.captures import UDP_IDLE_NS
 from harness.flows.columns import write_flows
-from harness.flows.queues import Shape, arrivals_of
+from harness.flows.queues import arrivals_of
+from harness.flows.shapes import Shape
 from harness.flows.traces import Trace, read_trace
 from harness.scenario import ScenarioError
 from harness.tables import console
