@@ -22,13 +22,13 @@ from rich.console import Console
 
 from harness import provenance, records
 from harness.flows.fleet import Fleet, made_up
+from harness.flows.making import population
 from harness.flows.queuescenario import BY, CONNECTIONS_AT_MOST, LONGEST_NS, QueueScenario, QueueSpec, read_scenario
 from harness.flows.records import column
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import Network
 from harness.flows.shapes import LONGEST
 from harness.flows.steering import Batch
-from harness.flows.timeline import population
 from harness.flows.traces import Trace, read_trace
 from harness.flows.waiting import NAMES, summarise
 from harness.records import PREFIX

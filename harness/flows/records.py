@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from harness.flows.columns import packed
+from harness.flows.making import Made
 from harness.flows.steering import STAGES, Carried, Course
-from harness.flows.timeline import Made, Phase
+from harness.flows.timeline import Phase
 from harness.records import PREFIX
 from kernels.layout import BACKEND_STATES, FATES_OF_FLOWS, GONE, OUTCOMES
 

@@ -20,13 +20,14 @@ import pyarrow as pa
 from rich.console import Console
 
 from harness import provenance, records
-from harness.flows import fleet, shards, timeline
+from harness.flows import fleet, making, shards, timeline
+from harness.flows.making import CONFIGURED, Made, Maker
 from harness.flows.progress import shown
 from harness.flows.records import BACKENDS_FILE, FILE, Measured, tabulate
 from harness.flows.scenario import FLOWS_OF_BALANCER_AT_MOST, FlowScenario, rival_of
 from harness.flows.steering import Carried, Course, Shard, carry, ready
 from harness.flows.summary import summarise
-from harness.flows.timeline import CONFIGURED, Made, Maker, Phase
+from harness.flows.timeline import Phase
 from harness.flows.traces import Trace, read_trace
 from harness.records import PREFIX, provenance_of
 from harness.scenario import ScenarioError, read_as
@@ -70,7 +71,7 @@ class Prepared:
         return self.scenario.spec.algorithms or [CONFIGURED]
 
 
-@timeline.without_collections()
+@making.without_collections()
 def prepare(file: Path, count: int | None = None) -> Prepared:
     """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError.
 
@@ -207,7 +208,7 @@ def _measured(
         tables=tuple(tables),
         at_ns=tuple(phase.at_ns for phase in phases),
         failed=tuple(phase.failed for phase in phases),
-        population=None if prepared.trace else timeline.population_of(spec, tables[0].fib, phases[0].snapshot),
+        population=None if prepared.trace else making.population_of(spec, tables[0].fib, phases[0].snapshot),
         trace=prepared.trace.flows if prepared.trace else None,
         sizes=prepared.trace.bytes if prepared.trace else spec.sizes,
         flows=spec.flows,

@@ -28,13 +28,13 @@ from harness.flowruns import FlowActors
 from harness.flows import pages, running, steering
 from harness.flows.columns import write_flows
 from harness.flows.fleet import FIRST_ENDPOINTS, Fleet, made_up
+from harness.flows.making import Maker, population_of
 from harness.flows.running import here, prepare, shards_of
 from harness.flows.scenario import FlowScenario
 from harness.flows.shapes import Sizes, shape_of
 from harness.flows.steering import Course, Shard, carry
 from harness.flows.summary import imbalance
 from harness.flows.table import tables
-from harness.flows.timeline import Maker, population_of
 from harness.records import provenance_of
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
