@@ -48,7 +48,7 @@ def run(scenario: Path, out: str, output: str, instance: int, port_offset: int |
         return runner.run(scenario, surface, said)
 
     summary = _results(
-        measure, out, output, (instance, port_offset, address), "the first request: nothing was measured"
+        measure, out, output, (instance, port_offset, address), "anything was finished: nothing was measured"
     )
     sys.exit(INTERRUPTED if summary["interrupted"] else int(not summary["met"]))
 
@@ -195,7 +195,7 @@ def report(run: Path, output: str) -> None:
 
     try:
         table, others = None, NOTHING
-        if (run / running.FILE).exists():
+        if running.holds_run(run):
             summary = flows.summarise(*running.read(run))
         elif (run / queues.FILE).exists():
             summary = waiting.summarise(*queues.read(run))

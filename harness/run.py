@@ -1,12 +1,10 @@
-"""A scenario from its file to its results: plane up, loads on, rows written. The only file of the harness with Ray.
+"""A scenario from its file to its results: plane up, loads on, rows written. With ``flowruns`` all there is of Ray.
 
 Law: in a scenario with loads each load has a process of its own, or several (``harness.shares``), Ray actors around the
 ordinary ``Stream``, and all begin at one agreed instant of the machine's monotonic clock; the actors are on the
 driver's machine, because the plane's addresses and that clock are. A load that has lost a generator goes on with the
-others, says so, and keeps the rows that were on disk. Ray carries orders and results, never a request. A scenario of
-flows needs no plane, and Ray only for more than one worker: then actors carry shards of flows, by tables that lie in
-the object store, and what an actor had under way when it was lost is carried by another. A run that is interrupted
-(SIGINT, SIGTERM) is a run: what was measured so far is written like any other.
+others, says so, and keeps the rows that were on disk. Ray carries orders and results, never a request. A run that is
+interrupted (SIGINT, SIGTERM) is a run: what was measured so far is written like any other.
 """
 
 import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
@@ -18,10 +16,9 @@ import json
 import os
 import secrets
 import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -38,6 +35,7 @@ from harness import (
     connections,
     controllers,
     events,
+    flowruns,
     matrix,
     maxrate,
     outcome,
@@ -53,12 +51,7 @@ from harness.certificates import Issued
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Progress, Task
 from harness.events import Happened, Planned
-from harness.flows import growth, pages, queues
-from harness.flows import running as flows
 from harness.flows.running import Result
-from harness.flows.scenario import KIND as FLOWS
-from harness.flows.scenario import FlowScenario
-from harness.flows.steering import Carried, Course, Shard, Worker
 from harness.journal import Header
 from harness.matrix import Variant
 from harness.maxrate import Probe, Search, Wanted
@@ -66,7 +59,7 @@ from harness.peers.web.peer import Peer
 from harness.progress import Seen, shown
 from harness.recorder import Recorded
 from harness.replay import Log
-from harness.scenario import OURS, Load, Scenario, ScenarioError, kind_of, parse, read, read_as, text_of
+from harness.scenario import KIND, OURS, Load, Scenario, ScenarioError, kind_of, parse, read, text_of
 from harness.shares import Part
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
 from harness.units import NS_PER_S, format_rate
@@ -86,7 +79,6 @@ from plane.up import checked, warn
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.2
 COUNT_S = 1.0
-LOST_AT_MOST = 8  # workers of one run of flows
 # From the order to start to the first request: longer than it takes to tell every actor.
 LEAD_NS = NS_PER_S // 2
 
@@ -108,12 +100,11 @@ def run(file: Path, surface: Surface, console: Console) -> Result:
     interrupted before the first request.
     """
     kind = kind_of(text_of(file))
-    if kind == FLOWS:
-        return _run_flows(file, surface, console)
-    if kind == queues.KIND:
-        stop = threading.Event()
-        with _stopping(stop, console):
-            return pages.with_page(queues.run(file, surface.out, console, stop))
+    if run_of_kind := flowruns.KINDS.get(kind):
+        return run_of_kind(file, surface.out, surface.ray_address, console)
+    if kind and kind != KIND:
+        reason = f"{kind!r} is no kind of scenario: write {', '.join((KIND, *flowruns.KINDS))}"
+        raise ScenarioError([Problem(str(file), 1, "", "kind", reason)])
     scenario, text = read(file)
     loaded = manifests.load([str(file.parent / name) for name in scenario.spec.manifests])
     asked = Asked(scenario, text, file, surface, console, traffic.logs_of(scenario, file))
@@ -257,104 +248,6 @@ async def _search(asked: Asked, prepared: Prepared, place: int, wanted: Wanted, 
     )
     (folder / maxrate.FILE).write_text(json.dumps(summary, indent=2) + "\n")
     return Result(folder, summary)
-
-
-def _run_flows(file: Path, surface: Surface, console: Console) -> Result:
-    """One run, or one for each count of Services."""
-    stop = threading.Event()
-
-    def carried(prepared: flows.Prepared, folder: Path) -> Result:
-        if prepared.scenario.spec.workers == 1:
-            return pages.with_page(flows.run(prepared, folder, console, flows.here, stop))
-        return pages.with_page(asyncio.run(_on_actors(prepared, folder, surface, console, stop)))
-
-    scenario, _ = read_as(FlowScenario, file)
-    with _stopping(stop, console):
-        if scenario.spec.counts:
-            return pages.with_page(growth.play(scenario, file, carried, surface.out, console))
-        return carried(flows.prepare(file), surface.out / scenario.name)
-
-
-async def _on_actors(
-    prepared: flows.Prepared, folder: Path, surface: Surface, console: Console, stop: threading.Event
-) -> Result:
-    carrying = FlowActors(prepared.scenario.spec.workers)
-    async with connected(surface.ray_address):
-        try:
-            return await asyncio.to_thread(flows.run, prepared, folder, console, carrying, stop)
-        finally:
-            carrying.end()
-
-
-@contextmanager
-def _stopping(stop: threading.Event, console: Console) -> Iterator[None]:
-    """SIGINT and SIGTERM have a run of flows end after the shards that are under way, and the second time at once."""
-
-    def act(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        console.print("what is under way is finished first; once more ends it at once", markup=False)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, act) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-class FlowActors:
-    """Carries shards by so many actors, each with one under way; ``lost`` counts those that had to be replaced."""
-
-    def __init__(self, workers: int):
-        self.lost = 0
-        self._workers = workers
-        self._idle: list[Any] = []
-        self._under_way: dict[Any, tuple[Any, Shard]] = {}
-
-    def __call__(self, course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
-        """As ``flows.here``. Raises PlaneError where actors are lost again and again."""
-        shared = ray.put(course)
-        waiting = list(reversed(shards))
-        self._idle += [_flow_actor() for _ in range(min(self._workers, len(shards)) - len(self._idle))]
-        while waiting or self._under_way:
-            while waiting and self._idle:
-                actor, shard = self._idle.pop(), waiting.pop()
-                self._under_way[actor.carry.remote(shared, shard)] = actor, shard
-            done, _ = ray.wait(list(self._under_way), timeout=POLL_S)
-            for reference in done:
-                actor, shard = self._under_way.pop(reference)
-                try:
-                    carried = ray.get(reference)
-                except RayActorError as error:
-                    self._replace(error)
-                    waiting.append(shard)
-                except RayError as error:
-                    raise PlaneError(
-                        f"balancers {shard.first} to {shard.last - 1} can't be carried: {error}"
-                    ) from error
-                else:
-                    self._idle.append(actor)
-                    yield carried
-            if stop.is_set():
-                waiting.clear()
-
-    def _replace(self, error: RayActorError) -> None:
-        self.lost += 1
-        if self.lost > LOST_AT_MOST:
-            raise PlaneError(f"{self.lost} workers were lost one after the other, the last because: {error}") from error
-        self._idle.append(_flow_actor())
-
-    def end(self) -> None:
-        for actor in [*self._idle, *(actor for actor, _ in self._under_way.values())]:
-            ray.kill(actor)
-
-
-def _flow_actor() -> Any:
-    actor_class: Any = ray.remote(Worker)
-    return actor_class.options(num_cpus=0, scheduling_strategy="SPREAD").remote()
 
 
 async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Event) -> Result:

@@ -373,6 +373,7 @@ class Event(Part):
         return next(f"{what} node-{number}" for what, number in done.items() if number is not None)
 
 
+KIND = "Scenario"
 OURS = "trafficplane"
 Controller = Literal["trafficplane", "nginx", "haproxy", "envoy", "traefik", "caddy"]
 CONTROLLERS = get_args(Controller)

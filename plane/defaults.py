@@ -50,7 +50,7 @@ def _service(obj: Object) -> Object:
         spec = _filled(spec, {"internalTrafficPolicy": "Cluster", "ipFamilyPolicy": "SingleStack"})
         spec.setdefault("ipFamilies", ["IPv4"])
         if spec.get("clusterIP"):
-            spec["clusterIPs"] = [spec["clusterIP"]]
+            spec["clusterIPs"] = spec.get("clusterIPs") or [spec["clusterIP"]]
         elif spec.get("clusterIPs"):
             spec["clusterIP"] = spec["clusterIPs"][0]
     if spec["type"] in ("NodePort", "LoadBalancer") or spec.get("externalIPs"):

@@ -83,17 +83,24 @@ def frontends_of_service(
     row: int, service: Service, endpoints: Iterable[Endpoint], nodes: Sequence[Node], family: Family = IPV4
 ) -> Iterator[Frontend]:
     """Those of one Service that are of a family, with the endpoints of its slices, slice by slice."""
-    if not family.number(service.cluster_ip):
+    cluster_ip = next(filter(family.number, service.cluster_ips), "")
+    if not cluster_ip:
         return
     by_port = merged(service, endpoints)
     for port in service.ports:
         if port.protocol in PROTOCOLS:
             fitting = [each for each in by_port[port.name] if each.protocol == port.protocol and family.number(each.ip)]
-            yield from _of_port(row, service, port, fitting, nodes, family)
+            yield from _of_port(row, service, port, cluster_ip, fitting, nodes, family)
 
 
 def _of_port(
-    row: int, service: Service, port: ServicePort, endpoints: Sequence[Endpoint], nodes: Sequence[Node], family: Family
+    row: int,
+    service: Service,
+    port: ServicePort,
+    cluster_ip: str,
+    endpoints: Sequence[Endpoint],
+    nodes: Sequence[Node],
+    family: Family,
 ) -> Iterator[Frontend]:
     cluster = _of_cluster(endpoints, nodes)
     at_node = _of_node(endpoints, nodes) if service.internal_local or service.external_local else cluster
@@ -106,7 +113,7 @@ def _of_port(
         number = port.node_port if node else port.port
         return Frontend(kind, ip, number, node, row, service, port, inside, outside, ranges, tuple(endpoints))
 
-    yield frontend("ClusterIP", service.cluster_ip, internal, internal)
+    yield frontend("ClusterIP", cluster_ip, internal, internal)
     for ip in filter(family.number, service.outside_ips):
         yield frontend("ExternalIP", ip, cluster, external)
     for ip in filter(family.number, service.balancer_ips):

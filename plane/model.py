@@ -105,8 +105,10 @@ class ServicePort:
 
 @dataclass(frozen=True)
 class Service:
-    """A Service as the compilers need it; ``cluster_ip`` is empty for headless and ExternalName ones.
+    """A Service as the compilers need it.
 
+    cluster_ip     of IPv4, empty for headless and ExternalName ones, and for those of IPv6 alone
+    cluster_ips    of both families, as far as it has one
     affinity_s     for how long a client keeps its endpoint, 0 without session affinity
     slow_start_s   for how long an endpoint that has become ready gets less than its share, 0 without slow start
     outside_ips    addresses for clients from outside: ``spec.externalIPs``
@@ -129,6 +131,7 @@ class Service:
     balancer_ips: tuple[str, ...] = ()
     source_ranges: tuple[str, ...] = ()
     health_port: int = 0
+    cluster_ips: tuple[str, ...] = ()
     external_name: str = ""  # of type ExternalName: the DNS name that it stands for
 
     @property
@@ -138,7 +141,7 @@ class Service:
     @classmethod
     def of(cls, obj: Object) -> "Service":
         spec = obj["spec"]
-        cluster_ip = spec.get("clusterIP") or ""
+        cluster_ips = [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip not in (None, "", "None")]
         affinity = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
         balanced = (obj.get("status") or {}).get("loadBalancer") or {}
         annotations = obj["metadata"].get("annotations") or {}
@@ -146,7 +149,8 @@ class Service:
             namespace=obj["metadata"].get("namespace", "default"),
             name=obj["metadata"]["name"],
             type=spec.get("type", "ClusterIP"),
-            cluster_ip="" if cluster_ip == "None" else cluster_ip,
+            cluster_ip=next((ip for ip in cluster_ips if ":" not in ip), ""),
+            cluster_ips=tuple(cluster_ips),
             ports=tuple(
                 ServicePort(
                     name=port.get("name", ""),

@@ -10,6 +10,7 @@ from plane.addresses import AddressPlan
 from plane.controllers import addressing, endpointslices
 from plane.controllers.lifecycle import Pass
 from plane.defaults import defaulted
+from plane.families import IPV4, Family
 from plane.manifests import STDIN, load
 from plane.model import Object, Snapshot
 from plane.store import Store, utc_now
@@ -19,17 +20,20 @@ NODES = 3
 PASSES = 8
 
 
-def snapshot(paths: Sequence[str], stdin: TextIO | None = None, *, nodes: int = NODES) -> Snapshot:
+def snapshot(
+    paths: Sequence[str], stdin: TextIO | None = None, *, nodes: int = NODES, family: Family = IPV4
+) -> Snapshot:
     """The Snapshot that these manifests settle into on a plane of ``nodes`` nodes, with every pod ready.
 
     What another cluster gave out (``kubectl get svc,endpointslices,nodes,pods,ingress -A -o yaml``) is taken as it
-    stands instead: any addresses, its own statuses, kinds that are none of ours left out. Raises ManifestError.
+    stands instead: any addresses, its own statuses, kinds that are none of ours left out. So is whatever is to be seen
+    over IPv6, of which a plane gives nobody an address. Raises ManifestError.
     """
     if STDIN in paths:
         stdin = io.StringIO((stdin or sys.stdin).read())  # read twice below
     given = load(paths, stdin, lenient=True)
-    if any(_is_live(manifest.object) for manifest in given.objects):
-        return as_it_stands(manifest.object for manifest in given.objects)
+    if family is not IPV4 or any(_is_live(manifest.object) for manifest in given.objects):
+        return as_it_stands((manifest.object for manifest in given.objects), family)
     if stdin is not None:
         stdin.seek(0)
     return settled((manifest.object for manifest in load(paths, stdin).objects), nodes=nodes)
@@ -40,11 +44,15 @@ def _is_live(obj: Object) -> bool:
     return bool(obj["metadata"].get("uid") or obj.get("status"))
 
 
-def as_it_stands(objects: Iterable[Object]) -> Snapshot:
-    """The Snapshot of a live cluster. Where it has no EndpointSlice at all, they are made from selectors and pods."""
-    found = Snapshot().changed(map(defaulted, objects))
+def as_it_stands(objects: Iterable[Object], family: Family = IPV4) -> Snapshot:
+    """The Snapshot of a live cluster as far as it is of a family of addresses.
+
+    Where it has no EndpointSlice at all, those of IPv4 are made from selectors and pods.
+    """
+    seen = (obj for obj in map(defaulted, objects) if obj.get("addressType", family.name) == family.name)
+    found = Snapshot().changed(seen)
     given = Pass(AddressPlan(), utc_now())
-    if not any(found.all("EndpointSlice")):
+    if family is IPV4 and not any(found.all("EndpointSlice")):
         found = endpointslices.endpoint_slices(found, given)
     return addressing.backend_ids(found, given)
 

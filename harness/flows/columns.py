@@ -5,7 +5,9 @@ Addresses are text, or those of IPv4 integers in host order and those of IPv6 16
 are of one family. Whatever numbers are whole and in range are taken, also from columns of floats.
 """
 
+import errno
 import ipaddress
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -92,6 +94,8 @@ def _read(path: Path) -> pa.Table:
     try:
         with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
             return reader.read_all()
+    except FileNotFoundError:
+        raise _missing(path) from None
     except (OSError, pa.ArrowException) as error:
         reason = f"can't be read as an Arrow IPC file: {error}; is it whole? {_whole_rows(path):,} rows of it are"
         raise ScenarioError([Problem(str(path), 0, "", "", reason)]) from None
@@ -114,6 +118,8 @@ def _read_csv(path: Path) -> pa.Table:
     """A file whose first line names its columns; the first of the rows below is row 0."""
     try:
         return pa.csv.read_csv(str(path), pa.csv.ReadOptions(use_threads=False))  # with threads no error names its row
+    except FileNotFoundError:
+        raise _missing(path) from None
     except (OSError, pa.ArrowException) as error:
         line = _LINE.search(str(error))
         row = f"row {int(line[1]) - 2}" if line else ""  # Arrow counts lines, from 1
@@ -196,6 +202,10 @@ def _range(name: str, kind: Any) -> str:
 def _limits(name: str, kind: Any) -> tuple[int, int]:
     limits = np.iinfo(kind)
     return 0 if name in MEASURES else int(limits.min), int(limits.max)
+
+
+def _missing(path: Path) -> ScenarioError:
+    return ScenarioError([Problem(str(path), 0, "", "", f"can't be read: {os.strerror(errno.ENOENT)}")])
 
 
 def _wrong(path: Path, column: str, row: int, reason: str) -> ScenarioError:

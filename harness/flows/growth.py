@@ -17,7 +17,7 @@ from rich.text import Text
 
 from harness import provenance
 from harness.flows import running
-from harness.flows.running import FILE, Prepared, Result, prepare
+from harness.flows.running import Prepared, Result, prepare
 from harness.flows.scenario import FlowScenario
 from harness.flows.summary import summarise as summarise_run
 from harness.flows.turns import taken
@@ -134,5 +134,5 @@ def _grown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _runs(folder: Path) -> list[Path]:
     """In the order of their numbers of Services."""
-    found = [file.parent for file in folder.glob(f"*-services/*/{FILE}")]
+    found = [run for run in folder.glob("*-services/*") if running.holds_run(run)]
     return sorted(found, key=lambda run: int(run.parent.name.removesuffix("-services")))

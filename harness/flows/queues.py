@@ -9,53 +9,46 @@ by then is written.
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, InstanceOf
 from rich.console import Console
 
-from harness import provenance, records, units
+from harness import provenance, records
 from harness.flows.fleet import Fleet, made_up
+from harness.flows.making import population
+from harness.flows.queuescenario import BY, CONNECTIONS_AT_MOST, LONGEST_NS, QueueScenario, QueueSpec, read_scenario
+from harness.flows.records import column
 from harness.flows.running import SUMMARY_FILE, Result
-from harness.flows.shapes import LONGEST, Shape, shape_of
+from harness.flows.scenario import Network
+from harness.flows.shapes import LONGEST
 from harness.flows.steering import Batch
 from harness.flows.traces import Trace, read_trace
 from harness.flows.waiting import NAMES, summarise
 from harness.records import PREFIX
-from harness.scenario import Duration, Metadata, ScenarioError, parse_as, text_of
+from harness.scenario import ScenarioError
 from kernels import warm
-from kernels.layout import ALGORITHMS, RANDOM, Fib, Flows, Population, freeze
-from kernels.lb.ewma import BY_POOL
-from kernels.lb.ewma import NAMES as NAMES_BY_SPEED
+from kernels.layout import RANDOM, Fib, Flows
 from kernels.lb.forward import create_steering
-from kernels.lb.population import generate, key_of
+from kernels.lb.population import generate
 from kernels.lb.queueing import Arrivals, Waits, create_queues, queue
 from plane import fib as fibs
 from plane.errors import Problem
-from plane.families import IPV4
 from plane.model import Snapshot
-from plane.strict import Contradiction, Part, at, read_by
 
-KIND = "QueueScenario"
 VERSION = "queues/1"
 FILE, ACTIVE_FILE = "waits.arrow", "active.arrow"
 # Those that are named, and between them as many as a curve needs: four to each nine.
 QUANTILES = tuple(sorted({*NAMES, *(round(1 - 10 ** (-each / 4), 9) for each in range(21))}))
 SETTLING = 10  # one in so many is not counted
 LOOKS = 100  # so often it is looked at who has how many
-CONNECTIONS_AT_MOST = 10_000_000
-LONGEST_NS = 100 * 365 * 24 * 3600 * units.NS_PER_S
-CLIENTS = 0x64400000, 1 << 22  # 100.64.0.0/10
-# How each algorithm picks: (one of the pool's, one of ``ewma``'s).
-BY = {name: (place, BY_POOL) for place, name in enumerate(ALGORITHMS)} | {
-    name: (RANDOM, by) for by, name in enumerate(NAMES_BY_SPEED) if by != BY_POOL
-}
+CLIENTS: Mapping[str, Network] = {"IPv4": IPv4Network("100.64.0.0/10"), "IPv6": IPv6Network("2001:db8::/32")}
 
 
 class Stream(NamedTuple):
@@ -67,121 +60,31 @@ class Stream(NamedTuple):
     first: int
 
 
-def _load(value: Any) -> Fraction:
-    found = units.share(value)
-    if isinstance(found, int) or not Fraction(1, 100) <= found < 1:
-        raise ValueError(f"{value!r} is no load: write a part of what backends can serve, from 1% to less than 100%")
-    return found
-
-
-def _algorithm(value: Any) -> str:
-    if value in BY:
-        return str(value)
-    raise ValueError(f"{value!r} is no algorithm of the plane: choose from {', '.join(BY)}")
-
-
-class Slow(Part):
-    """So many of the endpoints take so many times as long as the others."""
-
-    endpoints: Annotated[int, Field(ge=1, le=1_000)]
-    times: Annotated[float, Field(gt=1, le=1_000)]
-
-
-class QueueSpec(Part):
-    """One Service of ``endpoints``, each of which serves ``places`` connections at once."""
-
-    one_of: ClassVar = ("connections", "trace")
-    _with_connections: ClassVar = ("lasts", "shape", "loads")
-    connections: Annotated[int, Field(ge=1_000, le=CONNECTIONS_AT_MOST)] | None = None
-    trace: str | None = None
-    endpoints: Annotated[int, Field(ge=1, le=1_000)]
-    places: Annotated[int, Field(ge=1, le=1_000)] = 1
-    slow: Slow | None = None
-    lasts: Duration = 10_000_000
-    shape: Annotated[InstanceOf[Shape], read_by(shape_of)] = Shape("exponential")
-    loads: Annotated[list[Annotated[InstanceOf[Fraction], read_by(_load)]], Field(min_length=1)] | None = None
-    algorithms: Annotated[list[Annotated[str, read_by(_algorithm)]], Field(min_length=1)]
-    fade: Duration = 10 * units.NS_PER_S
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-    @property
-    def able(self) -> float:
-        """How many connections are served at once, counted by what an endpoint that is not slow gets done."""
-        slow = self.slow.endpoints * (1 - 1 / self.slow.times) if self.slow else 0.0
-        return self.places * (self.endpoints - slow)
-
-    @classmethod
-    def contradictions(cls, given: dict[str, Any]) -> Iterator[Contradiction]:
-        if "trace" in given:
-            for name in given.keys() & {*cls._with_connections}:
-                yield (name,), "goes with connections; those of a trace come and last as it says"
-        elif "loads" not in given:
-            yield ("loads",), "is required with connections"
-        slow, endpoints = at(given.get("slow"), "endpoints"), given.get("endpoints")
-        if isinstance(slow, int) and isinstance(endpoints, int) and slow > endpoints:
-            yield ("slow", "endpoints"), f"are {slow:,}, more than there are endpoints"
-        for name in ("loads", "algorithms"):
-            values = given.get(name)
-            listed = values if isinstance(values, list) else []
-            for place, value in enumerate(listed):
-                if value in listed[:place]:
-                    yield (name, place), f"{value!r} is there already"
-        try:
-            longest = units.duration(given.get("lasts", "10ms")) * int(given.get("connections", 0)) * 100
-        except (TypeError, ValueError):
-            return
-        if longest > LONGEST_NS:
-            yield ("lasts",), "makes a run of more than a hundred years: fewer connections, or shorter ones"
-
-
-class QueueScenario(Part):
-    """A file that ``plane bench run`` takes."""
-
-    api_version: Literal["trafficplane.dev/v1alpha1"]
-    kind: Literal["QueueScenario"]
-    metadata: Metadata
-    spec: QueueSpec
-
-    @property
-    def name(self) -> str:
-        return self.metadata.name
-
-
-def _column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
-    return pa.field(name, kind, nullable=False, metadata={"unit": unit, "description": meaning})
-
-
 _WHOSE = [
-    _column("algorithm", pa.string(), "1", "how backends were picked"),
-    _column("load", pa.float64(), "1", "part of all places that the connections keep busy"),
+    column("algorithm", pa.string(), "1", "how backends were picked"),
+    column("load", pa.float64(), "1", "part of all places that the connections keep busy"),
 ]
 WAITS = pa.schema(
     [
         *_WHOSE,
-        _column("connections", pa.int64(), "1", "connections that were counted"),
-        _column("waiting", pa.int64(), "1", "of them, those that waited at all"),
-        _column("waited_ns", pa.int64(), "ns", "mean of the time that connections waited for a place"),
-        _column("quantile", pa.float64(), "1", "the part of connections that waited no longer than the next column"),
-        _column("quantile_ns", pa.int64(), "ns", "time waited"),
-        _column("quantile_all_ns", pa.int64(), "ns", "likewise, time waited and served"),
-        _column("carried", pa.int64(), "1", "all connections, with those that were not counted"),
-        _column("spent_ns", pa.int64(), "ns", "time that carrying all connections took"),
+        column("connections", pa.int64(), "1", "connections that were counted"),
+        column("waiting", pa.int64(), "1", "of them, those that waited at all"),
+        column("waited_ns", pa.int64(), "ns", "mean of the time that connections waited for a place"),
+        column("quantile", pa.float64(), "1", "the part of connections that waited no longer than the next column"),
+        column("quantile_ns", pa.int64(), "ns", "time waited"),
+        column("quantile_all_ns", pa.int64(), "ns", "likewise, time waited and served"),
+        column("carried", pa.int64(), "1", "all connections, with those that were not counted"),
+        column("spent_ns", pa.int64(), "ns", "time that carrying all connections took"),
     ]
 )
 ACTIVE = pa.schema(
     [
         *_WHOSE,
-        _column("at_ns", pa.int64(), "ns", "time since the first connection that was counted might have come"),
-        _column("backend", pa.uint32(), "1", "id of the backend"),
-        _column("active", pa.int32(), "1", "connections that it had then, waiting ones too"),
+        column("at_ns", pa.int64(), "ns", "time since the first connection that was counted might have come"),
+        column("backend", pa.uint32(), "1", "id of the backend"),
+        column("active", pa.int32(), "1", "connections that it had then, waiting ones too"),
     ]
 )
-
-
-def read_scenario(file: Path) -> tuple[QueueScenario, str]:
-    """The scenario in a file, and its text. Raises ScenarioError."""
-    text = text_of(file)
-    return parse_as(QueueScenario, text, str(file)), text
 
 
 def read(folder: Path) -> tuple[pa.Table, pa.Table]:
@@ -201,7 +104,10 @@ def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Resul
 
     lasts_ns, streams = _streams(scenario, file, console)
     warm.warm(say)
-    warm.once("queues", lambda: carry(scenario.spec, "random", made(scenario.spec, Fraction(1, 2), 1_000)))
+    warm.once(
+        f"queues-{scenario.spec.addresses}",
+        lambda: carry(scenario.spec, "random", made(scenario.spec, Fraction(1, 2), 1_000)),
+    )
     started, begin = datetime.now(UTC), time.monotonic()
     rows: list[tuple[pa.Table, pa.Table]] = []
     for stream, algorithm in ((stream, name) for stream in streams for name in scenario.spec.algorithms):
@@ -237,7 +143,7 @@ def _streams(scenario: QueueScenario, file: Path, console: Console) -> tuple[int
     spec = scenario.spec
     if spec.trace is None:
         return spec.lasts, (made(spec, load, spec.connections or 0) for load in spec.loads or ())
-    trace = read_trace(file.parent / spec.trace)
+    trace = read_trace(file.parent / spec.trace, spec.family)
     for note in trace.notes:
         console.print(f"warning: {note}", markup=False, soft_wrap=True, style="yellow")
     stream = traced(scenario, str(file), trace)
@@ -247,9 +153,8 @@ def _streams(scenario: QueueScenario, file: Path, console: Console) -> tuple[int
 def made(spec: QueueSpec, load: Fraction, count: int) -> Stream:
     """So many connections that keep the load busy, from clients that follow from the seed."""
     fib, row = _tables(spec, RANDOM)
-    flows = Batch(count, IPV4.address).flows
-    clients = Population(key_of(spec.seed), np.uint32(CLIENTS[0]), np.uint64(CLIENTS[1]), freeze(row))
-    generate(fib, clients, 0, flows)
+    flows = Batch(count, spec.family.address).flows
+    generate(fib, population(spec.seed, CLIENTS[spec.addresses], row), 0, flows)
     return Stream(float(load), flows, arrivals_of(spec, load, count), count // SETTLING)
 
 
@@ -304,8 +209,9 @@ def carry(spec: QueueSpec, algorithm: str, stream: Stream) -> tuple[pa.Table, pa
 
 def _tables(spec: QueueSpec, algorithm: int) -> tuple[Fib, np.ndarray]:
     """The Fib of the Service, and the row of its frontend."""
-    fleet = Fleet(Snapshot().changed(made_up(1, spec.endpoints, 1)), spec.seed)
-    fib = fibs.compile(fleet.snapshot, algorithm)
+    objects = made_up(1, spec.endpoints, 1, family=spec.family)
+    fleet = Fleet(Snapshot().changed(objects), spec.seed, spec.family)
+    fib = fibs.compile(fleet.snapshot, algorithm, spec.family)
     return fib, np.flatnonzero(fib.frontends["proto"]).astype(np.uint32)
 
 

@@ -1,38 +1,42 @@
 """A scenario of flows from its file to its results.
 
-Law: whoever carries shards is given the course and the shards, and may carry them anywhere and in any order: what comes
-back is put in order of the balancers. Algorithms have their turn one after the other, so that the tables of only one
-are in memory. A run that is interrupted is a run: the shards that were finished are written.
+Law: whoever carries shards is given the course and the shards, and may carry them anywhere and in any order. The rows
+of each are on disk as soon as it is finished, and put in order of the balancers at the end. Algorithms have their turn
+one after the other, so that the tables of only one are in memory. A run that is interrupted is a run: it has the shards
+that were finished.
 """
 
 import json
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 from harness import provenance, records
-from harness.flows import fleet, timeline
+from harness.flows import fleet, making, shards, timeline
+from harness.flows.making import CONFIGURED, Made, Maker
 from harness.flows.progress import shown
 from harness.flows.records import BACKENDS_FILE, FILE, Measured, tabulate
 from harness.flows.scenario import FLOWS_OF_BALANCER_AT_MOST, FlowScenario, rival_of
 from harness.flows.steering import Carried, Course, Shard, carry, ready
 from harness.flows.summary import summarise
-from harness.flows.timeline import CONFIGURED, Made, Maker, Phase
+from harness.flows.timeline import Phase
 from harness.flows.traces import Trace, read_trace
+from harness.records import PREFIX, provenance_of
 from harness.scenario import ScenarioError, read_as
 from kernels.lb.consistent.tables import WITHOUT_WEIGHTS
 from kernels.warm import warm
 from plane import manifests, offline
-from plane.errors import ManifestError, Problem
+from plane.errors import ManifestError, PlaneError, Problem
+from plane.families import Family
+from plane.frontends import PROTOCOLS
 from plane.manifests import Loaded
 from plane.model import Service, Snapshot, weight_of
 
@@ -67,7 +71,7 @@ class Prepared:
         return self.scenario.spec.algorithms or [CONFIGURED]
 
 
-@timeline.without_collections()
+@making.without_collections()
 def prepare(file: Path, count: int | None = None) -> Prepared:
     """Reads a scenario and its manifests, and has everything on its timeline happen. Raises ManifestError.
 
@@ -86,7 +90,7 @@ def prepare(file: Path, count: int | None = None) -> Prepared:
         snapshot, loaded = Snapshot().changed(made), Loaded((), ())
     else:
         paths = [str(file.parent / name) for name in spec.manifests]
-        snapshot, loaded = offline.snapshot(paths, nodes=spec.nodes), _loaded(paths)
+        snapshot, loaded = offline.snapshot(paths, nodes=spec.nodes, family=spec.family), _loaded(paths)
     found = timeline.phases(scenario, str(file), snapshot)
     _check_target(scenario, str(file), snapshot)
     return Prepared(scenario, text, loaded, found, trace)
@@ -116,31 +120,39 @@ def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: thr
 
     Raises ManifestError, PlaneError, and KeyboardInterrupt where nothing was finished before it was to stop.
     """
-    scenario = prepared.scenario
     for warning in warnings(prepared):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True, style="yellow")
     warm(lambda line: console.print(line, markup=False, soft_wrap=True))
-    started, begin = datetime.now(UTC), time.monotonic()
-    measured: list[Measured] = []
-    with shown(len(prepared.algorithms), scenario.spec.flows * len(prepared.phases), console) as show:
-        for algorithm in prepared.algorithms:
-            if not stop.is_set():
-                measured.append(_measured(prepared, algorithm, carry, stop, show))
-    measured = [each for each in measured if each.shards]
-    if not measured:
+    begin, known = time.monotonic(), _facts(prepared)
+    folder, algorithms = out / known["run"], prepared.algorithms
+
+    def facts() -> dict[str, str]:
+        """As far as they are known by now."""
+        peak_rss_bytes = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            **known,
+            "interrupted": "true",
+            "seconds": f"{time.monotonic() - begin:.3f}",
+            "workers_lost": str(getattr(carry, "lost", 0)),
+            "peak_rss_bytes": str(peak_rss_bytes),
+        }
+
+    try:
+        with shown(len(algorithms), prepared.scenario.spec.flows * len(prepared.phases), console) as show:
+            for place, algorithm in enumerate(algorithms):
+                for shard in _measured(prepared, place, carry, stop, show) if not stop.is_set() else ():
+                    described = [*map(_described, shard.phases, shard.made)]
+                    rows = tabulate(shard, {**facts(), "phases": json.dumps({algorithm: described})})
+                    shards.put(folder, place, shard.carried.shard, rows)
+    except KeyboardInterrupt:
+        stop.set()
+    except PlaneError as error:
+        if not shards.are_in(folder):
+            raise
+        raise PlaneError(f"{error}; what was finished until then is in {folder}") from error
+    if not shards.are_in(folder):
         raise KeyboardInterrupt
-    facts = {
-        "run": provenance.run_id(started),
-        "started": started.isoformat(timespec="milliseconds"),
-        "interrupted": str(stop.is_set()).lower(),
-        "seconds": f"{time.monotonic() - begin:.3f}",
-        **_facts(prepared, measured),
-        "workers_lost": str(getattr(carry, "lost", 0)),
-        "peak_rss_bytes": str(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
-        **provenance.of_machine(),
-        **provenance.of_input(prepared.text, [manifest.object for manifest in prepared.manifests.objects]),
-    }
-    return _written(*tabulate(prepared.phases, measured, facts), out / facts["run"])
+    return _written(folder, {**facts(), "interrupted": str(stop.is_set()).lower()})
 
 
 def here(course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
@@ -151,8 +163,15 @@ def here(course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iter
         yield carry(course, shard)
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether ``read`` finds the rows of a run there."""
+    return (folder / FILE).exists() or shards.are_in(folder)
+
+
 def read(folder: Path) -> tuple[pa.Table, pa.Table]:
-    """The tables of a run. Raises OSError and pa.ArrowInvalid."""
+    """The tables of a run; of one that was killed, those of its shards. Raises OSError and pa.ArrowInvalid."""
+    if not (folder / FILE).exists() and shards.are_in(folder):
+        return shards.gathered(folder)
     return records.read(folder / FILE), records.read(folder / BACKENDS_FILE)
 
 
@@ -179,16 +198,17 @@ def warnings(prepared: Prepared) -> Iterator[str]:
 
 
 def _measured(
-    prepared: Prepared, algorithm: str, carry: Carry, stop: threading.Event, show: Callable[[str, int], None]
-) -> Measured:
-    spec, phases = prepared.scenario.spec, prepared.phases
+    prepared: Prepared, place: int, carry: Carry, stop: threading.Event, show: Callable[[str, int], None]
+) -> Iterator[Measured]:
+    """One algorithm's shards, as they are finished."""
+    spec, phases, algorithm = prepared.scenario.spec, prepared.phases, prepared.algorithms[place]
     show(f"making tables for {algorithm}", 0)
     tables, made = Maker(prepared.scenario, algorithm).make(phases)
     course = Course(
         tables=tuple(tables),
         at_ns=tuple(phase.at_ns for phase in phases),
         failed=tuple(phase.failed for phase in phases),
-        population=None if prepared.trace else timeline.population_of(spec, tables[0].fib, phases[0].snapshot),
+        population=None if prepared.trace else making.population_of(spec, tables[0].fib, phases[0].snapshot),
         trace=prepared.trace.flows if prepared.trace else None,
         sizes=prepared.trace.bytes if prepared.trace else spec.sizes,
         flows=spec.flows,
@@ -198,27 +218,24 @@ def _measured(
         address=spec.family.address,
     )
     ready(course)  # before others do: processes that fill one cache at a time can spoil it for each other
-    found: list[Carried] = []
-    loads, volumes = ([np.zeros(len(each.fib.backends), np.int64) for each in tables] for _ in range(2))
     for carried in carry(course, shards_of(spec.balancer_count, spec.workers), stop):
-        for totals, parts in ((loads, carried.loads), (volumes, carried.volumes)):
-            for total, part in zip(totals, parts, strict=True):
-                total += part
-        found.append(replace(carried, loads=[], volumes=[]))
+        yield Measured(prepared.algorithms, place, phases, course, made, carried)
         show(algorithm, int(carried.outcomes.sum()))
-    return Measured(algorithm, course, made, sorted(found, key=lambda each: each.shard), loads, volumes)
 
 
-def _facts(prepared: Prepared, measured: Sequence[Measured]) -> dict[str, str]:
-    spec = prepared.scenario.spec
-    described = {each.algorithm: [*map(_described, prepared.phases, each.made)] for each in measured}
+def _facts(prepared: Prepared) -> dict[str, str]:
+    """What is known of a run that begins now."""
+    spec, started = prepared.scenario.spec, datetime.now(UTC)
     return {
+        "run": provenance.run_id(started),
+        "started": started.isoformat(timespec="milliseconds"),
         "name": json.dumps(prepared.scenario.name),
         "flows": str(spec.flows),
         "balancers": str(spec.balancer_count),
         "workers": str(spec.workers),
         "seed": str(spec.seed),
-        "phases": json.dumps(described),
+        **provenance.of_machine(),
+        **provenance.of_input(prepared.text, [manifest.object for manifest in prepared.manifests.objects]),
     }
 
 
@@ -237,26 +254,43 @@ def _described(phase: Phase, made: Made) -> dict[str, Any]:
 
 
 def _check_target(scenario: FlowScenario, file: str, snapshot: Snapshot) -> None:
-    target = scenario.spec.target
+    """Raises ScenarioError where flows have no Service to go to."""
+    target, family = scenario.spec.target, scenario.spec.family
     named = f"FlowScenario {scenario.name}"
-    if target is not None:
-        obj = snapshot.rows("Service").get((target.namespace, target.service))
-        if obj is None:
-            names = ", ".join("/".join(name) for name in list(snapshot.rows("Service"))[:10])
-            reason = f"there is no Service {target.namespace}/{target.service}; there are: {names or 'none'}"
-            raise ScenarioError([Problem(file, 1, named, "spec.target.service", reason)])
-        ports = [
-            port["port"] for port in obj["spec"].get("ports") or () if port.get("protocol", "TCP") in ("TCP", "UDP")
-        ]
-        if target.port is not None and target.port not in ports:
-            reason = f"Service {target.namespace}/{target.service} has no port {target.port}; there are: {ports}"
-            raise ScenarioError([Problem(file, 1, named, "spec.target.port", reason)])
-    elif not any(obj["spec"].get("ports") for obj in snapshot.all("Service")):
-        raise ScenarioError([Problem(file, 1, named, "spec.manifests", "have no Service with a port to go to")])
+    if target is None:
+        if all(_unreached(Service.of(obj), family) for obj in snapshot.all("Service")):
+            reason = f"have no Service with a ClusterIP of {family.name} and a TCP or UDP port to go to: give one both"
+            raise ScenarioError([Problem(file, 1, named, "spec.manifests", reason)])
+        return
+    name = f"{target.namespace}/{target.service}"
+    obj = snapshot.rows("Service").get((target.namespace, target.service))
+    if obj is None:
+        names = ", ".join("/".join(each) for each in list(snapshot.rows("Service"))[:10])
+        reason = f"there is no Service {name}; there are: {names or 'none'}"
+        raise ScenarioError([Problem(file, 1, named, "spec.target.service", reason)])
+    service = Service.of(obj)
+    if why := _unreached(service, family):
+        raise ScenarioError([Problem(file, 1, named, "spec.target.service", f"Service {name} {why}")])
+    ports = [port.port for port in service.ports if port.protocol in PROTOCOLS]
+    if target.port is not None and target.port not in ports:
+        reason = f"Service {name} has no port {target.port}; there are: {ports}"
+        raise ScenarioError([Problem(file, 1, named, "spec.target.port", reason)])
 
 
-def _written(steering: pa.Table, backends: pa.Table, folder: Path) -> Result:
-    folder.mkdir(parents=True)
+def _unreached(service: Service, family: Family) -> str:
+    """Why no flow of a family can go to a Service, empty where one can."""
+    if not any(map(family.number, service.cluster_ips)):
+        there = ", ".join(service.cluster_ips) or "none"
+        return f"has no ClusterIP of {family.name}, which flows of this scenario are of: give it one, it has {there}"
+    return "" if any(port.protocol in PROTOCOLS for port in service.ports) else "has no TCP or UDP port to go to"
+
+
+def _written(folder: Path, facts: Mapping[str, str]) -> Result:
+    """All shards together: their rows with these facts, and what they say."""
+    steering, backends = (
+        rows.replace_schema_metadata({PREFIX + key: text for key, text in {**provenance_of(rows), **facts}.items()})
+        for rows in shards.gathered(folder)
+    )
     records.write(steering, folder / FILE)
     records.write(backends, folder / BACKENDS_FILE)
     summary = summarise(steering, backends)

@@ -221,12 +221,6 @@ class FlowSpec(Part):
             yield (name,), f"goes with flows; those of a trace have {name} of their own"
         if "addresses" in given and "trace" not in given:
             yield ("addresses",), "goes with trace; flows that are made have those of their clients"
-        if "manifests" in given and (given.get("addresses") == "IPv6" or ":" in str(given.get("clients", ""))):
-            field = "addresses" if "addresses" in given else "clients"
-            yield (
-                (field,),
-                "are of IPv6, and Services of manifests have addresses of IPv4 alone: write services instead",
-            )
         flows, balancers = given.get("flows"), given.get("balancers")
         if isinstance(flows, int) and isinstance(balancers, int) and balancers > 0:
             if balancers > flows:

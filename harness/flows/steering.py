@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.flows.making import Tables
 from harness.flows.shapes import Sizes
-from harness.flows.timeline import Tables
 from harness.units import NS_PER_S
 from kernels import warm
 from kernels.layout import FATES_OF_FLOWS, OUTCOMES, Fib, Flows, Population, Steering, Verdicts

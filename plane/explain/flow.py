@@ -223,6 +223,8 @@ def _address_of(snapshot: Snapshot, host: str) -> tuple[str, str]:
         service = end
     if service.cluster_ip:
         return service.cluster_ip, how
+    if service.cluster_ips:
+        return "", f"Service {service.full_name} has addresses of IPv6 alone, and a plane carries IPv4"
     ready = sorted({row.ip for rows in _endpoints(snapshot, service).values() for row in rows if row.ready})
     names_of = f"; DNS says {', '.join(ready)}, and the client connects to one itself" if ready else ""
     headless = f"Service {service.full_name} is headless: it has no ClusterIP to connect to{names_of}"

@@ -78,6 +78,13 @@ def ipv4(text: str) -> str:
     return ""
 
 
+def is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
 def cidr(text: str) -> str:
     try:
         ipaddress.ip_network(text, strict=False)

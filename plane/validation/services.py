@@ -115,11 +115,11 @@ def _addresses(spec: Place, kind: str) -> Iterator[Finding]:
             yield name.wrong(reason)
         return
     for place in (cluster_ip, *cluster_ips.rows()):
-        if place.given and place.value != "None" and (reason := names.ipv4(place.value)):
-            yield place.wrong(f'{reason}, "None" for a headless Service, or leave it out')
+        if place.value != "None":
+            yield from _address(place, ', "None" for a headless Service, or leave it out')
     rows = list(cluster_ips.rows())
     if len(rows) > 1:
-        yield cluster_ips.wrong(f"{NO_IPV6}; write one address")
+        yield cluster_ips.refused(f"{NO_IPV6}; write one address")
     if rows and cluster_ip.given and rows[0].value != cluster_ip.value:
         yield rows[0].wrong(f"must be the same as spec.clusterIP, {cluster_ip.value}; leave clusterIPs out")
     if cluster_ip.value == "None" and kind in ("NodePort", "LoadBalancer"):
@@ -127,7 +127,7 @@ def _addresses(spec: Place, kind: str) -> Iterator[Finding]:
     for family in spec.at("ipFamilies").rows():
         yield from family.one_of(("IPv4", "IPv6"))
         if family.value == "IPv6":
-            yield family.wrong(f"{NO_IPV6}; write IPv4, or leave ipFamilies out")
+            yield family.refused(f"{NO_IPV6}; write IPv4, or leave ipFamilies out")
     policy = spec.at("ipFamilyPolicy")
     yield from policy.one_of(("SingleStack", "PreferDualStack", "RequireDualStack"))
     if policy.value == "RequireDualStack":
@@ -147,7 +147,7 @@ def _outside(spec: Place, kind: str) -> Iterator[Finding]:
     """What concerns clients from outside: externalIPs and load balancers."""
     external_ips = spec.at("externalIPs")
     for address in external_ips.rows():
-        yield from name_at(address, names.ipv4)
+        yield from _address(address)
     policy = spec.at("externalTrafficPolicy")
     yield from policy.one_of(POLICIES)
     if policy.given and kind not in ("NodePort", "LoadBalancer") and not external_ips.given:
@@ -161,7 +161,7 @@ def _outside(spec: Place, kind: str) -> Iterator[Finding]:
     for span in spec.at("loadBalancerSourceRanges").rows():
         yield from name_at(span, names.cidr)
     yield from name_at(spec.at("loadBalancerClass"), names.qualified)
-    yield from name_at(spec.at("loadBalancerIP"), names.ipv4)
+    yield from _address(spec.at("loadBalancerIP"))
     health = spec.at("healthCheckNodePort")
     if health.value:
         yield from health.between(1, 65535)
@@ -173,7 +173,7 @@ def endpoint_slice(obj: Place) -> Iterator[Finding]:
     yield from weight(obj.at("metadata", "annotations").at(WEIGHT_ANNOTATION))
     family = obj.at("addressType")
     if family.value in ("IPv6", "FQDN"):
-        yield family.wrong(f"{NO_IPV6}; write IPv4 and IPv4 addresses")
+        yield family.refused(f"{NO_IPV6}; write IPv4 and IPv4 addresses")
     else:
         yield from family.one_of(ADDRESS_TYPES)
     endpoints = list(obj.at("endpoints").rows())
@@ -195,6 +195,13 @@ def endpoint_slice(obj: Place) -> Iterator[Finding]:
         yield from name_at(row.at("appProtocol"), names.qualified)
         yield from _protocol(row.at("protocol"))
     yield from _unique_slice_ports(obj.at("ports"))
+
+
+def _address(place: Place, otherwise: str = "") -> Iterator[Finding]:
+    """An address of IPv4, or ``otherwise``; one of IPv6 is one that the plane has nothing for."""
+    if place.given and (reason := names.ipv4(place.value)):
+        say = place.refused if names.is_ipv6(place.value) else place.wrong
+        yield say(reason + otherwise)
 
 
 def weight(place: Place) -> Iterator[Finding]:

@@ -75,6 +75,13 @@ def test_bad_manifests_are_named_too(tmp_path: Path) -> None:
     assert "spec.ports[0].port" in result.output
 
 
+def test_a_scenario_of_no_kind_is_told_which_there_are(tmp_path: Path) -> None:
+    result = run(tmp_path, quickstart().replace("kind: Scenario", "kind: FlowScenari"))
+    assert result.exit_code == 2
+    words = "kind: 'FlowScenari' is no kind of scenario: write Scenario, FlowScenario, QueueScenario"
+    assert words in result.output
+
+
 def test_a_scenario_that_is_not_there(tmp_path: Path) -> None:
     result = CliRunner().invoke(bench, ["run", str(tmp_path / "none.yaml")])
     assert result.exit_code == 2

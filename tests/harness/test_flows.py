@@ -24,22 +24,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import bench
+from harness.flowruns import FlowActors
 from harness.flows import pages, running, steering
 from harness.flows.columns import write_flows
 from harness.flows.fleet import FIRST_ENDPOINTS, Fleet, made_up
+from harness.flows.making import Maker, population_of
 from harness.flows.running import here, prepare, shards_of
 from harness.flows.scenario import FlowScenario
 from harness.flows.shapes import Sizes, shape_of
 from harness.flows.steering import Course, Shard, carry
 from harness.flows.summary import imbalance
 from harness.flows.table import tables
-from harness.flows.timeline import Maker, population_of
 from harness.records import provenance_of
-from harness.run import FlowActors
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
 from kernels.lb.population import generate
 from plane.cluster import connected
+from plane.errors import PlaneError
 from plane.families import IPV4
 from plane.model import Snapshot
 
@@ -305,11 +306,6 @@ def test_every_algorithm_has_few_endpoints_or_none(
         ({"clients": "10.0.0.0/33"}, "spec.clients", "write one as 100.64.0.0/10"),
         ({"clients": "0.0.0.0/0"}, "spec.clients", "that is everybody"),
         ({"clients": "::/0"}, "spec.clients", "that is everybody"),
-        (
-            {"clients": "2001:db8::/32", "manifests": ["a.yaml"]},
-            "spec.clients",
-            "are of IPv6, and Services of manifests",
-        ),
         ({"addresses": "IPv6"}, "spec.addresses", "goes with trace"),
         ({"bytes": {"mean": 0}}, "spec.bytes.mean", "greater than or equal to 1"),
         ({"bytes": {"mean": 9, "shape": "normal"}}, "spec.bytes.shape", "'normal' is no shape"),
@@ -388,7 +384,50 @@ def test_a_cluster_is_taken_as_it_stands(tmp_path: Path) -> None:
     assert counted["ip"].to_pylist() == [0x0A000001 + number for number in range(6)]
 
 
-def test_a_run_that_is_stopped_leaves_the_shards_that_were_finished(tmp_path: Path) -> None:
+DUAL = [
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {"clusterIP": addresses[0], "clusterIPs": addresses, "ports": [{"port": 80}]},
+    }
+    for name, addresses in (("both", ["fd00::1", "10.96.0.1"]), ("six", ["fd00::2"]), ("four", ["10.96.0.2"]))
+] + [
+    {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": family.lower(), "labels": {"kubernetes.io/service-name": "both"}},
+        "addressType": family,
+        "endpoints": [{"addresses": [address], "nodeName": "a"} for address in addresses],
+        "ports": [{"port": 8080}],
+    }
+    for family, addresses in (("IPv4", ["10.244.0.1", "10.244.0.2"]), ("IPv6", ["fd01::1", "fd01::2", "fd01::3"]))
+]
+
+
+@pytest.mark.parametrize(("clients", "endpoints"), [(CLIENTS[0], 2), (CLIENTS[1], 3)])
+def test_a_cluster_of_both_families_is_seen_over_each(tmp_path: Path, clients: str, endpoints: int) -> None:
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(DUAL))
+    document = yaml.safe_load(written(tmp_path).read_text())
+    spec = {"flows": 6_000, "manifests": ["all.yaml"], "clients": clients, "algorithms": ["rr"], "balancers": 1}
+    document["spec"] = {**spec, "target": {"service": "both"}, "timeline": [{"at": "1s", "add": 1}]}
+    (tmp_path / "flows.yaml").write_text(yaml.safe_dump(document))
+    first, _ = phases_of(result_of(tmp_path / "flows.yaml"), "rr")
+    assert (first["new"], first["backends"], first["frontends"]) == (6_000, endpoints, 2)
+    other = {"four": "10.96.0.2", "six": "fd00::2"}
+    for name, family in (("four", "IPv6"), ("six", "IPv4")):
+        document["spec"] |= {"target": {"service": name}, "timeline": []}
+        document["spec"]["clients"] = CLIENTS[family == "IPv6"]
+        (tmp_path / "flows.yaml").write_text(yaml.safe_dump(document))
+        with pytest.raises(ScenarioError) as caught:
+            prepare(tmp_path / "flows.yaml")
+        said = f"spec.target.service: Service default/{name} has no ClusterIP of {family}"
+        assert said in str(caught.value)
+        assert str(caught.value).endswith(f"give it one, it has {other[name]}")
+
+
+@pytest.mark.parametrize("how", ["told to end", "interrupted at once"])
+def test_a_run_that_is_stopped_leaves_the_shards_that_were_finished(tmp_path: Path, how: str) -> None:
     stop = threading.Event()
 
     def two(course: Course, shards: Any, stop: threading.Event) -> Any:
@@ -396,6 +435,8 @@ def test_a_run_that_is_stopped_leaves_the_shards_that_were_finished(tmp_path: Pa
             yield carried
             if carried.shard.last == 2:
                 stop.set()
+                if how == "interrupted at once":
+                    raise KeyboardInterrupt
 
     file = written(tmp_path, algorithms=["rr", "maglev"])
     result = running.run(prepare(file), tmp_path / "out", console(), two, stop)
@@ -403,6 +444,33 @@ def test_a_run_that_is_stopped_leaves_the_shards_that_were_finished(tmp_path: Pa
     assert [(row["algorithm"], row["flows"]) for row in result.summary["algorithms"]] == [("rr", 10_000)]
     with pytest.raises(KeyboardInterrupt):
         running.run(prepare(file), tmp_path / "out", console(), here, stop)
+    assert [*(tmp_path / "out").iterdir()] == [result.folder]
+
+
+def test_a_run_that_breaks_off_is_read_from_the_shards_that_were_finished(tmp_path: Path) -> None:
+    """Of 7 balancers in two algorithms the last of the second is missing, in whatever order they were carried."""
+
+    def breaking(course: Course, shards: Any, stop: threading.Event) -> Any:
+        for shard in [shards[3], shards[0], *shards[4:6], *shards[1:3], shards[6]]:
+            if shard.last == 7 and course.tables[0].rival is not None:
+                raise PlaneError("nobody is left")
+            yield carry(course, shard)
+
+    file = written(tmp_path, algorithms=["maglev", "anchor"], conntrack=3_000, timeline=CHURN, balancers=7)
+    with pytest.raises(PlaneError, match="nobody is left; what was finished until then is in ") as caught:
+        result_of(file, breaking)
+    folder = Path(str(caught.value).split()[-1])
+    whole = result_of(file)
+    is_there = pc.or_(pc.equal(rows_of(whole)[0]["algorithm"], "maglev"), pc.less(rows_of(whole)[0]["balancer"], 6))
+    steered, counted = rows_of(running.Result(folder, {}))
+    assert steered.equals(rows_of(whole)[0].filter(is_there))
+    of_maglev = [rows.filter(pc.equal(rows["algorithm"], "maglev")) for rows in (counted, rows_of(whole)[1])]
+    assert of_maglev[0].equals(of_maglev[1])
+    reported = CliRunner().invoke(bench, ["report", str(folder), "-o", "json"])
+    assert reported.exit_code == 0, reported.output
+    summary = json.loads(reported.stdout)
+    assert summary["interrupted"]
+    assert [row["flows"] for row in summary["algorithms"]] == [20_000, 6 * 2_858]
 
 
 def test_the_command_prints_json_and_the_report_can_be_made_again(tmp_path: Path) -> None:

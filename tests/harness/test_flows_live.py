@@ -10,8 +10,8 @@ import pytest
 
 from harness.flows.columns import read_flows, write_flows
 from harness.flows.fleet import Fleet
+from harness.flows.making import Tables
 from harness.flows.steering import Course, Shard, carry
-from harness.flows.timeline import Tables
 from kernels.layout import MAGLEV, MH, RANDOM, RR, SH, Fib, Flows, Verdicts, freeze
 from kernels.lb.forward import create_steering, forward
 from plane import fib as fibs

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 from harness.cli import bench
 from harness.flows import queues, waiting
-from harness.flows.queues import QueueScenario, Shape, arrivals_of, carry, made
+from harness.flows.queues import arrivals_of, carry, made
+from harness.flows.queuescenario import QueueScenario, QueueSpec, read_scenario
+from harness.flows.shapes import Shape
 from harness.scenario import ScenarioError, parse_as
 from harness.tables import console
 from kernels.jit import INTERPRETED
@@ -31,12 +33,12 @@ def text_of(**spec: Any) -> str:
     )
 
 
-def spec_of(**spec: Any) -> queues.QueueSpec:
+def spec_of(**spec: Any) -> QueueSpec:
     return parse_as(QueueScenario, text_of(**spec)).spec
 
 
 def test_the_scenario_that_comes_with_it_is_whole() -> None:
-    scenario, _ = queues.read_scenario(CONFIG)
+    scenario, _ = read_scenario(CONFIG)
     assert scenario.spec.shape == Shape("lognormal", 1.5)
     assert scenario.spec.lasts == 10_000_000
 
@@ -105,6 +107,18 @@ def test_a_run_is_what_its_seed_says_and_can_be_reported_again(tmp_path: Path) -
     assert "load 80 %" in shown.output
     reported = CliRunner().invoke(bench, ["report", str(again.folder), "-o", "json"])
     assert json.loads(reported.stdout) == waiting.summarise(*other) == again.summary
+
+
+@pytest.mark.parametrize("algorithm", ["rr", "lc", "peak-ewma"])
+def test_queues_over_ipv6_are_those_over_ipv4(algorithm: str) -> None:
+    """Turns know no addresses: all waits are the same. Others are as long within what chance makes of ties."""
+    one, other = (
+        carry(spec, algorithm, made(spec, Fraction(4, 5), 50_000))[0]
+        for spec in (spec_of(addresses="IPv4"), spec_of(addresses="IPv6"))
+    )
+    if algorithm == "rr":
+        assert one.drop_columns("spent_ns").equals(other.drop_columns("spent_ns"))
+    assert other["waited_ns"][0].as_py() == pytest.approx(one["waited_ns"][0].as_py(), rel=0.1)
 
 
 def test_a_run_that_was_stopped_before_anything_was_finished_is_none(tmp_path: Path) -> None:

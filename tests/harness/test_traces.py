@@ -19,7 +19,8 @@ from harness.cli import bench
 from harness.flows import queues
 from harness.flows.captures import UDP_IDLE_NS
 from harness.flows.columns import write_flows
-from harness.flows.queues import Shape, arrivals_of
+from harness.flows.queues import arrivals_of
+from harness.flows.shapes import Shape
 from harness.flows.traces import Trace, read_trace
 from harness.scenario import ScenarioError
 from harness.tables import console
@@ -197,7 +198,11 @@ def test_a_capture_that_lost_its_end_is_refused_by_the_packet(tmp_path: Path, ng
 def test_what_is_no_capture_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "t.pcapng").write_bytes(content)
     assert words in refused(tmp_path / "t.pcapng")
-    assert "can't be read: No such file" in refused(tmp_path / "nothing.pcap")
+
+
+@pytest.mark.parametrize("name", ["nothing.pcap", "nothing.arrow", "nothing.csv"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path, name: str) -> None:
+    assert refused(tmp_path / name) == f"{tmp_path / name}: can't be read: No such file or directory"
 
 
 def test_a_capture_without_connections_or_of_an_unknown_link_is_refused(tmp_path: Path) -> None:

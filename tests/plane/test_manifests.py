@@ -243,22 +243,24 @@ def test_a_dump_of_a_cluster_is_read_as_it_stands(tmp_path: Path) -> None:
         item("Service", "a", spec=sctp, status={"loadBalancer": {}}),
         item("Pod", "b", spec={"containers": [container]}, status={"phase": "Running", "podIP": "10.244.1.7"}),
         item("EndpointSlice", "six", "discovery.k8s.io/v1", **slices),
+        item("Pod", "wrong", spec={"containers": []}, status={"phase": "Running"}),
         item("DaemonSet", "d", "apps/v1"),
     ]
     path = tmp_path / "dump.json"
     path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     loaded = load([str(path)], lenient=True)
-    service, pod = (row.object for row in loaded.objects)
+    service, pod, _ = (row.object for row in loaded.objects)
     assert service["spec"]["clusterIP"] == "10.96.0.7"
     assert pod["status"]["podIP"] == "10.244.1.7"
     (warning,) = loaded.warnings
-    assert re.search(r"EndpointSlice default/six: addressType: .* \(left out\)$", warning)
+    assert re.search(r"Pod default/wrong: spec.containers: .* \(left out\)$", warning)
     fields = {problem.field for problem in problems(path)}
     assert fields == {
         "spec.fromTheFuture",
         "spec.ports[0].protocol",
         "spec.containers[0].env[0].valueFrom.secretKeyRef",
         "addressType",
+        "spec.containers",
     }
 
 

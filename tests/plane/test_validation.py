@@ -1100,6 +1100,15 @@ def test_what_kubernetes_has_and_the_plane_has_not_passes_a_lenient_check() -> N
     assert [problem.field for problem in check(service, lenient=True)] == ["spec.ports[0].port"]
 
 
+def test_addresses_of_ipv6_pass_a_lenient_check_and_what_is_none_does_not() -> None:
+    both = {"spec.clusterIP": "fd00::1", "spec.clusterIPs": ["fd00::1", "10.0.0.1"], "spec.externalIPs": ["fd00::2"]}
+    families = {"spec.ipFamilies": ["IPv6", "IPv4"], "spec.ipFamilyPolicy": "RequireDualStack"}
+    assert check(edited(sound("Service"), both | families), lenient=True) == []
+    assert check(edited(sound("EndpointSlice"), {"addressType": "IPv6"}), lenient=True) == []
+    wrong = edited(sound("Service"), {"spec.clusterIP": "fd00::g", "spec.externalIPs": ["10.0.0"]})
+    assert {problem.field for problem in check(wrong, lenient=True)} == {"spec.clusterIP", "spec.externalIPs[0]"}
+
+
 def test_the_algorithms_are_those_of_the_kernels() -> None:
     assert services.ALGORITHMS == ALGORITHMS
 

@@ -1,0 +1,154 @@
+"""Runs of flows and of queues, from their file to their results and page. With ``run`` all there is of Ray here.
+
+Law: such a run needs no plane, and Ray only for more than one worker: then actors carry shards, by tables that lie in
+the object store, and what an actor had under way when it was lost is carried by another. A first SIGINT or SIGTERM has
+a run end once the shards that are under way are finished, a second one without them; what was finished is its result.
+"""
+
+import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
+
+# isort: split
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from rich.console import Console
+
+from harness.flows import growth, pages, queues, running
+from harness.flows.queuescenario import KIND as QUEUES
+from harness.flows.running import Prepared, Result
+from harness.flows.scenario import KIND as FLOWS
+from harness.flows.scenario import FlowScenario
+from harness.flows.steering import Carried, Course, Shard, Worker
+from harness.scenario import read_as
+from plane.cluster import connected
+from plane.errors import PlaneError
+
+POLL_S = 0.2
+LOST_AT_MOST = 8  # workers of one run
+
+
+def of_flows(file: Path, out: Path, address: str | None, console: Console) -> Result:
+    """One run, or one for each count of Services. Raises as ``running.run``.
+
+    address  of the Ray cluster, where there are several workers
+    """
+    stop = threading.Event()
+
+    def carried(prepared: Prepared, folder: Path) -> Result:
+        if prepared.scenario.spec.workers == 1:
+            return pages.with_page(running.run(prepared, folder, console, running.here, stop))
+        return pages.with_page(asyncio.run(_on_actors(prepared, folder, address, console, stop)))
+
+    scenario, _ = read_as(FlowScenario, file)
+    with _stopping(stop, console, _interrupt):
+        if scenario.spec.counts:
+            return pages.with_page(growth.play(scenario, file, carried, out, console))
+        return carried(running.prepare(file), out / scenario.name)
+
+
+def of_queues(file: Path, out: Path, address: str | None, console: Console) -> Result:
+    """One run, in this process, whatever the ``address`` of Ray. Raises as ``queues.run``."""
+    stop = threading.Event()
+    with _stopping(stop, console, _interrupt):
+        return pages.with_page(queues.run(file, out, console, stop))
+
+
+# What has a scenario of that kind run: (file, folder of results, address of Ray, console).
+KINDS: Mapping[str, Callable[[Path, Path, str | None, Console], Result]] = {FLOWS: of_flows, QUEUES: of_queues}
+
+
+async def _on_actors(
+    prepared: Prepared, folder: Path, address: str | None, console: Console, stop: threading.Event
+) -> Result:
+    carrying = FlowActors(prepared.scenario.spec.workers)
+    async with connected(address):
+        try:
+            with _stopping(stop, console, carrying.end):
+                return await asyncio.to_thread(running.run, prepared, folder, console, carrying, stop)
+        finally:
+            carrying.end()
+
+
+@contextmanager
+def _stopping(stop: threading.Event, console: Console, at_once: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM set ``stop``, and the second time call ``at_once``."""
+
+    def act(*_: object) -> None:
+        if stop.is_set():
+            at_once()
+            return
+        stop.set()
+        console.print("what is under way is finished first; once more ends it at once", markup=False)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, act) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+class FlowActors:
+    """Carries shards by so many actors, each with one under way; ``lost`` counts those that had to be replaced."""
+
+    def __init__(self, workers: int):
+        self.lost = 0
+        self._workers = workers
+        self._idle: list[Any] = []
+        self._under_way: dict[Any, tuple[Any, Shard]] = {}
+
+    def __call__(self, course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
+        """As ``running.here``. Raises PlaneError where actors are lost again and again."""
+        shared = ray.put(course)
+        waiting = list(reversed(shards))
+        self._idle += [_actor() for _ in range(min(self._workers, len(shards)) - len(self._idle))]
+        while waiting or self._under_way:
+            while waiting and self._idle:
+                actor, shard = self._idle.pop(), waiting.pop()
+                self._under_way[actor.carry.remote(shared, shard)] = actor, shard
+            done, _ = ray.wait(list(self._under_way), timeout=POLL_S)
+            for reference in done:
+                actor, shard = self._under_way.pop(reference)
+                try:
+                    carried = ray.get(reference)
+                except RayActorError as error:
+                    if not stop.is_set():
+                        self._replace(error)
+                        waiting.append(shard)
+                except RayError as error:
+                    raise PlaneError(
+                        f"balancers {shard.first} to {shard.last - 1} can't be carried: {error}"
+                    ) from error
+                else:
+                    self._idle.append(actor)
+                    yield carried
+            if stop.is_set():
+                waiting.clear()
+
+    def _replace(self, error: RayActorError) -> None:
+        self.lost += 1
+        if self.lost > LOST_AT_MOST:
+            raise PlaneError(f"{self.lost} workers were lost one after the other, the last because: {error}") from error
+        self._idle.append(_actor())
+
+    def end(self) -> None:
+        """Ends all actors, also with shards under way; may be called from any thread, and again."""
+        for actor in [*self._idle, *(actor for actor, _ in list(self._under_way.values()))]:
+            ray.kill(actor)
+
+
+def _actor() -> Any:
+    actor_class: Any = ray.remote(Worker)
+    return actor_class.options(num_cpus=0, scheduling_strategy="SPREAD").remote()
