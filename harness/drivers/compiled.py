@@ -156,7 +156,7 @@ class CompiledStream:
                 asking.breathe(time.monotonic_ns() + BREATH_NS)
             loop = load.loop[0]
             late, latest_ns, resumed = (int(loop[name]) for name in ("late", "latest_ns", "resumed"))
-            generator = Generator("compiled", late, latest_ns, busy.share(), resumed)
+            generator = Generator("compiled", late, latest_ns, busy.share(int(loop["spun_ns"])), resumed)
         return Recorded(_requests(asking.ended()), _connections(asking.dials, int(loop["dialled"])), generator)
 
     def progress(self) -> Progress:
@@ -239,7 +239,7 @@ def ask(
         while (now_ns := time.monotonic_ns()) < measured_ns:
             asking.breathe(min(measured_ns, now_ns + BREATH_NS))
         asking.rows.clear()
-        load.loop[0]["late"] = load.loop[0]["latest_ns"] = 0
+        load.loop[0]["late"] = load.loop[0]["latest_ns"] = load.loop[0]["spun_ns"] = 0
         at_edge()
         busy, before_ns, cpu_ns = Busy(), time.monotonic_ns(), time.thread_time_ns()
         while (now_ns := time.monotonic_ns()) < end_ns and not (load.loop[0]["open"] and httpload.is_over(load)):
@@ -247,7 +247,7 @@ def ask(
         duration_ns, cpu_ns = time.monotonic_ns() - before_ns, time.thread_time_ns() - cpu_ns
         at_edge()
         loop = load.loop[0]
-        generator = Generator("compiled", int(loop["late"]), int(loop["latest_ns"]), busy.share())
+        generator = Generator("compiled", int(loop["late"]), int(loop["latest_ns"]), busy.share(int(loop["spun_ns"])))
     return Answers(asking.ended(), duration_ns, cpu_ns, generator)
 
 
