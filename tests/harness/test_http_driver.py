@@ -101,14 +101,11 @@ async def test_a_closed_loop_keeps_its_connections_busy_until_the_end() -> None:
         assert (requests["intended_ns"][own][1:] >= requests["done_ns"][own][:-1]).all()
 
 
-@pytest.mark.parametrize(
-    ("lasts_s", "pause_at_s", "pause_s"), [(1, 0.2, 0.3), pytest.param(10, 3, 1, marks=pytest.mark.soak)]
-)
-async def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(
-    lasts_s: int, pause_at_s: float, pause_s: float
-) -> None:
-    """10 ms service and one pause: what Tene's coordinated omission is about."""
-    service_s, rate = 0.01, 100
+@pytest.mark.parametrize(("lasts_ms", "pause_at_s"), [(1_500, 0.2), pytest.param(10_000, 3, marks=pytest.mark.soak)])
+async def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(lasts_ms: int, pause_at_s: float) -> None:
+    """10 ms service and one pause of 1 s: what Tene's coordinated omission is about."""
+    service_s, pause_s, rate = 0.01, 1.0, 100
+    near_ms = 200  # what a busy machine may add; one that left the pause out would be off by nearly all of it
 
     def stalling() -> Any:
         began = time.monotonic()
@@ -123,9 +120,7 @@ async def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(
         return handler
 
     async with serving(stalling()) as one, serving(stalling()) as other:
-        opened, closed = await asyncio.gather(
-            run(open_loop(one, rate, lasts_s * 1000)), run(closed_loop(other, 1, lasts_s * 1000))
-        )
+        opened, closed = await asyncio.gather(run(open_loop(one, rate, lasts_ms)), run(closed_loop(other, 1, lasts_ms)))
     latency_ms = {
         name: np.sort((recorded.requests["done_ns"] - recorded.requests["intended_ns"]) / MS)
         for name, recorded in (("open", opened), ("closed", closed))
@@ -133,21 +128,20 @@ async def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(
     assert answered(opened).all()
     assert answered(closed).all()
     # Those due in the pause wait for what is left of it, 10 ms less from one to the next, and for their service.
-    number, stalled = lasts_s * rate, round(pause_s * rate)
+    number, stalled = lasts_ms * rate // 1000, round(pause_s * rate)
     waits_ms = np.arange(stalled, 0, -1) * 1000 / rate
     expected = np.sort(np.r_[np.full(number - stalled, 10.0), 10 + waits_ms])
     assert len(latency_ms["open"]) == number
-    assert np.abs(latency_ms["open"] - expected)[-stalled:].max() < 60
+    assert np.abs(latency_ms["open"] - expected)[-stalled:].max() < near_ms
     for name, share in (("p90", 90), ("p99", 99), ("max", 100)):
         rank = -(-number * share // 100) - 1
         found = report.percentiles(opened.requests["done_ns"] - opened.requests["intended_ns"], number)[name]
         assert found is not None
-        assert abs(found / MS - expected[rank]) < 60, name
-    assert latency_ms["open"][-1] > pause_s * 1000 - 50
+        assert abs(found / MS - expected[rank]) < near_ms, name
     # The closed loop has one request in the pause, so that all but one look as if nothing had been.
-    assert (latency_ms["closed"] > 100).sum() == 1
-    assert latency_ms["closed"][-1] > pause_s * 1000 - 60
-    assert np.percentile(latency_ms["closed"], 90 if lasts_s == 1 else 99) < 60
+    assert (latency_ms["closed"] > pause_s * 1000 / 2).sum() == 1
+    assert latency_ms["closed"][-1] > pause_s * 1000 - near_ms
+    assert np.percentile(latency_ms["closed"], 50 if lasts_ms < 10_000 else 99) < near_ms
 
 
 async def test_requests_beyond_the_bound_of_connections_wait_and_their_latency_says_so() -> None:
