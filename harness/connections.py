@@ -1,21 +1,30 @@
 """The connections that loads have opened: ``connections.arrow``, a row each, also of those that never came about.
 
 Law: a connection has the number that rows of ``requests.arrow`` name it by, within its load. What a relay decided is
-there where a relay carried it; behind an ingress each request may go elsewhere, and has that in its own row.
+there where a relay carried it; behind an ingress each request may go elsewhere, and has that in its own row. Until the
+file is there, its rows are in a *journal* for each generator: without what the plane knows, and without what carried
+which request, which ``read`` finds out.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from harness import records
+from harness.journal import Header, Written
 from harness.recorder import NEVER
 from harness.records import PREFIX, LoadRows, Names, names_of
+from harness.workload import Share
 from plane.addresses import int_to_ip
 
 VERSION = "connections/1"
 FILE = "connections.arrow"
+_JOURNALS = "connections.*.arrows"
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
@@ -57,8 +66,8 @@ class Opened:
 
 
 def tabulate(loads: Sequence[tuple[LoadRows, Opened]], epoch_ns: int, run: str) -> pa.Table:
-    """The connections of all loads under SCHEMA, those of a load one after the other; times from the epoch."""
-    schema = SCHEMA.with_metadata({PREFIX + "schema": VERSION, PREFIX + "run": run})
+    """The connections of all loads under SCHEMA, those of a load as they were dialled; times from the epoch."""
+    schema = _schema(run)
     each = [_named(rows, opened) for rows, opened in loads]
     names = [field.name for field in SCHEMA if field.type == _NAME]
     texts = {name: sorted({text for named in each for text in named[name].texts}) for name in names}
@@ -67,7 +76,88 @@ def tabulate(loads: Sequence[tuple[LoadRows, Opened]], epoch_ns: int, run: str) 
         _batch(schema, {name: names_of(named[name], dictionaries[name]) for name in names}, rows, opened, epoch_ns)
         for named, (rows, opened) in zip(each, loads, strict=True)
     ]
-    return pa.Table.from_batches(batches, schema)
+    by_load: dict[str, list[pa.RecordBatch]] = {}
+    for (rows, _), batch in zip(loads, batches, strict=True):
+        by_load.setdefault(rows.load, []).append(batch)
+    return _joined([_in_order(parts, schema) for parts in by_load.values()], schema)
+
+
+class Journal(Written):
+    """The connections of a load while it runs: rows of ``kernels.layout_load.DIAL``, or their fields by name."""
+
+    def __init__(self, header: Header, epoch_ns: int):
+        number = header.path.name.removeprefix("requests")
+        super().__init__(header.path.with_name(f"connections{number}"), _schema(header.facts["run"]), "connection")
+        self._share = header.share
+        self._epoch_ns = epoch_ns
+        self._load = pa.array([header.load])
+
+    def _batch(self, parts: Sequence[Any]) -> pa.RecordBatch:
+        columns = {
+            name: np.concatenate([part[name] for part in parts]) for name in ("connection", "began_ns", "ip", "port")
+        }
+        number, never = len(columns["connection"]), columns["port"] == 0
+        addresses, client = np.unique(columns["ip"], return_inverse=True)
+        index = pa.array(client.astype(np.int32), mask=never)
+        made = {
+            "load": pa.DictionaryArray.from_arrays(np.zeros(number, np.int32), self._load),
+            "connection_id": _numbers(columns["connection"], self._share),
+            "began_ns": pa.array(columns["began_ns"] - self._epoch_ns),
+            "client": pa.DictionaryArray.from_arrays(index, pa.array([int_to_ip(ip) for ip in addresses])),
+            "client_port": pa.array(columns["port"], mask=never),
+            "requests": pa.array(np.zeros(number, np.int32)),
+        }
+        columns_of = [made[each.name] if each.name in made else pa.nulls(number, each.type) for each in self._schema]
+        return pa.RecordBatch.from_arrays(columns_of, schema=self._schema)
+
+
+def read(folder: Path) -> pa.Table | None:
+    """The connections of a run; of one that was killed those in its journals, of one of before there was that None.
+
+    Raises OSError and pa.ArrowInvalid.
+    """
+    if (folder / FILE).exists():
+        return records.read(folder / FILE)
+    left = [table for path in sorted(folder.glob(_JOURNALS)) if (table := records.read_journal(path)) is not None]
+    if not left:
+        return None
+    by_load: dict[str, list[pa.RecordBatch]] = {}
+    for batch in pa.concat_tables(left).unify_dictionaries().to_batches():
+        if batch.num_rows:
+            by_load.setdefault(batch["load"][0].as_py(), []).append(batch)
+    carried = records.read(folder).select(["load", "connection_id"])
+    schema = left[0].schema
+    return _joined([_with_requests(_in_order(parts, schema), load, carried) for load, parts in by_load.items()], schema)
+
+
+def _schema(run: str) -> pa.Schema:
+    return SCHEMA.with_metadata({PREFIX + "schema": VERSION, PREFIX + "run": run})
+
+
+def _in_order(parts: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """What the generators of one load have dialled, as it was dialled."""
+    whole = pa.Table.from_batches(parts, schema)
+    return whole.sort_by([("began_ns", "ascending"), ("connection_id", "ascending")])
+
+
+def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _with_requests(table: pa.Table, load: str, carried: pa.Table) -> pa.Table:
+    """A load's connections, with how many requests say that each carried them."""
+    own = carried.filter(pc.equal(carried["load"], load))["connection_id"].drop_null().to_numpy()
+    number, count = np.unique(own, return_counts=True)
+    asked = table["connection_id"].to_numpy()
+    place = np.minimum(np.searchsorted(number, asked), max(len(number) - 1, 0))
+    found = np.where(number[place] == asked, count[place], 0) if len(number) else np.zeros(len(asked), np.int64)
+    at = table.schema.get_field_index("requests")
+    return table.set_column(at, table.schema.field(at), pa.array(found.astype(np.int32)))
+
+
+def _numbers(connection: np.ndarray, share: Share) -> pa.Array:
+    """As requests have them: those of several generators in turn, so that none has that of another."""
+    return pa.array((connection * share.of + share.place).astype(np.int32))
 
 
 def _named(rows: LoadRows, opened: Opened) -> dict[str, Names]:
@@ -89,7 +179,7 @@ def _batch(
     columns, used = rows.recorded.connections, rows.recorded.requests["connection"]
     number, never = len(columns["began_ns"]), columns["client_port"] == 0
     made = {
-        "connection_id": pa.array(np.arange(number, dtype=np.int32)),
+        "connection_id": _numbers(np.arange(number), rows.share),
         "began_ns": pa.array(columns["began_ns"] - epoch_ns),
         "client_port": pa.array(columns["client_port"], mask=never),
         "accepted_ns": pa.array(opened.accepted_ns - epoch_ns, mask=opened.accepted_ns == NEVER),

@@ -9,7 +9,7 @@ objective would. What a scenario's events need is looked for before anything run
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -122,16 +122,20 @@ def planned(scenario: Scenario, file: Path, snapshot: Snapshot, issued: Issued =
 
 @asynccontextmanager
 async def playing(
-    events: Sequence[Planned], access: Access | None, faults: Faults, epoch_ns: int
+    events: Sequence[Planned],
+    access: Access | None,
+    faults: Faults,
+    epoch_ns: int,
+    note: Callable[[Happened], object] = lambda _: None,
 ) -> AsyncIterator[list[Happened]]:
     """Has the events happen, each at its time, while the context lasts; the list grows as they do.
 
     Those that are not due when it ends never happen; one that is under way is waited for. What is cut off then is so no
-    more. ``access`` may be None where there are no events.
+    more. ``access`` may be None where there are no events. ``note`` is given each that is done or has failed.
     """
     happened: list[Happened] = []
     torn = _Torn(faults)
-    tasks = [asyncio.create_task(_at_its_time(each, access, torn, epoch_ns, happened)) for each in events]
+    tasks = [asyncio.create_task(_at_its_time(each, access, torn, epoch_ns, happened, note)) for each in events]
     try:
         yield happened
     finally:
@@ -163,6 +167,7 @@ async def _at_its_time(
     torn: "_Torn",
     epoch_ns: int,
     happened: list[Happened],
+    note: Callable[[Happened], object],
 ) -> None:
     event = planned.event
     await asyncio.sleep((epoch_ns + event.at - time.monotonic_ns()) / NS_PER_S)
@@ -182,6 +187,7 @@ async def _at_its_time(
         row.error = str(error)
     else:
         row.done_ns = time.monotonic_ns() - epoch_ns
+    note(row)
 
 
 class _Torn:

@@ -2,10 +2,11 @@
 
 Law: a join is by identity, never by nearness. A request through the Ingress is found by its 64-bit id. A connection
 through a relay is found by its 4-tuple; where a client port was used more than once, by the first time it was accepted
-after the client began to connect. A pod is found by its address and the generation that the request was sent under,
-for an address that is free is given out again. What a pod says of a request is found by its id, too, and counts where
-that pod is the one that was chosen, or where nobody of the plane has chosen: then it also says which pod it was. A
-request that the plane has no record of stays without a route.
+after the client began to connect. So is a flow of datagrams, which begins anew where its backend is gone: a message
+went where the last flow of its port led that began before the answer was there. A pod is found by its address and
+the generation that the request was sent under, for an address that is free is given out again. What a pod says of a
+request is found by its id, too, and counts where that pod is the one that was chosen, or where nobody of the plane has
+chosen: then it also says which pod it was. A request that the plane has no record of stays without a route.
 
 All addresses are ``uint32`` in host order, all times int64 ns of the machine's monotonic clock.
 """
@@ -31,6 +32,7 @@ Pods = Mapping[str, Sequence[tuple[int, str, str]]]
 # out again only when it has been through the others, which takes far longer.
 STAMP_EARLY_NS = 200_000_000
 LAST_GENERATION = (1 << 32) - 1
+LAST_NS = np.iinfo(np.int64).max
 # Columns of ``records.SEEN`` and where they come from in the records of an ingress.
 OF_INGRESS = {
     "path": "path",
@@ -55,6 +57,7 @@ def join(
     connections: Sequence[Columns],
     pods: Pods,
     served: Sequence[Columns] = (),
+    datagrams: bool = False,
 ) -> Route:
     """The route of every request of a load.
 
@@ -63,12 +66,16 @@ def join(
     ingress      of each ingress: request_id uint64, route int32 (index of the list ``routes``), service int32 (of
                  the list ``services``, each ``namespace/name:port``), pod_ip uint32 (0 none), generation int64,
                  those of OF_INGRESS; negative indices and times are none
-    connections  of each relay: columns by the fields of ``kernels.layout.RECORD``
+    connections  of each relay: columns by the fields of ``kernels.layout.RECORD``, of the load's protocol
     served       of each node: what its pods served, ``plane.pods.served.columns``
+    datagrams    what the connections carry; their records are of flows
     """
     rows = len(recorded.requests["intended_ns"])
     found = _Found(rows)
-    _by_connection(found, recorded, frontend, service, connections)
+    if datagrams:
+        _by_flow(found, recorded, frontend, service, connections)
+    else:
+        _by_connection(found, recorded, frontend, service, connections)
     ids = workload.request_ids(id_key, rows)
     for columns in ingress:
         _by_request_id(found, ids, columns)
@@ -93,6 +100,14 @@ class _Found:
         self.seen = {name: np.full(rows, NEVER, np.int64) for name in SEEN}
         self.routes: list[str] = []
         self.services: list[str] = []
+
+    def relayed(self, rows: np.ndarray, service: str, generation: np.ndarray, pod_ip: np.ndarray) -> None:
+        """These rows went by a relay, to that Service's frontend and these pods."""
+        if rows.size:
+            self.services.append(service)
+            self.service_index[rows] = 0 if service else -1
+            self.generation[rows] = generation
+            self.pod_ip[rows] = pod_ip
 
     @property
     def anything(self) -> bool:
@@ -203,11 +218,56 @@ def _by_connection(
     connection = recorded.requests["connection"]
     generation, pod_ip, _ = (column[connection] for column in accepted)
     rows = np.flatnonzero((connection >= 0) & (generation >= 0))
-    if rows.size:
-        found.services.append(service)
-        found.service_index[rows] = 0 if service else -1
-        found.generation[rows] = generation[rows]
-        found.pod_ip[rows] = pod_ip[rows]
+    found.relayed(rows, service, generation[rows], pod_ip[rows])
+
+
+def _by_flow(
+    found: _Found, recorded: Recorded, frontend: tuple[int, int], service: str, relays: Sequence[Columns]
+) -> None:
+    """Fills the rows whose flow of datagrams a relay recorded.
+
+    A port has one message under way, and none after one that was not answered until another of the load's sockets has
+    it: the flow of it that began last by then, for this message or one before, is the one that carried it.
+    """
+    theirs, sockets = _theirs(relays, frontend), recorded.connections
+    rows = np.flatnonzero(recorded.requests["connection"] >= 0)
+    if theirs is None or not rows.size:
+        return
+    key = _key(sockets["client_ip"], sockets["client_port"])
+    begins_ns = sockets["began_ns"] - STAMP_EARLY_NS
+    order = np.lexsort((begins_ns, key))
+    ends_ns = np.full(len(key), LAST_NS)
+    again = np.flatnonzero(key[order[1:]] == key[order[:-1]])
+    ends_ns[order[again]] = begins_ns[order[again + 1]]
+    socket, done_ns = recorded.requests["connection"][rows], recorded.requests["done_ns"][rows]
+    until_ns = np.minimum(np.where(done_ns == NEVER, LAST_NS, done_ns), ends_ns[socket])
+    flows = len(theirs["opened_ns"])
+    keys = np.concatenate([_key(theirs["client_ip"], theirs["client_port"]), key[socket]])
+    order = np.lexsort((np.concatenate([theirs["opened_ns"], until_ns]), keys))  # of equal ones the flows come first
+    last = np.maximum.accumulate(np.where(order < flows, np.arange(len(order)), -1))
+    asked = np.flatnonzero((order >= flows) & (last >= 0))
+    flow, row = order[last[asked]], order[asked] - flows
+    own = keys[flow] == keys[row + flows]
+    found.relayed(rows[row[own]], service, theirs["generation"][flow[own]], theirs["backend_ip"][flow[own]])
+
+
+def of_protocol(columns: Columns, proto: int) -> Columns:
+    """What a relay recorded of one protocol, a code of ``kernels.layout``."""
+    return {name: column[columns["proto"] == proto] for name, column in columns.items()}
+
+
+def _theirs(relays: Sequence[Columns], frontend: tuple[int, int]) -> Columns | None:
+    """What relays recorded of a frontend, together; None: there is no relay."""
+    there = [
+        {name: column[here] for name, column in columns.items()}
+        for columns in relays
+        for here in [(columns["frontend_ip"] == frontend[0]) & (columns["frontend_port"] == frontend[1])]
+    ]
+    return {name: np.concatenate([columns[name] for columns in there]) for name in there[0]} if there else None
+
+
+def _key(ip: np.ndarray, port: np.ndarray) -> np.ndarray:
+    return ip.astype(np.uint64) << np.uint64(16) | port.astype(np.uint64)
 
 
 def _accepted(
@@ -223,16 +283,10 @@ def _accepted(
     generation = np.full(clients + 1, -1, np.int64)  # the last item is where a connection of NEVER leads
     pod_ip = np.zeros(clients + 1, np.uint32)
     accepted_ns = np.full(clients + 1, NEVER, np.int64)
-    there = [
-        {name: column[here] for name, column in columns.items()}
-        for columns in relays
-        for here in [(columns["frontend_ip"] == frontend[0]) & (columns["frontend_port"] == frontend[1])]
-    ]
-    if not there or not clients:
+    theirs = _theirs(relays, frontend)
+    if theirs is None or not clients:
         return generation, pod_ip, accepted_ns
-    theirs = {name: np.concatenate([columns[name] for columns in there]) for name in there[0]}
-    ports = np.concatenate([opened["client_port"], theirs["client_port"]]).astype(np.uint64)
-    key = np.concatenate([opened["client_ip"], theirs["client_ip"]]).astype(np.uint64) << np.uint64(16) | ports
+    key = np.concatenate([_key(each["client_ip"], each["client_port"]) for each in (opened, theirs)])
     time = np.concatenate([opened["began_ns"] - STAMP_EARLY_NS, theirs["opened_ns"]])
     order = np.lexsort((time, key))
     own, after = order[:-1], order[1:]

@@ -1,20 +1,22 @@
-"""The rows of a load on disk while it runs: what is left of a run that is killed before it writes its file.
+"""The rows of a run on disk while it runs: what is left of one that is killed before it writes its files.
 
-Law: a journal is an Arrow IPC stream under the schema of ``records``, rows in the order in which they ended; what only
-a join with the plane's records knows is null. A row is in it at most ``EVERY_S`` after it was put, and then survives
-the process, though not the machine. A thread of its own converts, compresses and writes, so that no request waits for
-it. A journal that can't be written ends its load: rows that nobody would find again are not measured.
+Law: a journal is an Arrow IPC stream under the schema of the file that takes its place, rows in the order in which they
+ended; what only a join with the plane's records knows is null. A row is in it at most ``EVERY_S`` after it was put, and
+then survives the process, though not the machine. Of a load, a thread of its own converts, compresses and writes, so
+that no request waits for it. A journal that can't be written ends its load: rows that nobody would find again are not
+measured.
 """
 
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -54,25 +56,25 @@ class Header:
     share: Share = WHOLE
 
 
-class Journal:
-    """What is ``put`` while it is entered is written; leaving it writes the rest. Both raise JournalError."""
+class Written:
+    """What is ``put`` while it is entered is written; leaving it writes the rest. Both raise JournalError.
 
-    def __init__(self, header: Header, id_key: int, epoch_ns: int, mix: Mix | None = None, also: Put | None = None):
-        """``also`` is given, in the thread of the journal, columns of the rows that are written."""
-        self._header = header
-        self._mix = mix
-        self._also = also
-        self._id_key = np.uint64(id_key)
-        self._epoch_ns = epoch_ns
-        self._schema = records.schema_of(header.facts)
-        asked = self._asked(np.zeros(0, np.int64))
-        texts = {"request": asked.request.texts, "url_path": asked.url_path.texts}
-        self._dictionaries = records.dictionaries_of(header.loads, {**dict.fromkeys(_ROUTE, ()), **texts})
+    What it is put are rows of equal columns by name, of which ``counted`` is one.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, counted: str):
+        self._path = path
+        self._schema = schema
+        self._counted = counted
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
-    def __enter__(self) -> "Journal":
+    def _batch(self, parts: Sequence[Any]) -> pa.RecordBatch:
+        """Under the schema, what was put in so many parts."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -89,14 +91,14 @@ class Journal:
 
     def _check(self) -> None:
         if self._failed is not None:
-            raise JournalError(f"{self._header.path} can't be written: {self._failed}") from self._failed
+            raise JournalError(f"{self._path} can't be written: {self._failed}") from self._failed
 
     def _run(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         try:
             with (
-                pa.OSFile(str(self._header.path), "wb") as sink,
+                pa.OSFile(str(self._path), "wb") as sink,
                 pa.ipc.new_stream(sink, self._schema, options=options) as writer,
             ):
                 while parts := self._gathered():
@@ -119,8 +121,24 @@ class Journal:
                 break
             until_s = until_s if parts else time.monotonic() + EVERY_S
             parts.append(part)
-            rows += len(part["number"])
+            rows += len(part[self._counted])
         return parts
+
+
+class Journal(Written):
+    """The requests of a load."""
+
+    def __init__(self, header: Header, id_key: int, epoch_ns: int, mix: Mix | None = None, also: Put | None = None):
+        """``also`` is given, in the thread of the journal, columns of the rows that are written."""
+        super().__init__(header.path, records.schema_of(header.facts), "number")
+        self._header = header
+        self._mix = mix
+        self._also = also
+        self._id_key = np.uint64(id_key)
+        self._epoch_ns = epoch_ns
+        asked = self._asked(np.zeros(0, np.int64))
+        texts = {"request": asked.request.texts, "url_path": asked.url_path.texts}
+        self._dictionaries = records.dictionaries_of(header.loads, {**dict.fromkeys(_ROUTE, ()), **texts})
 
     def _batch(self, parts: Sequence[Any]) -> pa.RecordBatch:
         columns = {name: np.concatenate([part[name] for part in parts]) for name in ("number", *REQUEST_COLUMNS)}
@@ -136,3 +154,25 @@ class Journal:
 
     def _asked(self, numbers: np.ndarray) -> Asked:
         return self._mix.asked(numbers) if self._mix else Asked.unknown(len(numbers))
+
+
+@contextmanager
+def noting(path: Path, tabulate: Callable[[Sequence[Any]], pa.Table]) -> Iterator[Callable[[Any], None]]:
+    """Takes rows one by one, of which there are few, and writes each at once, in the stream beside the file ``path``.
+
+    ``tabulate`` makes a table of rows. Opening it and a row raise JournalError.
+    """
+    stream = records.stream_of(path)
+
+    def note(row: Any) -> None:
+        try:
+            writer.write_table(tabulate([row]))
+        except (OSError, pa.ArrowException) as error:
+            raise JournalError(f"{stream} can't be written: {error}") from error
+
+    try:
+        sink = pa.OSFile(str(stream), "wb")
+    except OSError as error:
+        raise JournalError(f"{stream} can't be written: {error}") from error
+    with sink, pa.ipc.new_stream(sink, tabulate([]).schema) as writer:
+        yield note

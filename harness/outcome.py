@@ -12,7 +12,7 @@ from harness import page, records, report, shares
 from harness.connections import Opened
 from harness.drivers.stream import Task
 from harness.flows.running import SUMMARY_FILE, Result
-from harness.join import join, opened
+from harness.join import join, of_protocol, opened
 from harness.journal import Header
 from harness.recorder import Recorded
 from harness.records import LoadRows
@@ -21,6 +21,7 @@ from harness.scenario import Load
 from harness.shares import Part
 from harness.targets import Resolved
 from harness.units import format_ns
+from kernels.layout import TCP, UDP
 
 if TYPE_CHECKING:
     from plane.cluster import Cluster  # with which comes Ray
@@ -43,15 +44,14 @@ async def joined(
         if recorded is None:
             continue
         task, target = part.task, resolved[part.load]
-        # A relay records connections: a flow of datagrams that has the ports of one is none of them.
-        of_relays = [] if task.mix.protocol == "udp" else relayed
+        datagrams = task.mix.protocol == "udp"
         dialled: dict[str, Any] = {
             "frontend": target.frontend,
             "service": target.service,
-            "connections": of_relays,
+            "connections": [of_protocol(columns, UDP if datagrams else TCP) for columns in relayed],
             "pods": pods,
         }
-        route = join(recorded, id_key=task.id_key, ingress=ingress, served=served, **dialled)
+        route = join(recorded, id_key=task.id_key, ingress=ingress, served=served, datagrams=datagrams, **dialled)
         asked = task.mix.asked_first(len(recorded.requests["intended_ns"]))
         rows = LoadRows(header.load, recorded, route, task.id_key, asked, header.warm_ns, task.share)
         found_with.append((rows, opened(recorded, **dialled)))
@@ -122,10 +122,10 @@ def say_limits(loads: Sequence[Load], measured: Sequence[Sequence[Recorded | Non
 
 def written(table: Any, beside: Mapping[str, Any], folder: Path) -> Result:
     """Writes requests.arrow, what is ``beside`` it by name, the summary and the page."""
-    records.write(table, folder / records.FILE)
-    records.forget_journals(folder)
     for name, each in beside.items():
         records.write(each, folder / name)
+    records.write(table, folder / records.FILE)
+    records.forget_journals(folder)
     summary = report.summarise(table, report.beside(folder))
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
     (folder / page.FILE).write_text(page.page(table, summary, report.beside(folder)), encoding="utf-8")

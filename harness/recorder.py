@@ -134,6 +134,7 @@ class Recorder:
         """``due`` int64[n] are the intended times of an open loop, which are rows from the start."""
         self._requests = Columns(REQUEST_COLUMNS, rows=0 if due is None else len(due))
         self._connections = Columns({"began_ns": ("i8", NEVER), "client_ip": ("u4", 0), "client_port": ("u2", 0)})
+        self._made: list[int] = []
         self._take_views()
         if due is not None:
             self._requests.taken()["intended_ns"][:] = due
@@ -169,6 +170,14 @@ class Recorder:
     def connected(self, connection: int, client_ip: int, client_port: int) -> None:
         self._client_ip[connection] = client_ip
         self._client_port[connection] = client_port
+        self._made.append(connection)
+
+    def made(self) -> dict[str, np.ndarray]:
+        """Of connections that have come about since this was last asked: fields of ``kernels.layout_load.DIAL``."""
+        number, self._made = np.array(self._made, np.int64), []
+        columns = self._connections.taken()
+        named = {"began_ns": "began_ns", "ip": "client_ip", "port": "client_port"}
+        return {"connection": number, **{name: columns[source][number] for name, source in named.items()}}
 
     def numbered(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """Copies of some of the rows, with their ``number``."""

@@ -6,7 +6,7 @@ computed here but differences to the run's epoch; whatever judges the rows is in
 same table for people. ``VERSION`` changes when a column changes its meaning, not when one is added.
 
 Until that file is there, the rows are in *journals*, one a load (``harness.journal``): a run that was killed is read
-from them.
+from them. So it is with the files beside it.
 """
 
 import os
@@ -198,9 +198,11 @@ def _in_order(parts: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 def with_rescued(table: pa.Table, journals: Sequence[Path], loads: Sequence[str]) -> pa.Table:
     """The rows of a run with those that lost generators have left in their journals, in their places.
 
-    loads  the names of all loads, in their order
+    journals  those that are not there are on machines that are lost with them
+    loads     the names of all loads, in their order
     """
-    left = [part.replace_schema_metadata(table.schema.metadata) for part in map(_of_journal, journals) if part]
+    there = [path for path in journals if path.exists()]
+    left = [part.replace_schema_metadata(table.schema.metadata) for part in map(read_journal, there) if part]
     if not left:
         return table
     whole = pa.concat_tables([table, *left]).unify_dictionaries().combine_chunks()
@@ -251,9 +253,25 @@ def journal_of(folder: Path, load: int) -> Path:
     return folder / _JOURNALS.replace("*", f"{load:03}")
 
 
+def stream_of(file: Path) -> Path:
+    """The journal of a file that lies beside a run's rows."""
+    return file.with_suffix(".arrows")
+
+
+def read_beside(file: Path) -> pa.Table | None:
+    """The rows of a file that lies beside a run's, or of its journal where that is all there is; None: nothing is.
+
+    Raises OSError and pa.ArrowInvalid.
+    """
+    if file.exists():
+        return read(file)
+    found = read_journal(stream_of(file)) if stream_of(file).exists() else None
+    return found and found.unify_dictionaries()
+
+
 def forget_journals(folder: Path) -> None:
-    """Takes a run's journals away: its file is there."""
-    for path in _journals(folder):
+    """Takes a run's journals away: its files are there."""
+    for path in folder.glob("*.arrows"):
         path.unlink()
 
 
@@ -333,7 +351,7 @@ def _rescued(journals: Sequence[Path]) -> pa.Table:
     """The rows of journals, by load and within a load by when they were due. Raises pa.ArrowInvalid where none is."""
     tables: dict[str, list[pa.Table]] = {}
     for path in journals:
-        if (table := _of_journal(path)) is not None:
+        if (table := read_journal(path)) is not None:
             load = table["load"][0].as_py() if table.num_rows else str(path)
             tables.setdefault(load, []).append(table)
     if not tables:
@@ -342,7 +360,7 @@ def _rescued(journals: Sequence[Path]) -> pa.Table:
     return pa.concat_tables([pa.concat_tables(parts).sort_by(order) for parts in tables.values()])
 
 
-def _of_journal(path: Path) -> pa.Table | None:
+def read_journal(path: Path) -> pa.Table | None:
     """The rows of a journal in the order in which they ended; None: it was killed before it had said what they are."""
     with pa.OSFile(str(path)) as source:
         try:

@@ -53,8 +53,8 @@ NOTHING = Beside()
 def beside(path: Path) -> Beside:
     """What lies in the folder of a run, or beside the file of its rows. Raises OSError and pa.ArrowInvalid."""
     folder = path if path.is_dir() else path.parent
-    files = (events.FILE, resources.FILE, connections.FILE)
-    return Beside(*(records.read(folder / name) if (folder / name).exists() else None for name in files))
+    happened, used = (records.read_beside(folder / name) for name in (events.FILE, resources.FILE))
+    return Beside(happened, used, connections.read(folder))
 
 
 def summarise(table: pa.Table, beside: Beside = NOTHING) -> dict[str, Any]:

@@ -50,13 +50,16 @@ class Sample:
 
 
 @asynccontextmanager
-async def watching(find: Callable[[], Awaitable[Mapping[str, int]]], epoch_ns: int) -> AsyncIterator[list[Sample]]:
+async def watching(
+    find: Callable[[], Awaitable[Mapping[str, int]]], epoch_ns: int, note: Callable[[Sample], object] = lambda _: None
+) -> AsyncIterator[list[Sample]]:
     """Reads every second, from the epoch on, while the context lasts; the list grows as it does.
 
-    ``find`` says the pids of processes by name. It is asked first, and again as long as one of those is gone.
+    ``find`` says the pids of processes by name. It is asked first, and again as long as one of those is gone. ``note``
+    is given each sample.
     """
     samples: list[Sample] = []
-    task = asyncio.create_task(_watch(find, epoch_ns, samples))
+    task = asyncio.create_task(_watch(find, epoch_ns, samples, note))
     try:
         yield samples
     finally:
@@ -72,7 +75,12 @@ def tabulate(samples: Sequence[Sample], run: str) -> pa.Table:
     return pa.Table.from_pylist([vars(sample) for sample in samples], schema)
 
 
-async def _watch(find: Callable[[], Awaitable[Mapping[str, int]]], epoch_ns: int, samples: list[Sample]) -> None:
+async def _watch(
+    find: Callable[[], Awaitable[Mapping[str, int]]],
+    epoch_ns: int,
+    samples: list[Sample],
+    note: Callable[[Sample], object],
+) -> None:
     processes = _opened(await find())
     expected = len(processes)
     due_ns = epoch_ns
@@ -81,7 +89,9 @@ async def _watch(find: Callable[[], Awaitable[Mapping[str, int]]], epoch_ns: int
         while True:
             await asyncio.sleep(max(0, due_ns - time.monotonic_ns()) / NS_PER_S)
             read = {name: _read(name, process, epoch_ns) for name, process in processes.items()}
-            samples += filter(None, read.values())
+            for sample in filter(None, read.values()):
+                samples.append(sample)
+                note(sample)
             processes = {name: process for name, process in processes.items() if read[name] is not None}
             if finding is not None and finding.done():
                 processes, finding = _opened(finding.result()), None

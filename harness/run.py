@@ -2,9 +2,10 @@
 
 Law: in a scenario with loads each load has a process of its own, or several (``harness.shares``), Ray actors around the
 ordinary ``Stream``, and all begin at one agreed instant of the machine's monotonic clock; the actors are on the
-driver's machine, because the plane's addresses and that clock are. A load that has lost a generator goes on with the
-others, says so, and keeps the rows that were on disk. Ray carries orders and results, never a request. A run that is
-interrupted (SIGINT, SIGTERM) is a run: what was measured so far is written like any other.
+driver's machine, because the plane's addresses and that clock are, unless a scenario without a plane spreads them: then
+that instant, and the rows, are carried from clock to clock (``harness.clocks``). A load that has lost a generator goes
+on with the others, says so, and keeps the rows that were on disk. Ray carries orders and results, never a request. A
+run that is interrupted (SIGINT, SIGTERM) is a run: what was measured so far is written like any other.
 """
 
 import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
@@ -32,6 +33,7 @@ from rich.console import Console
 
 from harness import (
     certificates,
+    clocks,
     connections,
     controllers,
     events,
@@ -48,17 +50,19 @@ from harness import (
     traffic,
 )
 from harness.certificates import Issued
+from harness.clocks import Ask, Offset
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Progress, Task
 from harness.events import Happened, Planned
 from harness.flows.running import Result
-from harness.journal import Header
+from harness.journal import Header, noting
 from harness.matrix import Variant
 from harness.maxrate import Probe, Search, Wanted
 from harness.peers.web.peer import Peer
 from harness.progress import Seen, shown
 from harness.recorder import Recorded
 from harness.replay import Log
+from harness.resources import Sample
 from harness.scenario import KIND, OURS, Load, Scenario, ScenarioError, kind_of, parse, read, text_of
 from harness.shares import Part
 from harness.targets import HTTPS_PORT, Resolved, Surroundings
@@ -258,12 +262,16 @@ async def _run(asked: Asked, prepared: Prepared, folder: Path, stop: asyncio.Eve
 
 @dataclass(frozen=True)
 class Scene:
-    """What is there for loads to run: the plane and another ingress before its pods, if any; an actor for each part."""
+    """What is there for loads to run: the plane and another ingress before its pods, if any; an actor for each part.
+
+    away  of each actor, whether it is on another of Ray's nodes than the run
+    """
 
     cluster: Cluster | None
     controller: Peer | None
     resolved: Sequence[Resolved]
     actors: Sequence[Any]
+    away: Sequence[bool]
     access: Access | None
 
 
@@ -286,9 +294,15 @@ async def _ready(asked: Asked, prepared: Prepared) -> AsyncIterator[Scene]:
             around = replace(around, ingress=controllers.address_of(around.plan), https_port=HTTPS_PORT)
             console.print(f"before the pods: {controller.version()}", markup=False, soft_wrap=True)
         resolved = targets.resolve(scenario, str(asked.file), around)
-        actors = await stack.enter_async_context(_actors(scenario, _parts(asked, _tasks(asked, resolved))))
+        parts = _parts(asked, _tasks(asked, resolved))
+        machines = _machines()
+        placed = shares.placed(parts, [load.spread for load in scenario.spec.loads], machines)
+        if len(machines) == 1 and any(load.spread for load in scenario.spec.loads):
+            console.print("all generators are on this machine: the Ray cluster has no other", markup=False)
+        actors = await stack.enter_async_context(_actors(scenario, parts, placed))
         access = await stack.enter_async_context(_api(cluster)) if cluster and prepared.timeline else None
-        yield Scene(cluster, controller, resolved, actors, access)
+        away = [machine != machines[0] for machine in placed]
+        yield Scene(cluster, controller, resolved, actors, away, access)
 
 
 def _tasks(asked: Asked, resolved: Sequence[Resolved]) -> list[Task]:
@@ -306,13 +320,17 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     tasks = _tasks(asked, scene.resolved)
     parts = _parts(asked, tasks)
     started = datetime.now(UTC)
+    asks = [partial(_of_clock, actor) for actor in scene.actors]
+    own, named = clocks.name(), [(scenario.spec.loads[part.load].name, part.number) for part in parts]
+    offsets = [await clocks.offset(ask, own) for ask in asks]
     epoch_ns, epoch_unix_ns = time.monotonic_ns() + LEAD_NS, time.time_ns() + LEAD_NS
-    processes = _Processes(scenario, parts, scene.actors, scene.cluster, scene.controller)
+    processes = _Processes(scenario, parts, scene)
     facts = {
         "run": provenance.run_id(started),
         "started": started.isoformat(timespec="milliseconds"),
         "epoch_monotonic_ns": str(epoch_ns),
         "epoch_unix_ns": str(epoch_unix_ns),
+        "clocks": clocks.described(named, offsets, epoch_ns),
         **provenance.of_machine(),
         **provenance.of_input(asked.text, prepared.objects),
     }
@@ -324,17 +342,22 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     folder.mkdir(parents=True)
     headers = _headers(asked, tasks, parts, facts, folder)
     async with (
-        resources.watching(processes.pids, epoch_ns) as samples,
-        events.playing(prepared.timeline, scene.access, processes, epoch_ns) as happened,
+        _noted(prepared, scene, processes, epoch_ns, folder) as (samples, happened),
         _counted(scene.cluster) as pods,
     ):
         look = partial(_seen, parts, scene.actors, [Progress()] * len(parts), pods, happened)
-        found = await _measure(scenario.spec.loads, parts, scene.actors, headers, epoch_ns, stop, console, look)
+        orders = [_by_clock(epoch_ns, header, offset) for header, offset in zip(headers, offsets, strict=True)]
+        theirs = await _measure(scenario.spec.loads, parts, scene.actors, orders, epoch_ns, stop, console, look)
+    offsets = [await _since(ask, each, rows) for ask, each, rows in zip(asks, offsets, theirs, strict=True)]
+    found = [
+        None if rows is None else clocks.by_ours(rows, offset) for rows, offset in zip(theirs, offsets, strict=True)
+    ]
     measured = _by_load(parts, found)
     outcome.say_limits(scenario.spec.loads, measured, console)
     joined = await outcome.joined(headers, parts, scene.resolved, found, scene.cluster)
     described = outcome.descriptions(scenario.spec.loads, asked.logs, tasks, measured)
-    ended = {"interrupted": str(stop.is_set()).lower(), "loads": described}
+    compared = clocks.described(named, offsets, epoch_ns)
+    ended = {"interrupted": str(stop.is_set()).lower(), "loads": described, "clocks": compared}
     table = records.tabulate([rows for rows, _ in joined], epoch_ns, {**facts, **ended})
     left = [header.path for header, recorded in zip(headers, found, strict=True) if recorded is None]
     table = records.with_rescued(table, left, headers[0].loads)
@@ -343,7 +366,28 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
         events.FILE: events.tabulate(happened, facts["run"]),
         resources.FILE: resources.tabulate(samples, facts["run"]),
     }
-    return outcome.written(table, beside, folder)
+    result = outcome.written(table, beside, folder)
+    for actor, is_away in zip(scene.actors, scene.away, strict=True):
+        if is_away:
+            with contextlib.suppress(RayActorError):
+                await _of(actor.forget.remote(headers[0].path.parent))
+    return result
+
+
+@asynccontextmanager
+async def _noted(
+    prepared: Prepared, scene: Scene, processes: "_Processes", epoch_ns: int, folder: Path
+) -> AsyncIterator[tuple[list[Sample], list[Happened]]]:
+    """What processes use and what happens to the plane while the context lasts, and it is in journals meanwhile."""
+    with (
+        noting(folder / resources.FILE, partial(resources.tabulate, run=folder.name)) as used,
+        noting(folder / events.FILE, partial(events.tabulate, run=folder.name)) as happening,
+    ):
+        async with (
+            resources.watching(processes.pids, epoch_ns, used) as samples,
+            events.playing(prepared.timeline, scene.access, processes, epoch_ns, happening) as happened,
+        ):
+            yield samples, happened
 
 
 @asynccontextmanager
@@ -381,23 +425,17 @@ async def _api(cluster: Cluster) -> AsyncIterator[Access]:
 
 
 class _Processes:
-    """The processes of a run: this one, those of loads, and those of the plane's nodes and ingresses.
+    """The processes of a run on this machine: this one, those of loads, and those of the plane's nodes and ingresses.
 
     What befalls them is ``events.Faults``.
     """
 
-    def __init__(
-        self,
-        scenario: Scenario,
-        parts: Sequence[Part],
-        actors: Sequence[Any],
-        cluster: Cluster | None,
-        controller: Peer | None,
-    ):
+    def __init__(self, scenario: Scenario, parts: Sequence[Part], scene: Scene):
         names = [f"{scenario.spec.loads[part.load].name} {part.number}".rstrip() for part in parts]
-        self._loads = dict(zip(names, actors, strict=True))
-        self._cluster = cluster
-        self._controller = controller
+        each = zip(names, scene.actors, scene.away, strict=True)
+        self._loads = {name: actor for name, actor, is_away in each if not is_away}
+        self._cluster = scene.cluster
+        self._controller = scene.controller
 
     async def pids(self) -> Mapping[str, int]:
         """By name; those that are down are left out."""
@@ -443,14 +481,24 @@ class _Processes:
         return self._cluster.store.snapshot.generation
 
 
+def _machines() -> list[str]:
+    """Ray's nodes by id, the one where the run was started first."""
+    here = ray.get_runtime_context().get_node_id()
+    return [here, *sorted(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)]
+
+
 @asynccontextmanager
-async def _actors(scenario: Scenario, parts: Sequence[Part]) -> AsyncIterator[list[Any]]:
-    """An actor for each part of a load, all of them there."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+async def _actors(scenario: Scenario, parts: Sequence[Part], placed: Sequence[str]) -> AsyncIterator[list[Any]]:
+    """An actor for each part of a load, on that of Ray's nodes, all of them there."""
     # Threads: one runs the load, the others answer while it does.
-    options = {"num_cpus": 0, "max_concurrency": 3, "scheduling_strategy": here}
+    options = {"num_cpus": 0, "max_concurrency": 3}
     actor_class: Any = ray.remote(LoadProcess)
-    actors = [actor_class.options(**options).remote(part.task) for part in parts]
+    actors = [
+        actor_class.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False), **options).remote(
+            part.task
+        )
+        for part, node in zip(parts, placed, strict=True)
+    ]
     try:
         for part, actor in zip(parts, actors, strict=True):
             try:
@@ -485,7 +533,7 @@ async def _measure(
     loads: Sequence[Load],
     parts: Sequence[Part],
     actors: Sequence[Any],
-    headers: Sequence[Header],
+    orders: Sequence[tuple[int, Header]],
     epoch_ns: int,
     stop: asyncio.Event,
     console: Console,
@@ -493,12 +541,10 @@ async def _measure(
 ) -> list[Recorded | None]:
     """Runs all loads from the epoch on and returns what each part found; ends them early once ``stop`` is set.
 
-    None: that generator was lost, while others of its load were not. ``look`` says how it is going.
+    ``orders`` has the epoch and the header of each part by the clock of its actor, as what it finds is. None: that
+    generator was lost, while others of its load were not. ``look`` says how it is going.
     """
-    runs = [
-        asyncio.ensure_future(_of(actor.run.remote(epoch_ns, header)))
-        for actor, header in zip(actors, headers, strict=True)
-    ]
+    runs = [asyncio.ensure_future(_of(actor.run.remote(*order))) for actor, order in zip(actors, orders, strict=True)]
     stopping = asyncio.ensure_future(stop.wait())
     try:
         with shown(loads, console) as show:
@@ -511,10 +557,29 @@ async def _measure(
                 show(elapsed_s, await look())
         return _unless_lost(loads, parts, await asyncio.gather(*runs, return_exceptions=True), console)
     except RayError as error:
-        folder = headers[0].path.parent
+        folder = orders[0][1].path.parent
         raise PlaneError(f"a load broke off; what was measured until then is in {folder}: {error}") from error
     finally:
         stopping.cancel()
+
+
+def _by_clock(epoch_ns: int, header: Header, offset: Offset) -> tuple[int, Header]:
+    """A run's epoch and the header of a journal by the clock of who writes it."""
+    ahead_ns = offset.before.offset_ns
+    warm_ns = header.warm_ns + ahead_ns if header.warm_ns else 0
+    return epoch_ns + ahead_ns, replace(header, warm_ns=warm_ns)
+
+
+async def _of_clock(actor: Any) -> Any:
+    return await _of(actor.clock.remote())
+
+
+async def _since(ask: Ask, before: Offset, rows: Recorded | None) -> Offset:
+    """How a generator's clock stands to ours after its run; as before where it is lost."""
+    try:
+        return before if rows is None else await clocks.again(before, ask)
+    except RayActorError:
+        return before
 
 
 def _unless_lost(

@@ -113,15 +113,25 @@ class Trust(Part):
             yield ("insecure",), "false is what holds without it: leave tls out, or write true"
 
 
+def pod_name(value: Any) -> str:
+    """A pod's name, or ``deployment/NAME`` for the first of its pods, as kubectl has it."""
+    kind, slash, name = str(value).rpartition("/")
+    if kind != ("deployment" if slash else ""):
+        raise ValueError(f"{value!r} is no pod: write its name, or deployment/NAME for the first of its pods")
+    requests.label(name if slash else value)
+    return str(value)
+
+
 class Target(Part):
-    """Where a load goes: a ``url``, or a ``service`` with its ``namespace``, ``port`` and ``path``.
+    """Where a load goes: a ``url``, or a ``service`` or ``pod`` with its ``namespace``, ``port`` and ``path``.
 
     ``via``: by which of its addresses a Service is dialled, of its NodePorts at that ``node``.
     """
 
-    one_of: ClassVar = ("url", "service")
+    one_of: ClassVar = ("url", "service", "pod")
     url: Url | None = None
     service: Label | None = None
+    pod: Annotated[str, read_by(pod_name)] | None = None
     namespace: Label = "default"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     path: requests.Path = "/"
@@ -135,7 +145,9 @@ class Target(Part):
             yield ("tls",), "goes with a url that begins with https://"
         if "url" in given:
             for name in given.keys() & {"namespace", "port", "path"}:
-                yield (name,), "goes with service; a url has it in itself"
+                yield (name,), "goes with service or pod; a url has it in itself"
+        if "pod" in given and "via" in given:
+            yield ("via",), "goes with a Service; a pod has one address"
         if "node" in given and given.get("via") != "nodePort":
             yield ("node",), "goes with via: nodePort, of which it says whose"
 
@@ -216,6 +228,7 @@ class Load(Part):
     timeout: Duration | None = None
     keep_alive: bool = True
     generators: Annotated[int, Field(ge=1, le=64)] = 1
+    spread: bool = False
     origin: Origin | None = Field(default=None, alias="from")
     objectives: Objectives = Objectives()
 
@@ -236,6 +249,8 @@ class Load(Part):
         connections = at(given, "arrivals", "connections") or at(given, "arrivals", "maxConnections")
         if isinstance(generators, int) and isinstance(connections, int) and connections < generators:
             yield ("generators",), f"are more than its {connections} connections: each has one at least"
+        if given.get("spread") and generators == 1:
+            yield ("spread",), "goes with generators, which are what is spread over machines"
         with contextlib.suppress(ValueError):
             if "warmUp" in given and units.pause(given["warmUp"]) >= duration_of(given):
                 yield ("warmUp",), "is all of the duration: nothing would be measured"
@@ -439,6 +454,11 @@ class Spec(Part):
                 yield ("loads", place, "target", "via"), "needs manifests: without a plane there are no Services"
             if not plane and at(load, "target", "service"):
                 yield ("loads", place, "target", "service"), "needs manifests; without a plane write a url"
+            if not plane and at(load, "target", "pod"):
+                yield ("loads", place, "target", "pod"), "needs manifests: without a plane there are no pods"
+            if plane and at(load, "spread"):
+                reason = "goes without manifests: a plane's addresses are on the machine where the run is started"
+                yield ("loads", place, "spread"), reason
             if not plane and at(load, "from"):
                 yield ("loads", place, "from"), "needs manifests: without a plane there are no pods"
         yield from _of_timeline(given, nodes if plane else 0)

@@ -40,6 +40,11 @@ def parts(tasks: Sequence[Task], generators: Sequence[int]) -> list[Part]:
     ]
 
 
+def placed(parts: Sequence[Part], spread: Sequence[bool], machines: Sequence[str]) -> list[str]:
+    """The machine of each part: the first of them, and of a load that is spread over them one after the other."""
+    return [machines[part.task.share.place % len(machines) if spread[part.load] else 0] for part in parts]
+
+
 def part(task: Task, share: Share) -> Task:
     """A generator's share of a load; request i of it is request ``place + of * i`` of the whole."""
     place, of = share

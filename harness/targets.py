@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult
 
@@ -61,7 +62,7 @@ class _UnresolvedError(Exception):
 
 
 def client_pods(scenario: Scenario) -> list[Object]:
-    """The pods whose addresses loads come from: of each load that dials a Service or says where it comes from.
+    """The pods whose addresses loads come from: of each that dials a Service or a pod, or says where it comes from.
 
     They are real pods, so that their addresses are reserved and known to the plane; they run nothing.
     """
@@ -84,7 +85,7 @@ def client_names(load: Load) -> list[str]:
     """Of a load's client pods; none where it comes from wherever the kernel has it."""
     if load.origin is not None and load.origin.pods > 1:
         return [f"{load.name}-client-{number}" for number in range(1, load.origin.pods + 1)]
-    inside = load.target.service is not None and load.target.via == "clusterIP"
+    inside = load.target.pod is not None or (load.target.service is not None and load.target.via == "clusterIP")
     return [f"{load.name}-client"] if load.origin is not None or inside else []
 
 
@@ -94,6 +95,9 @@ def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[
     for place, load in enumerate(scenario.spec.loads):
         try:
             found = _resolve(load, around)
+            if load.spread and ip_address(found.destination.ip).is_loopback:
+                reason = f"{found.destination.ip} is each machine's own: give a target that all of them reach"
+                raise _UnresolvedError("spread", reason)
             tls = _tls(load, Path(file).parent, around)
             resolved.append(replace(found, destination=replace(found.destination, tls=tls)))
         except _UnresolvedError as error:
@@ -108,8 +112,11 @@ def resolve(scenario: Scenario, file: str, around: Surroundings | None) -> list[
 def _resolve(load: Load, around: Surroundings | None) -> Resolved:
     sources = _sources(load, around)
     url = load.target.url
+    if load.target.pod is not None:
+        assert around is not None  # the schema lets a pod be named only with manifests
+        return _to_pod(load, around, sources)
     if url is None:
-        assert around is not None  # the schema lets a service be named only with manifests
+        assert around is not None  # nor a service
         service = _service(around.snapshot, load.target.namespace, load.target.service or "", "target.service")
         port = _port(service, load.target.port)
         behind = f":{port.port}" if port.port != HTTP_PORT else ""
@@ -161,6 +168,15 @@ def _to_ingress(load: Load, around: Surroundings, url: SplitResult, path: str, s
 
 def _to_address(load: Load, ip: str, port: int, url: SplitResult, path: str, sources: tuple[str, ...]) -> Resolved:
     return Resolved(Destination(ip, port, sources), _workload(load, url.netloc, path), (ip_to_int(ip), port))
+
+
+def _to_pod(load: Load, around: Surroundings, sources: tuple[str, ...]) -> Resolved:
+    """The pod itself, without a Service; its port is bound where pods bind it."""
+    pod = _pod(around.snapshot, load.target.namespace, load.target.pod or "")
+    ip, number = str(pod["status"]["podIP"]), _port_of_pod(pod, load.target.port)
+    behind = f":{number}" if number != HTTP_PORT else ""
+    destination = Destination(ip, around.plan.bound_port(number), sources)
+    return Resolved(destination, _workload(load, ip + behind, load.target.path), (ip_to_int(ip), number))
 
 
 def _to_service(
@@ -233,6 +249,43 @@ def _sources(load: Load, around: Surroundings | None) -> tuple[str, ...]:
             raise _UnresolvedError("from", f"the client pod {load.target.namespace}/{name} has no address")
         addresses.append(str(address))
     return tuple(addresses)
+
+
+def _pod(snapshot: Snapshot, namespace: str, wanted: str) -> Object:
+    """The pod of that name, or of ``deployment/NAME`` the first by name that is not ending, as events have it."""
+    deployment = wanted.removeprefix("deployment/")
+    there = [pod for pod in snapshot.inside("Pod", namespace) if "deletionTimestamp" not in pod["metadata"]]
+    if deployment != wanted:
+        obj = snapshot.get("Deployment", namespace, deployment)
+        if obj is None:
+            listed = ", ".join(each["metadata"]["name"] for each in snapshot.inside("Deployment", namespace)) or "none"
+            reason = f"there is no Deployment {namespace}/{deployment}; there are: {listed}"
+            raise _UnresolvedError("target.pod", reason)
+        labels = (obj["spec"]["selector"].get("matchLabels") or {}).items()
+        pods = [pod for pod in there if labels <= (pod["metadata"].get("labels") or {}).items()]
+        if not pods:
+            raise _UnresolvedError("target.pod", f"Deployment {namespace}/{deployment} has no pod")
+        there, wanted = pods, str(pods[0]["metadata"]["name"])
+    found = next((pod for pod in there if pod["metadata"]["name"] == wanted), None)
+    if found is None:
+        names = ", ".join(pod["metadata"]["name"] for pod in there) or "none"
+        raise _UnresolvedError("target.pod", f"there is no Pod {namespace}/{wanted}; there are: {names}")
+    if not (found.get("status") or {}).get("podIP"):
+        raise _UnresolvedError("target.pod", f"Pod {namespace}/{wanted} has no address")
+    return found
+
+
+def _port_of_pod(pod: Object, wanted: int | None) -> int:
+    """The one that is asked for, else the only TCP port that the pod's containers declare."""
+    if wanted is not None:
+        return wanted
+    declared = [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
+    ports = sorted({int(port["containerPort"]) for port in declared if port.get("protocol", "TCP") == "TCP"})
+    if len(ports) != 1:
+        named = f"Pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        listed = ", ".join(map(str, ports)) or "none are declared"
+        raise _UnresolvedError("target.port", f"say which of the TCP ports of {named}: {listed}")
+    return ports[0]
 
 
 def _service(snapshot: Snapshot, namespace: str, name: str, field: str) -> Service:

@@ -149,6 +149,7 @@ LOOP = np.dtype(
         ("late", "i8"),  # requests that were seen to be due more than LATE_NS late, with a client free for them
         ("latest_ns", "i8"),  # the most that one was
         ("free_ns", "i8"),  # since when there is a client for what is due
+        ("spun_ns", "i8"),  # spent on looking for events without a sleep
         ("bytes_in", "i8"),
         ("resumed", "i8"),  # handshakes that resumed a session
         ("id_key", "u8"),  # exclusive-or with a number is its id
@@ -164,6 +165,8 @@ LOOP = np.dtype(
         ("swept", "i4"),  # the sweep goes on at this client
         ("waiting", "i4"),  # closed loop: turns in Load.turns
         ("turn", "i4"),  # where in Load.turns the first of them stands
+        ("asleep", "i4"),  # waits in a row that were not begun by looking
+        ("vain", "i4"),  # how many are to be, after looks that found nothing
         ("open", "u1"),  # an open loop: requests are due by Load.due
         ("kept", "u1"),  # connections are used again
         ("full", "u1"),  # something is due, and no client free for it

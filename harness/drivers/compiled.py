@@ -71,25 +71,25 @@ def asked(workload: Workload | Echo, weight: int = 1) -> Asked:
 class Asking:
     """A load that breathes: what has ended is in ``rows`` and ``dials``, arrays of ROW and DIAL one after the other.
 
-    The rows are also given to ``put`` as they are taken out, if there is one.
+    They are also given to ``put`` and to ``dialled`` as they are taken out, if there are such.
     """
 
-    def __init__(self, load: Load, put: Put | None = None):
+    def __init__(self, load: Load, put: Put | None = None, dialled: Put | None = None):
         self.load = load
-        self._put = put
+        self._puts = {"rows": put, "dials": dialled}
         self.rows: list[np.ndarray] = []
         self.dials: list[np.ndarray] = []
 
     @classmethod
     @contextmanager
-    def of(cls, load: Load, put: Put | None = None) -> Iterator["Asking"]:
+    def of(cls, load: Load, put: Put | None = None, dialled: Put | None = None) -> Iterator["Asking"]:
         """With an epoll set of its own; every connection is closed at the end."""
         with select.epoll() as epoll:
             load.loop[0]["epoll"] = epoll.fileno()
             # By default a sleep may last 50 us longer than asked for (prctl(2)).
             _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
             try:
-                yield cls(load, put)
+                yield cls(load, put, dialled)
             finally:
                 httpload.end_all(load)
 
@@ -101,8 +101,8 @@ class Asking:
             if loop[name]:
                 kept.append(getattr(self.load, name)[: loop[name]].copy())
                 loop[name] = 0
-                if name == "rows" and self._put:
-                    self._put(kept[-1])
+                if put := self._puts[name]:
+                    put(kept[-1])
         if status < 0:
             raise OSError(-status, os.strerror(-status))
 
@@ -122,15 +122,15 @@ class CompiledStream:
         self._stopped = threading.Event()
         self._load: Load | None = None
 
-    def run(self, epoch_ns: int, put: Put | None = None) -> Recorded:
+    def run(self, epoch_ns: int, put: Put | None = None, dialled: Put | None = None) -> Recorded:
         """As ``Stream.run``."""
         task = self._task
         start_ns = epoch_ns + task.start_ns
         allow_descriptors(task.connections + OTHER_DESCRIPTORS)
         with securing(task.destination.tls) as secured:
-            return self._run(start_ns, secured, put)
+            return self._run(start_ns, secured, put, dialled)
 
-    def _run(self, start_ns: int, secured: Secured | None, put: Put | None) -> Recorded:
+    def _run(self, start_ns: int, secured: Secured | None, put: Put | None, dialled: Put | None) -> Recorded:
         task, place = self._task, self._task.destination
         load = httpload.create(
             [(ip_to_int(place.ip), place.port)],
@@ -147,7 +147,7 @@ class CompiledStream:
             speech=SPEECHES[task.mix.protocol],
             secured=secured,
         )
-        with Asking.of(load, put) as asking:
+        with Asking.of(load, put, dialled) as asking:
             self._load = load
             busy = Busy()
             while not httpload.is_over(load):
@@ -156,7 +156,7 @@ class CompiledStream:
                 asking.breathe(time.monotonic_ns() + BREATH_NS)
             loop = load.loop[0]
             late, latest_ns, resumed = (int(loop[name]) for name in ("late", "latest_ns", "resumed"))
-            generator = Generator("compiled", late, latest_ns, busy.share(), resumed)
+            generator = Generator("compiled", late, latest_ns, busy.share(int(loop["spun_ns"])), resumed)
         return Recorded(_requests(asking.ended()), _connections(asking.dials, int(loop["dialled"])), generator)
 
     def progress(self) -> Progress:
@@ -239,7 +239,7 @@ def ask(
         while (now_ns := time.monotonic_ns()) < measured_ns:
             asking.breathe(min(measured_ns, now_ns + BREATH_NS))
         asking.rows.clear()
-        load.loop[0]["late"] = load.loop[0]["latest_ns"] = 0
+        load.loop[0]["late"] = load.loop[0]["latest_ns"] = load.loop[0]["spun_ns"] = 0
         at_edge()
         busy, before_ns, cpu_ns = Busy(), time.monotonic_ns(), time.thread_time_ns()
         while (now_ns := time.monotonic_ns()) < end_ns and not (load.loop[0]["open"] and httpload.is_over(load)):
@@ -247,7 +247,7 @@ def ask(
         duration_ns, cpu_ns = time.monotonic_ns() - before_ns, time.thread_time_ns() - cpu_ns
         at_edge()
         loop = load.loop[0]
-        generator = Generator("compiled", int(loop["late"]), int(loop["latest_ns"]), busy.share())
+        generator = Generator("compiled", int(loop["late"]), int(loop["latest_ns"]), busy.share(int(loop["spun_ns"])))
     return Answers(asking.ended(), duration_ns, cpu_ns, generator)
 
 

@@ -4,11 +4,15 @@ It is apart from the runner so that such a process imports the driver and nothin
 load, others answer meanwhile.
 """
 
+import contextlib
 import gc
 from dataclasses import replace
+from pathlib import Path
 
 import uvloop
 
+from harness import clocks, connections, records
+from harness.clocks import Reading
 from harness.drivers import compiled
 from harness.drivers.compiled import CompiledStream
 from harness.drivers.stream import Progress, Stream, Task
@@ -48,13 +52,22 @@ class LoadProcess:
         gc.collect()
         gc.freeze()
 
+    def clock(self) -> Reading:
+        """What this process has for a clock, by which all its times are."""
+        return clocks.read()
+
     def run(self, epoch_ns: int, header: Header) -> Recorded:
         """Runs the load in this thread, its rows in a journal meanwhile; see ``Stream.run``."""
         task = self._task
-        with Journal(header, task.id_key, epoch_ns, task.mix, also=self._tally.add) as journal:
+        with contextlib.suppress(OSError):  # the journal says why it can't be written
+            header.path.parent.mkdir(parents=True, exist_ok=True)  # on another machine nobody else makes it
+        with (
+            Journal(header, task.id_key, epoch_ns, task.mix, also=self._tally.add) as journal,
+            connections.Journal(header, epoch_ns) as dialled,
+        ):
             if isinstance(self._stream, CompiledStream):
-                return self._stream.run(epoch_ns, journal.put)
-            return uvloop.run(self._stream.run(epoch_ns, journal.put))
+                return self._stream.run(epoch_ns, journal.put, dialled.put)
+            return uvloop.run(self._stream.run(epoch_ns, journal.put, dialled.put))
 
     def progress(self) -> Progress:
         counts = self._tally.counts()
@@ -62,3 +75,9 @@ class LoadProcess:
 
     def stop(self) -> None:
         self._stream.stop()
+
+    def forget(self, folder: Path) -> None:
+        """Takes the journals of a run away that are on this machine, and their folder where nothing else is in it."""
+        records.forget_journals(folder)
+        with contextlib.suppress(OSError):
+            folder.rmdir()

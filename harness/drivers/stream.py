@@ -118,11 +118,11 @@ class Stream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
 
-    async def run(self, epoch_ns: int, put: Put | None = None) -> Recorded:
+    async def run(self, epoch_ns: int, put: Put | None = None, dialled: Put | None = None) -> Recorded:
         """Runs the load, whose times count from ``epoch_ns`` of the monotonic clock, and returns all its rows.
 
-        ``put`` is given the rows that have ended, every now and then and at the end. Raises whatever an error of the
-        driver itself was; what the subject does wrong is in the rows.
+        ``put`` is given the rows that have ended, every now and then and at the end, and ``dialled`` connections that
+        have come about. Raises whatever an error of the driver itself was; what the subject does wrong is in the rows.
         """
         task = self._task
         start_ns = epoch_ns + task.start_ns
@@ -155,7 +155,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._failed)
         busy = Busy()
-        putting = loop.create_task(self._put_ended(record, put)) if put else None
+        putting = loop.create_task(self._put_all(record, put, dialled)) if put or dialled else None
         try:
             with self._started:
                 self._loop = loop
@@ -173,8 +173,7 @@ class Stream:
             loop.set_exception_handler(None)
         if self._broken is not None:
             raise self._broken
-        if put:
-            put(record.numbered(self._ended_rows))
+        self._put_ended(record, put, dialled)
         late, latest_ns = self._pace.late, self._pace.latest_ns
         return record.recorded(Generator("asyncio", late, latest_ns, busy.share(), reason=self._reason))
 
@@ -190,16 +189,23 @@ class Stream:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._over.set)
 
-    async def _put_ended(self, record: Recorder, put: Put) -> None:
+    async def _put_all(self, record: Recorder, put: Put | None, dialled: Put | None) -> None:
         while True:
             await asyncio.sleep(PUT_EVERY_S)
-            ended, self._ended_rows = self._ended_rows, []
-            if ended:
-                try:
-                    put(record.numbered(ended))
-                except JournalError as error:
-                    self._broken = error
-                    self._over.set()
+            try:
+                self._put_ended(record, put, dialled)
+            except JournalError as error:
+                self._broken = error
+                self._over.set()
+
+    def _put_ended(self, record: Recorder, put: Put | None, dialled: Put | None) -> None:
+        """What has ended and come about since the last time."""
+        ended, self._ended_rows = self._ended_rows, []
+        if put and ended:
+            put(record.numbered(ended))
+        made = record.made()
+        if dialled and len(made["connection"]):
+            dialled(made)
 
     def _send(self, row: int) -> None:
         self._under_way += 1

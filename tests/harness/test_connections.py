@@ -11,6 +11,7 @@ from harness.connections import Opened
 from harness.join import opened
 from harness.recorder import NEVER
 from harness.records import LoadRows, Route
+from harness.workload import Share
 from tests.harness.test_join import FRONTEND, KEY, PODS, A, B, recorded, relay
 
 CLIENTS = {**PODS, "127.244.3.9": [(0, "default/shop-client", "node-3")]}
@@ -49,6 +50,16 @@ def test_a_connection_says_who_dialled_it_and_where_a_relay_sent_it(tmp_path: Pa
     records.write(table, tmp_path / connections.FILE)
     records.write(records.tabulate([], 0, {}), tmp_path / records.FILE)
     assert harness.load(tmp_path)["connections"].equals(table)
+
+
+def test_connections_of_several_generators_have_the_numbers_that_requests_have() -> None:
+    both = [(replace(rows, share=Share(place, 2)), found) for place, (rows, found) in enumerate([rows_of("one")] * 2)]
+    later = both[1][0].recorded
+    moved = replace(later, connections={**later.connections, "began_ns": later.connections["began_ns"] + 1})
+    table = connections.tabulate([both[0], (replace(both[1][0], recorded=moved), both[1][1])], EPOCH, "r")
+    assert table["connection_id"].to_pylist() == [0, 1, 2, 3, 4, 5]
+    assert table["began_ns"].to_pylist() == [50, 51, 150, 151, 250, 251]
+    assert table["requests"].to_pylist() == [2, 2, 1, 1, 0, 0]
 
 
 def test_a_client_that_is_no_pod_is_none() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.join import OF_INGRESS, STAMP_EARLY_NS, join
+from harness.join import OF_INGRESS, STAMP_EARLY_NS, join, of_protocol
 from harness.recorder import NEVER, Recorded
 from harness.records import Names, Route
 from harness.workload import id_key, request_ids
@@ -90,6 +90,30 @@ def test_a_port_that_is_used_again_is_told_by_the_time() -> None:
     # The second connection was never accepted: the record after it is of the third.
     assert texts(route.pod) == ["default/a", None, "default/b"]
     assert route.generation.tolist() == [2, -1, 3]
+
+
+def test_a_message_went_where_the_flow_of_its_port_led_before_it_was_answered() -> None:
+    s = 1_000_000_000
+    # A socket whose flow began anew twice, the last time for a message that nobody answered; one that later has its
+    # port, and one that has it with the same flow; one whose flow no relay recorded.
+    rows = recorded([0, 0, 0, 0, 1, 3, 2, NEVER], [1 * s, 9 * s, 1 * s, 11 * s], client_port=[5000, 5000, 5001, 5000])
+    answered = [2 * s, 3 * s, 4 * s, NEVER, 10 * s, 12 * s, 2 * s, NEVER]
+    rows.requests["done_ns"] = np.array(answered, np.int64)
+    flows = [
+        relay((s // 2, 5000, B, 1), (3 * s, 5000, B, 3), (9 * s - STAMP_EARLY_NS + 1, 5000, A, 8)),
+        relay((s, 5000, A, 2), (5 * s, 5000, A, 4)),
+    ]
+    route = joined(rows, connections=flows, datagrams=True)
+    assert route.generation.tolist() == [2, 3, 3, 4, 8, 8, -1, -1]
+    assert texts(route.pod) == ["default/a", *["default/b"] * 2, *["default/a"] * 3, None, None]
+    assert texts(route.service) == ["default/my-service"] * 6 + [None] * 2
+    assert joined(rows, connections=[], datagrams=True).generation.tolist() == [-1] * 8
+
+
+def test_what_a_relay_recorded_is_told_by_its_protocol() -> None:
+    both = {"proto": np.array([6, 17, 6]), "opened_ns": np.array([1, 2, 3])}
+    assert of_protocol(both, 17)["opened_ns"].tolist() == [2]
+    assert of_protocol(both, 6)["opened_ns"].tolist() == [1, 3]
 
 
 def test_connections_to_another_frontend_are_not_taken_for_ours() -> None:

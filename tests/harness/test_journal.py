@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import records
+from harness import connections, events, records, report, resources
 from harness.cli import bench
 from harness.compare.sides import refusals, side
 from harness.drivers.stream import Stream
-from harness.journal import Header, Journal, JournalError
+from harness.events import Happened
+from harness.journal import Header, Journal, JournalError, noting
+from harness.resources import Sample
 from harness.workload import request_ids
 from kernels.layout_load import NEVER, ROW
 from tests.harness.subjects import MS, OK, answering, open_loop, serving
@@ -86,13 +89,21 @@ async def test_what_a_killed_load_measured_is_read_like_any_run(tmp_path: Path) 
         load = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(server.port), str(tmp_path))
         try:
             deadline_s = time.monotonic() + COLD_S
-            while records.read(tmp_path).num_rows < 100:
+            while records.read(tmp_path).num_rows < 100 or not harness.load(tmp_path)["connections"].num_rows:
                 assert time.monotonic() < deadline_s
                 await asyncio.sleep(0.05)
         finally:
             load.kill()
             await load.wait()
-    table = harness.load(tmp_path)["requests"]
+    tables = harness.load(tmp_path)
+    table, dialled = tables["requests"], tables["connections"]
+    assert dialled.schema.equals(connections.SCHEMA.with_metadata(dialled.schema.metadata), check_metadata=True)
+    assert set(zip(dialled["load"].to_pylist(), dialled["client"].to_pylist(), strict=True)) == {
+        ("steady", "127.0.0.1")
+    }
+    assert dialled["connection_id"].to_pylist() == list(range(dialled.num_rows))
+    assert sum(dialled["requests"].to_pylist()) <= table.num_rows  # of the newest, connections may not be on disk yet
+    assert dialled["requests"][0].as_py() > 0
     assert table.schema.equals(records.schema_of(FACTS), check_metadata=True)
     assert set(table["load"].to_pylist()) == {"steady"}
     assert table["request_id"].to_pylist() == request_ids(KEY, table.num_rows).tolist()
@@ -126,6 +137,40 @@ def test_a_journal_whose_end_is_torn_off_is_read_up_to_there(tmp_path: Path) -> 
     at.path.write_bytes(whole[:100])
     with pytest.raises(pa.ArrowInvalid, match="killed before it wrote anything"):
         records.read(tmp_path)
+
+
+def test_what_was_used_and_what_happened_is_on_disk_once_it_is_noted(tmp_path: Path) -> None:
+    samples = [Sample(number, name, 7, 10, 20, 3) for number, name in enumerate(("control", "load a", "control"))]
+    happened = [Happened("kill node 2", 1, 2, 3, 7), Happened("scale", 4, 5, error="refused")]
+    with (
+        Journal(header(tmp_path), KEY, 0),
+        noting(tmp_path / resources.FILE, partial(resources.tabulate, run="r")) as used,
+        noting(tmp_path / events.FILE, partial(events.tabulate, run="r")) as happening,
+    ):
+        for sample in samples:
+            used(sample)
+        for row in happened:
+            happening(row)
+        killed = report.beside(tmp_path)  # as it is here
+    for found, whole in (
+        (killed.resources, resources.tabulate(samples, "r")),
+        (killed.events, events.tabulate(happened, "r")),
+    ):
+        assert found is not None
+        assert found.to_pylist() == whole.to_pylist()
+        assert found.schema.equals(whole.schema, check_metadata=True)
+    records.write(resources.tabulate([], "r"), tmp_path / resources.FILE)
+    again = report.beside(tmp_path).resources
+    assert again is not None
+    assert again.num_rows == 0
+
+
+def test_what_cannot_be_noted_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(JournalError, match=r"resources\.arrows can't be written: .*No such file"),
+        noting(tmp_path / "no" / resources.FILE, partial(resources.tabulate, run="r")),
+    ):
+        raise AssertionError("there is no such folder")
 
 
 def test_the_file_of_a_run_takes_the_place_of_its_journals(tmp_path: Path) -> None:

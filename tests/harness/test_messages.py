@@ -257,7 +257,7 @@ async def test_rows_of_messages_are_rows_of_requests(tmp_path: Any) -> None:
     async with serving(mirror) as server:
         task = open_loop(server, 100, 100, **of("tcp"))
         epoch_ns = time.monotonic_ns() + 10 * MS
-        header = Header(tmp_path / "requests.000.arrows", "echo", ["echo"], {"epoch_monotonic_ns": str(epoch_ns)})
+        header = Header(tmp_path / "requests.000.arrows", "echo", ["echo"], {"run": "r"})
         recorded = await asyncio.to_thread(LoadProcess(task).run, epoch_ns, header)
     with pa.OSFile(str(header.path)) as source:
         kept = pa.ipc.open_stream(source).read_all()

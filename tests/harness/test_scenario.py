@@ -126,6 +126,36 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
         lambda spec: spec["loads"][0].update(arrivals=5),
         {"spec.loads[0].arrivals": "needs a mapping with the fields rate, stages, process, connections,"},
     ),
+    "a pod of no name": (
+        lambda spec: spec["loads"][0].update(target={"pod": "statefulset/web"}),
+        {"spec.loads[0].target.pod": "'statefulset/web' is no pod: write its name, or deployment/NAME"},
+    ),
+    "a pod by the address of a Service": (
+        lambda spec: spec["loads"][0].update(target={"pod": "web-0", "via": "nodePort"}),
+        {"spec.loads[0].target.via": "goes with a Service; a pod has one address"},
+    ),
+    "a pod without a plane": (
+        lambda spec: (
+            spec.pop("manifests"),
+            spec.pop("nodes"),
+            spec["loads"].pop(1),
+            spec["loads"][0].update(target={"pod": "a"}),
+        ),
+        {"spec.loads[0].target.pod": "needs manifests: without a plane there are no pods"},
+    ),
+    "generators on other machines than the plane": (
+        lambda spec: spec["loads"][0].update(generators=2, spread=True),
+        {"spec.loads[0].spread": "goes without manifests: a plane's addresses are on the machine"},
+    ),
+    "one generator on several machines": (
+        lambda spec: (
+            spec.pop("manifests"),
+            spec.pop("nodes"),
+            spec["loads"].pop(1),
+            spec["loads"][0].update(spread=True),
+        ),
+        {"spec.loads[0].spread": "goes with generators, which are what is spread over machines"},
+    ),
     "bound for a closed loop": (
         lambda spec: spec["loads"][1]["arrivals"].update(maxConnections=9),
         {"spec.loads[1].arrivals.maxConnections": "goes with rate"},
@@ -243,7 +273,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
     "url and service": (
         lambda spec: spec["loads"][0]["target"].update(service="x", port=80),
         {
-            "spec.loads[0].target": "exactly one of url and service",
+            "spec.loads[0].target": "exactly one of url, service and pod",
             "spec.loads[0].target.port": "goes with service",
         },
     ),

@@ -114,7 +114,7 @@ async def test_rows_are_put_together_and_a_lost_generators_are_kept(tmp_path: Pa
         task = open_loop(server, 200, 150, mix=MIXED, connections=4)
         parts = shares.parts([task], [2])
         epoch_ns = time.monotonic_ns() + 20 * MS
-        facts = {"epoch_monotonic_ns": str(epoch_ns)}
+        facts = {"run": "r", "epoch_monotonic_ns": str(epoch_ns)}
         headers = [
             Header(records.journal_of(tmp_path, place), "a", ["a"], facts, share=part.task.share)
             for place, part in enumerate(parts)

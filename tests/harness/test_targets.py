@@ -42,6 +42,24 @@ spec:
       paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]
   - {host: "*.wild.example", http: *http}
 """
+PODS = """
+apiVersion: v1
+kind: Pod
+metadata: {name: single, namespace: shop}
+spec:
+  containers:
+  - {name: c, image: trafficplane/echo, ports: [{containerPort: 80}, {containerPort: 53, protocol: UDP}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: many, namespace: shop}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: many}}
+  template:
+    metadata: {labels: {app: many}}
+    spec: {containers: [{name: c, image: trafficplane/echo, ports: [{containerPort: 8080}, {containerPort: 9090}]}]}
+"""
 ANY_HOST = """
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -101,6 +119,57 @@ def test_a_service_is_dialled_at_its_cluster_ip_from_a_pods_address(resolve: Cal
     assert all(len(each) == 1 and each[0].startswith("127.249.") for each in sources)
     assert len(set(sources)) == 3
     assert sources[2][0].startswith("127.249.3.")
+
+
+def test_a_pod_is_asked_itself_from_a_pods_address(resolve: Callable[..., list[Resolved]]) -> None:
+    single, first, other = resolve(
+        "name: a, target: {pod: single, namespace: shop, path: /x}",
+        "name: b, target: {pod: deployment/many, namespace: shop, port: 9090}",
+        "name: c, target: {pod: deployment/many, namespace: shop, port: 8080}, from: {node: 2}",
+        more=PODS,
+    )
+    assert (single.destination.port, single.frontend[1], single.service) == (
+        8080,
+        80,
+        "",
+    )  # ports below 1024 are shifted
+    assert single.frontend[0] == ip_to_int(single.destination.ip)
+    assert (single.workload.host, single.workload.path) == (single.destination.ip, "/x")
+    assert first.workload.host == f"{first.destination.ip}:9090"
+    assert (other.destination.ip, other.destination.port) == (first.destination.ip, 8080)
+    assert first.destination.ip != single.destination.ip
+    assert all(len(target.destination.sources) == 1 for target in (single, first, other))
+    assert other.destination.sources[0].startswith("127.249.2.")
+
+
+def test_a_pod_that_is_not_there_is_named(resolve: Callable[..., list[Resolved]]) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        resolve(
+            "name: a, target: {pod: singel, namespace: shop}",
+            "name: b, target: {pod: deployment/single, namespace: shop}",
+            "name: c, target: {pod: deployment/many, namespace: shop}",
+            more=PODS.replace("replicas: 3", "replicas: 1"),
+        )
+    found = {problem.field: problem.reason for problem in caught.value.problems}
+    fields = [f"spec.loads[{place}].target.{name}" for place, name in enumerate(("pod", "pod", "port"))]
+    assert list(found) == fields
+    assert found[fields[0]].startswith("there is no Pod shop/singel; there are: ")
+    assert ", single" in found[fields[0]]
+    assert found[fields[1]] == "there is no Deployment shop/single; there are: many"
+    assert found[fields[2]].startswith("say which of the TCP ports of Pod shop/many-")
+    assert found[fields[2]].endswith(": 8080, 9090")
+
+
+def test_generators_on_several_machines_need_a_target_that_all_of_them_reach() -> None:
+    def asked(url: str) -> scenario.Scenario:
+        load = {"name": "a", "target": {"url": url}, "arrivals": {"rate": "1/s"}, "duration": "1s", "generators": 2}
+        head = {"apiVersion": "trafficplane.dev/v1alpha1", "kind": "Scenario", "metadata": {"name": "s"}}
+        return scenario.parse(yaml.safe_dump({**head, "spec": {"loads": [{**load, "spread": True}]}}))
+
+    (target,) = targets.resolve(asked("http://192.0.2.1/"), "s.yaml", None)
+    assert target.destination == Destination("192.0.2.1", 80)
+    with pytest.raises(ScenarioError, match=r"spec.loads\[0\].spread: 127.0.0.1 is each machine's own"):
+        targets.resolve(asked("http://localhost/"), "s.yaml", None)
 
 
 @pytest.mark.parametrize("host", ["web.default.svc", "web.default.svc.cluster.local"])

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from harness.drivers import compiled
+from harness.drivers.busy import Busy
 from harness.recorder import Generator
 from harness.workload import Workload
 from kernels.layout_load import HttpResponder
-from kernels.net import httpresponder
+from kernels.net import httpload, httpresponder
 from kernels.net.httpload import Asked
 from kernels.net.httpresponder import RECEIPT_BYTES, Counter, receipt_of
-from plane.addresses import AddressPlan
+from plane.addresses import AddressPlan, ip_to_int
 from tests.loopback import PATIENCE_S, Address, addresses, dial, eventually, receive
 
 pytestmark = pytest.mark.syscalls
@@ -208,3 +209,19 @@ def test_a_closed_loop_that_never_waits_is_busy(plan: AddressPlan) -> None:
     assert answers.generator.busy is not None
     assert 0 < answers.generator.busy <= 1.05
     assert len(answers.latencies_ns) == len(answers.rows)
+
+
+def test_looks_without_a_sleep_grow_rare_where_they_are_in_vain() -> None:
+    compiled.prepare()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = ip_to_int("127.0.0.1"), int(silent.getsockname()[1])
+        load = httpload.create([address], [Asked(GET)], 1, start_ns=time.monotonic_ns())
+        loop, seen, until_s = load.loop[0], [], time.monotonic() + PATIENCE_S
+        with compiled.Asking.of(load) as asking:
+            while loop["vain"] < 3:
+                assert time.monotonic() < until_s
+                asking.breathe(time.monotonic_ns() + 1_000_000)
+                seen.append(int(loop["vain"]))
+    assert set(seen) == {0, 1, 3} or set(seen) == {1, 3}
+    assert loop["spun_ns"] >= 2 * httpload.SPIN_NS
+    assert Busy().share(10**15) == 0
