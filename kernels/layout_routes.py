@@ -82,9 +82,9 @@ HOST_BYTES = 512  # of what endpoints are told as Host, and
 FIELDS_BYTES = 8192  # of the lines that answers get: more go the slow way
 TRIES = 8  # endpoints that may be tried for one request: more of them nobody remembers
 
-# What ``hostpath.decide`` says; a reason to punt is said by its negative.
+# What ``decisions.decide`` says; a reason to punt is said by its negative.
 GO = 1  # to ASK.goal
-ANSWER = 2  # by ASK.reply, which ``hostpath.write_answer`` writes
+ANSWER = 2  # by ASK.reply, which ``decisions.write_answer`` writes
 
 # Paths that are regular expressions of the plain kind, beside PATH_KINDS: a text in whatever case, which a path begins
 # with, by whole elements or character by character.

@@ -28,6 +28,7 @@ from plane.api import Api
 from plane.descriptors import allow_descriptors
 from plane.errors import PlaneError
 from plane.healthchecks import HealthCheck, HealthServer
+from plane.ingress.records import FAST, SLOW
 from plane.ingress.server import Ingress
 from plane.pods.server import HttpServer
 from plane.pods.spec import Listen
@@ -227,12 +228,15 @@ def sockets() -> Counter[str]:
 
 
 class OneIngress(Loop):
-    """An ingress on one of a vip's ports, all of ``example.com`` to a Service; others may share the port."""
+    """An ingress on one of a vip's ports, all of ``example.com`` to a Service; others may share the port.
 
-    def __init__(self, address: str, port: int):
+    So many ``threads`` of compiled code carry requests; 0: all goes by asyncio.
+    """
+
+    def __init__(self, address: str, port: int, threads: int = 0):
         super().__init__()
         self._before = sockets()
-        self._ingress = Ingress(address, port, 0, recording=True)
+        self._ingress = Ingress(address, port, 0, recording=True, gateway=threads > 0, gateway_threads=threads)
         self._port, _ = self.call(self._ingress.start())
 
     def install(self, generation: int, pods: list[Address]) -> int:
@@ -241,12 +245,15 @@ class OneIngress(Loop):
         assert self.call(self._ingress.install(table)).problems == ()
         return self._port
 
-    def answered(self) -> int:
-        return len(self.call(self._ingress.records())["status"])
+    def answered(self) -> list[int]:
+        """How many requests were answered: by compiled code, and by asyncio."""
+        path = self.call(self._ingress.records())["path"]
+        return [int((path == way).sum()) for way in (FAST, SLOW)]
 
-    def open(self) -> int:
-        """How many clients are connected."""
-        return len(self._ingress._front.connections)
+    def clients(self) -> list[int]:
+        """How many are connected: to the asyncio side, and to each thread of compiled code."""
+        threads = self._ingress._gateway.threads if self._ingress._gateway else ()
+        return [len(self._ingress._front.connections), *(thread.clients for thread in threads)]
 
     def stop(self) -> list[str]:
         """Stops at once. Returns the sockets that are left of it."""

@@ -1,7 +1,8 @@
 """What routes say of a request that the gateway has read: where it goes, what its endpoint and its client are told.
 
-Law: ``hostpath`` decides; here a request of ``Gateway`` is put to it. A rule that a request has begun with is asked
-again, for its host and for the fields of its answer, as long as the same rules are in force (``ruling``).
+Law: ``hostpath`` finds and ``decisions`` decides; here they are asked about a request of ``Gateway``. The rule that it
+began with is asked again, for its host and for the fields of its answer, as long as the same rules are in force
+(``ruling``).
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from kernels.jit import kernel, part
 from kernels.layout import RETRY_CONDITIONS
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
 from kernels.layout_routes import Heard
-from kernels.net import hostpath, limits, rewrites, sharing, sticky, text
+from kernels.net import decisions, hostpath, limits, rewrites, sharing, sticky, text
 
 MS_NS = 1_000_000
 STATUSES = np.array(
@@ -45,7 +46,7 @@ def decide(way, gateway, row, now_ns):
     asked.https_port, asked.secure, asked.bodiless = loop.https_port, client.secured, head.method == HEAD_METHOD
     asked.options = head.method == OPTIONS
     heard = Heard(data, head, gateway.lines)
-    said = np.int64(hostpath.decide(roads, gateway.tallies, heard, asked, road))
+    said = np.int64(decisions.decide(roads, gateway.tallies, heard, asked, road))
     client.goal, client.origin, client.rule = asked.goal, asked.origin, asked.rule
     client.ruling, client.install = loop.ruling, loop.install
     client.limit, client.counted, client.shares = asked.limit, asked.counted, asked.shares
@@ -80,7 +81,7 @@ def pick(way, gateway, row, now_ns):
     client, asked, roads, memory = gateway.clients[row], gateway.asked[0], way.roads, way.memory
     client.sticks = 0
     if client.rule == 0 or roads.rules[client.rule].cookie.length == 0:
-        return np.int64(hostpath.pick(roads, memory, np.int64(client.goal), roads.endpoints, 0, now_ns))
+        return np.int64(decisions.pick(roads, memory, np.int64(client.goal), roads.endpoints, 0, now_ns))
     heard = Heard(gateway.requests[row], gateway.heads[row], gateway.lines)
     asked.draw, asked.now_ns = draw(gateway.loop[0]), now_ns
     backend = sticky.pick(roads, memory, heard, asked, gateway.out, gateway.words)
@@ -115,7 +116,7 @@ def write_answer(way, gateway, row):
         client.goal = 0  # it was not the goal that had nobody
     data = gateway.requests[row]
     return np.int64(
-        hostpath.write_answer(roads, data, asked, date[: date.size - 2], np.int64(client.keep_alive), gateway.out)
+        decisions.write_answer(roads, data, asked, date[: date.size - 2], np.int64(client.keep_alive), gateway.out)
     )
 
 
@@ -164,7 +165,7 @@ def adorn(way, gateway, row, head):
     if client.rule == 0:
         return Ours(ours.date, ours.server, gateway.more[:0])
     rule = roads.rules[client.rule]
-    hostpath.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines)
+    decisions.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines)
     asked = gateway.asked[0]
     asked.rule, asked.secure, asked.shares = client.rule, client.secured, client.shares
     asked.named, asked.named_size = client.start + client.named, client.named_size

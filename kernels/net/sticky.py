@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout_routes import STICKY
-from kernels.net import digests, fields, hostpath, text
+from kernels.net import decisions, digests, fields, text
 
 KEYS = 32  # that are tried, as in plane.ingress.policed
 KEY_BYTES = 96  # of a client's key: with an address it is no more than a block
@@ -98,7 +98,7 @@ def _first(roads, memory, asked, out, words):
     """The endpoint of a client that has no key, and a key that leads to it, where there is one that is in."""
     rule, row = roads.rules[asked["rule"]], np.int64(asked["goal"])
     now_ns = np.int64(asked["now_ns"])
-    chosen = np.int64(hostpath.pick(roads, memory, row, roads.endpoints, 0, now_ns))
+    chosen = np.int64(decisions.pick(roads, memory, row, roads.endpoints, 0, now_ns))
     if chosen == 0 or memory.out_ns[chosen] > now_ns:
         return chosen
     asked["sticks"] = 1

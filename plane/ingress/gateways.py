@@ -22,7 +22,7 @@ from plane.ingress.handing import Address, Handed, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.routes import Routes
 
-CAPACITY = 8192  # clients of a thread, and connections to endpoints
+CAPACITY = 16_384  # clients of a thread, most of whom are idle, and connections to endpoints
 DESCRIPTORS_BESIDES = 4096
 
 

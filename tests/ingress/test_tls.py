@@ -195,6 +195,8 @@ async def test_certificates_that_change_all_the_time_fail_no_request(
             before = answers[2]
             await asyncio.sleep(pause_s)
             await eventually(lambda before=before: answers[2] > before + 1)
+        gateway = here.ingress._gateway
+        assert gateway is None or (gateway.clients >= 2 and gateway.punts() == {}), "but for HTTP/2 it is compiled code"
         done.set()
     assert min(answers) > changes
     assert len(shown_to) > changes / 2

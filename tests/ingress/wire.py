@@ -174,7 +174,7 @@ class Endpoint:
 
     async def __aenter__(self) -> "Endpoint":
         listener = with_small_buffers(socket.create_server(self.address))
-        self._server = await asyncio.start_server(self._connected, sock=listener, limit=LIMIT)
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=LIMIT, backlog=1024)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -199,7 +199,8 @@ class Running:
         return await self.ingress.install(routecompiler.compile(snapshot))
 
 
-def _goes_by_gateway() -> bool:
+def goes_by_gateway() -> bool:
+    """Whether requests of the test that runs go by compiled code, as far as that takes them."""
     return GATEWAY == "1" if GATEWAY else isinstance(asyncio.get_running_loop(), uvloop.Loop)
 
 
@@ -226,7 +227,7 @@ async def running(
         edge=edge or Edge(),
         metrics_port=metrics_port,
         access_log=access_log,
-        gateway=_goes_by_gateway() if gateway is None else gateway,
+        gateway=goes_by_gateway() if gateway is None else gateway,
         gateway_threads=gateway_threads,
     )
     http_port, https_port = await ingress.start()

@@ -1,44 +1,99 @@
 """Hours of what ``test_http1`` does in seconds, guided by the branches that bytes take: a harness for atheris.
 
     pip install atheris
-    NUMBA_DISABLE_JIT=1 python -m tests.kernels.fuzz_http1 DIRECTORY [-max_total_time=3600 …]
+    NUMBA_DISABLE_JIT=1 python -m tests.kernels.fuzz_http1 requests DIRECTORY [-max_total_time=3600 …]
+    NUMBA_DISABLE_JIT=1 python -m tests.kernels.fuzz_http1 answers DIRECTORY …
+    NUMBA_DISABLE_JIT=1 python -m tests.kernels.fuzz_http1 requests DIRECTORY keep
 
-DIRECTORY holds what has been found to take a new branch, and to begin with the requests that are listed. An input that
-llhttp and the compiled reader see differently ends the run, and stays in a file ``crash-…`` of the current directory.
+DIRECTORY holds what has been found to take a new branch, and to begin with what is listed and what is kept in
+``tests/kernels/corpus``. An input that llhttp and the compiled reader see differently ends the run, and stays in a file
+``crash-…`` of the current directory; one that has been read further than it goes ends the process. ``keep`` puts what
+goes where nothing else does among that which is kept, and which ``test_http1`` reads each time.
 """
 
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import atheris  # type: ignore[import-not-found]
+from types import FrameType
+from typing import Any
 
 if os.environ.get("NUMBA_DISABLE_JIT") != "1":
     sys.exit("set NUMBA_DISABLE_JIT=1: of machine code nobody sees which branches it takes")
 
-with atheris.instrument_imports(include=["kernels.net.http1"]):
+if "keep" in sys.argv:
     from kernels.net import http1
+else:
+    import atheris  # type: ignore[import-not-found]
 
-from tests.ingress import smuggling
+    with atheris.instrument_imports(include=["kernels.net.http1"]):
+        from kernels.net import http1
+
+from tests.ingress import smuggling, test_answers
 from tests.kernels import test_http1
 
-
-def one(data: bytes) -> None:
-    """The first byte says where the rest is cut in two."""
-    if data:
-        sent, cut = data[1:], data[0] * (len(data) - 1) // 255
-        test_http1.holds([sent[:cut], sent[cut:]])
+READERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
+    "requests": (test_http1.holds_found_request, [row.sent for row in smuggling.ROWS]),
+    "answers": (test_http1.holds_found_answer, [row.said for row in test_answers.ROWS]),
+}
 
 
-def main() -> None:
-    assert http1.LINES, "instrumented first"
-    directory = Path(sys.argv[1])
+def fill(directory: Path, inputs: Iterable[bytes]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    for number, row in enumerate(smuggling.ROWS):
-        (directory / f"listed-{number}").write_bytes(b"\x80" + row.sent)
-    atheris.Setup(sys.argv, one)
+    for number, data in enumerate(inputs):
+        (directory / f"listed-{number}").write_bytes(data)
+
+
+def keep(kind: str, found: list[bytes]) -> None:
+    """Write the corpus anew: of what is there and what is found, in this order, what goes where none before did."""
+    read, _ = READERS[kind]
+    gone: set[tuple[int, int]] = set()
+    kept = []
+    for data in [*test_http1.corpus(kind), *sorted(found, key=len)]:
+        way = branches(read, data)
+        if not way <= gone:
+            kept.append(data)
+            gone |= way
+    lines = (data.decode("latin-1").encode("unicode_escape").decode() for data in kept)
+    (test_http1.CORPUS / f"{kind}.txt").write_text("".join(line + "\n" for line in lines))
+    print(f"{len(kept)} of {len(found)} inputs are kept, they go {len(gone)} ways from line to line")
+
+
+def branches(read: Callable[[bytes], object], data: bytes) -> set[tuple[int, int]]:
+    """The pairs of lines of ``http1`` that follow each other while it is read."""
+    seen: set[tuple[int, int]] = set()
+
+    def enter(frame: FrameType, *_: Any) -> Any:
+        if frame.f_code.co_filename != http1.__file__:
+            return None
+        last = frame.f_lineno
+
+        def step(frame: FrameType, *_: Any) -> Any:
+            nonlocal last
+            seen.add((last, frame.f_lineno))
+            last = frame.f_lineno
+            return step
+
+        return step
+
+    sys.settrace(enter)
+    try:
+        read(data)
+    finally:
+        sys.settrace(None)
+    return seen
+
+
+def main(kind: str, where: str, *options: str) -> None:
+    directory = Path(where)
+    read, listed = READERS[kind]
+    if options == ("keep",):
+        keep(kind, [file.read_bytes() for file in directory.iterdir()])
+        return
+    fill(directory, (*(b"\x80" + data for data in listed), *test_http1.corpus(kind)))
+    atheris.Setup([sys.argv[0], where, *options], read)
     atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,7 +1,11 @@
 """Connections as the compiled reader sees them, and as llhttp does, which is strict and has the last word.
 
-Law: both are given the same bytes. What the compiled reader takes, llhttp takes and frames alike.
+Law: both are given the same bytes. What the compiled reader takes, llhttp takes and frames alike. Behind what it is
+given lies a page that nobody may touch, whatever the size of the array: to read on is the end of the process.
 """
+
+import ctypes
+import mmap
 
 import httptools
 import numpy as np
@@ -10,7 +14,7 @@ from kernels.jit import kernel
 from kernels.layout_http import DONE, PLAIN, Hop, Ours
 from kernels.net import http1
 
-GUARD = b"\r\n\r\n0\r\n\r\nHost: guard\r\n\r\n"  # what lies behind the bytes, and would change what they mean
+ROOM = 1 << 18
 NOTHING = np.zeros(0, np.uint8)
 NO_HOP = Hop(NOTHING, NOTHING, NOTHING, NOTHING)
 NOTHING_OURS = Ours(NOTHING, NOTHING, NOTHING)
@@ -26,14 +30,32 @@ def uint8(data: bytes) -> np.ndarray:
     return np.frombuffer(data, np.uint8).copy()
 
 
+class Guarded:
+    """Room for bytes, with a page behind it that ends the process of whoever reads or writes there."""
+
+    def __init__(self) -> None:
+        self._bytes = np.frombuffer(mmap.mmap(-1, ROOM + mmap.PAGESIZE, flags=mmap.MAP_PRIVATE), np.uint8)
+        guard = ctypes.c_void_p(self._bytes.ctypes.data + ROOM)
+        if ctypes.CDLL(None).mprotect(guard, ctypes.c_size_t(mmap.PAGESIZE), 0) != 0:  # PROT_NONE
+            raise OSError("mprotect: no page can be made a guard")
+
+    def holding(self, data: bytes) -> np.ndarray:
+        """uint8[…]: these bytes, and the page behind them."""
+        start = ROOM - len(data)
+        assert start >= 0
+        self._bytes[start:ROOM] = np.frombuffer(data, np.uint8)
+        return self._bytes[start:]
+
+
 class Reader:
-    """What is left to read of a connection, ``data[start:end]``; behind that are bytes that nobody may look at."""
+    """What is left to read of a connection, ``data[start:end]``."""
 
     def __init__(self) -> None:
         self.head = http1.create_heads(1)[0]
         self.body = http1.create_bodies(1)[0]
         self.lines = http1.create_lines()
         self.data = b""
+        self._heads, self._bodies = Guarded(), Guarded()
 
     def more(self, piece: bytes) -> None:
         self.data += piece
@@ -41,11 +63,11 @@ class Reader:
     def request(self) -> int:
         """Scans a request, of which the lines are nobody's before: other heads may have used them."""
         self.lines.view(np.uint8)[:] = 0x7F
-        self.memory = uint8(b"GET" + self.data + GUARD)  # elsewhere each time
+        self.memory = self._heads.holding(b"GET" + self.data)  # the more, the further in front
         return int(http1.scan_request(self.memory, 3, 3 + len(self.data), self.head, self.lines))
 
     def answer(self, method: int) -> int:
-        self.memory = uint8(b"HTT" + self.data + GUARD)
+        self.memory = self._heads.holding(b"HTT" + self.data)
         return int(http1.scan_response(self.memory, 3, 3 + len(self.data), self.head, self.lines, method))
 
     def leave(self, size: int) -> None:
@@ -53,11 +75,10 @@ class Reader:
 
     def take(self) -> tuple[int, bytes]:
         """Takes what is here of the body: what ``reframe`` answers, and what goes on."""
-        memory = uint8(self.data + GUARD)
+        memory = self._bodies.holding(self.data)
         answer = int(reframe(self.body, memory, 0, len(self.data)))
         consumed, produced = int(self.body["consumed"]), int(self.body["produced"])
         assert 0 <= produced <= consumed <= len(self.data)
-        assert memory[len(self.data) :].tobytes() == GUARD
         assert memory[consumed : len(self.data)].tobytes() == self.data[consumed:]
         self.leave(consumed)
         return answer, memory[:produced].tobytes()

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import httptools
@@ -38,6 +38,7 @@ from tests.ingress.test_smuggling import Strict
 from tests.kernels.heads import NO_HOP, NOTHING_OURS, Answer, Reader, Requests, uint8
 
 HOST = "Host: a.example"
+CORPUS = Path(__file__).parent / "corpus"
 TAKEN = [row.sent for row in smuggling.ROWS if not row.status and row.goes_on]
 # Why a head goes the slow way: a head for each reason.
 HEADS = {
@@ -128,6 +129,36 @@ def test_what_is_taken_of_a_mutated_request_is_what_llhttp_sees(pieces: list[byt
 @given(mutated())
 def test_what_is_taken_of_a_mutated_request_is_what_llhttp_sees_for_long(pieces: list[bytes]) -> None:
     holds(pieces)
+
+
+def holds_found_request(data: bytes) -> None:
+    """The first byte says where the rest is cut in two."""
+    if data:
+        cut, sent = in_two(data)
+        holds([sent[:cut], sent[cut:]])
+
+
+def holds_found_answer(data: bytes) -> None:
+    if data:
+        cut, sent = in_two(data)
+        holds_answer(sent, [cut])
+
+
+def in_two(data: bytes) -> tuple[int, bytes]:
+    return data[0] * (len(data) - 1) // 255, data[1:]
+
+
+def corpus(kind: str) -> list[bytes]:
+    """What ``fuzz_http1`` has found and kept."""
+    lines = (CORPUS / f"{kind}.txt").read_text().splitlines()
+    return [line.encode().decode("unicode_escape").encode("latin-1") for line in lines]
+
+
+def test_what_has_been_found_holds() -> None:
+    for data in corpus("requests"):
+        holds_found_request(data)
+    for data in corpus("answers"):
+        holds_found_answer(data)
 
 
 @pytest.mark.parametrize("reason", HEADS)
@@ -259,13 +290,7 @@ class TestAnswers:
         for _ in range(data.draw(st.integers(0, 3))):
             at = data.draw(st.integers(0, len(sent)))
             sent = sent[:at] + data.draw(st.sampled_from(BITS)) + sent[at + data.draw(st.integers(0, 2)) :]
-        judge, reader = Answer(sent), Reader()
-        status, body, why = read_answer(reader, sent, GET)
-        if why == 0 and status and status != 101:
-            assert (status, judge.reason) == (judge.status, reason_of(reader))
-            assert judge.body.startswith(body) or judge.error
-            assert not reader.head["keep_alive"] or judge.keep_alive
-            assert written(reader, NOTHING_OURS) == slow_answer(judge, reader)
+        holds_answer(sent, data.draw(st.lists(st.integers(0, len(sent)), max_size=3)))
 
     def test_an_answer_ends_the_connection_where_llhttp_says_so(self) -> None:
         sized = "Content-Length: 0"
@@ -325,16 +350,42 @@ LINES_OF_FRAMING = [
 BITS = [*SMALL, *LINES_OF_FRAMING, b"close"]
 
 
-def read_answer(reader: Reader, data: bytes, method: int) -> tuple[int, bytes, int]:
+def holds_answer(sent: bytes, cuts: list[int]) -> None:
+    """Read an answer; what is taken is what llhttp sees, written as the slow way does, and cuts change nothing."""
+    judge, reader = Answer(sent), Reader()
+    status, body, why = read_answer(reader, sent, GET)
+    if why == 0 and status and status != 101:
+        assert (status, judge.reason) == (judge.status, reason_of(reader))
+        assert judge.body.startswith(body) or judge.error
+        assert not reader.head["keep_alive"] or judge.keep_alive
+        assert written(reader, NOTHING_OURS) == slow_answer(judge, reader)
+    in_cuts = read_answer(Reader(), sent, GET, cuts)
+    assert (in_cuts[:2], in_cuts[2] > 0) == ((status, body), why > 0)
+
+
+def read_answer(reader: Reader, data: bytes, method: int, cuts: Iterable[int] = ()) -> tuple[int, bytes, int]:
     """(status, body, reason) of the first answer that is not interim; the reader keeps its head."""
-    reader.data = data
-    while (size := reader.answer(method)) > 0 and 100 <= reader.head["status"] < 200 and reader.head["status"] != 101:
-        reader.leave(size)
+    pieces = in_pieces(data, sorted(cuts))
+    reader.data = next(pieces)
+    while True:
+        size = reader.answer(method)
+        interim = size > 0 and 100 <= reader.head["status"] < 200 and reader.head["status"] != 101
+        if interim:
+            reader.leave(size)
+        elif size == 0 and (piece := next(pieces, None)) is not None:
+            reader.more(piece)
+        else:
+            break
     if size <= 0:
         return 0, b"", -size
     reader.leave(size)
     http1.begin_body(reader.body, reader.head, PLAIN)
     answer, body = reader.take()
+    for piece in pieces:
+        reader.more(piece)
+        if answer == MORE:
+            answer, more = reader.take()
+            body += more
     return int(reader.head["status"]), body, max(0, -answer)
 
 

@@ -10,7 +10,7 @@ from kernels.jit import kernel
 from kernels.layout import freeze
 from kernels.layout_http import HEAD, LINE
 from kernels.layout_routes import ANSWER, ASK, FIRST_PUNT, GO, PUNTS, Heard, Memory, Roads
-from kernels.net import digests, hostpath, limits, rewrites, sharing, sticky
+from kernels.net import decisions, digests, hostpath, limits, rewrites, sharing, sticky
 from plane.conduct import Answer, Conduct, Request, choose
 from plane.fastroutes import create_memory
 from plane.ingress import forwarding
@@ -128,7 +128,7 @@ def said(roads: Roads, asked: Asked, *, keep_alive: bool = True, tallies: np.nda
     ask["host"], ask["host_size"], ask["uri"], ask["uri_size"] = 1, len(name), len(name) + 2, len(text)
     ask["path_size"], ask["now_ns"] = len(asked.path), NOW_NS
     ask["secure"], ask["bodiless"], ask["options"] = asked.secure, asked.method == "HEAD", asked.method == "OPTIONS"
-    code = int(hostpath.decide(roads, limits.create(limits.WAYS) if tallies is None else tallies, request, ask, row))
+    code = int(decisions.decide(roads, limits.create(limits.WAYS) if tallies is None else tallies, request, ask, row))
     if code < 0:
         return Said(text_of(code))
     decided = Said("", b"", int(ask["goal"]), int(ask["origin"]), int(ask["rule"]))
@@ -143,9 +143,9 @@ def said(roads: Roads, asked: Asked, *, keep_alive: bool = True, tallies: np.nda
         return replace(decided, target="" if decided.target == asked.uri else decided.target)
     assert code == ANSWER
     date = freeze(np.frombuffer(DATE, np.uint8))
-    size = int(hostpath.write_answer(roads, data, ask, date, int(keep_alive), out))
+    size = int(decisions.write_answer(roads, data, ask, date, int(keep_alive), out))
     assert (out[size:] == 0xEE).all()
-    assert hostpath.write_answer(roads, data, ask, date, int(keep_alive), out[: size - 1]) == -1
+    assert decisions.write_answer(roads, data, ask, date, int(keep_alive), out[: size - 1]) == -1
     return replace(decided, answer=out[:size].tobytes())
 
 
@@ -245,7 +245,7 @@ def stuck(roads: Roads, memory: Memory, cookies: tuple[str, ...], goal: int = 1,
 def picked(roads: Roads, memory: Memory, goal: int, tried: tuple[int, ...] = (), now_ns: int = NOW_NS) -> int:
     rows = np.zeros(8, np.uint32)
     rows[: len(tried)] = tried
-    return int(hostpath.pick(roads, memory, goal, rows, len(tried), now_ns))
+    return int(decisions.pick(roads, memory, goal, rows, len(tried), now_ns))
 
 
 def turns(roads: Roads, count: int) -> list[int]:

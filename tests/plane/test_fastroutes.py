@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kernels.layout import POLICY, RR, WRR, freeze
 from kernels.layout_http import GOES_ON, HEAD, LINE, REASONS
 from kernels.layout_routes import ALGORITHM, FIRST_PUNT, PUNT_WORDS, PUNTS, ROAD
-from kernels.net import hostpath, limits
+from kernels.net import decisions, hostpath, limits
 from plane import fastroutes, routecompiler, routes
 from plane.addresses import int_to_ip
 from plane.affinity import backend_key, endpoint_of, held, new_key, set_cookie
@@ -292,7 +292,7 @@ def test_fields_of_an_answer_give_way_to_those_of_the_route(lines: list[str], ou
     for number, line in enumerate(lines):
         rows[number]["start"] = sum(map(len, lines[:number]))
         rows[number]["name_end"] = rows[number]["start"] + line.index(":")
-    hostpath.drop_replaced(roads, roads.rules[1], data, head[0], rows)
+    decisions.drop_replaced(roads, roads.rules[1], data, head[0], rows)
     kept = [line.encode() for line, row in zip(lines, rows, strict=True) if row["what"] == GOES_ON]
     assert kept == without([line.encode() for line in lines], Conduct(asks).replaced)
 
@@ -437,9 +437,9 @@ def test_picks_are_those_of_the_target(count: int, steps: list[tuple[set[int], l
         for place, backend in enumerate(target.backends):
             backend.endpoint.out = place in out
             if place in out:
-                hostpath.put_out(memory, backend.number, NOW_NS + 1)
+                decisions.put_out(memory, backend.number, NOW_NS + 1)
             else:
-                hostpath.put_in(memory, backend.number)
+                decisions.put_in(memory, backend.number)
         tried = [target.backends[place] for place in failed if place < count]
         wanted = target.next(tried)
         numbers = tuple(backend.number for backend in tried)
@@ -450,10 +450,10 @@ def test_an_endpoint_is_in_again_when_its_time_is_over() -> None:
     roads = fastroutes.compile(routecompiler.compile(web(*PODS[:2])))
     memory = fastroutes.create_memory(roads)
     first, second = (picked(roads, memory, 1) for _ in range(2))
-    hostpath.put_out(memory, first, NOW_NS + 5)
+    decisions.put_out(memory, first, NOW_NS + 5)
     assert {picked(roads, memory, 1, now_ns=NOW_NS + 4) for _ in range(4)} == {second}
     assert {picked(roads, memory, 1, now_ns=NOW_NS + 5) for _ in range(4)} == {first, second}
-    hostpath.put_out(memory, 99, NOW_NS)  # of an install that is gone
+    decisions.put_out(memory, 99, NOW_NS)  # of an install that is gone
 
 
 def test_an_algorithm_that_is_not_compiled_is_punted() -> None:
@@ -518,7 +518,7 @@ def test_a_new_key_leads_past_an_endpoint_that_is_out() -> None:
     asks = Policies(cookie="c", cookie_path="/")
     roads = fastroutes.compile(with_policies(routecompiler.compile(web(*PODS[:2])), asks))
     memory = fastroutes.create_memory(roads)
-    hostpath.put_out(memory, int(roads.endpoints[0]), NOW_NS + 1)
+    decisions.put_out(memory, int(roads.endpoints[0]), NOW_NS + 1)
     for draw in range(1, 30):
         backend, key, _ = stuck(roads, memory, (), draw=draw)
         assert backend == roads.endpoints[1]
@@ -556,7 +556,7 @@ def test_who_is_out_stays_out_but_not_another_endpoint_of_its_id() -> None:
     before = fastroutes.compile(routecompiler.compile(web(*PODS[:2])))
     memory = fastroutes.create_memory(before)
     for number in before.endpoints.tolist():
-        hostpath.put_out(memory, number, NOW_NS)
+        decisions.put_out(memory, number, NOW_NS)
     backends = before.backends.copy()
     backends["ip"][before.endpoints[1]] += 1
     kept = fastroutes.carry_over(before, memory, before._replace(backends=freeze(backends)))
