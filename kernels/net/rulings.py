@@ -51,19 +51,11 @@ def decide(way, gateway, row, now_ns):
     client.limit, client.counted, client.shares = asked.limit, asked.counted, asked.shares
     client.named, client.named_size = asked.named - start, asked.named_size
     rule = roads.rules[client.rule]
+    client.logged = loop.logs != 0 and rule.unlogged == 0
     client.retry_on = rule.retry_on
     client.read_ns = rule.read_ms * MS_NS if rule.read_ms else loop.read_ns
     client.send_ns = rule.send_ms * MS_NS if rule.send_ms else loop.read_ns
     return said
-
-
-@kernel
-def is_within(networks, ip):
-    """Whether an address is in one of NETWORK[…]."""
-    for i in range(networks.size):  # noqa: SIM110  # any() of a generator does not compile
-        if ip & networks[i]["mask"] == networks[i]["ip"]:
-            return True
-    return False
 
 
 @kernel

@@ -48,6 +48,7 @@ from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
+    from plane.ingress.fastlog import Done
     from plane.ingress.gateways import Gateways
     from plane.ingress.terminator import Terminator
 
@@ -76,7 +77,7 @@ class Ingress:
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
     gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too; not where proxies in front
-                      announce clients, or each request is logged
+                      announce clients
     gateway_threads   how many threads share its port for that
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
@@ -104,7 +105,7 @@ class Ingress:
         self._metrics = Metrics()
         self._wants_gateway = gateway
         self._gateway_threads = gateway_threads
-        self._keeps_gateway_off = gateway_is_kept_off_by(edge, access_log)
+        self._keeps_gateway_off = gateway_is_kept_off_by(edge)
         self._gateway: Gateways | None = None
         self._terminator: Terminator | None = None
         self._tables: dict[int, Table] = {}  # that requests of the gateway may name
@@ -188,12 +189,13 @@ class Ingress:
                 self._timeouts,
                 (http_port, self._https_port),
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
-                lambda rows: loop.call_soon_threadsafe(self._count, rows),
+                lambda done: loop.call_soon_threadsafe(self._count, done),
                 lambda thread, why: loop.call_soon_threadsafe(self._do_without_thread, thread, why),
                 self._carry,
                 edge=self._edge,
                 tallies=shared.tallies,
                 timed=self._records is not None,
+                logs=self._log is not None,
             )
             self._pool.failing = self._gateway.put_out
             self._end_tls(loop, self._gateway.capacity)
@@ -260,7 +262,7 @@ class Ingress:
         ``route`` and ``service`` are indices of the lists ``routes`` and ``services``. Without ``recording``: no rows.
         """
         if self._gateway is not None:
-            self._count(self._gateway.settle())
+            self._settle(self._gateway)
         return (self._records or Records()).columns()
 
     async def cut_off(self, nodes: frozenset[int]) -> None:
@@ -325,7 +327,7 @@ class Ingress:
         if self._terminator is not None:
             self._terminator.unheard()
         await asyncio.sleep(0)  # what it handed over last is here then
-        self._count(gateway.settle())
+        self._settle(gateway)
         while self._adopting:
             await asyncio.wait(self._adopting)
 
@@ -378,8 +380,15 @@ class Ingress:
         if not self._told_to_stop.is_set():
             self._adopt(self._listen_by_asyncio(number), self._adopting)
 
-    def _count(self, rows: np.ndarray) -> None:
-        """Count and record requests that the gateway has done, in its order."""
+    def _settle(self, gateway: "Gateways") -> None:
+        """Count what each thread has done up to now."""
+        for done in gateway.settle():
+            self._count(done)
+
+    def _count(self, done: "Done") -> None:
+        """Count, record and log requests that the gateway has done, in its order."""
+        done.give_back()
+        rows = done.rows
         kinds = np.unique(rows[["install", "origin", "goal", "status"]])
         for install, origin, goal, status in kinds.tolist():
             table = self._tables[install]
@@ -395,6 +404,15 @@ class Ingress:
                     route=table.routes[origin],
                     service=table.targets[goal].row,
                 )
+        if self._log is not None:
+            self._log_fast(self._log, done)
+
+    def _log_fast(self, access_log: AccessLog, done: "Done") -> None:
+        from plane.ingress import fastlog  # here, for it loads the compiler
+
+        lines, lost = fastlog.lines(done, lambda install, *where: fastlog.words_of(self._tables[install], *where))
+        access_log.add_lines(lines)
+        access_log.lost += lost
 
     def _resolver(self) -> Resolver:
         servers = ((self._plan.dns, self._plan.bound_port(DNS_PORT)),) if self._plan else ()
@@ -460,7 +478,7 @@ class Ingress:
     def _collect(self) -> Iterable[Metric]:
         gateway = self._gateway
         if gateway is not None:
-            self._count(gateway.settle())
+            self._settle(gateway)
             self._metrics.punts = gateway.punts()
         return self._metrics.collect(
             at_work=self._at_work + (gateway.at_work if gateway else 0),
@@ -468,6 +486,7 @@ class Ingress:
             out=self._pool.out,
             open_connections=self._front.open_connections + (gateway.clients if gateway else 0),
             generation=self.generation,
+            lines_lost=self._log.lost if self._log is not None else None,
             compiled=gateway is not None and gateway.is_whole,
         )
 
@@ -485,12 +504,11 @@ def gateway_threads_here() -> int:
     return min(max(1, len(os.sched_getaffinity(0)) // 2), MOST_THREADS)
 
 
-def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:
+def gateway_is_kept_off_by(edge: Edge) -> str:
     """What keeps the compiled gateway off for an ingress, and what does so where it is wanted; empty: nothing."""
     options = {
         "NUMBA_DISABLE_JIT": bool(int(os.environ.get("NUMBA_DISABLE_JIT") or 0)),
         "the PROXY protocol": edge.proxy_protocol,
-        "an access log": bool(access_log),
     }
     return ", ".join(what for what, there in options.items() if there)
 

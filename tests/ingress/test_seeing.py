@@ -209,6 +209,7 @@ async def test_a_log_that_is_not_read_holds_nobody_up_and_what_is_lost_is_counte
     async with running(vip, snapshot_of(), access_log=str(path)) as here, client(here.http) as one:
         for number in range(100):
             await one.get(f"/{number}/{'a' * 4000}")
+        await here.ingress.records()  # what is done is counted then, and logged: before anything is read
         said = b""
         while not said.endswith(b"\n") or len(said) < 100_000:
             with contextlib.suppress(BlockingIOError):

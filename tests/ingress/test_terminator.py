@@ -239,7 +239,7 @@ async def test_without_an_openssl_to_call_https_goes_by_asyncio_which_is_said(
         assert here.ingress._terminator is None
     assert NO_COMPILED_TLS in caplog.messages
     lines: list[str] = []
-    await asyncio.to_thread(compile_gateway, lines.append, Edge(), "")
+    await asyncio.to_thread(compile_gateway, lines.append, Edge())
     assert NO_COMPILED_TLS in lines
 
 
