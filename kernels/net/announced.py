@@ -9,7 +9,7 @@ all of the protocol (``plane.ingress.announced``) is to see it, and reads what i
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import kernel
 
 UNUSUAL = -1
 V1_BYTES = 107  # longest header of version 1
@@ -37,7 +37,7 @@ def is_within(networks, ip):
     return False
 
 
-@part
+@kernel
 def read(data, size, found):
     """Read the header that begins the connection of which ``data[:size]`` is here into ``found``, of ANNOUNCEMENT.
 

@@ -170,7 +170,7 @@ def _whole(gateway, row, size):
 @part
 def _answer(way, gateway, row, now_ns):
     """Answer a request that goes nowhere."""
-    client, head, goal = gateway.clients[row], gateway.heads[row], gateway.asked[0].goal
+    client, head = gateway.clients[row], gateway.heads[row]
     if client.streams:  # its body is for somebody else to read, who knows for how long
         hand_over(gateway, row, UNREAD_BODY)
         return
@@ -179,7 +179,7 @@ def _answer(way, gateway, row, now_ns):
         hand_over(gateway, row, NO_ROOM)
         return
     client.request_id = http1.request_number(gateway.requests[row], head)
-    if head.request_id_size == 0 and (client.rule != 0 or goal != 0):
+    if head.request_id_size == 0 and rulings.was_let_in(gateway, row):
         client.request_id = rulings.draw(gateway.loop[0])
     client.backend, client.routed_ns, client.since_ns = 0, clock(gateway, now_ns), now_ns
     client.state, client.over = ANSWERING, 1

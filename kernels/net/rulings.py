@@ -9,7 +9,7 @@ import numpy as np
 from kernels.jit import kernel, part
 from kernels.layout import RETRY_CONDITIONS
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
-from kernels.layout_routes import Heard
+from kernels.layout_routes import NO_RULE, Heard
 from kernels.net import hostpath, limits, rewrites, sharing, sticky, text
 
 MS_NS = 1_000_000
@@ -109,6 +109,13 @@ def write_answer(way, gateway, row):
     return np.int64(
         hostpath.write_answer(roads, data, asked, date[: date.size - 2], np.int64(client.keep_alive), gateway.out)
     )
+
+
+@kernel
+def was_let_in(gateway, row):
+    """Whether policies had nothing against a request that is answered for want of an endpoint, or of a goal."""
+    client = gateway.clients[row]
+    return client.goal != 0 or (client.rule != 0 and gateway.asked[0].reply == NO_RULE)
 
 
 @kernel

@@ -11,13 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from ipaddress import IPv4Network
 from typing import Any
 
 import numpy as np
 
 from kernels import layout_gateway as layout
-from kernels.layout import NETWORK
+from kernels.layout_announced import AWAITED, NAMED
 from kernels.layout_gateway import Way
 from kernels.layout_http import IN_CHUNK, IN_TRAILERS, OVER, SIZED
 from kernels.layout_log import LOST, TEXT_BYTES, UNSAID
@@ -28,7 +27,7 @@ from kernels.warm import is_there, once
 from plane import fastroutes
 from plane.addresses import int_to_ip
 from plane.driver import Driver
-from plane.ingress import fastlog, forwarding, sharedlimits
+from plane.ingress import fastedge, fastlog, forwarding, sharedlimits
 from plane.ingress.edge import Edge
 from plane.ingress.fastlog import Done
 from plane.ingress.forwarding import LAST_CHUNK
@@ -60,12 +59,6 @@ def warm(progress: Callable[[str], None] | None = None) -> None:
         kernel.warm(Way(roads, fastroutes.create_memory(roads), np.zeros(1, np.uint32)))
 
     once(NAME, compile_all)
-
-
-def _networks(edge: Edge) -> np.ndarray:
-    """NETWORK[…]: the proxies of an edge whose word counts, as far as they are of IPv4, as clients are."""
-    spans = [span for span in edge.trusted if isinstance(span, IPv4Network)]
-    return np.array([(int(span.network_address), int(span.netmask)) for span in spans], NETWORK)
 
 
 def _leads_alike(one: Roads, other: Roads) -> bool:
@@ -104,7 +97,7 @@ class Gateway:
         self._count = count
         self._fail = fail
         self._carry = carry
-        self._gateway = kernel.create(capacity, 64, _networks(edge), openssl.load(), tallies, logs=logs)
+        self._gateway = kernel.create(capacity, 64, fastedge.networks(edge), openssl.load(), tallies, logs=logs)
         self._room = threading.Semaphore(LOG_BATCHES)
         self._log_due_s = 0.0
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
@@ -113,6 +106,7 @@ class Gateway:
         loop = self._gateway.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
         loop["port"], loop["https_port"] = ports
+        fastedge.announce(loop, edge)
         loop["timed"] = timed
         for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
@@ -315,11 +309,12 @@ class Gateway:
             data, begun = self._request(row), self._begun(row)
             fd, ssl = int(client["fd"]), int(client["ssl"])
             self._driver.epoll.unregister(fd)
-            peer = int_to_ip(int(client["ip"])), int(client["port"])
+            peer, announced = (int_to_ip(int(client["ip"])), int(client["port"])), int(client["announced"])
             requests.forget(gateway, row)
             end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
             if end is not None:
-                self._take(Handed(end, data, begun, (peer, int(loop["https_port"])) if ssl else None))
+                secured, named = (peer, int(loop["https_port"])) if ssl else None, peer if announced == NAMED else None
+                self._take(Handed(end, data, begun, secured, named, unheard=announced == AWAITED))
             elif begun is not None and begun.upstream is not None:
                 begun.upstream.close()
 

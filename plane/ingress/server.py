@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from plane.addresses import AddressPlan
 from plane.dns.resolver import Resolver
 from plane.errors import PlaneError
 from plane.ingress.accesslog import AccessLog, Entry
-from plane.ingress.announced import Announced
+from plane.ingress.announced import Announced, Peer, welcome
 from plane.ingress.downstream import Downstream
 from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
@@ -76,8 +77,7 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
-    gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too; not where proxies in front
-                      announce clients
+    gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too
     gateway_threads   how many threads share its port for that
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
@@ -105,7 +105,7 @@ class Ingress:
         self._metrics = Metrics()
         self._wants_gateway = gateway
         self._gateway_threads = gateway_threads
-        self._keeps_gateway_off = gateway_is_kept_off_by(edge)
+        self._keeps_gateway_off = gateway_is_kept_off_by()
         self._gateway: Gateways | None = None
         self._terminator: Terminator | None = None
         self._tables: dict[int, Table] = {}  # that requests of the gateway may name
@@ -213,8 +213,9 @@ class Ingress:
             self._timeouts,
             self._certificates.default,
             lambda client: loop.call_soon_threadsafe(self._take_secured, client),
-            lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
+            lambda end, *said: loop.call_soon_threadsafe(self._take_untouched, end, *said),
             lambda why: loop.call_soon_threadsafe(self._do_without, why, HTTPS),
+            edge=self._edge,
             kept=kept,
         )
         self._gateway.hear(self._terminator.channel)
@@ -291,6 +292,10 @@ class Ingress:
         await self._front.shutdown(CANCELLING_S)
         if self._terminator is not None:
             await self._end_secured(self._terminator)
+        for task in self._greeting:
+            task.cancel()
+        while under_way := self._adopting | self._greeting:
+            await asyncio.wait(under_way)
         self._hashing.close()
         self._mirrors.close()
         self._hosts.close()
@@ -311,10 +316,6 @@ class Ingress:
             await asyncio.sleep(GATEWAY_BEAT_S)
         terminator.stop()
         await asyncio.sleep(0)  # whom it left last is here then
-        for task in self._greeting:
-            task.cancel()
-        while under_way := self._adopting | self._greeting:
-            await asyncio.wait(under_way)
 
     async def _drain(self, gateway: "Gateways", grace_s: float) -> None:
         """Let the gateway's requests finish, for so long at most, and close it."""
@@ -333,11 +334,21 @@ class Ingress:
 
     def _take(self, handed: Handed) -> None:
         """Go on with what the gateway has handed over."""
-        self._adopt(self._front.adopt(handed), self._adopting)
+        if handed.unheard:
+            self._hear(handed.client, HTTP)
+        else:
+            self._adopt(self._front.adopt(handed), self._adopting)
 
-    def _take_untouched(self, end: socket.socket) -> None:
+    def _hear(self, end: socket.socket, number: int) -> None:
+        """Go on with a connection whose header of the PROXY protocol compiled code has left alone."""
+        self._adopt(welcome(end, *self._served_by_asyncio(number), self._timeouts.head_s), self._greeting)
+
+    def _take_untouched(self, end: socket.socket, named: Peer | None, unheard: bool) -> None:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
-        self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
+        if unheard:
+            self._hear(end, HTTPS)
+        else:
+            self._adopt(self._front.adopt_secured(end, self._certificates.listening, named), self._greeting)
 
     def _take_secured(self, client: Secured) -> None:
         """Go on with a client by TLS whom no gateway has."""
@@ -432,18 +443,18 @@ class Ingress:
             elif number == HTTPS and self._terminator is not None:
                 row.listen(BACKLOG)
                 self._terminator.start(row)
-            elif self._edge.proxy_protocol:
-                row.listen(BACKLOG)
-                patience_s, (make, tls) = self._timeouts.head_s, self._served_by_asyncio(number)
-                self._servers.append(Announced(row, make, self._edge, tls=tls, patience_s=patience_s))
             else:
                 await self._listen_by_asyncio(number)
 
     async def _listen_by_asyncio(self, number: int) -> None:
         """Serve what comes to one of the sockets."""
-        make, tls = self._served_by_asyncio(number)
-        loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(make, sock=self._sockets[number], backlog=BACKLOG, ssl=tls))
+        row, (make, tls) = self._sockets[number], self._served_by_asyncio(number)
+        if self._edge.proxy_protocol:
+            row.listen(BACKLOG)
+            self._servers.append(Announced(row, make, self._edge, tls=tls, patience_s=self._timeouts.head_s))
+        else:
+            loop = asyncio.get_running_loop()
+            self._servers.append(await loop.create_server(make, sock=row, backlog=BACKLOG, ssl=tls))
 
     def _served_by_asyncio(self, number: int) -> tuple[Callable[..., asyncio.BaseProtocol], ssl.SSLContext | None]:
         return (self._front.secured, self._certificates.listening) if number == HTTPS else (self._front, None)
@@ -479,7 +490,8 @@ class Ingress:
         gateway = self._gateway
         if gateway is not None:
             self._settle(gateway)
-            self._metrics.punts = gateway.punts()
+            left = self._terminator.punts() if self._terminator is not None else {}
+            self._metrics.punts = dict(Counter(gateway.punts()) + Counter(left))
         return self._metrics.collect(
             at_work=self._at_work + (gateway.at_work if gateway else 0),
             idle=self.idle_connections,
@@ -504,13 +516,9 @@ def gateway_threads_here() -> int:
     return min(max(1, len(os.sched_getaffinity(0)) // 2), MOST_THREADS)
 
 
-def gateway_is_kept_off_by(edge: Edge) -> str:
-    """What keeps the compiled gateway off for an ingress, and what does so where it is wanted; empty: nothing."""
-    options = {
-        "NUMBA_DISABLE_JIT": bool(int(os.environ.get("NUMBA_DISABLE_JIT") or 0)),
-        "the PROXY protocol": edge.proxy_protocol,
-    }
-    return ", ".join(what for what, there in options.items() if there)
+def gateway_is_kept_off_by() -> str:
+    """What keeps the compiled gateway off where it is wanted; empty: nothing."""
+    return "NUMBA_DISABLE_JIT" if int(os.environ.get("NUMBA_DISABLE_JIT") or 0) else ""
 
 
 def _bound(address: str, port: int) -> socket.socket:
