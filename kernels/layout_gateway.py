@@ -15,6 +15,7 @@ from kernels.net.syscalls import Exchange
 
 # state        what is waited for                           then
 # VACANT       the row is nobody's
+# ANNOUNCING   the client: a header of the PROXY protocol   READING or HANDED
 # READING      the client: a request, whole                 CONNECTING, SENDING or HANDED
 # CONNECTING   the endpoint takes the connection            SENDING or HANDED
 # SENDING      the endpoint takes the rest of the request   WAITING
@@ -22,8 +23,8 @@ from kernels.net.syscalls import Exchange
 # WAITING      the head of the answer                       ANSWERING or HANDED
 # ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from READING
 # HANDED       its owner gives it to the slow path          VACANT
-VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED = range(8)
-STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "STREAMING", "WAITING", "ANSWERING", "HANDED")
+VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED, ANNOUNCING = range(9)
+STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "STREAMING", "WAITING", "ANSWERING", "HANDED", "ANNOUNCING")
 
 # Where what waits to be sent is: in unsent[row] of the client, answers[row] of the upstream, or the client's pipe.
 ASIDE, IN_PLACE, IN_PIPE = range(3)
@@ -47,7 +48,8 @@ OWN = 128
     RULED_ANEW,
     DRAINING,
     FAILED,
-) = map(np.int64, range(OWN, OWN + 15))  # a Python integer would be a type of its own to the compiler
+    ANNOUNCED_ODDLY,
+) = map(np.int64, range(OWN, OWN + 16))  # a Python integer would be a type of its own to the compiler
 _OWN_TEXTS = (
     "it comes from a proxy that is trusted",
     "an answer before its request was whole",
@@ -64,6 +66,7 @@ _OWN_TEXTS = (
     "the policies have changed meanwhile",
     "the ingress stops",
     "the gateway has failed",
+    "a header of the PROXY protocol that is unusual",
 )
 HANDED_REASONS = {
     **{number: word for number, (word, _) in enumerate(REASONS) if number},
@@ -102,6 +105,10 @@ GATEWAY_LOOP = np.dtype(
         ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it
         ("channel", "i4"),  # where clients come from that have come by TLS, -1: nobody does
         ("comers", "i4"),  # there may be some
+        ("logs", "i4"),  # requests done are noted in ``said``
+        ("texts", "i4"),  # bytes of ``texts`` that are used
+        ("announced", "i4"),  # connections that are not by TLS begin with a header of the PROXY protocol,
+        ("vetted", "i4"),  # and are left where they come from nobody that is trusted
     ],
     align=True,
 )
@@ -115,6 +122,7 @@ CLIENT = np.dtype(
         ("first_byte_ns", "i8"),
         ("request_id", "u8"),
         ("key", "u8"),  # that its answer gives it, by which it keeps to its endpoint
+        ("answered", "i8"),  # bytes of its answer that it has taken
         ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
         ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
@@ -140,7 +148,11 @@ CLIENT = np.dtype(
         ("pipe", "u4"),  # row of Pipes, 0: none
         ("named", "i4"),  # requests[row, start + named : …] is the Origin of its request, so many bytes
         ("named_size", "i4"),
-        ("port", "u2"),  # of a client that is secured
+        ("agent", "i4"),  # likewise its first User-Agent,
+        ("agent_size", "i4"),
+        ("referer", "i4"),  # and Referer
+        ("referer_size", "i4"),
+        ("port", "u2"),  # of a client that is secured, or was announced
         ("status", "u2"),
         ("state", "u1"),
         ("method", "u1"),
@@ -161,6 +173,8 @@ CLIENT = np.dtype(
         ("shares", "u1"),  # CORS is for its Origin
         ("sticks", "u1"),  # its answer gives it a key
         ("counted", "u1"),  # its request is among those of its limit that are under way
+        ("logged", "u1"),  # its request has a line in the access log
+        ("announced", "u1"),  # one of ``layout_announced``
     ],
     align=True,
 )
@@ -228,7 +242,9 @@ class Gateway(NamedTuple):
     trusted              NETWORK[...]: proxies that speak for clients
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
+    announcement         ANNOUNCEMENT[1]: what a header of the PROXY protocol has said
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
+    said                 SAID[...]: what the access log is told of those that are done; texts: uint8[...], of theirs
     """
 
     loop: np.ndarray
@@ -257,6 +273,8 @@ class Gateway(NamedTuple):
     ready: Ring
     handed: np.ndarray
     done: np.ndarray
+    said: np.ndarray
+    texts: np.ndarray
     punts: np.ndarray
     ours: Ours
     pipes: Pipes
@@ -264,6 +282,7 @@ class Gateway(NamedTuple):
     library: np.ndarray
     comer: np.ndarray
     comer_bytes: np.ndarray
+    announcement: np.ndarray
     exchange: Exchange
 
 

@@ -12,14 +12,15 @@ from kernels.net.syscalls import Exchange
 
 # state       what is waited for                                 then
 # VACANT      the row is nobody's
+# ANNOUNCING  the client: a header of the PROXY protocol         GREETING or UNTOUCHED
 # GREETING    the client: a ClientHello, whole                   WANTING, SHAKING or UNTOUCHED
 # WANTING     its owner: the certificate for the name            SHAKING
 # SHAKING     the client: the handshake                          VACANT: the gateway has it; or SHAKEN
 # SHAKEN      its owner, for want of room in the channel         VACANT
 # CARRYING    bytes, both ways, of whom the slow path has        VACANT
 # UNTOUCHED   its owner, who gives it to the slow path           VACANT
-VACANT, GREETING, WANTING, SHAKING, SHAKEN, CARRYING, UNTOUCHED = range(7)
-STATES = ("VACANT", "GREETING", "WANTING", "SHAKING", "SHAKEN", "CARRYING", "UNTOUCHED")
+VACANT, GREETING, WANTING, SHAKING, SHAKEN, CARRYING, UNTOUCHED, ANNOUNCING = range(8)
+STATES = ("VACANT", "GREETING", "WANTING", "SHAKING", "SHAKEN", "CARRYING", "UNTOUCHED", "ANNOUNCING")
 
 TLS_LOOP = np.dtype(
     [
@@ -33,8 +34,10 @@ TLS_LOOP = np.dtype(
         ("free", "i4"),  # rows
         ("handed", "i4"),  # rows of ``handed`` that wait for their owner
         ("channel", "i4"),  # where gateways hear of clients whose handshake is done, -1: the owner gives them
-        ("spare", "i4"),
         ("kept", "i4"),  # free rows that nobody is accepted for: the gateway may give back so many
+        ("announced", "i4"),  # connections begin with a header of the PROXY protocol,
+        ("vetted", "i4"),  # and are left where they come from nobody that is trusted
+        ("odd", "i4"),  # how many of these headers were left to the slow path
     ],
     align=True,
 )
@@ -60,6 +63,7 @@ TLS_CLIENT = np.dtype(
         ("pair_writable", "u1"),
         ("hangup", "u1"),
         ("queued", "u1"),
+        ("announced", "u1"),  # one of ``layout_announced``
     ],
     align=True,
 )
@@ -99,6 +103,7 @@ class Terminator(NamedTuple):
     buffer    uint8[...]: what is on its way; inward, outward: uint8[rows, bytes], what could not go on
     handed    uint32[...]: rows that wait for their owner
     shaken    SHAKEN_CLIENT[1], on its way into the channel, and its bytes
+    trusted   NETWORK[…]: proxies that speak for clients; announcement: ANNOUNCEMENT[1], what one has said by a header
     """
 
     loop: np.ndarray
@@ -115,4 +120,6 @@ class Terminator(NamedTuple):
     handed: np.ndarray
     shaken: np.ndarray
     shaken_bytes: np.ndarray
+    trusted: np.ndarray
+    announcement: np.ndarray
     exchange: Exchange

@@ -303,7 +303,7 @@ async def running(
 
     await asyncio.to_thread(warm, from_thread)
     if gateway:
-        await asyncio.to_thread(compile_gateway, from_thread, edge, access_log)
+        await asyncio.to_thread(compile_gateway, from_thread)
     threads = gateway_threads or gateway_threads_here()
     with claimed(plan):
         async with connected(ray_address):
@@ -318,9 +318,9 @@ async def running(
                 await cluster.stop(grace_s)
 
 
-def compile_gateway(progress: Callable[[str], None], edge: Edge, access_log: str) -> None:
+def compile_gateway(progress: Callable[[str], None]) -> None:
     """Have what the gateway runs compiled, or say what keeps it off, or off HTTPS. Blocks."""
-    if why := gateway_is_kept_off_by(edge, access_log):
+    if why := gateway_is_kept_off_by():
         progress(f"the compiled gateway stays off, all requests go by asyncio: {why}")
         return
     from plane.ingress import gateway, terminator  # here, for they load the gateway's kernels

@@ -14,7 +14,9 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout import NETWORK
+from kernels.layout_announced import ANNOUNCEMENT, AWAITED, OWN_ADDRESS
 from kernels.layout_gateway import (
+    ANNOUNCING,
     ANSWERING,
     CLIENT,
     CONNECTING,
@@ -36,9 +38,12 @@ from kernels.layout_gateway import (
     Gateway,
 )
 from kernels.layout_http import TARGET_BYTES, Ours
+from kernels.layout_log import SAID, TEXT_BYTES
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
 from kernels.layout_tls import SHAKEN_CLIENT
 from kernels.net import (
+    announced,
+    arrivals,
     digests,
     http1,
     limits,
@@ -47,10 +52,8 @@ from kernels.net import (
     replies,
     requests,
     ring,
-    rulings,
     streams,
     syscalls,
-    text,
     upstreams,
 )
 
@@ -71,17 +74,20 @@ def create(
     trusted: np.ndarray | None = None,
     library: np.ndarray | None = None,
     tallies: np.ndarray | None = None,
+    *,
+    logs: bool = False,
 ) -> Gateway:
     """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no.
 
     ``library``: that of ``openssl.load``, None where nobody comes by TLS. ``tallies``: those of its ingress, None: it
-    has some of its own.
+    has some of its own. ``logs``: what is done is noted for an access log.
     """
     loop = np.zeros(1, GATEWAY_LOOP)
     loop[0]["epoll"], loop[0]["listener"], loop[0]["channel"] = -1, -1, -1
     comer = np.zeros(1, SHAKEN_CLIENT)
     loop[0]["clients"] = loop[0]["upstreams"] = capacity
     loop[0]["clients_end"] = loop[0]["upstreams_end"] = 1
+    loop[0]["logs"] = logs
     loop[0]["seed"] = np.random.default_rng().integers(1, 1 << 63)
     rows = capacity + 1
     clients, connections = np.zeros(rows, CLIENT), np.zeros(rows, UPSTREAM)
@@ -113,6 +119,8 @@ def create(
         ready=ring.create(rows),
         handed=np.zeros(rows, np.uint32),
         done=np.zeros(DONE_ROWS + rows, DONE_REQUEST),  # times may end each client's request besides
+        said=np.zeros((DONE_ROWS + rows) * logs, SAID),
+        texts=np.zeros(TEXT_BYTES * logs, u1),
         punts=np.zeros(256, np.int64),
         ours=Ours(np.zeros(37, u1), np.frombuffer(b"Server: trafficplane\r\n", u1).copy(), np.zeros(0, u1)),
         pipes=pipes.create(PIPES),
@@ -120,6 +128,7 @@ def create(
         library=np.zeros(len(openssl.FUNCTIONS), np.uint64) if library is None else library,
         comer=comer,
         comer_bytes=comer.view(u1),
+        announcement=np.zeros(1, ANNOUNCEMENT),
         exchange=syscalls.create_exchange(),
     )
 
@@ -140,7 +149,7 @@ def breath(way, gateway, until_ns):
         _accept(gateway, now_ns)
         _take_comers(gateway, now_ns)
         for _ in range(ring.size(gateway.ready)):
-            if loop.done + ROUNDS > DONE_ROWS:
+            if _is_full(loop):
                 break
             row = ring.take(gateway.ready)
             gateway.clients[row].queued = 0
@@ -148,9 +157,14 @@ def breath(way, gateway, until_ns):
         if now_ns >= loop.next_tick_ns:
             loop.next_tick_ns = now_ns + loop.tick_ns
             _check_times(gateway, now_ns)
-        full = loop.done + ROUNDS > DONE_ROWS
-        if woken or loop.handed or full or now_ns >= until_ns:
+        if woken or loop.handed or _is_full(loop) or now_ns >= until_ns:
             return np.int64(0)
+
+
+@kernel
+def _is_full(loop):
+    """Whether one more turn may bring more requests done than there is room for, or more text of them."""
+    return loop.done + ROUNDS > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
 
 
 @kernel
@@ -226,6 +240,8 @@ def _carry(way, gateway, row, now_ns):
             goes_on = replies.read_head(way, gateway, row, now_ns)
         elif state == ANSWERING:
             goes_on = replies.pass_on(gateway, row, now_ns)
+        elif state == ANNOUNCING:
+            goes_on = arrivals.hear(gateway, row, now_ns)
         else:
             return
         if not goes_on:
@@ -252,7 +268,10 @@ def _accept(gateway, now_ns):
             return
         if fd >= 0:
             ip = syscalls.swap32(gateway.exchange.address[0].ip)
-            _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
+            if loop.announced and loop.vetted and not announced.is_within(gateway.trusted, ip):
+                syscalls.close(fd)
+            else:
+                _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
 
 
 @part
@@ -273,8 +292,8 @@ def _take_comers(gateway, now_ns):
 
 
 @part
-def _welcome(gateway, fd, ssl, ip, secured, now_ns):
-    """Begin with a client; ``secured`` is the port of one that came by TLS, 0 for others."""
+def _welcome(gateway, fd, ssl, ip, port, now_ns):
+    """Begin with a client; ``ssl`` and ``port`` are of one that came by TLS, 0 for others."""
     loop = gateway.loop[0]
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
@@ -283,33 +302,15 @@ def _welcome(gateway, fd, ssl, ip, secured, now_ns):
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
-    client.secured, client.port, client.ssl = secured != 0, secured, ssl
-    client.trusted = rulings.is_within(gateway.trusted, np.uint32(ip))
-    port = np.int64(loop.https_port if secured else loop.port)
-    client.hop = _write_hop(gateway.hops[row], np.int64(ip), port, secured != 0)
+    client.secured, client.ssl = ssl != 0, ssl
+    client.announced = OWN_ADDRESS
+    if loop.announced and ssl == 0:
+        client.announced, client.state = AWAITED, ANNOUNCING
+    arrivals.introduce(gateway, row, ip, port)
     if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
         requests.end(gateway, row)
     else:
         requests.queue(gateway, row)
-
-
-_FOR = np.frombuffer(b"X-Forwarded-For: ", np.uint8)
-_REAL = np.frombuffer(b"\r\nX-Real-IP: ", np.uint8)
-_PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http", np.uint8)
-_SECURED = np.frombuffer(b"s", np.uint8)
-_PORT = np.frombuffer(b"\r\nX-Forwarded-Port: ", np.uint8)
-
-
-@kernel
-def _write_hop(out, ip, port, secured):
-    """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
-    to = text.put_all(out, np.int64(0), _FOR)
-    to = text.put_all(out, text.put_ip(out, to, ip), _REAL)
-    to = text.put_all(out, text.put_ip(out, to, ip), _PROTO)
-    if secured:
-        to = text.put_all(out, to, _SECURED)
-    to = text.put_all(out, to, _PORT)
-    return text.end_line(out, text.put_decimal(out, to, port))
 
 
 @part
@@ -329,6 +330,8 @@ def _check_times(gateway, now_ns):
                     requests.hand_over(gateway, row, SLOW_REQUEST)
             elif age > (loop.keep_alive_ns if client.used else loop.head_ns):
                 requests.end(gateway, row)
+        elif state == ANNOUNCING and age > loop.head_ns:
+            requests.end(gateway, row)
         elif state == CONNECTING and age > BEAT_NS:
             requests.redial(gateway, row, NO_CONNECTION)
         elif state == STREAMING and client.sent == client.unsent:
@@ -368,7 +371,7 @@ def drain(gateway, now_ns):
         _accept(gateway, now_ns)
     loop.draining, loop.listener, loop.backlog = 1, -1, 0
     for row in range(1, np.int64(loop.clients_end)):
-        if gateway.clients[row].state == READING:
+        if gateway.clients[row].state in (READING, ANNOUNCING):
             requests.queue(gateway, row)
 
 
@@ -380,7 +383,7 @@ def leave(gateway):
         state = gateway.clients[row].state
         if state == CONNECTING or (state == READING and gateway.clients[row].upstream != 0):
             requests.redial(gateway, row, FAILED)
-        elif state in (READING, SENDING, STREAMING, WAITING):
+        elif state in (READING, ANNOUNCING, SENDING, STREAMING, WAITING):
             requests.hand_over(gateway, row, FAILED)
 
 

@@ -241,6 +241,7 @@ def _send_rest(gateway, row, now_ns):
     if client.where == IN_PIPE:
         end = gateway.pipes.ends[client.pipe, pipes.READ]
         sent = syscalls.splice(end, client.fd, client.unsent - client.sent)
+        client.answered += max(sent, 0)
     else:
         waiting = gateway.unsent[row] if client.where == ASIDE else gateway.answers[client.upstream]
         sent = requests.transmit(gateway, client, waiting[client.sent : client.unsent])

@@ -28,7 +28,7 @@ from kernels.layout_gateway import (
 )
 from kernels.layout_http import CHUNK_END, CHUNKED, DONE, IN_CHUNK, OVER, PLAIN, SIZED, TOO_LONG, Hop
 from kernels.layout_routes import ANSWER
-from kernels.net import http1, openssl, pipes, ring, rulings, syscalls, text, upstreams
+from kernels.net import http1, notes, openssl, pipes, ring, rulings, syscalls, text, upstreams
 
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 SHORT_BYTES = 8192  # half of what OpenSSL reads of a socket at once
@@ -88,8 +88,11 @@ def _receive(gateway, client, buffer):
 def transmit(gateway, client, data):
     """Send to a client, as ``syscalls.transmit`` does: where it did less than all, the client takes no more now."""
     if client.ssl != 0:
-        return openssl.transmit(gateway.library, np.int64(client.ssl), data)
-    return syscalls.transmit(client.fd, data)
+        sent = openssl.transmit(gateway.library, np.int64(client.ssl), data)
+    else:
+        sent = syscalls.transmit(client.fd, data)
+    client.answered += max(sent, 0)
+    return sent
 
 
 @part
@@ -131,6 +134,8 @@ def _begin(way, gateway, row, now_ns):
     client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
     client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
     said = rulings.decide(way, gateway, row, now_ns)
+    if client.logged != 0:
+        notes.begin(gateway, row)
     if said < 0:
         hand_over(gateway, row, -said)
     elif said == ANSWER:
@@ -174,6 +179,8 @@ def _answer(way, gateway, row, now_ns):
         hand_over(gateway, row, NO_ROOM)
         return
     client.request_id = http1.request_number(gateway.requests[row], head)
+    if head.request_id_size == 0 and rulings.was_let_in(gateway, row):
+        client.request_id = rulings.draw(gateway.loop[0])
     client.backend, client.routed_ns, client.since_ns = 0, clock(gateway, now_ns), now_ns
     client.state, client.over = ANSWERING, 1
     gateway.loop[0].at_work += 1
@@ -397,6 +404,8 @@ def record(gateway, row, status, now_ns):
     """A request is done."""
     client, loop = gateway.clients[row], gateway.loop[0]
     done = gateway.done[loop.done]  # a breath ends before it is full, see there
+    if loop.logs:
+        notes.take(gateway, row, np.int64(loop.done))
     loop.done += 1
     loop.at_work -= 1
     if loop.timed or now_ns == client.received_ns:  # within one pass, whose time that is

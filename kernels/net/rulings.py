@@ -10,7 +10,7 @@ import numpy as np
 from kernels.jit import kernel, part
 from kernels.layout import RETRY_CONDITIONS
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
-from kernels.layout_routes import Heard
+from kernels.layout_routes import NO_RULE, Heard
 from kernels.net import decisions, hostpath, limits, rewrites, sharing, sticky, text
 
 MS_NS = 1_000_000
@@ -52,19 +52,11 @@ def decide(way, gateway, row, now_ns):
     client.limit, client.counted, client.shares = asked.limit, asked.counted, asked.shares
     client.named, client.named_size = asked.named - start, asked.named_size
     rule = roads.rules[client.rule]
+    client.logged = loop.logs != 0 and rule.unlogged == 0
     client.retry_on = rule.retry_on
     client.read_ns = rule.read_ms * MS_NS if rule.read_ms else loop.read_ns
     client.send_ns = rule.send_ms * MS_NS if rule.send_ms else loop.read_ns
     return said
-
-
-@kernel
-def is_within(networks, ip):
-    """Whether an address is in one of NETWORK[…]."""
-    for i in range(networks.size):  # noqa: SIM110  # any() of a generator does not compile
-        if ip & networks[i]["mask"] == networks[i]["ip"]:
-            return True
-    return False
 
 
 @kernel
@@ -118,6 +110,13 @@ def write_answer(way, gateway, row):
     return np.int64(
         decisions.write_answer(roads, data, asked, date[: date.size - 2], np.int64(client.keep_alive), gateway.out)
     )
+
+
+@kernel
+def was_let_in(gateway, row):
+    """Whether policies had nothing against a request that is answered for want of an endpoint, or of a goal."""
+    client = gateway.clients[row]
+    return client.goal != 0 or (client.rule != 0 and gateway.asked[0].reply == NO_RULE)
 
 
 @kernel

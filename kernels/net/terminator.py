@@ -13,7 +13,10 @@ import select
 import numpy as np
 
 from kernels.jit import kernel, part
+from kernels.layout import NETWORK
+from kernels.layout_announced import ANNOUNCEMENT, AWAITED, NAMED, OWN_ADDRESS
 from kernels.layout_tls import (
+    ANNOUNCING,
     CARRYING,
     GREETING,
     HELLO,
@@ -27,7 +30,7 @@ from kernels.layout_tls import (
     WANTING,
     Terminator,
 )
-from kernels.net import hello, openssl, ring, streams, syscalls, text
+from kernels.net import announced, hello, openssl, ring, streams, syscalls, text
 
 WAKE_KEY, LISTENER_KEY, PAIR_KEY = 0, 1 << 30, 1 << 29
 GONE = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
@@ -38,8 +41,11 @@ RETRY_NS = 20_000_000
 TICK_NS = 250_000_000
 
 
-def create(capacity: int, kept: int, library: np.ndarray) -> Terminator:
-    """For so many clients, and ``kept`` that a gateway may give back; without a listener or certificates."""
+def create(capacity: int, kept: int, library: np.ndarray, trusted: np.ndarray | None = None) -> Terminator:
+    """For so many clients, and ``kept`` that a gateway may give back; without a listener or certificates.
+
+    ``trusted``: NETWORK[…], who may announce clients where that is not for everybody.
+    """
     rows = capacity + kept + 1
     loop = np.zeros(1, TLS_LOOP)
     loop[0]["epoll"] = loop[0]["listener"] = loop[0]["channel"] = -1
@@ -60,6 +66,8 @@ def create(capacity: int, kept: int, library: np.ndarray) -> Terminator:
         handed=np.zeros(rows, np.uint32),
         shaken=shaken,
         shaken_bytes=shaken.view(np.uint8),
+        trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
+        announcement=np.zeros(1, ANNOUNCEMENT),
         exchange=syscalls.create_exchange(),
     )
 
@@ -150,9 +158,15 @@ def _accept(some, now_ns):
         if fd == -syscalls.EMFILE or fd == -syscalls.ENFILE or fd == -syscalls.ENOBUFS or fd == -syscalls.ENOMEM:
             loop.paused_until_ns = now_ns + RETRY_NS
             return
-        if fd >= 0:
-            row, address = _seat(some, fd, np.uint64(0), now_ns), some.exchange.address[0]
-            some.clients[row].ip, some.clients[row].port = syscalls.swap32(address.ip), syscalls.swap16(address.port)
+        ip, port = syscalls.swap32(some.exchange.address[0].ip), syscalls.swap16(some.exchange.address[0].port)
+        if fd >= 0 and loop.announced and loop.vetted and not announced.is_within(some.trusted, ip):
+            syscalls.close(fd)
+        elif fd >= 0:
+            row = _seat(some, fd, np.uint64(0), now_ns)
+            client = some.clients[row]
+            client.ip, client.port = ip, port
+            if loop.announced:
+                client.announced, client.state = AWAITED, ANNOUNCING
             if not _watch(some, fd, row):
                 _end(some, row)
 
@@ -168,6 +182,7 @@ def _seat(some, fd, ssl, now_ns):
     client.in_start = client.in_end = client.out_start = client.out_end = 0
     client.readable = client.writable = 1
     client.pair_readable = client.pair_writable = client.hangup = 0
+    client.announced = OWN_ADDRESS
     return row
 
 
@@ -198,7 +213,9 @@ def _carry(some, row, now_ns):
     """Take a connection on from state to state, as far as one turn goes."""
     client = some.clients[row]
     for _ in range(ROUNDS):
-        if client.state == GREETING:
+        if client.state == ANNOUNCING:
+            goes_on = _hear(some, row, now_ns)
+        elif client.state == GREETING:
             goes_on = _greet(some, row)
         elif client.state == SHAKING:
             goes_on = _shake(some, row)
@@ -214,8 +231,36 @@ def _carry(some, row, now_ns):
 
 
 @part
+def _hear(some, row, now_ns):
+    """ANNOUNCING: take the header once it is whole. Returns whether there may be more to do, as those below do."""
+    client, found = some.clients[row], some.announcement[0]
+    if not client.readable:
+        return False
+    size = syscalls.peek(client.fd, some.buffer[: announced.V2_BYTES])
+    if size == -syscalls.EAGAIN:
+        client.readable = 0
+        return False
+    said = announced.read(some.buffer, size, found) if size > 0 else np.int64(0)
+    if said < 0:
+        some.loop[0].odd += 1
+        _hand(some, row, UNTOUCHED)
+        return False
+    if said == 0:
+        client.readable = 0  # more of it is an event
+        if size <= 0 or client.hangup:
+            _end(some, row)
+        return False
+    syscalls.receive(client.fd, some.buffer[:said])
+    client.announced = OWN_ADDRESS
+    if found.named:
+        client.ip, client.port, client.announced = found.ip, found.port, NAMED
+    client.state, client.since_ns = GREETING, now_ns
+    return True
+
+
+@part
 def _greet(some, row):
-    """GREETING: look at the hello. Returns whether there may be more to do, as those below do."""
+    """GREETING: look at the hello."""
     client = some.clients[row]
     if not client.readable:
         return False
@@ -397,7 +442,7 @@ def _check_times(some, now_ns):
     for row in range(1, some.clients.size):
         client = some.clients[row]
         age = now_ns - client.since_ns
-        slow = client.state in (GREETING, SHAKING) and age > loop.head_ns
+        slow = client.state in (ANNOUNCING, GREETING, SHAKING) and age > loop.head_ns
         takes_nothing = client.state == CARRYING and client.out_start < client.out_end and age > loop.send_ns
         if slow or takes_nothing:
             _end(some, row)

@@ -2,7 +2,8 @@
 
 Law: a request never waits for the log. Lines gather and are written together, by one ``write`` to a descriptor that
 appends, so that several ingresses share a file. What is not taken at once, by a FIFO say, or a disk that is full, waits
-for the next time, up to PENDING_BYTES; lines beyond that are lost and counted, which is told when the log is closed.
+for the next time, up to PENDING_BYTES; lines beyond that are lost and counted, for ``/metrics``, and told when the log
+is closed. Lines of requests that compiled code carries come ready made (``fastlog``), many at once.
 """
 
 import asyncio
@@ -53,7 +54,10 @@ class Entry(NamedTuple):
 
 
 class AccessLog:
-    """Appends to a file. Use from one event loop. Raises PlaneError where the file cannot be opened."""
+    """Appends to a file. Use from one event loop. Raises PlaneError where the file cannot be opened.
+
+    ``lost``: how many lines could not be written.
+    """
 
     def __init__(self, path: str):
         try:
@@ -62,16 +66,22 @@ class AccessLog:
             raise PlaneError(f"--access-log {path}: {error.strerror}; choose a file that can be written") from error
         self._lines = bytearray()
         self._timer: asyncio.TimerHandle | None = None
-        self._lost = 0
+        self.lost = 0
         self._held_up = ""  # why the last write did not take everything
 
     def add(self, entry: Entry) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"time": time, **entry._asdict()}, ensure_ascii=True).encode() + b"\n"
-        if len(self._lines) + len(line) > PENDING_BYTES:
-            self._lost += 1
-            return
-        self._lines += line
+        self.add_lines(line)
+
+    def add_lines(self, lines: bytes) -> None:
+        """Whole lines, as ``add`` makes them."""
+        room = PENDING_BYTES - len(self._lines)
+        if len(lines) > room:
+            taken = lines[: lines.rfind(b"\n", 0, max(room, 0)) + 1]
+            self.lost += lines.count(b"\n", len(taken))
+            lines = taken
+        self._lines += lines
         if len(self._lines) >= FLUSH_BYTES and not self._held_up:
             self._flush()
         if self._lines and self._timer is None:
@@ -101,5 +111,6 @@ class AccessLog:
         if self._lines:
             self._flush()
         os.close(self._file)
-        if lost := self._lost + self._lines.count(b"\n"):
-            log.warning("the access log has lost %d lines", lost)
+        self.lost += self._lines.count(b"\n")
+        if self.lost:
+            log.warning("the access log has lost %d lines", self.lost)

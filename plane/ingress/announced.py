@@ -1,4 +1,4 @@
-"""Listening where each connection begins with a header of the PROXY protocol, which says who the client is.
+"""Connections that begin with a header of the PROXY protocol, which says who the client is; listening for such.
 
 https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt, read by the library ``proxy-protocol``.
 
@@ -26,13 +26,16 @@ SHORTAGE_S = 0.05  # how long accepting pauses where descriptors have run out
 Peer = tuple[str, int]
 
 
+Make = Callable[[Peer | None], asyncio.BaseProtocol]
+
+
 class Announced:
-    """A listener whose connections are handed to ``make(peer)``, a protocol, once their header is read."""
+    """A listener whose connections are welcomed, if those may announce clients whom they come from."""
 
     def __init__(
         self,
         listener: socket.socket,
-        make: Callable[[Peer | None], asyncio.BaseProtocol],
+        make: Make,
         edge: Edge,
         *,
         tls: ssl.SSLContext | None,
@@ -67,22 +70,24 @@ class Announced:
             if self._edge.trusted and not self._edge.trusts(peer[0]):
                 connection.close()
                 continue
-            task = asyncio.create_task(self._welcome(connection))
+            task = asyncio.create_task(welcome(connection, self._make, self._tls, self._patience_s))
             self._welcoming.add(task)
             task.add_done_callback(self._welcoming.discard)
 
-    async def _welcome(self, connection: socket.socket) -> None:
-        try:
-            async with asyncio.timeout(self._patience_s):
-                found = await _header(connection)
-        # The library's errors are ValueErrors, but where a header is shorter than its family's addresses.
-        except (OSError, EOFError, ValueError, struct.error, asyncio.CancelledError):
-            connection.close()
-            return
-        peer = found.peername if found.proxied else None
-        named = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
-        with contextlib.suppress(OSError, ssl.SSLError):  # the transport has closed it
-            await self._loop.connect_accepted_socket(lambda: self._make(named), connection, ssl=self._tls)
+
+async def welcome(connection: socket.socket, make: Make, tls: ssl.SSLContext | None, patience_s: float) -> None:
+    """Hand a connection to ``make(peer)``, a protocol, once its header is read, or close it."""
+    try:
+        async with asyncio.timeout(patience_s):
+            found = await _header(connection)
+    # The library's errors are ValueErrors, but where a header is shorter than its family's addresses.
+    except (OSError, EOFError, ValueError, struct.error, asyncio.CancelledError):
+        connection.close()
+        return
+    peer = found.peername if found.proxied else None
+    named = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+    with contextlib.suppress(OSError, ssl.SSLError):  # the transport has closed it
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: make(named), connection, ssl=tls)
 
 
 async def _header(connection: socket.socket) -> ProxyResult:

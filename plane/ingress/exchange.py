@@ -162,7 +162,7 @@ class Exchange:
             status=self._status,
             bytes_sent=client.sent,
             duration_ms=round(duration_ns / 1e6, 3),
-            request_id=head.request_id.decode("latin-1") if head else "",
+            request_id=head.request_id.decode("utf-8", "surrogateescape") if head else "",
             route=str(self._table.origins[self._route]) if self._route else "",
             service=str(self._target.service) if self._target else "",
             endpoint="{}:{}".format(*self._backend.endpoint.address) if self._backend else "",

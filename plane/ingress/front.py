@@ -233,7 +233,7 @@ class Front(web.Server):
 
     async def adopt(self, handed: Handed) -> None:
         """Go on with a connection that the gateway has handed over."""
-        client = self()
+        client = self(handed.named)
         client.begun, client.secured = handed.begun, handed.secured
         try:
             await adopt(handed.client, handed.data, client)
@@ -241,10 +241,10 @@ class Front(web.Server):
             if handed.begun is not None and handed.begun.upstream is not None:
                 handed.begun.upstream.close()
 
-    async def adopt_secured(self, end: socket.socket, tls: ssl.SSLContext) -> None:
-        """Go on with a connection of which nothing has been read, and which is to be one by TLS."""
+    async def adopt_secured(self, end: socket.socket, tls: ssl.SSLContext, announced: Peer | None) -> None:
+        """Go on with a connection of which nothing else has been read, and which is to be one by TLS."""
         with contextlib.suppress(OSError):  # it has left meanwhile, or speaks no TLS
-            await adopt(end, b"", self.secured(), tls)
+            await adopt(end, b"", self.secured(announced), tls)
 
     def secured(self, announced: Peer | None = None) -> "Undecided":
         """The same for a connection by TLS."""

@@ -7,18 +7,19 @@ where its request was sent already, the endpoint's socket with what came of the 
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from ipaddress import IPv4Network
 from typing import Any
 
 import numpy as np
 
 from kernels import layout_gateway as layout
-from kernels.layout import NETWORK
+from kernels.layout_announced import AWAITED, NAMED
 from kernels.layout_gateway import Way
 from kernels.layout_http import IN_CHUNK, IN_TRAILERS, OVER, SIZED
+from kernels.layout_log import LOST, TEXT_BYTES, UNSAID
 from kernels.layout_routes import Roads
 from kernels.net import gateway as kernel
 from kernels.net import hostpath, openssl, requests, upstreams
@@ -26,8 +27,9 @@ from kernels.warm import is_there, once
 from plane import fastroutes
 from plane.addresses import int_to_ip
 from plane.driver import Driver
-from plane.ingress import forwarding, sharedlimits
+from plane.ingress import fastedge, fastlog, forwarding, sharedlimits
 from plane.ingress.edge import Edge
+from plane.ingress.fastlog import Done
 from plane.ingress.forwarding import LAST_CHUNK
 from plane.ingress.handing import Address, Begun, Handed, Secured
 from plane.ingress.timeouts import Timeouts
@@ -35,6 +37,8 @@ from plane.model import Snapshot
 from plane.routecompiler import compile as compile_routes
 
 BREATH_NS = 250_000_000
+LOG_S = 0.2  # so often, at most, are lines of the log made, unless there are many
+LOG_BATCHES = 16  # batches of them that may wait for the event loop
 TICK_S = 0.05
 NOBODY = Edge()
 NAME = "gateway"  # of what is compiled for it
@@ -50,16 +54,11 @@ def warm(progress: Callable[[str], None] | None = None) -> None:
             progress("compiling for this machine, once: the gateway of the ingress")
         hostpath.warm()
         sharedlimits.warm()
+        fastlog.warm()
         roads = fastroutes.compile(compile_routes(Snapshot()))
         kernel.warm(Way(roads, fastroutes.create_memory(roads), np.zeros(1, np.uint32)))
 
     once(NAME, compile_all)
-
-
-def _networks(edge: Edge) -> np.ndarray:
-    """NETWORK[…]: the proxies of an edge whose word counts, as far as they are of IPv4, as clients are."""
-    spans = [span for span in edge.trusted if isinstance(span, IPv4Network)]
-    return np.array([(int(span.network_address), int(span.netmask)) for span in spans], NETWORK)
 
 
 def _leads_alike(one: Roads, other: Roads) -> bool:
@@ -71,10 +70,11 @@ class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
     ``tallies``: TALLY[…], which all who serve for its ingress share; None: it has some of its own. ``timed``: rows of
-    requests done have the times of each, not those of the pass that it was looked at in.
+    requests done have the times of each, not those of the pass that it was looked at in. ``logs``: they have what an
+    access log is told.
 
-    What it calls there: ``take`` with what is handed over, ``count`` with rows of requests done, and ``fail`` with why
-    it has ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
+    What it calls there: ``take`` with what is handed over, ``count`` with requests done, and ``fail`` with why it has
+    ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
     client by TLS, ``carry`` makes the socket to hand over, or none, and may not wait for this thread.
     """
 
@@ -83,12 +83,13 @@ class Gateway:
         timeouts: Timeouts,
         ports: tuple[int, int],
         take: Callable[[Handed], object],
-        count: Callable[[np.ndarray], object],
+        count: Callable[[Done], object],
         fail: Callable[[str], object],
         carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
         timed: bool = False,
+        logs: bool = False,
         capacity: int,
         tallies: np.ndarray | None = None,
     ):
@@ -96,13 +97,16 @@ class Gateway:
         self._count = count
         self._fail = fail
         self._carry = carry
-        self._gateway = kernel.create(capacity, 64, _networks(edge), openssl.load(), tallies)
+        self._gateway = kernel.create(capacity, 64, fastedge.networks(edge), openssl.load(), tallies, logs=logs)
+        self._room = threading.Semaphore(LOG_BATCHES)
+        self._log_due_s = 0.0
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
         self._way: Way | None = None
         self._driver = Driver("gateway", self._breathe, self._close, self._failed)
         loop = self._gateway.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
         loop["port"], loop["https_port"] = ports
+        fastedge.announce(loop, edge)
         loop["timed"] = timed
         for name in ("read", "idle", "head", "body", "send", "keep_alive"):
             loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
@@ -166,8 +170,8 @@ class Gateway:
             if self._gateway.punts[number]
         }
 
-    def settle(self) -> Future[np.ndarray]:
-        """The rows of requests done that ``count`` has not been given."""
+    def settle(self) -> Future[Done]:
+        """The requests done that ``count`` has not been given."""
         return self._driver.asked(self._take_done)
 
     def drain(self) -> None:
@@ -184,7 +188,7 @@ class Gateway:
     def _breathe(self) -> int:
         status = int(kernel.breath(self._way, self._gateway, time.monotonic_ns() + BREATH_NS))
         self._give_away()
-        if self._gateway.loop[0]["done"] > kernel.DONE_ROWS // 2:
+        if self._is_due():
             self._count_done()
         self._date()
         return status
@@ -216,16 +220,31 @@ class Gateway:
     def _date(self) -> None:
         self._gateway.ours.date[:] = np.frombuffer(forwarding.date() + b"\r\n", np.uint8)
 
-    def _count_done(self) -> None:
-        rows = self._take_done()
-        if len(rows):
-            self._count(rows)
-
-    def _take_done(self) -> np.ndarray:
+    def _is_due(self) -> bool:
+        """Whether what is done is to be counted now: there is much of it, or the log waits for it."""
         loop = self._gateway.loop[0]
-        rows = self._gateway.done[: loop["done"]].copy()
-        loop["done"] = 0
-        return rows
+        if loop["texts"] and time.monotonic() >= self._log_due_s:
+            return True
+        return bool(loop["done"] > kernel.DONE_ROWS // 2 or 2 * loop["texts"] > TEXT_BYTES)
+
+    def _count_done(self) -> None:
+        done = self._take_done()
+        if not len(done.rows):
+            return
+        if len(done.texts) and self._room.acquire(blocking=False):
+            done = done._replace(room=self._room)
+        elif len(done.texts):  # the event loop is behind: it is not for requests to wait, but for lines to be lost
+            done.said["fate"][done.said["fate"] != UNSAID] = LOST
+            done = done._replace(texts=done.texts[:0])
+        self._count(done)
+
+    def _take_done(self) -> Done:
+        gateway, loop = self._gateway, self._gateway.loop[0]
+        count = loop["done"]
+        done = Done(gateway.done[:count].copy(), gateway.said[:count].copy(), gateway.texts[: loop["texts"]].copy())
+        loop["done"] = loop["texts"] = 0
+        self._log_due_s = time.monotonic() + LOG_S
+        return done
 
     def _swap(self, roads: Roads, number: int) -> list[int]:
         self._count_done()
@@ -290,11 +309,12 @@ class Gateway:
             data, begun = self._request(row), self._begun(row)
             fd, ssl = int(client["fd"]), int(client["ssl"])
             self._driver.epoll.unregister(fd)
-            peer = int_to_ip(int(client["ip"])), int(client["port"])
+            peer, announced = (int_to_ip(int(client["ip"])), int(client["port"])), int(client["announced"])
             requests.forget(gateway, row)
             end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
             if end is not None:
-                self._take(Handed(end, data, begun, (peer, int(loop["https_port"])) if ssl else None))
+                secured, named = (peer, int(loop["https_port"])) if ssl else None, peer if announced == NAMED else None
+                self._take(Handed(end, data, begun, secured, named, unheard=announced == AWAITED))
             elif begun is not None and begun.upstream is not None:
                 begun.upstream.close()
 

@@ -17,6 +17,7 @@ import numpy as np
 from plane import fastroutes
 from plane.descriptors import allow_descriptors
 from plane.ingress.edge import Edge
+from plane.ingress.fastlog import Done
 from plane.ingress.gateway import NOBODY, Gateway
 from plane.ingress.handing import Address, Handed, Secured
 from plane.ingress.timeouts import Timeouts
@@ -35,12 +36,13 @@ class Gateways:
         timeouts: Timeouts,
         ports: tuple[int, int],
         take: Callable[[Handed], object],
-        count: Callable[[np.ndarray], object],
+        count: Callable[[Done], object],
         fail: Callable[[int, str], object],
         carry: Callable[[Secured], socket.socket | None],
         *,
         edge: Edge = NOBODY,
         timed: bool = False,
+        logs: bool = False,
         tallies: np.ndarray | None = None,
     ):
         allow_descriptors(threads * 2 * CAPACITY + DESCRIPTORS_BESIDES)
@@ -55,6 +57,7 @@ class Gateways:
                 carry,
                 edge=edge,
                 timed=timed,
+                logs=logs,
                 capacity=CAPACITY,
                 tallies=tallies,
             )
@@ -114,10 +117,10 @@ class Gateways:
         """How many connections were handed over, for each reason there was."""
         return dict(sum((Counter(thread.punts()) for thread in self.threads), Counter[str]()))
 
-    def settle(self) -> np.ndarray:
-        """The rows of requests done that ``count`` has not been given."""
+    def settle(self) -> list[Done]:
+        """The requests done that ``count`` has not been given, of each thread."""
         settling = [thread.settle() for thread in self.threads]
-        return np.concatenate([each.result() for each in settling])
+        return [each.result() for each in settling]
 
     def drain(self) -> None:
         """Accept who waits for it and no more; hand over who asks for nothing, the others once they are answered."""

@@ -41,12 +41,15 @@ class Handed(NamedTuple):
     """A client for the asyncio side: its socket, what it has sent and got no answer to, and what was begun of that.
 
     secured  who it is and to which port of ours it came, where the socket is not its own but says what it says by TLS
+    named    who it is by the PROXY protocol; unheard: a header of that is what it begins with, and is still to be read
     """
 
     client: socket.socket
     data: bytes
     begun: Begun | None
     secured: tuple[Address, int] | None = None
+    named: Address | None = None
+    unheard: bool = False
 
 
 class Secured(NamedTuple):

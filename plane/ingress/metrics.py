@@ -93,7 +93,15 @@ class Metrics:
         self._faults = {row: count for row, count in self._faults.items() if row[:2] in there}
 
     def collect(
-        self, *, at_work: int, idle: int, out: int, open_connections: int, generation: int, compiled: bool = False
+        self,
+        *,
+        at_work: int,
+        idle: int,
+        out: int,
+        open_connections: int,
+        generation: int,
+        compiled: bool = False,
+        lines_lost: int | None = None,
     ) -> Iterable[Metric]:
         """Metric families of now.
 
@@ -103,6 +111,7 @@ class Metrics:
         open_connections  of clients
         generation        of the Routes in force
         compiled          whether the compiled gateway is at work, all of it
+        lines_lost        lines that the access log has lost, None: there is no log
         """
         yield from self._requests()
         yield _gauge("requests_in_flight", "Requests under way.", at_work)
@@ -115,6 +124,10 @@ class Metrics:
         for result, count in self.mirrored.items():
             mirrored.add_metric((result,), count)
         yield mirrored
+        if lines_lost is not None:
+            lost = CounterMetricFamily("trafficplane_ingress_access_log_lost", "Lines that the access log has lost.")
+            lost.add_metric((), lines_lost)
+            yield lost
         installs = CounterMetricFamily("trafficplane_ingress_installs", "Routes put in force.")
         installs.add_metric((), self.installs)
         yield installs

@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from plane.addresses import AddressPlan
 from plane.dns.resolver import Resolver
 from plane.errors import PlaneError
 from plane.ingress.accesslog import AccessLog, Entry
-from plane.ingress.announced import Announced
+from plane.ingress.announced import Announced, Peer, welcome
 from plane.ingress.downstream import Downstream
 from plane.ingress.edge import Edge
 from plane.ingress.exchange import Exchange
@@ -48,6 +49,7 @@ from plane.partition import tear
 from plane.routes import Routes
 
 if TYPE_CHECKING:
+    from plane.ingress.fastlog import Done
     from plane.ingress.gateways import Gateways
     from plane.ingress.terminator import Terminator
 
@@ -75,8 +77,7 @@ class Ingress:
     edge              who stands in front of it
     metrics_port      where ``/metrics`` is, 0: nowhere
     access_log        file that gets a line for each request, empty: none
-    gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too; not where proxies in front
-                      announce clients, or each request is logged
+    gateway           HTTP/1.1 goes by compiled code as far as that takes it, by TLS too
     gateway_threads   how many threads share its port for that
     plan              of the plane whose DNS is asked for the hosts of ExternalNames; None: the machine's alone
     """
@@ -104,7 +105,7 @@ class Ingress:
         self._metrics = Metrics()
         self._wants_gateway = gateway
         self._gateway_threads = gateway_threads
-        self._keeps_gateway_off = gateway_is_kept_off_by(edge, access_log)
+        self._keeps_gateway_off = gateway_is_kept_off_by()
         self._gateway: Gateways | None = None
         self._terminator: Terminator | None = None
         self._tables: dict[int, Table] = {}  # that requests of the gateway may name
@@ -188,12 +189,13 @@ class Ingress:
                 self._timeouts,
                 (http_port, self._https_port),
                 lambda handed: loop.call_soon_threadsafe(self._take, handed),
-                lambda rows: loop.call_soon_threadsafe(self._count, rows),
+                lambda done: loop.call_soon_threadsafe(self._count, done),
                 lambda thread, why: loop.call_soon_threadsafe(self._do_without_thread, thread, why),
                 self._carry,
                 edge=self._edge,
                 tallies=shared.tallies,
                 timed=self._records is not None,
+                logs=self._log is not None,
             )
             self._pool.failing = self._gateway.put_out
             self._end_tls(loop, self._gateway.capacity)
@@ -211,8 +213,9 @@ class Ingress:
             self._timeouts,
             self._certificates.default,
             lambda client: loop.call_soon_threadsafe(self._take_secured, client),
-            lambda end: loop.call_soon_threadsafe(self._take_untouched, end),
+            lambda end, *said: loop.call_soon_threadsafe(self._take_untouched, end, *said),
             lambda why: loop.call_soon_threadsafe(self._do_without, why, HTTPS),
+            edge=self._edge,
             kept=kept,
         )
         self._gateway.hear(self._terminator.channel)
@@ -260,7 +263,7 @@ class Ingress:
         ``route`` and ``service`` are indices of the lists ``routes`` and ``services``. Without ``recording``: no rows.
         """
         if self._gateway is not None:
-            self._count(self._gateway.settle())
+            self._settle(self._gateway)
         return (self._records or Records()).columns()
 
     async def cut_off(self, nodes: frozenset[int]) -> None:
@@ -289,6 +292,10 @@ class Ingress:
         await self._front.shutdown(CANCELLING_S)
         if self._terminator is not None:
             await self._end_secured(self._terminator)
+        for task in self._greeting:
+            task.cancel()
+        while under_way := self._adopting | self._greeting:
+            await asyncio.wait(under_way)
         self._hashing.close()
         self._mirrors.close()
         self._hosts.close()
@@ -309,10 +316,6 @@ class Ingress:
             await asyncio.sleep(GATEWAY_BEAT_S)
         terminator.stop()
         await asyncio.sleep(0)  # whom it left last is here then
-        for task in self._greeting:
-            task.cancel()
-        while under_way := self._adopting | self._greeting:
-            await asyncio.wait(under_way)
 
     async def _drain(self, gateway: "Gateways", grace_s: float) -> None:
         """Let the gateway's requests finish, for so long at most, and close it."""
@@ -325,17 +328,27 @@ class Ingress:
         if self._terminator is not None:
             self._terminator.unheard()
         await asyncio.sleep(0)  # what it handed over last is here then
-        self._count(gateway.settle())
+        self._settle(gateway)
         while self._adopting:
             await asyncio.wait(self._adopting)
 
     def _take(self, handed: Handed) -> None:
         """Go on with what the gateway has handed over."""
-        self._adopt(self._front.adopt(handed), self._adopting)
+        if handed.unheard:
+            self._hear(handed.client, HTTP)
+        else:
+            self._adopt(self._front.adopt(handed), self._adopting)
 
-    def _take_untouched(self, end: socket.socket) -> None:
+    def _hear(self, end: socket.socket, number: int) -> None:
+        """Go on with a connection whose header of the PROXY protocol compiled code has left alone."""
+        self._adopt(welcome(end, *self._served_by_asyncio(number), self._timeouts.head_s), self._greeting)
+
+    def _take_untouched(self, end: socket.socket, named: Peer | None, unheard: bool) -> None:
         """Go on with a client by TLS that asks for what compiled code does not speak."""
-        self._adopt(self._front.adopt_secured(end, self._certificates.listening), self._greeting)
+        if unheard:
+            self._hear(end, HTTPS)
+        else:
+            self._adopt(self._front.adopt_secured(end, self._certificates.listening, named), self._greeting)
 
     def _take_secured(self, client: Secured) -> None:
         """Go on with a client by TLS whom no gateway has."""
@@ -378,8 +391,15 @@ class Ingress:
         if not self._told_to_stop.is_set():
             self._adopt(self._listen_by_asyncio(number), self._adopting)
 
-    def _count(self, rows: np.ndarray) -> None:
-        """Count and record requests that the gateway has done, in its order."""
+    def _settle(self, gateway: "Gateways") -> None:
+        """Count what each thread has done up to now."""
+        for done in gateway.settle():
+            self._count(done)
+
+    def _count(self, done: "Done") -> None:
+        """Count, record and log requests that the gateway has done, in its order."""
+        done.give_back()
+        rows = done.rows
         kinds = np.unique(rows[["install", "origin", "goal", "status"]])
         for install, origin, goal, status in kinds.tolist():
             table = self._tables[install]
@@ -395,6 +415,15 @@ class Ingress:
                     route=table.routes[origin],
                     service=table.targets[goal].row,
                 )
+        if self._log is not None:
+            self._log_fast(self._log, done)
+
+    def _log_fast(self, access_log: AccessLog, done: "Done") -> None:
+        from plane.ingress import fastlog  # here, for it loads the compiler
+
+        lines, lost = fastlog.lines(done, lambda install, *where: fastlog.words_of(self._tables[install], *where))
+        access_log.add_lines(lines)
+        access_log.lost += lost
 
     def _resolver(self) -> Resolver:
         servers = ((self._plan.dns, self._plan.bound_port(DNS_PORT)),) if self._plan else ()
@@ -414,18 +443,18 @@ class Ingress:
             elif number == HTTPS and self._terminator is not None:
                 row.listen(BACKLOG)
                 self._terminator.start(row)
-            elif self._edge.proxy_protocol:
-                row.listen(BACKLOG)
-                patience_s, (make, tls) = self._timeouts.head_s, self._served_by_asyncio(number)
-                self._servers.append(Announced(row, make, self._edge, tls=tls, patience_s=patience_s))
             else:
                 await self._listen_by_asyncio(number)
 
     async def _listen_by_asyncio(self, number: int) -> None:
         """Serve what comes to one of the sockets."""
-        make, tls = self._served_by_asyncio(number)
-        loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(make, sock=self._sockets[number], backlog=BACKLOG, ssl=tls))
+        row, (make, tls) = self._sockets[number], self._served_by_asyncio(number)
+        if self._edge.proxy_protocol:
+            row.listen(BACKLOG)
+            self._servers.append(Announced(row, make, self._edge, tls=tls, patience_s=self._timeouts.head_s))
+        else:
+            loop = asyncio.get_running_loop()
+            self._servers.append(await loop.create_server(make, sock=row, backlog=BACKLOG, ssl=tls))
 
     def _served_by_asyncio(self, number: int) -> tuple[Callable[..., asyncio.BaseProtocol], ssl.SSLContext | None]:
         return (self._front.secured, self._certificates.listening) if number == HTTPS else (self._front, None)
@@ -460,14 +489,16 @@ class Ingress:
     def _collect(self) -> Iterable[Metric]:
         gateway = self._gateway
         if gateway is not None:
-            self._count(gateway.settle())
-            self._metrics.punts = gateway.punts()
+            self._settle(gateway)
+            left = self._terminator.punts() if self._terminator is not None else {}
+            self._metrics.punts = dict(Counter(gateway.punts()) + Counter(left))
         return self._metrics.collect(
             at_work=self._at_work + (gateway.at_work if gateway else 0),
             idle=self.idle_connections,
             out=self._pool.out,
             open_connections=self._front.open_connections + (gateway.clients if gateway else 0),
             generation=self.generation,
+            lines_lost=self._log.lost if self._log is not None else None,
             compiled=gateway is not None and gateway.is_whole,
         )
 
@@ -485,14 +516,9 @@ def gateway_threads_here() -> int:
     return min(max(1, len(os.sched_getaffinity(0)) // 2), MOST_THREADS)
 
 
-def gateway_is_kept_off_by(edge: Edge, access_log: str) -> str:
-    """What keeps the compiled gateway off for an ingress, and what does so where it is wanted; empty: nothing."""
-    options = {
-        "NUMBA_DISABLE_JIT": bool(int(os.environ.get("NUMBA_DISABLE_JIT") or 0)),
-        "the PROXY protocol": edge.proxy_protocol,
-        "an access log": bool(access_log),
-    }
-    return ", ".join(what for what, there in options.items() if there)
+def gateway_is_kept_off_by() -> str:
+    """What keeps the compiled gateway off where it is wanted; empty: nothing."""
+    return "NUMBA_DISABLE_JIT" if int(os.environ.get("NUMBA_DISABLE_JIT") or 0) else ""
 
 
 def _bound(address: str, port: int) -> socket.socket:

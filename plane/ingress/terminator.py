@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kernels import layout_tls as layout
+from kernels.layout_announced import AWAITED, NAMED
+from kernels.layout_gateway import ANNOUNCED_ODDLY, HANDED_REASONS
 from kernels.net import hello, openssl
 from kernels.net import terminator as kernel
 from kernels.warm import is_there, once
@@ -23,7 +25,9 @@ from plane.addresses import int_to_ip
 from plane.certificates import is_for
 from plane.descriptors import allow_descriptors
 from plane.driver import Driver
-from plane.ingress.handing import Secured
+from plane.ingress import fastedge
+from plane.ingress.edge import Edge
+from plane.ingress.handing import Address, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.tls import Pair
 from plane.routes import Certificate
@@ -52,16 +56,21 @@ def warm(progress: Callable[[str], None] | None = None) -> bool:
 
 
 class Terminator:
-    """The thread. What it calls there: ``take`` and ``leave`` with clients, ``fail`` with why it has ended unasked."""
+    """The thread. What it calls there: ``take`` and ``leave`` with clients, ``fail`` with why it has ended unasked.
+
+    Of one to ``leave`` it says besides who a header of the PROXY protocol has said it is, and whether such a header is
+    still to be read.
+    """
 
     def __init__(
         self,
         timeouts: Timeouts,
         default: Pair,
         take: Callable[[Secured], object],
-        leave: Callable[[socket.socket], object],
+        leave: Callable[[socket.socket, Address | None, bool], object],
         fail: Callable[[str], object],
         *,
+        edge: Edge,
         capacity: int = 8192,
         kept: int = 8192,
     ):
@@ -72,7 +81,7 @@ class Terminator:
         self._leave = leave
         self._fail = fail
         allow_descriptors(4 * capacity + DESCRIPTORS_BESIDES)
-        self._some = kernel.create(capacity, kept, library)
+        self._some = kernel.create(capacity, kept, library, fastedge.networks(edge))
         self._maker = openssl.Contexts()
         self._default = default
         self._made: dict[Pair, int] = {default: self._maker.create(*default)}
@@ -84,6 +93,7 @@ class Terminator:
         loop = self._some.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
         loop["head_ns"], loop["send_ns"] = int(timeouts.head_s * 1e9), int(timeouts.send_s * 1e9)
+        fastedge.announce(loop, edge)
         kernel.watch(self._some, self._driver.wake, kernel.WAKE_KEY)
         self._channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in self._channel:
@@ -126,6 +136,11 @@ class Terminator:
     def busy(self) -> bool:
         """Whether anybody's bytes are being carried, or are to be."""
         return bool((self._some.clients["state"] == layout.CARRYING).any()) or self._driver.is_asked
+
+    def punts(self) -> dict[str, int]:
+        """How many connections went to ``leave`` for want of more than TLS, by reason."""
+        odd = int(self._some.loop[0]["odd"])
+        return {HANDED_REASONS[ANNOUNCED_ODDLY]: odd} if odd else {}
 
     def carry(self, client: Secured) -> socket.socket | None:
         """A socket that says what a client says, deciphered; None where no descriptor is left: the client is, too.
@@ -242,11 +257,16 @@ class Terminator:
                 self._take(given)
             elif client["state"] == layout.UNTOUCHED:
                 self._driver.epoll.unregister(int(client["fd"]))
-                end = socket.socket(fileno=int(client["fd"]))
+                end, announced = socket.socket(fileno=int(client["fd"])), int(client["announced"])
+                named = _peer(client) if announced == NAMED else None
                 kernel.forget(some, row)
-                self._leave(end)
+                self._leave(end, named, announced == AWAITED)
 
 
 def _secured(client: np.void) -> Secured:
     """A client of TLS_CLIENT or SHAKEN_CLIENT, whose handshake is done."""
-    return Secured(int(client["fd"]), int(client["ssl"]), (int_to_ip(int(client["ip"])), int(client["port"])))
+    return Secured(int(client["fd"]), int(client["ssl"]), _peer(client))
+
+
+def _peer(client: np.void) -> Address:
+    return int_to_ip(int(client["ip"])), int(client["port"])

@@ -214,12 +214,31 @@ async def test_a_proxy_that_is_trusted_speaks_for_its_clients(vip: str, pods: li
         assert here.ingress._gateway.punts() == {"it comes from a proxy that is trusted": 1}
 
 
-async def test_it_stays_off_where_requests_are_logged(
-    vip: str, pods: list[Address], tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_lines_that_the_event_loop_has_not_come_to_are_lost_and_counted(
+    vip: str, pods: list[Address], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = str(tmp_path / "access.log")
-    caplog.set_level("INFO", "trafficplane.ingress")
-    async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True, access_log=log) as here:
-        assert here.ingress._gateway is None
-        assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
-    assert "the compiled gateway stays off, all requests go by asyncio: an access log" in caplog.text
+    monkeypatch.setattr("plane.ingress.gateway.LOG_BATCHES", 0)
+    path = tmp_path / "access.log"
+    which = running(vip, web(pods[0]), gateway=True, access_log=str(path), metrics_port=PORT)
+    async with Endpoint(pods[0]), which as here, client(here.http) as one:
+        for _ in range(5):
+            assert (await one.get()).status == 200
+        await eventually(lambda: here.ingress._log is not None and here.ingress._log.lost == 5)
+        scraped = (await ask((vip, PORT), b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n")).body
+        assert b"trafficplane_ingress_access_log_lost_total 5.0" in scraped
+    assert path.read_text() == ""
+
+
+async def test_a_line_that_there_is_no_room_for_is_lost_and_counted_alone(
+    vip: str, pods: list[Address], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernels.net.gateway.TEXT_BYTES", 1000)
+    path = tmp_path / "access.log"
+    which = running(vip, web(pods[0]), gateway=True, access_log=str(path))
+    async with Endpoint(pods[0]), which as here, client(here.http) as one:
+        for fields in ("", f"User-Agent: {'a' * 1000}\r\n"):
+            assert (await one.get(fields=fields)).status == 200
+        await here.ingress.records()  # what is done is counted then
+        assert here.ingress._log is not None
+        assert here.ingress._log.lost == 1
+    assert path.read_text().count("\n") == 1

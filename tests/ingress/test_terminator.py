@@ -19,7 +19,6 @@ import trustme
 from kernels.net import openssl
 from plane.cluster import compile_gateway
 from plane.descriptors import allow_descriptors
-from plane.ingress.edge import Edge
 from plane.ingress.server import NO_COMPILED_TLS
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.http2wire import http2
@@ -247,7 +246,7 @@ async def test_without_an_openssl_to_call_https_goes_by_asyncio_which_is_said(
         assert here.ingress._terminator is None
     assert NO_COMPILED_TLS in caplog.messages
     lines: list[str] = []
-    await asyncio.to_thread(compile_gateway, lines.append, Edge(), "")
+    await asyncio.to_thread(compile_gateway, lines.append)
     assert NO_COMPILED_TLS in lines
 
 
