@@ -10,7 +10,6 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 
 # isort: split
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kernels.layout import RANDOM
 from kernels.warm import warm
+from plane import garbage
 from plane.addresses import AddressPlan, claimed, needed_port_offset, unprivileged_port_start
 from plane.control import AgentLostError, ControlPlane
 from plane.errors import PlaneError
@@ -98,8 +98,7 @@ class IngressActor:
     async def start(self, number: int, plan: AddressPlan, options: IngressOptions) -> None:
         ports = plan.bound_port(80), plan.bound_port(443)
         port = INGRESS_PORT + number - 1
-        gc.collect()
-        gc.freeze()  # all that is imported stays; going through it again would hold up requests for a tenth of a second
+        garbage.settle()
         self.ingress = Ingress(plan.vip(1), *ports, plan=plan, metrics_port=port, **options._asdict())
         await self.ingress.start()
 

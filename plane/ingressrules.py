@@ -139,10 +139,21 @@ def rules_for(host: str, said: Said) -> Iterator[tuple[int, Object]]:
 
 
 def is_local(said: Said) -> bool:
-    """Whether an Ingress says nothing of other hosts than those of its rules, and these are plain."""
+    """Whether an Ingress says nothing of other hosts than those of its rules, which are names or wildcards."""
     ingress, asked = said
     wide = ingress["spec"].get("defaultBackend") or asked.aliases or asked.www or asked.default_backend
-    return not wide and all(name and host_kind(name) == NAMED for name in all_hosts(said))
+    return not wide and all(name and host_kind(name) in (NAMED, WILDCARD) for name in all_hosts(said))
+
+
+def certifying(ingress: Object) -> set[Name]:
+    """The Secrets that an Ingress has its certificates from."""
+    namespace = ingress["metadata"].get("namespace", "default")
+    return {(namespace, secret) for _, secret in certified_hosts(ingress)}
+
+
+def ruling(asked: Asked) -> set[Name]:
+    """The Secrets that policies follow from."""
+    return {secret[:2] for secret in (asked.auth_secret, asked.tls_secret) if secret}
 
 
 def pem_of(secret: Object, key: str) -> str:

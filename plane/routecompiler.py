@@ -8,8 +8,9 @@ and which ingress-nginx's is listed in ``plane/ingress/README.md``.
 
 A Compiler makes of a change what ``compile`` makes of the Snapshot, but for the numbers of rows: what a change does not
 concern keeps its row, so that readers find out by comparing tables what is new (``dump`` is the same). It does so by
-host. What says something of more than hosts of its own makes it begin anew: default backends, wildcards and rules
-without a host, further names of hosts, and a change of any IngressClass, Secret or ConfigMap.
+host, with a wildcard go the hosts that it is for, with a Secret those of the Ingresses that name it. What says
+something of more than hosts of its own makes it begin anew: default backends, rules without a host, further names of
+hosts, and a change of any IngressClass or ConfigMap.
 """
 
 import operator
@@ -32,6 +33,7 @@ from kernels.layout import (
     REGEX,
     TARGET,
     TCP,
+    WILDCARD,
     freeze,
 )
 from plane import dialects
@@ -49,6 +51,7 @@ from plane.ingressrules import (
     balanced_by,
     certificate_in,
     certified_hosts,
+    certifying,
     external_of,
     find_port,
     host_kind,
@@ -62,6 +65,7 @@ from plane.ingressrules import (
     port_meant,
     read_of,
     rules_for,
+    ruling,
     trouble_with_fields,
     usable,
 )
@@ -103,16 +107,18 @@ class Compiler:
         self._rows: tuple[object, ...] = ()  # of the kinds that are read whole, in the Snapshot before
         self._ingresses: Followed[Name, Object] = Followed()
         self._services: Followed[Name, Object] = Followed()
+        self._secrets: Followed[Name, Object] = Followed()
         self._table: _Table | None = None
 
     def compile(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> Routes:
         """As the function of this name. The index has followed the Snapshot, and ``change`` is what came of it."""
-        rows = tuple(map(snapshot.rows, ("IngressClass", "Secret", "ConfigMap")))
+        rows = tuple(map(snapshot.rows, ("IngressClass", "ConfigMap")))
         same, self._rows = all(map(operator.is_, rows, self._rows)), rows
         ingresses = self._ingresses.news(snapshot.rows("Ingress"))
         services = self._services.news(snapshot.rows("Service"))
+        secrets = {name for name, _, _ in self._secrets.news(snapshot.rows("Secret"))}
         table, self._table = self._table, None  # whatever is raised, nothing goes on from half of a change
-        if table is None or not same or not table.go_on(snapshot, index, ingresses, services, change):
+        if table is None or not same or not table.go_on(snapshot, index, ingresses, services, secrets, change):
             table = _Table(snapshot, index)
             table.add(served(snapshot))
         self._table = table
@@ -218,6 +224,7 @@ class _Table:
         self._certificates: dict[str, Certificate] = {}  # by host
         self._shown: tuple[Certificate, ...] = ()  # the same
         self._certified: defaultdict[str, set[Name]] = defaultdict(set)  # Ingresses with TLS for a host
+        self._naming: defaultdict[Name, set[Name]] = defaultdict(set)  # Ingresses by the Secrets that they name
         self._names: list[str] = [""]  # of hosts, by row
         self._numbers: dict[str, int] = {}
         self._implied: set[str] = set()  # hosts that there are because of others
@@ -267,6 +274,8 @@ class _Table:
             self._of_host[host].add(name)
         for host, _ in certified_hosts(said[0]):
             self._certified[host].add(name)
+        for secret in certifying(said[0]) | ruling(said[1]):
+            self._naming[secret].add(name)
 
     def go_on(
         self,
@@ -274,6 +283,7 @@ class _Table:
         index: EndpointIndex,
         ingresses: Iterable[News[Name, Object]],
         services: Iterable[News[Name, Object]],
+        secrets: Iterable[Name],
         change: Change,
     ) -> bool:
         """Follows a Snapshot from the one before; false where the table has to be made anew, and is of no use."""
@@ -293,10 +303,13 @@ class _Table:
         stale: set[int] = set()
         if not self._follow_services(services, change, touched, stale):
             return False
+        if not self._follow_secrets(secrets, touched, certified):
+            return False
+        self._add_narrower(touched)
         if touched & self._implied or not all(map(self._is_apart, touched)):
             return False
         left = {row for host in touched & self._parts.keys() for row in self._parts[host].targets}
-        for host in sorted(touched):
+        for host in sorted(touched):  # a wildcard before those that it is for
             self._redo(host)
         for row in (left | stale) - self._kept:
             if row in self._targets and not self._targets[row].hosts:
@@ -319,6 +332,8 @@ class _Table:
                 self._of_host[host].discard(name)
             for host, _ in certified_hosts(before[0]):
                 self._certified[host].discard(name)
+            for secret in certifying(before[0]) | ruling(before[1]):
+                self._naming[secret].discard(name)
         if after:
             self._file(after)
         return True
@@ -339,8 +354,25 @@ class _Table:
         stale.update(*(self._targets_of[name] for name in named))
         return True
 
+    def _follow_secrets(self, secrets: Iterable[Name], touched: set[str], certified: set[str]) -> bool:
+        """Adds the hosts whose policies and certificates are of Secrets which changed; false where more is."""
+        for secret in secrets:
+            for said in (self._said[name] for name in self._naming.get(secret, ())):
+                certified.update(host for host, _ in certified_hosts(said[0]))
+                if secret in ruling(said[1]):
+                    if not is_local(said):
+                        return False
+                    touched |= all_hosts(said)
+        return True
+
+    def _add_narrower(self, touched: set[str]) -> None:
+        """Adds the hosts that wildcards among these are for too."""
+        wide = {name.removeprefix("*.") for name in touched if host_kind(name) == WILDCARD}
+        if wide:
+            touched.update(name for name in self._hosts if name.partition(".")[2] in wide)
+
     def _is_apart(self, host: str) -> bool:
-        """Whether what is said of a host is said of nothing besides."""
+        """Whether what is said of a host is said of nothing besides, but where it is a wildcard."""
         return all(is_local(self._said[name]) for name in self._of_host.get(host, ()))
 
     def _redo(self, name: str) -> None:
@@ -498,7 +530,7 @@ class _Table:
     def _policy(self, ingress: Object, asked: Asked, host: str, path: Object) -> int:
         """Row of the policies of a path, or of a default backend, which has no path, or of neither."""
         secured = self._is_secured(host)
-        if asked.rewrite or asked.auth_secret or asked.policies.cookie or asked.manner or asked.default_backend:
+        if asked.rewrite or ruling(asked) or asked.policies.cookie or asked.manner or asked.default_backend:
             return self._packer.policy(self._policies(ingress, asked, host, path, secured=secured))
         # Of what no path changes: most Ingresses share the one object that asks for nothing.
         key = id(asked), secured, bool(host)

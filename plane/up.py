@@ -7,7 +7,6 @@ way out, through the context managers, so that no process, listener or file is l
 import asyncio
 import contextlib
 import functools
-import gc
 import json
 import os
 import secrets
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from kernels.layout import RANDOM
-from plane import kubeconfig
+from plane import garbage, kubeconfig
 from plane.addresses import AddressPlan
 from plane.advice import Rivals, advise
 from plane.api import Api
@@ -158,8 +157,7 @@ async def _serve(
         try:
             kubeconfig.write(path, api.url, token, api.ca_pem)
             await _ready(cluster, console)
-            gc.collect()
-            gc.freeze()  # what is there stays, mostly; going through all of it again would hold up every change
+            garbage.settle()
             if ready_file:
                 _write_whole(Path(ready_file), json.dumps(as_list(cluster.store.snapshot), indent=2) + "\n")
             _print_where(cluster, console, path)

@@ -24,14 +24,14 @@ from plane.model import Key, Object, Snapshot, endpoint_keys, key_of
 from plane.router import Match, Router
 from plane.rows import Rows
 from tests.ingress.manifests import endpoint, exact, ingress, path, prefix, rule, secret, service, slice_of
-from tests.ingress.policies import named
+from tests.ingress.policies import BASIC, USERS, named
 from tests.plane.fast import found as code_of
 
 some = st.sampled_from
 maybe = st.booleans()
 NAMES = ("s0", "s1", "s2")
-HOSTS = ("a.com", "b.com", "c.com", "x.b.com", "A.com")
-WIDE = ("*.b.com", "", "*.com")
+HOSTS = ("a.com", "b.com", "c.com", "x.b.com", "A.com", "*.b.com", "*.com")
+WIDE = ("", "")
 ASKED_HOSTS = ("a.com", "b.com", "x.b.com", "www.a.com", "d.com")
 ASKED_PATHS = ("/", "/a", "/ab")
 PLAIN: tuple[dict[str, str], ...] = (
@@ -46,6 +46,8 @@ PLAIN: tuple[dict[str, str], ...] = (
     {"permanent_redirect": "https://e.com"},
     {"load_balance": "ewma"},
     {"custom_headers": "default/answers"},
+    BASIC,
+    {"backend_protocol": "HTTPS", "proxy_ssl_secret": "default/cert"},
 )
 FAR: tuple[dict[str, str], ...] = (
     {"server_alias": "d.com,b.com"},
@@ -98,11 +100,12 @@ def a_slice(draw: st.DrawFn) -> Object:
 
 def steps(*, wide: bool) -> st.SearchStrategy[Any]:
     put = st.one_of(an_ingress(wide=wide), an_ingress(wide=wide), a_service(), a_slice())
-    others = [secret("cert", b"one", b"key"), secret("cert", b"two", b"key"), secret("other", b"three", b"key")]
-    put = st.one_of(put, put, some(others)) if wide else put
+    chains = [secret("cert", b"one", b"key"), secret("cert", b"two", b"key"), secret("other", b"three", b"key")]
+    put = st.one_of(put, put, some([*chains, USERS, OTHER_USERS]))
     return st.lists(st.tuples(st.lists(put, max_size=3), st.lists(st.integers(0, 30), max_size=2)), max_size=8)
 
 
+OTHER_USERS: Object = {**USERS, "data": {"auth": "Yjp4"}}
 ALWAYS = (secret("cert", b"chain", b"key"), *(service(name) for name in NAMES))
 
 
@@ -111,7 +114,8 @@ def followed(changes: list[tuple[list[Object], list[int]]]) -> list[Snapshot]:
     snapshot = Snapshot(1).changed(ALWAYS)
     snapshots = [snapshot]
     for generation, (put, places) in enumerate(changes, start=2):
-        keys = [key_of(each) for kind in ("Ingress", "Service", "EndpointSlice") for each in snapshot.all(kind)]
+        kinds = ("Ingress", "Service", "EndpointSlice", "Secret")
+        keys = [key_of(each) for kind in kinds for each in snapshot.all(kind)]
         drop: list[Key] = [keys[place] for place in places if place < len(keys)]
         snapshot = snapshot.changed(put, drop)
         there = {key for each in snapshot.all("EndpointSlice") for key in endpoint_keys(each)}
@@ -124,13 +128,14 @@ def followed(changes: list[tuple[list[Object], list[int]]]) -> list[Snapshot]:
 
 
 def led(table: routes.Routes, match: Match) -> tuple[Any, ...]:
-    """What a match says, whatever the numbers of rows are; its policies are in the dump."""
+    """What a match says, whatever the numbers of rows are."""
     canary = table.policies.canaries[match.canary]
     return (
         str(table.services[table.targets[match.target]["service"]]),
         ends(table, match.target),
         str(table.origins[match.origin]),
         routes.RouteNames(table)[match.origin],
+        replace(table.policy(match.policy), fallback=0, errors_target=0),
         [ends(table, int(table.policies.policies[match.policy][name])) for name in ("fallback", "errors_target")],
         table.canary(match.canary),
         ends(table, int(canary["target"])),
@@ -228,7 +233,7 @@ def shown(target: Target) -> tuple[Any, ...]:
 
 
 def test_a_route_more_is_followed_and_shares_the_rest() -> None:
-    """So that the tests above are about something: nothing begins anew for rules, endpoints and certificates."""
+    """So that the tests above are about something: nothing begins anew for what names hosts, or concerns who does."""
     first = [ingress(f"i{number}", rule(f"h{number}.com", prefix("/", "s0"))) for number in range(50)]
     slices = [slice_of(name, endpoint("127.244.1.2"), endpoint("127.244.1.3")) for name in NAMES]
     added = ingress("new", rule("new.com", prefix("/", "s1"), exact("/a", "s2")))
@@ -240,6 +245,11 @@ def test_a_route_more_is_followed_and_shares_the_rest() -> None:
         ([slice_of("s1", endpoint("127.244.1.9"))], []),
         ([ingress("new", rule("new.com", prefix("/b", "s1")), tls=[{"hosts": ["new.com"], "secretName": "cert"}])], []),
         ([service("s2", annotations={"trafficplane.dev/lb-algorithm": "lc"})], []),
+        ([secret("cert", b"renewed", b"key")], []),
+        ([ingress("wide", rule("*.com", prefix("/", "s1")), tls=[{"hosts": ["*.com"], "secretName": "cert"}])], []),
+        ([ingress("guarded", rule("a.com", prefix("/", "s1")), annotations=named(**BASIC)), USERS], []),
+        ([OTHER_USERS], []),
+        ([], [0]),
         ([], [0]),
     ]
     assert check(changes) == len(changes)
