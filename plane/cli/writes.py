@@ -22,7 +22,7 @@ from plane.kinds import KINDS
 from plane.model import Key, Object
 from plane.printing import resource_name
 
-ACKNOWLEDGE_S = 10.0
+ACKNOWLEDGE_S = 30.0
 READY_S = 60.0
 SCALABLE = ("Deployment", "ReplicaSet")
 

@@ -264,7 +264,10 @@ def test_a_peer_carries_every_workload_it_does_not_refuse(name: str, scene: Scen
     if reason := peer.lacks():
         pytest.skip(reason)
     fewer = tuple(replace(workload, connections=min(workload.connections, 40)) for workload in WORKLOADS)
-    rows = list(rounds.measure([peer], scene, Effort(1, 0.2, 0.05, fewer)))
+    for seconds in (0.2, 2.0):  # in a short time a busy machine may not come to answer anybody
+        rows = list(rounds.measure([peer], scene, Effort(1, seconds, 0.05, fewer)))
+        if not any(row.error for row in rows):
+            break
     assert {row.workload: row.error for row in rows if row.error} == {}
     assert [row.workload for row in rows] == [each.name for each in rounds.carried(peer, scene, Effort())]
     assert len(rows) == (7 if name == "haproxy" else 8)
