@@ -110,10 +110,14 @@ def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Resul
     )
     started, begin = datetime.now(UTC), time.monotonic()
     rows: list[tuple[pa.Table, pa.Table]] = []
-    for stream, algorithm in ((stream, name) for stream in streams for name in scenario.spec.algorithms):
-        if not stop.is_set():
+    try:
+        for stream, algorithm in ((stream, name) for stream in streams for name in scenario.spec.algorithms):
+            if stop.is_set():
+                break
             say(f"{time.monotonic() - begin:6.1f} s  {algorithm}, load {stream.load:.4g}")
             rows.append(carry(scenario.spec, algorithm, stream))
+    except KeyboardInterrupt:
+        stop.set()
     if not rows:
         raise KeyboardInterrupt
     facts = {

@@ -140,7 +140,9 @@ def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: thr
     try:
         with shown(len(algorithms), prepared.scenario.spec.flows * len(prepared.phases), console) as show:
             for place, algorithm in enumerate(algorithms):
-                for shard in _measured(prepared, place, carry, stop, show) if not stop.is_set() else ():
+                if stop.is_set():
+                    break
+                for shard in _measured(prepared, place, carry, stop, show):
                     described = [*map(_described, shard.phases, shard.made)]
                     rows = tabulate(shard, {**facts(), "phases": json.dumps({algorithm: described})})
                     shards.put(folder, place, shard.carried.shard, rows)

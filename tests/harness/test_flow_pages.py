@@ -13,12 +13,18 @@ from harness import page, plots
 from harness.cli import bench
 from harness.flows import plots as pictures
 from harness.flows.queues import QUANTILES
+from harness.flows.queuescenario import QueueSpec
+from harness.flows.records import BACKENDS, BACKENDS_FILE, FILE, STEERING
+from harness.flows.scenario import Event, FlowSpec
 from harness.flows.waiting import NAMES
 from kernels.jit import INTERPRETED
+from plane.strict import Part
 from tests.harness.test_flows import CHURN, SPEC, problems
 from tests.harness.test_page import has, unescaped, visited
 from tests.harness.test_queues import SPEC as QUEUES
 from tests.ingress.test_browser import driver
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="needs many connections")
 
@@ -100,6 +106,11 @@ def test_a_scenario_that_grows_has_a_run_for_each_size_and_a_page_of_all(tmp_pat
     assert "12 frontends" in shown.output
     for run in folder.glob("*-services/*"):
         assert (run / page.FILE).read_text().count("<svg") == 5  # no rings, no slots
+    (last,) = folder.glob("12-services/*")
+    for name in (FILE, BACKENDS_FILE):  # as if it had been killed then
+        (last / name).unlink()
+    again = json.loads(CliRunner().invoke(bench, ["report", str(folder), "-o", "json"]).stdout)
+    assert (again["sizes"], again["interrupted"]) == (summary["sizes"], True)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +125,21 @@ def test_a_scenario_that_grows_has_a_run_for_each_size_and_a_page_of_all(tmp_pat
 )
 def test_sizes_are_numbers_that_grow(count: list[int], words: str) -> None:
     assert any(words in reason for reason in problems(services={"count": count, "endpoints": 20}).values())
+
+
+@pytest.mark.parametrize("spec", [FlowSpec, QueueSpec])
+def test_the_docs_have_every_field(spec: type[Part]) -> None:
+    text = (DOCS / "flows.md").read_text()
+    part = text.partition("## Who waits")[2] if spec is QueueSpec else text.partition("## Who waits")[0]
+    for name, field in spec.model_fields.items():
+        assert f"| `spec.{field.alias or name}` |" in part
+    assert [name for name in Event.one_of if f"| `{name}: " not in text] == []
+
+
+def test_the_docs_have_every_column() -> None:
+    part = (DOCS / "records.md").read_text().partition("## Runs of flows")[2]
+    for column in {*STEERING.names, *BACKENDS.names}:
+        assert f"`{column}`" in part
 
 
 def test_curves_have_the_percentiles_that_are_named() -> None:

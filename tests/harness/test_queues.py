@@ -121,6 +121,23 @@ def test_queues_over_ipv6_are_those_over_ipv4(algorithm: str) -> None:
     assert other["waited_ns"][0].as_py() == pytest.approx(one["waited_ns"][0].as_py(), rel=0.1)
 
 
+def test_a_run_that_is_interrupted_at_once_leaves_what_was_finished(tmp_path: Path) -> None:
+    """The signal comes before the third algorithm."""
+
+    class Signalled(threading.Event):
+        asked = 0
+
+        def is_set(self) -> bool:
+            self.asked += 1
+            if self.asked == 3:
+                raise KeyboardInterrupt
+            return super().is_set()
+
+    (tmp_path / "made.yaml").write_text(text_of(algorithms=["random", "lc", "rr"], connections=1_000))
+    summary = queues.run(tmp_path / "made.yaml", tmp_path, console(), Signalled()).summary
+    assert (summary["interrupted"], [row["algorithm"] for row in summary["queues"]]) == (True, ["random", "lc"])
+
+
 def test_a_run_that_was_stopped_before_anything_was_finished_is_none(tmp_path: Path) -> None:
     (tmp_path / "made.yaml").write_text(text_of())
     stop = threading.Event()

@@ -275,3 +275,14 @@ def test_without_slices_in_a_dump_they_follow_from_pods() -> None:
     found = explain(cluster(service(), pod), f"tcp://{CLUSTER_IP}", from_pod="ns1/a")
     assert isinstance(found, FlowExplanation)
     assert found.chosen == "10.180.0.1:8080"
+
+
+def test_a_service_of_both_families_is_explained_by_its_ipv4() -> None:
+    six = {**slice_of(), "addressType": "IPv6", "endpoints": [{"addresses": ["fd01::1"]}]}
+    six["metadata"] = {**six["metadata"], "name": "web-6"}
+    both = service(clusterIP="fd00::41", clusterIPs=["fd00::41", "172.30.0.41"], ipFamilies=["IPv6", "IPv4"])
+    found = explain(cluster(both, slice_of("a", "b"), six), "tcp://web.ns1.svc:80")
+    assert isinstance(found, FlowExplanation)
+    assert (found.frontend, names(found)) == ("172.30.0.41:80/TCP", "ab")
+    alone = explain(cluster(service(clusterIP="fd00::41"), six), "tcp://web.ns1.svc:80")
+    assert "Service ns1/web has addresses of IPv6 alone" in " ".join(alone.reasons)
