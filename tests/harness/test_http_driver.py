@@ -88,13 +88,13 @@ async def test_an_open_loop_sends_at_the_times_of_its_stages() -> None:
 async def test_a_closed_loop_keeps_its_connections_busy_until_the_end() -> None:
     async with serving(answering(OK)) as server:
         epoch_ns = time.monotonic_ns() + 20 * MS
-        recorded = await Stream(closed_loop(server, 4, 150)).run(epoch_ns)
+        recorded = await Stream(closed_loop(server, 4, 300)).run(epoch_ns)
     requests = recorded.requests
     assert len(recorded.connections["began_ns"]) == 4
-    assert len(requests["done_ns"]) > 20
+    assert len(requests["done_ns"]) > 8
     assert answered(recorded).all()
     assert requests["intended_ns"].min() >= epoch_ns
-    assert requests["intended_ns"].max() < epoch_ns + 150 * MS
+    assert requests["intended_ns"].max() < epoch_ns + 300 * MS
     for connection in range(4):
         own = requests["connection"] == connection
         # The next is due when the one before is answered, on each of them.
