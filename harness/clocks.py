@@ -9,6 +9,7 @@ evenly over the minutes of a run, so they are compared before it and after it, a
 other. No offset is without its bound.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -71,12 +72,16 @@ class Offset:
 
 
 def name() -> str:
-    """Which clock this process has: the id of the boot, and the time namespace where the kernel has such."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    try:
-        return f"{boot} {os.readlink('/proc/self/ns/time')}"
-    except OSError:
-        return boot
+    """Which clock this process has: the id of the boot, and the time namespace where the kernel has such.
+
+    Where the id of the boot is not to be had, in some sandboxes, the host's name stands for it.
+    """
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts[0] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/time"))
+    return " ".join(parts)
 
 
 def read() -> Reading:

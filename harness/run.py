@@ -322,7 +322,10 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     started = datetime.now(UTC)
     asks = [partial(_of_clock, actor) for actor in scene.actors]
     own, named = clocks.name(), [(scenario.spec.loads[part.load].name, part.number) for part in parts]
-    offsets = [await clocks.offset(ask, own) for ask in asks]
+    try:
+        offsets = [await clocks.offset(ask, own) for ask in asks]
+    except RayError as error:
+        raise PlaneError(f"the process of a load was lost before it began: {error}") from error
     epoch_ns, epoch_unix_ns = time.monotonic_ns() + LEAD_NS, time.time_ns() + LEAD_NS
     processes = _Processes(scenario, parts, scene)
     facts = {

@@ -29,22 +29,16 @@ from kernels.layout import ADDRESS
 from kernels.layout_load import (
     ANSWER,
     ASKING,
-    CHUNKED,
     CLIENT,
     CONNECT_FAILED,
     CONNECT_REFUSED,
     CONNECTING,
-    DATA,
-    DATA_CR,
-    DATA_LF,
     DIAL,
     EOF,
-    EXTENSION,
     HEAD,
     HTTP,
     IDLE,
     INTERRUPTED,
-    LAST_LF,
     LOOP,
     NEVER,
     NO_DESCRIPTOR,
@@ -54,20 +48,16 @@ from kernels.layout_load import (
     RESET,
     ROW,
     SHAKING,
-    SIZE,
-    SIZE_LF,
-    SIZED,
     TIMEOUT,
     TLS_FAILED,
     TO_END,
-    TRAILER,
-    TRAILER_LINE,
     UDP_ECHO,
     UNCONNECTED,
-    WHOLE,
     Load,
 )
-from kernels.net import heads, openssl, syscalls
+from kernels.net import clienttls, heads, httpanswers, messages, openssl, syscalls
+from kernels.net.httpanswers import MORE
+from kernels.net.messages import ID_DIGITS
 
 BUFFER_BYTES = 1 << 18
 ROWS = 1 << 15
@@ -80,9 +70,7 @@ SPIN_NS = 20_000  # an answer that comes sooner costs less to look for than to b
 MOST_ASLEEP = 1023
 FAR_NS = 1 << 62
 ERROR_STATUS = 400
-ID_DIGITS = 16
 DRAWN = 1 << 16
-MOST_CHUNK_DIGITS = 15
 
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
 OVER = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
@@ -258,7 +246,7 @@ def end_all(load):
     for row in range(load.clients.size):
         client = load.clients[row]
         if client.ssl != 0:
-            _end_tls(load, client)
+            clienttls.end(load.library, client, load.loop[0].resume)
         if client.session != 0:
             openssl.free_session(load.library, np.int64(client.session))
             client.session = 0
@@ -494,7 +482,8 @@ def _heard(load, row, events):
     if client.state == SHAKING:
         return np.int64(SECURING)
     if client.state == IDLE:
-        if client.ssl != 0 and not client.over and _receive(load, client, load.buffer[:1]) == -syscalls.EAGAIN:
+        by_tls = client.ssl != 0 and not client.over  # what TLS has to say for itself may be all there is
+        if by_tls and clienttls.receive(load.library, client, load.buffer[:1]) == -syscalls.EAGAIN:
             return np.int64(WAIT)
         # Closed, or bytes nobody asked for: no answer here could be trusted; a datagram is told by its id.
         if events & OVER or (events & syscalls.EPOLLIN and load.loop[0].speech != UDP_ECHO):
@@ -605,33 +594,6 @@ def _secure(load, row):
     return np.int64(SENDING)
 
 
-@part
-def _end_tls(load, client):
-    """Let go of a connection's TLS, after a word of it to the other side, and keep its session to resume it."""
-    if client.state != SHAKING:
-        openssl.announce_end(load.library, np.int64(client.ssl))  # without it, OpenSSL resumes no session
-        if load.loop[0].resume:
-            if client.session != 0:
-                openssl.free_session(load.library, np.int64(client.session))
-            client.session = openssl.session_of(load.library, np.int64(client.ssl))
-    openssl.free(load.library, np.int64(client.ssl))
-    client.ssl = 0
-
-
-@kernel
-def _transmit(load, client, data):
-    if client.ssl != 0:
-        return openssl.transmit(load.library, np.int64(client.ssl), data)
-    return syscalls.transmit(client.fd, data)
-
-
-@kernel
-def _receive(load, client, buffer):
-    if client.ssl != 0:
-        return openssl.receive(load.library, np.int64(client.ssl), buffer)
-    return syscalls.receive(client.fd, buffer)
-
-
 @kernel
 def _put_dial(load, client, connected_ns, ip, port):
     dial = load.dials[load.loop[0].dials]
@@ -658,9 +620,9 @@ def _send(load, row):
         client.left = asked.size  # of an echo
         client.used += 1
     if asked.id_at >= 0:
-        _put_id(load, asked.start + asked.id_at, np.uint64(client.row.number) ^ loop.id_key)
+        messages.put_id(load.bytes, asked.start + asked.id_at, np.uint64(client.row.number) ^ loop.id_key)
     first = asked.start + client.sent
-    sent = _transmit(load, client, load.bytes[first : asked.start + asked.size])
+    sent = clienttls.transmit(load.library, client, load.bytes[first : asked.start + asked.size])
     if sent < 0:
         return np.int64(READING) if sent == -syscalls.EAGAIN else _lost(sent)
     client.sent += sent
@@ -678,13 +640,6 @@ def _lost(answer):
 
 
 @kernel
-def _put_id(load, at, number):
-    for i in range(ID_DIGITS):
-        digit = (number >> np.uint64(4 * (ID_DIGITS - 1 - i))) & np.uint64(15)
-        load.bytes[at + i] = np.uint8(digit + np.uint64(48 if digit < 10 else 87))
-
-
-@kernel
 def _read(load, row):
     """Read what there is of the answer."""
     loop, client = load.loop[0], load.clients[row]
@@ -694,9 +649,9 @@ def _read(load, row):
             load.buffer[i] = load.heads[row, i]
         client.held = 0
         room = load.buffer.size - held
-        got = _receive(load, client, load.buffer[held:])
+        got = clienttls.receive(load.library, client, load.buffer[held:])
         if got == -syscalls.EAGAIN:
-            _hold(load, row, 0, held)
+            httpanswers.put_aside(load.buffer, np.int64(0), held, client, load.heads[row])
             return np.int64(WAIT)
         if got < 0:
             return _lost(got)
@@ -706,167 +661,19 @@ def _read(load, row):
         if client.row.bytes_in == 0:
             client.row.first_byte_ns = loop.now_ns
         client.row.bytes_in += got
-        step = _take_in(load, row, held + got) if loop.speech == HTTP else _compare(load, row, got)
+        asked = load.requests[client.answers]
+        if loop.speech == HTTP:
+            step = httpanswers.take_in(load.buffer, held + got, client, asked, load.answer[0], load.heads[row])
+        else:
+            number = np.uint64(client.row.number) ^ loop.id_key
+            step = messages.compare(load.buffer, got, client, asked, load.bytes, number, loop.speech == UDP_ECHO)
         if step == ANSWERED and client.ssl != 0:
-            client.keep &= _is_quiet(load, client)
-        if step != READING:
+            client.keep &= clienttls.is_quiet(load.library, client, load.buffer)
+        if step != MORE:
             return step
         # By TLS a read ends with a record, and of datagrams with each.
         if client.ssl == 0 and loop.speech != UDP_ECHO and got < room and not client.over:
             return np.int64(WAIT)
-
-
-@kernel
-def _is_quiet(load, client):
-    """By TLS: whether nothing that was read is left after an answer but what TLS says for itself, as a ticket."""
-    if openssl.has_pending(load.library, np.int64(client.ssl)) == 0:
-        return True
-    return _receive(load, client, load.buffer[:1]) == -syscalls.EAGAIN
-
-
-@kernel
-def _hold(load, row, start, end):
-    """Put the beginning of a head aside until there is more of it."""
-    for i in range(end - start):
-        load.heads[row, i] = load.buffer[start + i]
-    load.clients[row].held = end - start
-
-
-@kernel
-def _compare(load, row, got):
-    """Hold ``buffer[:got]`` against what of the message is to come back. Returns READING while there is more.
-
-    A datagram with another id, late or doubled, is passed over.
-    """
-    loop, client = load.loop[0], load.clients[row]
-    asked = load.requests[client.answers]
-    at = asked.size - client.left
-    _put_id(load, asked.start + asked.id_at, np.uint64(client.row.number) ^ loop.id_key)
-    first = asked.start + at
-    if loop.speech == UDP_ECHO and got >= ID_DIGITS and not _is_same(load, first, np.int64(ID_DIGITS)):
-        client.row.bytes_in -= got
-        client.row.first_byte_ns = NEVER
-        return np.int64(READING)
-    if at + got > client.sent or (loop.speech == UDP_ECHO and got != asked.size) or not _is_same(load, first, got):
-        return np.int64(PROTOCOL)
-    client.left -= got
-    client.keep = 1
-    return np.int64(ANSWERED if client.left == 0 else READING)
-
-
-@kernel
-def _is_same(load, first, size):
-    """Whether the beginning of the buffer is what of the requests stands there."""
-    differing = 0
-    for i in range(size):
-        differing += load.buffer[i] != load.bytes[first + i]
-    return differing == 0
-
-
-@kernel
-def _take_in(load, row, end):
-    """Go through what was read: ``buffer[:end]``. Returns READING while the answer is not whole."""
-    client, answer = load.clients[row], load.answer[0]
-    start = np.int64(0)
-    while client.part == HEAD:
-        size = heads.scan(load.buffer, start, end, answer, load.requests[client.answers].bodiless)
-        if size == 0:
-            _hold(load, row, start, end)
-            return np.int64(READING)
-        if size < 0 or answer.status == 101:
-            return np.int64(PROTOCOL)
-        start += size
-        if answer.status >= 200:
-            client.row.status = answer.status
-            client.keep = answer.keep
-            client.part = answer.framing
-            client.left = answer.length
-            client.chunk = SIZE
-            client.digits = 0
-        elif start == end:
-            return np.int64(READING)
-    if client.part == SIZED:
-        taken = min(client.left, end - start)
-        client.left -= taken
-        start += taken
-        if client.left == 0:
-            client.part = WHOLE
-    elif client.part == CHUNKED:
-        start = _unchunk(load.buffer, start, end, client)
-        if start < 0:
-            return np.int64(PROTOCOL)
-    elif client.part == TO_END:
-        start = end
-    if client.part != WHOLE:
-        return np.int64(READING)
-    if start < end or client.sent < load.requests[client.answers].size:  # bytes nobody asked for, or an early answer
-        client.keep = 0
-    return np.int64(ANSWERED)
-
-
-@kernel
-def _unchunk(data, start, end, client):
-    """Go through a chunked body. Returns where it or the data ends, negative where it is none."""
-    at = start
-    while at < end:
-        if client.chunk == DATA:
-            taken = min(client.left, end - at)
-            client.left -= taken
-            at += taken
-            if client.left == 0:
-                client.chunk = DATA_CR
-            continue
-        byte = data[at]
-        at += 1
-        if client.chunk == SIZE:
-            digit = _digit(byte)
-            if digit >= 0 and client.digits < MOST_CHUNK_DIGITS:
-                client.left = digit + (client.left * 16 if client.digits > 0 else 0)
-                client.digits += 1
-            elif digit >= 0 or client.digits == 0:
-                return np.int64(heads.BROKEN)
-            elif byte == heads.CR:
-                client.chunk = SIZE_LF
-            elif byte == 59 or byte == heads.SP or byte == heads.HTAB:  # ';'
-                client.chunk = EXTENSION
-            else:
-                return np.int64(heads.BROKEN)
-        elif client.chunk == EXTENSION:
-            if byte == heads.CR:
-                client.chunk = SIZE_LF
-            elif byte == heads.LF:
-                return np.int64(heads.BROKEN)
-        elif client.chunk == DATA_CR:
-            if byte != heads.CR:
-                return np.int64(heads.BROKEN)
-            client.chunk = DATA_LF
-        elif client.chunk == TRAILER or client.chunk == TRAILER_LINE:
-            if byte == heads.LF:
-                if client.chunk == TRAILER:
-                    return np.int64(heads.BROKEN)
-                client.chunk = TRAILER
-            else:
-                client.chunk = LAST_LF if byte == heads.CR and client.chunk == TRAILER else TRAILER_LINE
-        elif byte != heads.LF:
-            return np.int64(heads.BROKEN)
-        elif client.chunk == LAST_LF:
-            client.part = WHOLE
-            return at
-        elif client.chunk == SIZE_LF:
-            client.chunk = DATA if client.left > 0 else TRAILER
-        else:
-            client.chunk = SIZE
-            client.digits = 0
-    return at
-
-
-@kernel
-def _digit(byte):
-    """The number that a hex digit is, negative where it is none."""
-    if 48 <= byte <= 57:
-        return np.int64(byte) - 48
-    lower = np.int64(byte) | 32
-    return lower - 87 if 97 <= lower <= 102 else np.int64(-1)
 
 
 @kernel
@@ -941,7 +748,7 @@ def _hang_up(load, row):
     if client.state == CONNECTING:
         loop.dialling -= 1
     if client.ssl != 0:
-        _end_tls(load, client)
+        clienttls.end(load.library, client, load.loop[0].resume)
     if client.fd >= 0:
         syscalls.close(client.fd)
     client.fd = -1

@@ -92,7 +92,7 @@ async def test_a_closed_loop_keeps_its_connections_busy_until_the_end() -> None:
         recorded = await Stream(closed_loop(server, 4, 500)).run(epoch_ns)
     requests = recorded.requests
     assert len(recorded.connections["began_ns"]) == 4
-    assert len(requests["done_ns"]) > 12
+    assert len(requests["done_ns"]) > 8
     assert answered(recorded).all()
     assert requests["intended_ns"].min() >= epoch_ns
     assert requests["intended_ns"].max() < epoch_ns + 500 * MS

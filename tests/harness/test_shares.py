@@ -21,6 +21,7 @@ from rich.console import Console
 
 from harness import records, report, run, shares, tally
 from harness.arrivals import Slope
+from harness.clocks import Estimate, Offset
 from harness.drivers import compiled
 from harness.drivers.http import Destination
 from harness.drivers.process import LoadProcess
@@ -73,6 +74,19 @@ def test_connections_are_divided_and_ids_are_never_the_same() -> None:
     ids = np.concatenate([request_ids(part.task.id_key, 1000) for part in parts[:3]])
     assert len(np.unique(ids)) == 3000
     assert parts[3].task.id_key == 7 << 40
+
+
+def test_generators_are_on_the_first_machine_but_where_they_are_spread() -> None:
+    parts = shares.parts([closed_loop(NOWHERE, 7, 10), closed_loop(NOWHERE, 7, 10)], [3, 2])
+    assert shares.placed(parts, [True, False], ["here", "there"]) == ["here", "there", "here", "here", "here"]
+    assert shares.placed(parts, [True, True], ["here"]) == ["here"] * 5
+
+
+def test_a_generator_is_given_the_epoch_and_the_end_of_warm_up_by_its_own_clock(tmp_path: Path) -> None:
+    header = Header(tmp_path / "x", "a", ["a"], {}, warm_ns=700)
+    ahead = Offset("other", "far", Estimate(0, 1000, 5))
+    assert run._by_clock(500, header, ahead) == (1500, replace(header, warm_ns=1700))
+    assert run._by_clock(500, replace(header, warm_ns=0), ahead) == (1500, replace(header, warm_ns=0))
 
 
 def test_what_is_shown_is_of_all_counts_together() -> None:
