@@ -4,11 +4,24 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from harness.ending import INTERRUPTED, fail
+
+
+class Asked(NamedTuple):
+    """What is to be measured, and how long; None: as is usual for it."""
+
+    paths: tuple[str, ...]
+    only: tuple[str, ...]
+    workloads: tuple[str, ...]
+    rounds: int | None
+    seconds: float | None
+    quick: bool
+    client: str | None
+    out: Path
 
 
 def _folder(_: click.Context, __: click.Parameter, given: Path) -> Path:
@@ -54,19 +67,7 @@ def _folder(_: click.Context, __: click.Parameter, given: Path) -> Path:
 )
 @click.option("--write", type=click.Path(path_type=Path), help="A Markdown file to put the table into as well.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print at the end.")
-def peers(
-    what: str,
-    paths: tuple[str, ...],
-    only: tuple[str, ...],
-    workloads: tuple[str, ...],
-    rounds: int | None,
-    seconds: float | None,
-    quick: bool,
-    client: str | None,
-    out: Path,
-    write: Path | None,
-    output: str,
-) -> None:
+def peers(what: str, write: Path | None, output: str, **options: Any) -> None:
     """Measure our relay beside HAProxy, nginx and kube-proxy's own way, or our ingress beside others, each on one core.
 
     WHAT is services (the default) or ingress.
@@ -77,13 +78,11 @@ def peers(
     from harness.tables import console
     from plane.errors import ManifestError, PlaneError
 
-    if client and what != "ingress":
+    asked = Asked(**options)
+    if asked.client and what != "ingress":
         raise click.BadParameter("services are asked by their own client only", param_hint="--client")
     try:
-        if what == "ingress":
-            compared = _ingress(paths, only, workloads, rounds, seconds, quick, client or "compiled", out)
-        else:
-            compared = _services(paths, only, workloads, rounds, seconds, quick, out)
+        compared = _ingress(asked) if what == "ingress" else _services(asked)
     except ManifestError as error:
         fail("\n".join(str(problem) for problem in error.problems), 2)
     except PlaneError as error:
@@ -100,55 +99,42 @@ def peers(
     sys.exit(INTERRUPTED if compared.summary["interrupted"] == "true" else int(compared.summary["errors"] > 0))
 
 
-def _services(
-    paths: tuple[str, ...],
-    only: tuple[str, ...],
-    workloads: tuple[str, ...],
-    rounds: int | None,
-    seconds: float | None,
-    quick: bool,
-    out: Path,
-) -> Any:
+def _services(asked: Asked) -> Any:
     from harness.peers.comparison import compare
     from harness.peers.rounds import Effort
     from harness.peers.rounds import peers as every
     from harness.peers.workloads import BY_NAME
     from harness.tables import console
 
-    _one_of("--only", only, every())
-    _one_of("--workload", workloads, BY_NAME)
+    _one_of("--only", asked.only, every())
+    _one_of("--workload", asked.workloads, BY_NAME)
     effort = Effort(
-        rounds or (1 if quick else 5),
-        seconds or (0.5 if quick else 2.0),
-        0.2 if quick else 0.5,
-        tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads),
+        asked.rounds or (1 if asked.quick else 5),
+        asked.seconds or (0.5 if asked.quick else 2.0),
+        0.2 if asked.quick else 0.5,
+        tuple(BY_NAME[name] for name in BY_NAME if not asked.workloads or name in asked.workloads),
     )
-    return compare(paths or ("configs/peers",), only, effort, out, console(stderr=True))
+    return compare(asked.paths or ("configs/peers",), asked.only, effort, asked.out, console(stderr=True))
 
 
-def _ingress(
-    paths: tuple[str, ...],
-    only: tuple[str, ...],
-    workloads: tuple[str, ...],
-    rounds: int | None,
-    seconds: float | None,
-    quick: bool,
-    client: str,
-    out: Path,
-) -> Any:
+def _ingress(asked: Asked) -> Any:
     from harness.peers.web.comparison import compare
     from harness.peers.web.rounds import Effort
     from harness.peers.web.rounds import peers as every
     from harness.peers.web.workloads import BY_NAME
     from harness.tables import console
 
-    _one_of("--only", only, every())
-    _one_of("--workload", workloads, BY_NAME)
-    if seconds is not None and not float(seconds).is_integer():
-        raise click.BadParameter(f"{seconds:g}: the client of ingress knows whole seconds only", param_hint="--seconds")
-    chosen = tuple(BY_NAME[name] for name in BY_NAME if not workloads or name in workloads)
-    effort = Effort(rounds or (1 if quick else 3), int(seconds or 1), chosen, client)
-    return compare(paths or ("configs/peers-ingress",), only, effort, out, console(stderr=True))
+    _one_of("--only", asked.only, every())
+    _one_of("--workload", asked.workloads, BY_NAME)
+    if asked.seconds is not None and not float(asked.seconds).is_integer():
+        raise click.BadParameter(
+            f"{asked.seconds:g}: the client of ingress knows whole seconds only", param_hint="--seconds"
+        )
+    chosen = tuple(BY_NAME[name] for name in BY_NAME if not asked.workloads or name in asked.workloads)
+    effort = Effort(
+        asked.rounds or (1 if asked.quick else 3), int(asked.seconds or 1), chosen, asked.client or "compiled"
+    )
+    return compare(asked.paths or ("configs/peers-ingress",), asked.only, effort, asked.out, console(stderr=True))
 
 
 def _one_of(option: str, names: Iterable[str], known: Iterable[str]) -> None:
