@@ -13,7 +13,7 @@ from plane.ingress.edge import Edge, networks
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.manifests import web
 from tests.ingress.test_policed import annotated
-from tests.ingress.wire import Address, Endpoint, Message, ask, client, running
+from tests.ingress.wire import Address, Endpoint, Message, ask, client, eventually, running
 
 PORT = 10293
 HERE = "127.0.0.1"  # whom a connection comes from in these tests
@@ -276,6 +276,33 @@ async def test_a_connection_that_is_to_be_announced_still_is_left_at_the_end(vip
         for each in (one, other, odd):
             with contextlib.suppress(ConnectionError):
                 assert await each.at_end()
+
+
+@pytest.mark.syscalls
+@pytest.mark.one_loop
+async def test_where_a_gateway_has_failed_clients_are_announced_still(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise RuntimeError("no more")
+
+    which = running(vip, web(pods[0]), edge=ANNOUNCED, gateway=True)
+    async with Endpoint(pods[0]) as endpoint, which as here, client(here.http) as early:
+        early.send(v2("203.0.113.9", 1)[:20])
+        gateway = here.ingress._gateway
+        assert gateway is not None
+        await eventually(lambda: gateway.clients)
+        monkeypatch.setattr(gateway.threads[0], "_date", fails)
+        await eventually(lambda: not gateway.serves and here.ingress._problems)
+        early.send(v2("203.0.113.9", 1)[20:] + GET)
+        async with client(here.http) as late, client(here.http) as nobody:
+            late.send(v2("203.0.113.8", 1) + GET)
+            nobody.send(GET)
+            for one in (early, late):
+                assert (await one.answer()).status == 200
+            with contextlib.suppress(ConnectionError):
+                assert await nobody.at_end()
+        assert {request.get("x-real-ip") for request in endpoint.requests} == {"203.0.113.9", "203.0.113.8"}
 
 
 async def test_only_trusted_proxies_may_announce_where_they_are_named(vip: str, pods: list[Address]) -> None:
