@@ -47,33 +47,33 @@ def write(page, out):
 @part
 def _write_line(page, i, out, to):
     row, said, texts = page.rows[i], page.said[i], page.texts
-    kind, at = 2 * np.int64(page.kinds[i]), np.int64(said.text)
+    kind, at = 2 * np.int64(page.kinds[i]), np.int64(said["text"])
     to = text.put_all(out, text.put_all(out, to, _TIME), page.stamps[page.seconds[i]])
     to = _put_thousandths(out, to, page.wall_ns[i] // _MS % 1000)
-    to = text.put_ip(out, text.put_all(out, to, _CLIENT), np.int64(said.ip))
-    to = text.put_all(out, text.put_all(out, to, _SCHEME), _HTTPS if said.secured else _HTTP)
-    method = 8 * np.int64(said.method)
-    to = text.put(out, text.put_all(out, to, _METHOD), _NAMES, method, method + _SIZES[said.method])
-    to = _put_text(out, text.put_all(out, to, _HOST), texts, at, at + said.host)
-    at += said.host
-    to = _put_text(out, text.put_all(out, to, _TARGET), texts, at, at + said.target)
-    at += said.target
-    to = text.put_decimal(out, text.put_all(out, to, _STATUS), np.int64(row.status))
-    to = text.put_decimal(out, text.put_all(out, to, _SENT), np.int64(said.bytes))
-    to = _put_duration(out, text.put_all(out, to, _DURATION), np.int64(row.done_ns - row.received_ns))
+    to = text.put_ip(out, text.put_all(out, to, _CLIENT), np.int64(said["ip"]))
+    to = text.put_all(out, text.put_all(out, to, _SCHEME), _HTTPS if said["secured"] else _HTTP)
+    method = 8 * np.int64(said["method"])
+    to = text.put(out, text.put_all(out, to, _METHOD), _NAMES, method, method + _SIZES[said["method"]])
+    to = _put_text(out, text.put_all(out, to, _HOST), texts, at, at + said["host"])
+    at += said["host"]
+    to = _put_text(out, text.put_all(out, to, _TARGET), texts, at, at + said["target"])
+    at += said["target"]
+    to = text.put_decimal(out, text.put_all(out, to, _STATUS), np.int64(row["status"]))
+    to = text.put_decimal(out, text.put_all(out, to, _SENT), np.int64(said["bytes"]))
+    to = _put_duration(out, text.put_all(out, to, _DURATION), np.int64(row["done_ns"] - row["received_ns"]))
     to = text.put_all(out, to, _ID)
-    if said.request_id == 0 and row.request_id != 0:
-        to = text.put_hex(out, to, row.request_id, 16)
-    to = _put_text(out, to, texts, at, at + said.request_id)
-    at += said.request_id
+    if said["request_id"] == 0 and row["request_id"] != 0:
+        to = text.put_hex(out, to, row["request_id"], 16)
+    to = _put_text(out, to, texts, at, at + said["request_id"])
+    at += said["request_id"]
     to = text.put(out, to, page.words, page.ends[kind], page.ends[kind + 1])
-    if row.ip != 0:
-        to = text.put_all(out, text.put_ip(out, to, np.int64(row.ip)), _COLON)
-        to = text.put_decimal(out, to, np.int64(row.port))
+    if row["ip"] != 0:
+        to = text.put_all(out, text.put_ip(out, to, np.int64(row["ip"])), _COLON)
+        to = text.put_decimal(out, to, np.int64(row["port"]))
     to = text.put(out, to, page.words, page.ends[kind + 1], page.ends[kind + 2])
-    to = _put_text(out, to, texts, at, at + said.agent)
-    at += said.agent
-    to = _put_text(out, text.put_all(out, to, _REFERER), texts, at, at + said.referer)
+    to = _put_text(out, to, texts, at, at + said["agent"])
+    at += said["agent"]
+    to = _put_text(out, text.put_all(out, to, _REFERER), texts, at, at + said["referer"])
     return text.put_all(out, to, _END)
 
 

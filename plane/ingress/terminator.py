@@ -140,7 +140,7 @@ class Terminator:
     def punts(self) -> dict[str, int]:
         """How many connections went to ``leave`` for want of more than TLS, by reason."""
         odd = int(self._some.loop[0]["odd"])
-        return {HANDED_REASONS[ANNOUNCED_ODDLY]: odd} if odd else {}
+        return {HANDED_REASONS[int(ANNOUNCED_ODDLY)]: odd} if odd else {}
 
     def carry(self, client: Secured) -> socket.socket | None:
         """A socket that says what a client says, deciphered; None where no descriptor is left: the client is, too.
