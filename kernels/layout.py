@@ -19,11 +19,12 @@ UDP = 17
 NONE = 0
 NEW = 1
 TRACKED = 2
-NO_FRONTEND = 3
-REJECT = 4  # no endpoint anywhere
-DROP = 5  # there are endpoints, but none that the policy lets this client have; or the client is not allowed in
-PUNT = 6
-OUTCOMES = ("NONE", "NEW", "TRACKED", "NO_FRONTEND", "REJECT", "DROP", "PUNT")
+AFFINITY = 3  # as NEW, but not picked: session affinity remembered which backend the client has
+NO_FRONTEND = 4
+REJECT = 5  # no endpoint anywhere
+DROP = 6  # there are endpoints, but none that the policy lets this client have; or the client is not allowed in
+PUNT = 7
+OUTCOMES = ("NONE", "NEW", "TRACKED", "AFFINITY", "NO_FRONTEND", "REJECT", "DROP", "PUNT")
 
 # How a pool picks a backend for a new flow: kube-proxy's iptables and nftables modes, IPVS' schedulers by their names,
 # Cilium's Maglev, and the power of two choices (Mitzenmacher).
@@ -67,6 +68,16 @@ FRONTEND = np.dtype(
         ("first_range", "u4"),  # outside clients come from ranges[first_range : first_range + ranges]; 0: from anywhere
         ("ranges", "u2"),
         ("node", "u2"),  # N of the node whose address this is, 0 for an address that every node serves
+    ],
+    align=True,
+)
+
+# A slot of the index of frontends, which says all that most flows need to be told of theirs: 16 bytes.
+INDEX = np.dtype(
+    [
+        ("key", "u8"),  # hash of address, port and protocol; of IPv4 no two have the same one
+        ("row", "u4"),  # of the frontend, 0 where the slot is empty
+        ("pool", "u4"),  # that all flows to it are picked from; 0 where that depends on the client
     ],
     align=True,
 )
@@ -115,7 +126,7 @@ class Fib(NamedTuple):
 
     generation      int, the Snapshot it was compiled from
     frontends       FRONTEND[F+1]; a row of protocol 0 is none
-    frontend_index  uint32[power of two ≥ 2·F]: open addressing by hash of (ip, port, proto), frontend rows; 0 ends
+    frontend_index  INDEX[power of two ≥ 2·F, and ≥ 4]: open addressing by hash of (ip, port, proto); an empty slot ends
     pools           POOL[P+1]
     backends        BACKEND[B+1], the row is the backend's stable id
     members         uint32[...]: backend ids, one run for each pool
@@ -213,7 +224,8 @@ class Steering(NamedTuple):
     conntrack  Conntrack of flows
     affinity   Conntrack of clients of frontends with session affinity
     turns      int64[pools, 2]: the next member in turn of a pool, and the weight its turns have come down to
-    active     int32[backends]: flows that a backend has now; each NEW one is counted, who sees it end counts it off
+    active     int32[backends]: flows that a backend has now; each that is NEW or by AFFINITY is counted, who sees it
+               end counts it off
     ready_ns   int64[backends]: since when a backend has been ready; 0: longer than anybody remembers
     warm_ns    int64[1]: from when on no backend is new to a pool with slow start
     outcomes   int64[len(OUTCOMES)]: how often each outcome was given
@@ -221,6 +233,8 @@ class Steering(NamedTuple):
     arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
                balancer sends them, which is to nodes that have an endpoint for them
     keys       uint64[forward.BLOCK]: room for the hashes of flows that are being decided
+    places     likewise, for where they are looked for
+    late       uint16[forward.BLOCK]: room for which of them are not where most are
     """
 
     conntrack: Conntrack
@@ -233,6 +247,8 @@ class Steering(NamedTuple):
     idle_ns: np.ndarray
     arrival: np.ndarray
     keys: np.ndarray
+    places: np.ndarray
+    late: np.ndarray
 
 
 # Ingress tables. A host owns a run of paths in match order; a path leads to a target; a target is a run of endpoints.

@@ -28,6 +28,7 @@ from kernels.layout import (
     BACKEND_STATES,
     DRAINING,
     GONE,
+    INDEX,
     INSIDE,
     OUTCOMES,
     OUTSIDE,
@@ -43,7 +44,7 @@ from kernels.lb.parts import Part, Parts, Placed
 from kernels.lb.patches import TABLES, Patch
 from kernels.lb.pools import Pools
 from kernels.lb.rings import Rings
-from kernels.lb.tables import Table
+from kernels.lb.tables import Table, lined_up
 from plane.endpointindex import Change, EndpointIndex
 from plane.families import IPV4, IPV6, Family
 from plane.frontends import (
@@ -90,7 +91,7 @@ class Compiler:
         self._parts = Parts(family.frontend, family.range)
         self._rings = Rings()
         self._backends, self._source_table = Table(family.backend, 1), Table(family.range)
-        self._frontend_index = Table(np.dtype(np.uint32))
+        self._frontend_index = Table(INDEX)
         self._claims = _Claims()
         self._held: dict[Name, _Held] = {}  # of Services that have any
         self._sources = _Sources(family)
@@ -131,7 +132,7 @@ class Compiler:
 
     def whole(self, generation: int) -> Fib:
         """The Fib that was compiled last."""
-        return Fib(generation, *(freeze(table.rows.copy()) for table in self._tables))
+        return Fib(generation, *(freeze(lined_up(table.rows)) for table in self._tables))
 
     @property
     def nbytes(self) -> int:
@@ -146,9 +147,10 @@ class Compiler:
         for name in sorted(names):
             before = self._held.pop(name, _NOTHING)
             part, rings, weights = self._part(obj, index) if (obj := services.get(name)) else (Part(), (), {})
-            addresses = self._addresses(before.placed)
+            addresses, indexed = self._addresses(before.placed), self._indexed(before.placed)
             held = _Held(self._parts.put(part, before.placed), rings, weights)
             reached_otherwise |= self._claims.replace(name, addresses, self._addresses(held.placed))
+            reached_otherwise |= indexed != self._indexed(held.placed)
             if held != _NOTHING:
                 self._held[name] = held
             for first in before.rings:  # now, since most are held again
@@ -163,6 +165,11 @@ class Compiler:
         first, room = placed.frontends
         rows = self._parts.frontends.rows[first : first + room][["ip", "port", "proto"]].tolist()
         return {row: address for row, address in enumerate(rows, start=first) if address[2]}
+
+    def _indexed(self, placed: Placed) -> bytes:
+        """What the index has, or follows it from, of a Service's frontends."""
+        first, room = placed.frontends
+        return self._parts.frontends.rows[first : first + room][[*frontends.INDEXED]].tobytes()
 
     def _part(self, obj: Object, index: EndpointIndex) -> tuple[Part, tuple[int, ...], dict[EndpointKey, int]]:
         """The tables of one Service, its rings, and the weights of the endpoints that its pools have."""
@@ -327,7 +334,7 @@ def highest_node(frontends: np.ndarray, sources: np.ndarray) -> int:
 
 def _reached(fib: Fib) -> np.ndarray:
     """The frontends that are found, by address."""
-    rows = fib.frontends[fib.frontend_index[fib.frontend_index > 0]]
+    rows = fib.frontends[fib.frontend_index["row"][fib.frontend_index["row"] > 0]]
     addresses = rows[["ip", "port", "proto"]].tolist()
     return rows[sorted(range(len(rows)), key=addresses.__getitem__)]
 

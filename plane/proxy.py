@@ -189,7 +189,8 @@ class Proxy:
         if same and self._listens_everywhere:
             return _Listening({}, (), (), everywhere=True)
         table, index = (self._replica.table(name, change.patch) for name in ("frontends", "frontend_index"))
-        table, have = table[np.sort(index[index > 0])], self._listeners.keys()  # without those that another takes
+        reached = np.sort(index["row"][index["row"] > 0])  # without those that another takes
+        table, have = table[reached], self._listeners.keys()
         wanted = listeners.wanted(table, self._node, self._plan, have, share_udp=self._refuser is not None)
         sockets, listening, problems = listeners.opened(wanted, have, self._plan, max(change.highest_node, 1))
         everywhere = listening >= {*wanted.own, *wanted.shared}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kernels.layout import ALGORITHMS, DROP, GONE, INSIDE, NEW, NO_FRONTEND, OUTSIDE, READY, TRACKED, Fib
+from kernels.layout import AFFINITY, ALGORITHMS, DROP, GONE, INSIDE, NEW, NO_FRONTEND, OUTSIDE, READY, TRACKED, Fib
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -228,9 +228,11 @@ def _decide(fib: Fib, steering: Steering, flow: Flow, now_ns: int) -> Verdict:
     if len(allowed) and not any(first <= flow[0] <= last for first, last, *_ in allowed):
         return DROP, row, 0
     pool = Pool.of(fib, _pool_row(fib, steering, frontend, flow[0]))
+    outcome = NEW
     if frontend["affinity"]:
         client = mix64(joined(flow[0], frontend["affinity"])) | 1
-        backend = _kept(fib, steering, pool, client, now_ns) or rendezvous(fib, pool, client)
+        kept = _kept(fib, steering, pool, client, now_ns)
+        outcome, backend = (AFFINITY, kept) if kept else (NEW, rendezvous(fib, pool, client))
         if backend and steering.remembers:
             end_ns = now_ns + frontend["affinity_s"] * 10**9
             steering.clients[client] = backend, _fingerprint(fib.backends[backend]), end_ns
@@ -242,7 +244,7 @@ def _decide(fib: Fib, steering: Steering, flow: Flow, now_ns: int) -> Verdict:
         steering.active[backend] = steering.active.get(backend, 0) + 1
     if steering.remembers:
         steering.tracked[key] = backend, _fingerprint(fib.backends[backend]), expires_ns
-    return NEW, row, backend
+    return outcome, row, backend
 
 
 def _pool_row(fib: Fib, steering: Steering, frontend: dict[str, int], client: Address) -> int:

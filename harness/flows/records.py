@@ -27,6 +27,7 @@ _NAME = pa.dictionary(pa.int32(), pa.string())
 _MEANING = {
     "NEW": "flows that were given a backend",
     "TRACKED": "flows that conntrack knew",
+    "AFFINITY": "new flows whose client was known: session affinity gave them the backend that it had",
     "NO_FRONTEND": "flows to what is no frontend",
     "REJECT": "flows for which there was no endpoint anywhere",
     "DROP": "flows whose client may have none of the endpoints there are",

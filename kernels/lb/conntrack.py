@@ -16,9 +16,9 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout import TRACK, Conntrack
+from kernels.lb.tables import lined_up
 
 BUCKET = 4
-LINE_BYTES = 64
 NEIGHBOURHOOD = 256
 SWEPT = 4
 BACKENDS = 1 << 24  # what has an id from here on is refused
@@ -43,9 +43,7 @@ _32 = np.uint64(32)
 def create(capacity: int) -> Conntrack:
     """An empty table in which ``capacity`` flows have room, which fill two thirds of it; 0: one that holds nothing."""
     size = BUCKET * -(-3 * capacity // (2 * BUCKET))  # 24 bytes a flow, of which one in eleven is in a further bucket
-    room = np.zeros(size + BUCKET - 1, TRACK)  # what NumPy gives begins somewhere within a cache line
-    first = -room.ctypes.data % LINE_BYTES // TRACK.itemsize
-    return Conntrack(room[first : first + size], np.zeros(3, np.int64))
+    return Conntrack(lined_up(np.zeros(0, TRACK), size), np.zeros(3, np.int64))
 
 
 def rows(conntrack: Conntrack, now_ns: int) -> dict[str, np.ndarray]:
@@ -83,7 +81,7 @@ def until(held, expires_ns, now_ns):
 
 
 @kernel
-def _is_live(held, now_ns):
+def is_live(held, now_ns):
     """Whether its tick is one of the ``_AHEAD`` that come next."""
     ahead = ((held >> _40) - np.uint64(np.int64(now_ns) // TICK_NS) - _1) & _BITS_24
     return ahead < np.uint64(_AHEAD)
@@ -121,15 +119,51 @@ def _place(entries, first, key):
 def find(conntrack, key, now_ns):
     """The entry of a live flow, int64, good until the next insert or remove; -1 where there is none."""
     entries = conntrack.entries
+    place = seek(entries, key)
+    return place if place >= 0 and is_live(entries[place]["held"], now_ns) else np.int64(-1)
+
+
+@kernel
+def seek(entries, key):
+    """The entry of a flow, live or expired, int64; -1 where there is none."""
     first = home(entries, key)
     for _ in range(min(NEIGHBOURHOOD, entries.size // BUCKET)):
         place = _place(entries, first, key)
         if place >= 0:
-            return place if _is_live(entries[place]["held"], now_ns) else np.int64(-1)
+            return place
         if _place(entries, first, _NO_KEY) >= 0:
-            return np.int64(-1)
+            break
         first = _next(entries, first)
     return np.int64(-1)
+
+
+@kernel
+def among(entries, first, key):
+    """The entry of a flow, int64, if it is in the bucket whose first entry this is; -1 where it is not.
+
+    As ``_place`` for a key that no two entries have, in a way that leaves the compiler no branch to put in.
+    """
+    at, there = np.uint64(0), np.uint64(0)
+    for i in range(BUCKET):
+        same = np.uint64(entries[first + np.uint64(i)]["key"] == key)
+        at += np.uint64(i) * same
+        there += same
+    return np.int64(first + at) | (np.int64(there) - 1)
+
+
+@kernel
+def behind(entries, key):
+    """The first entry, uint64, of the bucket behind the one that a hash points to."""
+    return _next(entries, home(entries, key))
+
+
+@kernel
+def find_at(conntrack, expected, key, now_ns):
+    """``find`` of a flow that was in this entry, or in none, before others were inserted and removed; uint64."""
+    entries = conntrack.entries
+    if expected < np.uint64(entries.size) and entries[expected]["key"] == key:
+        return np.int64(expected) if is_live(entries[expected]["held"], now_ns) else np.int64(-1)
+    return find(conntrack, key, now_ns)
 
 
 @kernel
@@ -167,7 +201,7 @@ def _place_for(conntrack, key, now_ns):
             return place
         empty = _place(entries, first, _NO_KEY)
         for i in range(first, first + _4):
-            if chosen < 0 and entries[i]["key"] != _NO_KEY and not _is_live(entries[i]["held"], now_ns):
+            if chosen < 0 and entries[i]["key"] != _NO_KEY and not is_live(entries[i]["held"], now_ns):
                 chosen = np.int64(i)
         if empty >= 0:
             if chosen < 0 and conntrack.counts[HELD] < entries.size - entries.size // 8:
@@ -200,7 +234,7 @@ def _sweep(conntrack, now_ns):
     counts = conntrack.counts
     for _ in range(min(SWEPT, entries.size)):
         at = np.uint64(counts[CURSOR])
-        if entries[at]["key"] != _NO_KEY and not _is_live(entries[at]["held"], now_ns):
+        if entries[at]["key"] != _NO_KEY and not is_live(entries[at]["held"], now_ns):
             _release(conntrack, at)  # another may have come in its place: look here again
         else:
             counts[CURSOR] = counts[CURSOR] + 1 if counts[CURSOR] + 1 < entries.size else 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.layout import Fib, freeze
 from kernels.lb.forward import empty_fib
-from kernels.lb.tables import Run
+from kernels.lb.tables import Run, lined_up
 
 TABLES = Fib._fields[1:]
 
@@ -80,7 +80,7 @@ class Replica:
 
     def __init__(self, fib: Fib | None = None):
         fib = empty_fib() if fib is None else fib
-        self._own = {name: np.array(getattr(fib, name), order="C") for name in TABLES}
+        self._own = {name: lined_up(getattr(fib, name)) for name in TABLES}
         self.fib = Fib(int(fib.generation), *(freeze(own[:]) for own in self._own.values()))
 
     def apply(self, patch: Patch) -> Patch:
@@ -94,7 +94,7 @@ class Replica:
         for name, length in zip(TABLES, patch.lengths, strict=True):
             if length > len(self._own[name]):
                 raise ValueError(f"a patch makes {name} {length} rows long, and has not all that are new")
-            if len(views[name]) != length or views[name].base is not self._own[name]:
+            if len(views[name]) != length or views[name].ctypes.data != self._own[name].ctypes.data:
                 views[name] = freeze(self._own[name][:length])
         undo = Patch(patch.generation, int(self.fib.generation), tuple(map(len, self.fib[1:])), back)
         fib = Fib(patch.generation, *views.values())
@@ -146,8 +146,7 @@ class Replica:
         own = self._own[name]
         needed = max(first + len(rows) for first, rows in runs)
         if needed > len(own):
-            self._own[name] = grown = np.zeros(needed + needed // 4, own.dtype)
-            grown[: len(own)] = own
+            self._own[name] = own = lined_up(own, needed + needed // 4)
         return [(first, own[first : first + len(rows)].copy()) for first, rows in runs]
 
 

@@ -7,7 +7,7 @@ is the seed and n times its step), so any range of flows can be made anywhere, a
 import numpy as np
 
 from kernels.jit import by_family, kernel
-from kernels.layout import BEGUN, DISRUPTED, KEPT, NEW, UNAVOIDABLE, WITHOUT
+from kernels.layout import AFFINITY, BEGUN, DISRUPTED, KEPT, NEW, UNAVOIDABLE, WITHOUT
 from kernels.lb.hashing import GOLDEN, mix64, reduce
 
 FIRST_PORT = 1024
@@ -76,7 +76,7 @@ def count_off(stays, steering, last, verdicts, only_new):
     """
     for i in range(last.size):
         was = last[i]
-        ends = not only_new or verdicts.outcome[i] == NEW
+        ends = not only_new or verdicts.outcome[i] in (NEW, AFFINITY)
         if ends and was < stays.size and stays[was] != 0 and was < steering.active.size:
             steering.active[was] -= 1
 

@@ -13,6 +13,11 @@ import numpy as np
 Run = tuple[int, np.ndarray]  # rows from a first one on
 
 
+LINE_BYTES = 64
+HUGE_PAGE_BYTES = 1 << 21
+NEAR = 16  # rows no further apart are noted as one run where all are replaced
+
+
 class Place(NamedTuple):
     """Rows that are lent: ``room`` of them from ``first`` on."""
 
@@ -21,6 +26,21 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place(0, 0)
+
+
+def lined_up(rows: np.ndarray, length: int = 0) -> np.ndarray:
+    """A copy that begins with a cache line, a large one with a huge page; so many rows at least, more of them zeros.
+
+    So what is as large as a line lies in one. What NumPy gives begins somewhere within one; from 4 MB on it asks for
+    huge pages, and has them for as much as lies within whole ones.
+    """
+    size = max(length, len(rows)) * rows.itemsize
+    whole = HUGE_PAGE_BYTES if size >= HUGE_PAGE_BYTES else LINE_BYTES
+    room = np.zeros(size + whole, np.uint8)
+    first = -room.ctypes.data % whole
+    copy = room[first : first + size].view(rows.dtype)
+    copy[: len(rows)] = rows
+    return copy
 
 
 class Table:
@@ -55,10 +75,14 @@ class Table:
         return self.rows[first : first + count]
 
     def replace(self, values: np.ndarray) -> None:
-        """Puts these rows in place of all."""
-        if self.rows.tobytes() != values.tobytes():
+        """Puts these rows in place of all; of as many as there were, those that differ are noted, with what is near."""
+        if len(values) != len(self.rows):
             self._array, self._written = values.copy(), [(0, len(values))]
             self.rows = self._array[:]
+            return
+        differing = np.flatnonzero(self.rows != values)
+        for few in np.split(differing, np.flatnonzero(np.diff(differing) > NEAR) + 1) if len(differing) else ():
+            self.write(int(few[0]), values[few[0] : few[-1] + 1])
 
     def note(self, first: int, last: int) -> None:
         """Notes rows from ``first`` until before ``last`` as written, by whoever writes to ``rows`` directly."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from kernels.jit import kernel
 from kernels.layout import (
+    AFFINITY,
     ANSWERED,
     BACKEND_GONE,
     BACKEND_REFUSED,
@@ -257,7 +258,7 @@ def _open(fib, steering, relay, count, now_ns):
     for i in range(count):
         outcome = verdicts.outcome[i]
         backend = np.int64(verdicts.backend[i])
-        if (outcome != NEW and outcome != TRACKED) or backend >= fib.backends.size:
+        if outcome not in (NEW, TRACKED, AFFINITY) or backend >= fib.backends.size:
             backend = np.int64(0)
         record(fib, relay, i, backend, now_ns)
         udpflows.lead(fib, steering, relay, np.int64(relay.datagrams.opening[i]), backend, outcome == TRACKED)

@@ -17,6 +17,7 @@ import numpy as np
 
 from kernels.jit import kernel
 from kernels.layout import (
+    AFFINITY,
     CONNECTION,
     ENDS,
     FREE,
@@ -265,7 +266,7 @@ def _send_on(fib, steering, relay, i, now_ns):
     """Connect place ``i`` of the batch to the backend it was given, or reset it if there is none."""
     outcome = relay.verdicts.outcome[i]
     backend = np.int64(relay.verdicts.backend[i])
-    if (outcome != NEW and outcome != TRACKED) or backend >= fib.backends.size:
+    if outcome not in (NEW, TRACKED, AFFINITY) or backend >= fib.backends.size:
         backend = np.int64(0)
     record(fib, relay, i, backend, now_ns)
     client = relay.sockets[i, connections.CLIENT]

@@ -29,48 +29,48 @@ void steer(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, con
         out[i] = ring[(uint64_t)out[i] * slots >> 32];
 }
 
-/* FRONTEND, as far as it is read: a flow that is allowed in and whose ring all frontends share. */
-struct frontend {
-    uint32_t ip;
-    uint16_t port;
-    uint8_t proto, by_node;
-    uint32_t rest[7];
+/* INDEX: a slot of the index of frontends. */
+struct slot {
+    uint64_t key;
+    uint32_t row, pool;
 };
 
-enum { BLOCK = 256 };
+static inline uint64_t frontend_hash(uint32_t ip, uint16_t port, uint8_t proto) {
+    return mix64((uint64_t)ip << 32 | (uint64_t)port << 8 | proto);
+}
 
-/* Frontend, ring and counters, without policy or conntrack. By blocks: hashes, then rows, then decisions, each of which
-   has the memory asked for what the next needs. */
+/* The slot of a frontend, or an empty one; the search begins with a cache line. */
+static inline const struct slot *find(const struct slot *index, uint64_t slots, uint64_t key) {
+    uint64_t at = key & (slots - 4);
+    while (index[at].row && index[at].key != key)
+        at = (at + 1) & (slots - 1);
+    return &index[at];
+}
+
+enum { BLOCK = 512, AHEAD = 24 };
+
+/* Frontend, ring and counters, without policy or conntrack, of flows that are allowed in and whose ring all frontends
+   share. By blocks: hashes, then decisions, before which the memory is asked for what they need. */
 void look_up(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, const uint16_t *restrict src_port,
              const uint16_t *restrict dst_port, const uint8_t *restrict proto, size_t flows,
-             const struct frontend *restrict frontends, const uint32_t *restrict index, uint64_t slots_of_index,
-             const uint32_t *restrict ring, uint64_t slots, int32_t *restrict active, uint32_t *restrict frontend,
-             uint32_t *restrict backend) {
-    uint64_t home[BLOCK];
+             const struct slot *restrict index, uint64_t slots_of_index, const uint32_t *restrict ring, uint64_t slots,
+             int32_t *restrict active, uint32_t *restrict frontend, uint32_t *restrict backend) {
+    uint64_t place[BLOCK];
     uint32_t key[BLOCK];
     for (size_t first = 0; first < flows; first += BLOCK) {
         size_t count = flows - first < BLOCK ? flows - first : BLOCK;
         for (size_t j = 0; j < count; j++) {
             size_t i = first + j;
-            home[j] = mix64((uint64_t)dst_ip[i] << 32 | (uint64_t)dst_port[i] << 8 | proto[i]) & (slots_of_index - 1);
+            place[j] = frontend_hash(dst_ip[i], dst_port[i], proto[i]);
             key[j] = (uint32_t)(flow_hash(src_ip[i], dst_ip[i], src_port[i], dst_port[i], proto[i]) >> 32);
         }
-        for (size_t j = 0; j < count; j++)
-            __builtin_prefetch(&index[home[j]]);
+        for (size_t j = 0; j < AHEAD && j < count; j++)
+            __builtin_prefetch(&index[place[j] & (slots_of_index - 4)]);
         for (size_t j = 0; j < count; j++) {
-            __builtin_prefetch(&frontends[index[home[j]]]);
-            __builtin_prefetch((const char *)&frontends[index[home[j]] + 1] - 1);
-        }
-        for (size_t j = 0; j < count; j++) {
+            if (j + AHEAD < count)
+                __builtin_prefetch(&index[place[j + AHEAD] & (slots_of_index - 4)]);
             size_t i = first + j;
-            uint64_t at = home[j];
-            uint32_t row;
-            while ((row = index[at])) {
-                const struct frontend *found = &frontends[row];
-                if (found->ip == dst_ip[i] && found->port == dst_port[i] && found->proto == proto[i])
-                    break;
-                at = (at + 1) & (slots_of_index - 1);
-            }
+            uint32_t row = find(index, slots_of_index, place[j])->row;
             frontend[i] = row;
             backend[i] = row ? ring[(uint64_t)key[j] * slots >> 32] : 0;
             active[backend[i]]++;
@@ -94,16 +94,16 @@ static inline int64_t place(const struct track *entries, uint64_t first, uint64_
    in ticks. Returns how many were found. */
 size_t follow(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, const uint16_t *restrict src_port,
               const uint16_t *restrict dst_port, const uint8_t *restrict proto, size_t flows,
-              const struct frontend *restrict frontends, const uint32_t *restrict index, uint64_t slots_of_index,
-              struct track *restrict entries, uint64_t slots, const uint32_t *restrict fingerprints, uint64_t expires,
-              uint64_t now, uint32_t *restrict frontend, uint32_t *restrict backend) {
+              const struct slot *restrict index, uint64_t slots_of_index, struct track *restrict entries, uint64_t slots,
+              const uint32_t *restrict fingerprints, uint64_t expires, uint64_t now, uint32_t *restrict frontend,
+              uint32_t *restrict backend) {
     uint64_t home[BLOCK], key[BLOCK], first[BLOCK];
     size_t found = 0;
     for (size_t begin = 0; begin < flows; begin += BLOCK) {
         size_t count = flows - begin < BLOCK ? flows - begin : BLOCK;
         for (size_t j = 0; j < count; j++) {
             size_t i = begin + j;
-            home[j] = mix64((uint64_t)dst_ip[i] << 32 | (uint64_t)dst_port[i] << 8 | proto[i]) & (slots_of_index - 1);
+            home[j] = frontend_hash(dst_ip[i], dst_port[i], proto[i]);
             key[j] = flow_hash(src_ip[i], dst_ip[i], src_port[i], dst_port[i], proto[i]);
             first[j] = ((key[j] & 0xFFFFFFFF) * (slots / 4) >> 32) * 4;
         }
@@ -111,14 +111,7 @@ size_t follow(const uint32_t *restrict src_ip, const uint32_t *restrict dst_ip, 
             __builtin_prefetch(&entries[first[j]], 1);
         for (size_t j = 0; j < count; j++) {
             size_t i = begin + j;
-            uint64_t at = home[j];
-            uint32_t row;
-            while ((row = index[at])) {
-                const struct frontend *known = &frontends[row];
-                if (known->ip == dst_ip[i] && known->port == dst_port[i] && known->proto == proto[i])
-                    break;
-                at = (at + 1) & (slots_of_index - 1);
-            }
+            uint32_t row = find(index, slots_of_index, home[j])->row;
             uint64_t bucket = first[j];
             int64_t seen;
             while ((seen = place(entries, bucket, key[j])) < 0 && place(entries, bucket, 0) < 0)

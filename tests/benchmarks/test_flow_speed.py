@@ -167,9 +167,9 @@ class TestManyServices:
         """Without policy, conntrack and outcomes."""
         draw = np.random.default_rng(1)
         spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
-        index, ring, rows = many.frontend_index, many.rings, np.ascontiguousarray(many.frontends)
+        index, ring = many.frontend_index, many.rings
         active, frontend, backend = (np.zeros(size, np.uint32) for size in (len(many.backends), FLOWS, FLOWS))
-        tables = pointer(rows), pointer(index), ctypes.c_uint64(len(index)), pointer(ring), ctypes.c_uint64(len(ring))
+        tables = pointer(index), ctypes.c_uint64(len(index)), pointer(ring), ctypes.c_uint64(len(ring))
         given = (*map(pointer, spread), ctypes.c_size_t(FLOWS), *tables, *map(pointer, (active, frontend, backend)))
         c.look_up(*given)
         assert np.array_equal(frontend, spread.dst_ip - VIP + 1)
@@ -214,11 +214,11 @@ class TestTracked:
         known, steering, verdicts = random_flows(count), create_steering(fib, count), verdicts_for(count)
         forward(fib, steering, known, 0, verdicts)
         fingerprints = np.array([fingerprint(row) for row in fib.backends], np.uint32)
-        entries, rows, index = steering.conntrack.entries, np.ascontiguousarray(fib.frontends), fib.frontend_index
+        entries, index = steering.conntrack.entries, fib.frontend_index
         frontend, backend = np.zeros(count, np.uint32), np.zeros(count, np.uint32)
         idle = -(-int(steering.idle_ns[0]) // conntrack.TICK_NS)
         size, until, now = ctypes.c_uint64(len(entries)), ctypes.c_uint64(idle), ctypes.c_uint64(0)
-        tables = pointer(rows), pointer(index), ctypes.c_uint64(len(index)), pointer(entries), size
+        tables = pointer(index), ctypes.c_uint64(len(index)), pointer(entries), size
         columns = (*map(pointer, known), ctypes.c_size_t(count))
         given = (*columns, *tables, pointer(fingerprints), until, now, pointer(frontend), pointer(backend))
         c.follow.restype = ctypes.c_size_t

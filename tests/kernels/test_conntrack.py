@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from kernels.jit import INTERPRETED, kernel
 from kernels.layout import Conntrack
 from kernels.lb import conntrack as ct
+from kernels.lb.tables import LINE_BYTES
 
 U64 = np.uint64
 
@@ -121,8 +122,8 @@ def test_a_table_is_as_small_as_it_is_said_to_be_and_has_room_for_all_it_is_made
     """24 bytes a flow; of a million draws a run that is longer than the neighbourhood is as good as impossible."""
     count = 1_000 if INTERPRETED else 1_000_000
     table = ct.create(count)
-    assert table.entries.nbytes <= 24 * count + ct.LINE_BYTES
-    assert table.entries.ctypes.data % ct.LINE_BYTES == 0
+    assert table.entries.nbytes <= 24 * count + LINE_BYTES
+    assert table.entries.ctypes.data % LINE_BYTES == 0
     fill(table, np.random.default_rng(5).integers(1, 1 << 64, count, np.uint64))
     assert table.counts.tolist()[:2] == [count, 0]
 

@@ -197,6 +197,20 @@ def test_a_known_flow_keeps_its_backend(algorithm: int) -> None:
     assert again.backend.tolist() == first.backend.tolist()
 
 
+def test_the_first_flow_of_a_client_is_new_and_others_are_there_by_affinity_until_it_ends() -> None:
+    backends = {number: Backend(POD + number) for number in range(1, 4)}
+    fib = fib_of([Frontend(VIP, 80, TCP, RANDOM, [1, 2, 3], affinity=1, affinity_s=10)], backends)
+    steering = create_steering(fib, 16)
+    flows = flows_of([(POD + client, VIP, port, 80, TCP) for port, client in ((1, 0), (2, 0), (2, 1), (2, 0))])
+    verdicts = decide(fib, steering, flows)
+    assert names(verdicts) == ["NEW", "AFFINITY", "NEW", "TRACKED"]
+    assert len(set(verdicts.backend[[0, 1, 3]].tolist())) == 1
+    assert steering.active.sum() == 3, "connections by affinity are new ones"
+    next_one = flows_of([(POD, VIP, 3, 80, TCP)])
+    assert names(decide(fib, steering, next_one, 5 * 10**9)) == ["AFFINITY"]
+    assert names(decide(fib, steering, flows_of([(POD, VIP, 4, 80, TCP)]), 30 * 10**9)) == ["NEW"]
+
+
 def test_round_robin_goes_round() -> None:
     fib = one_service(RR, 3)
     verdicts = decide(fib, create_steering(fib, 0), random_flows(7))

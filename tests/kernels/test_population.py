@@ -10,7 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.jit import INTERPRETED
-from kernels.layout import DISRUPTED, FATES_OF_FLOWS, NEW, RR, TCP, TRACKED, UDP, Fib, Flows, Population, freeze
+from kernels.layout import (
+    AFFINITY,
+    DISRUPTED,
+    FATES_OF_FLOWS,
+    NEW,
+    RR,
+    TCP,
+    TRACKED,
+    UDP,
+    Fib,
+    Flows,
+    Population,
+    freeze,
+)
 from kernels.layout_ipv6 import ADDRESS6, Population6
 from kernels.lb.forward import create_steering
 from kernels.lb.population import count_off, follow, generate, key_of, words
@@ -109,16 +122,16 @@ def test_seeds_have_nothing_in_common() -> None:
 
 @given(
     st.lists(st.booleans(), min_size=1, max_size=5),
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.booleans()), max_size=20),
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.sampled_from([NEW, AFFINITY, TRACKED])), max_size=20),
     st.booleans(),
 )
-def test_fates_equal_their_twins(stays: list[bool], rows: list[tuple[int, int, bool]], only_new: bool) -> None:
+def test_fates_equal_their_twins(stays: list[bool], rows: list[tuple[int, int, int]], only_new: bool) -> None:
     """Ids beyond the tables too: nothing is counted for them but that they moved."""
     steering, verdicts = create_steering(one_service(RR, 3), 0), verdicts_for(len(rows))
     steering.active[:] = 100
     last = np.array([was for was, _, _ in rows], np.uint32)
     verdicts.backend[:] = [now for _, now, _ in rows]
-    verdicts.outcome[:] = [NEW if new else TRACKED for _, _, new in rows]
+    verdicts.outcome[:] = [outcome for _, _, outcome in rows]
     counts, loads = np.zeros(len(FATES_OF_FLOWS), np.int64), np.zeros(5, np.int64)
     standing = freeze(np.array(stays, np.uint8))
     count_off(standing, steering, last, verdicts, only_new)
@@ -130,7 +143,8 @@ def test_fates_equal_their_twins(stays: list[bool], rows: list[tuple[int, int, b
     assert dict(zip(FATES_OF_FLOWS, counts.tolist(), strict=True)) == {name: wanted[name] for name in FATES_OF_FLOWS}
     assert last.tolist() == [now for _, now, _ in rows]
     assert loads.tolist() == [0, *(sum(now == each for _, now, _ in rows) for each in range(1, 5))]
-    left = Counter(was for (was, _, new), stay in zip(rows, there, strict=True) if stay and (new or not only_new))
+    ends = [stay and not (only_new and outcome == TRACKED) for (_, _, outcome), stay in zip(rows, there, strict=True)]
+    left = Counter(was for (was, _, _), each in zip(rows, ends, strict=True) if each)
     assert steering.active.tolist() == [100 - left[each] for each in range(4)]
 
 

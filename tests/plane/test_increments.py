@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.layout import BACKEND, INSIDE, OUTSIDE, Fib
+from kernels.lb.frontends import build_index
 from kernels.lb.patches import Patch, Replica, between, patched
 from plane import fib, healthchecks, routecompiler, routes
 from plane import rows as rows_module
@@ -215,10 +216,18 @@ def test_tables_compiled_from_change_to_change_are_those_compiled_from_nothing(s
         told.hear(journal)
         fresh = fib.compile(snapshot)
         assert fib.equal(told.replica.fib, fresh), fib.dump(told.replica.fib) + fib.dump(fresh)
+        assert_indexed(told.replica.fib)
         assert node_tables.health == healthchecks.health_checks(snapshot)
         assert names.equal(named, names.compile(snapshot, int))
         assert routes.dump(found) == routes.dump(routecompiler.compile(snapshot))
         assert not any(array.flags.writeable for array in told.replica.fib[1:])
+
+
+def assert_indexed(table: Fib) -> None:
+    """That the index is as it would be made of the frontends, of those that are reached."""
+    reached = table.frontend_index["row"]
+    shadowed = set(np.flatnonzero(table.frontends["proto"]).tolist()) - set(reached.tolist())
+    assert build_index(table.frontends, shadowed).tobytes() == table.frontend_index.tobytes()
 
 
 # Of those who hear of tables: each hears of some only. Now and then the compiler fails, or lays the tables down whole.
