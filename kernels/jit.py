@@ -6,6 +6,10 @@ Numba's run time for memory: one that allocates an array does not compile, and p
 references, which would cost ten times what deciding about a flow does. Integers that wrap are ``uint64`` throughout,
 because Numba and NumPy both turn ``uint64 + int64`` into a float.
 
+It is compiled for types, not for numbers: one that a caller writes out is an int64 as any other. Numba would take each
+for a type of its own, and compile all that is called with it once more. True and False stay types, so that what reads
+in two ways is compiled for either.
+
 Python calls none whose name begins with an underscore, and no ``part``: these have no entrance for it, which takes
 longer to compile than what is in most of them, for it unpacks every array of every argument. A call is a TypeError.
 
@@ -39,16 +43,32 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     if INTERPRETED:
         return np.errstate(over="ignore")(function)
     if function.__name__.startswith("_"):
-        return _closed(numba.njit(**_OPTIONS, **_WITHOUT_ENTRANCE)(function))
-    compiled: Callable[..., Any] = numba.njit(**_OPTIONS)(function)
-    return compiled
+        return _closed(_compiled(function, **_OPTIONS, **_WITHOUT_ENTRANCE))
+    return _compiled(function, **_OPTIONS)
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """As ``kernel``, but called and not inlined: for large ones, which would be compiled once more for each caller."""
     if INTERPRETED:
         return kernel(function)
-    return _closed(numba.njit(**{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False})(function))
+    return _closed(_compiled(function, **{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False}))
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """Numba's dispatcher, to which a number that a caller of compiled code writes out is one of int64."""
+    compiled: Any = numba.njit(**options)(function)
+    called_with = compiled.get_call_template
+
+    def call_template(given: tuple[types.Type, ...], named: dict[str, types.Type]) -> Any:
+        named = {name: _of_any_value(kind) for name, kind in named.items()}
+        return called_with(tuple(map(_of_any_value, given)), named)
+
+    compiled.get_call_template = call_template
+    return compiled
+
+
+def _of_any_value(kind: types.Type) -> types.Type:
+    return types.unliteral(kind) if isinstance(kind, types.IntegerLiteral) else kind
 
 
 def _closed(compiled: Any) -> Any:

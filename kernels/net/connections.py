@@ -7,7 +7,7 @@ backend refuses, or does not answer in time, is offered first to the next one th
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 from kernels.layout import (
     CLIENT_RESET,
     CLOSED,
@@ -49,7 +49,7 @@ def connect(fib, steering, relay, row, now_ns):
         try_another(fib, steering, relay, row, REFUSED, now_ns)
 
 
-@kernel
+@part
 def try_another(fib, steering, relay, row, how, now_ns):
     """Offer a connection that its backend did not take to another one of the pool, or end it where there is none.
 
@@ -225,8 +225,8 @@ def carry(steering, relay, row):
             at_source = result == streams.SOURCE_FAILED
             if result == streams.SINK_RESET:  # the write took the error: a read would see an end, which is none
                 relay.streams[index].state = ENDED  # so that ``turn`` passes none on
-            if not at_source:  # what the reset side had sent before is delivered still
-                streams.turn(relay, index ^ 1)
+            if not at_source:
+                _deliver(relay, index ^ 1)
             end(steering, relay, row, CLIENT_RESET if at_source == (index & 1 == CLIENT) else UPSTREAM_RESET)
             return
         unfinished |= result == streams.UNFINISHED
@@ -235,6 +235,12 @@ def carry(steering, relay, row):
     elif unfinished and not relay.connections[row].queued:
         relay.connections[row].queued = 1
         ring.put(relay.ready, row)
+
+
+@part
+def _deliver(relay, index):
+    """Give the stream back from a side that was reset its last turn: what that had sent before arrives still."""
+    streams.turn(relay, index)
 
 
 @kernel
@@ -258,7 +264,7 @@ def give_up_overdue(fib, steering, relay, now_ns):
             try_another(fib, steering, relay, row, TIMEOUT, now_ns)
 
 
-@kernel
+@part
 def end(steering, relay, row, how):
     """Close a connection's sockets, unless CLOSED by reset, forget its flow and free its row."""
     connection = relay.connections[row]

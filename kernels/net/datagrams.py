@@ -30,14 +30,11 @@ from kernels.layout import (
     UDP,
     UNHEARD,
     UNSENT,
-    Flows,
     Relay,
-    Verdicts,
 )
-from kernels.lb.forward import forward
 from kernels.lb.hashing import flow_hash
 from kernels.net import refusal, ring, shared, syscalls, udpflows
-from kernels.net.records import record
+from kernels.net.records import decide, record
 
 LISTENER_KEY = 1 << 29  # an event's key: this bit and the listener's row; udpflows.FLOW_KEY: a flow's
 TRIES = 4  # backends that may refuse a batch: where all do, a datagram does not cost a socket each
@@ -241,20 +238,8 @@ def _place(fib, steering, datagrams, batch, at_listener, count, now_ns):
 @kernel
 def _open(fib, steering, relay, count, now_ns):
     """Lead the flows that have begun to the backends that they are given."""
-    batch, verdicts = relay.flows, relay.verdicts
-    forward(
-        fib,
-        steering,
-        Flows(
-            batch.src_ip[:count],
-            batch.dst_ip[:count],
-            batch.src_port[:count],
-            batch.dst_port[:count],
-            batch.proto[:count],
-        ),
-        now_ns,
-        Verdicts(verdicts.outcome[:count], verdicts.frontend[:count], verdicts.backend[:count]),
-    )
+    verdicts = relay.verdicts
+    decide(fib, steering, relay.flows, verdicts, count, now_ns)
     for i in range(count):
         outcome = verdicts.outcome[i]
         backend = np.int64(verdicts.backend[i])

@@ -1,6 +1,26 @@
-"""What was decided, row by row: the last connections and flows, written round and round."""
+"""What is decided of a batch, and what was, row by row: the last connections and flows, written round and round."""
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
+from kernels.layout import Flows, Verdicts
+from kernels.lb.forward import forward
+
+
+@part
+def decide(fib, steering, flows, verdicts, count, now_ns):
+    """Have ``forward`` decide about the first ``count`` places of a relay's batch."""
+    forward(
+        fib,
+        steering,
+        Flows(
+            flows.src_ip[:count],
+            flows.dst_ip[:count],
+            flows.src_port[:count],
+            flows.dst_port[:count],
+            flows.proto[:count],
+        ),
+        now_ns,
+        Verdicts(verdicts.outcome[:count], verdicts.frontend[:count], verdicts.backend[:count]),
+    )
 
 
 @kernel

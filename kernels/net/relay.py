@@ -35,9 +35,9 @@ from kernels.layout import (
     Relay,
     Verdicts,
 )
-from kernels.lb.forward import create_steering, empty_fib, forward, pool_for
+from kernels.lb.forward import create_steering, empty_fib, pool_for
 from kernels.net import connections, datagrams, pipes, ring, shared, streams, syscalls, udpflows
-from kernels.net.records import record
+from kernels.net.records import decide, record
 
 BATCH = syscalls.MESSAGES
 WAKE_KEY = 0  # a listener's events carry its row as their key, a connection's have connections.STREAM_KEY set
@@ -161,20 +161,7 @@ def _welcome(fib, steering, relay, now_ns):
     count = _accept_batch(fib, steering, relay, now_ns)
     if count == 0:
         return
-    flows, verdicts = relay.flows, relay.verdicts
-    forward(
-        fib,
-        steering,
-        Flows(
-            flows.src_ip[:count],
-            flows.dst_ip[:count],
-            flows.src_port[:count],
-            flows.dst_port[:count],
-            flows.proto[:count],
-        ),
-        now_ns,
-        Verdicts(verdicts.outcome[:count], verdicts.frontend[:count], verdicts.backend[:count]),
-    )
+    decide(fib, steering, relay.flows, relay.verdicts, count, now_ns)
     for i in range(count):
         _send_on(fib, steering, relay, i, now_ns)
 

@@ -265,7 +265,7 @@ def _send_rest(gateway, row, now_ns):
 def _finish(gateway, row, number, now_ns):
     """The last byte of the answer has gone to the kernel."""
     client = gateway.clients[row]
-    requests.record(gateway, row, client.status, now_ns)
+    requests.record(gateway, row, np.int64(client.status), now_ns)
     if number:
         upstreams.release(gateway, number, gateway.upstreams[number].keep_alive != 0, now_ns)
     if client.keep_alive:

@@ -35,7 +35,8 @@ def decide(way, gateway, row, now_ns):
     """GO, ANSWER, or a reason to hand a request over, negative; ``gateway.asked`` and its client's row say the rest."""
     client, head, loop, data = gateway.clients[row], gateway.heads[row], gateway.loop[0], gateway.requests[row]
     roads, start = way.roads, np.int64(head.start)
-    road = hostpath.find(roads, data, start + head.host, head.host_size, start + head.target, head.path_size)
+    host_size, path_size = np.int64(head.host_size), np.int64(head.path_size)
+    road = hostpath.find(roads, data, start + head.host, host_size, start + head.target, path_size)
     if road < 0:
         return road
     asked = gateway.asked[0]

@@ -8,7 +8,7 @@ silent would stay with a dead pod for ever.
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 from kernels.layout import (
     BACKEND_GONE,
     CROWDED_OUT,
@@ -219,7 +219,7 @@ def holds(fib, flow):
     return fingerprint(backend) == flow.endpoint
 
 
-@kernel
+@part
 def end(steering, datagrams, row, how):
     """Close a flow's socket, forget the flow and free its row."""
     flow = datagrams.flows[row]

@@ -16,7 +16,7 @@ from kernels.net import hostpath
 from plane import fastroutes, routecompiler, routes
 from plane.router import Router
 from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of
-from tests.plane.fast import multiplied
+from tests.plane.fast import multiplied, received
 
 pytestmark = [
     pytest.mark.skipif(INTERPRETED, reason="compares machine code"),
@@ -57,7 +57,7 @@ def find_all(roads, data, hosts, host_size, path, path_size):
 def asked(table: routes.Routes, count: int) -> tuple[Any, np.ndarray, int, int, int]:
     """The bytes of as many hosts and of one path, and where they are."""
     names = [table.host_name(row) for row in range(1, len(table.hosts))][:count]
-    data = freeze(np.frombuffer("".join((*names, PATH)).encode(), np.uint8))
+    data = received("".join((*names, PATH)).encode())
     places = np.arange(len(names), dtype=np.int64) * len(names[0])
     order = np.random.default_rng(1).permutation(np.resize(places, CALLS))
     return data, order, len(names[0]), len(data) - len(PATH), len(PATH)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from kernels.jit import kernel
 from kernels.layout import (
     BACKEND_STATES,
     CROWDED_OUT,
@@ -37,6 +38,12 @@ pytestmark = pytest.mark.syscalls
 
 PORT = 5353
 IP_LOCAL_PORT_RANGE = 51  # <linux/in.h>
+
+
+@kernel
+def end(steering, table, row, how):
+    """What compiled code alone can call."""
+    udpflows.end(steering, table, row, how)
 
 
 def udp(address: Address, room: int = 1 << 22) -> socket.socket:
@@ -223,7 +230,7 @@ def test_a_client_from_elsewhere_comes_from_the_nodes_address(one: Stage) -> Non
     assert upstream.getsockname()[0] == one.plan.node(1)
     assert upstream.getpeername() == one.pods[1].getsockname()
     upstream.detach()
-    udpflows.end(one.steering, one.relay.datagrams, row, IDLE)
+    end(one.steering, one.relay.datagrams, row, IDLE)
 
 
 def test_a_flow_keeps_its_backend_and_new_ones_spread(three: Stage) -> None:
@@ -622,13 +629,13 @@ def test_flows_are_found_whatever_came_and_went_beside_them(one: Stage) -> None:
     for step in range(1000):
         key = int(draw.integers(1, 256)) << 32 | int(draw.integers(100, 120))  # few places to begin at: long runs
         if len(live) == len(table.free) or (live and draw.random() < 0.4):
-            udpflows.end(one.steering, table, live.pop(int(draw.choice(list(live)))), IDLE)
+            end(one.steering, table, live.pop(int(draw.choice(list(live)))), IDLE)
         elif key not in live:
             live[key] = int(udpflows.begin(table, np.uint64(key), client_of(key), one.frontend, 1, step))
         found = [udpflows.find(table, np.uint64(key), client_of(key), one.frontend) for key in live]
         assert found == list(live.values())
     for row in live.values():
-        udpflows.end(one.steering, table, row, IDLE)
+        end(one.steering, table, row, IDLE)
     assert not table.flow_index.any()
 
 

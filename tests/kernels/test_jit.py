@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from numba import types
 
 from kernels.jit import INTERPRETED, kernel
 
@@ -18,6 +19,11 @@ def _inner(number):
 @kernel
 def outer(number):
     return _inner(number)
+
+
+@kernel
+def _shifted(number, by):
+    return number + by
 
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -43,6 +49,13 @@ def test_a_call_from_python_is_refused_before_and_after_compiled_code_has_made_o
     assert outer(1) == 2
     with pytest.raises(TypeError, match=r"test_jit\._inner has no entrance for Python"):
         _inner(1)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_numbers_that_callers_write_out_are_compiled_for_once() -> None:
+    for given in ((types.int64, types.literal(1)), (types.literal(2), types.literal(3)), (types.int64, types.int64)):
+        _shifted.get_call_template(given, {})  # what Numba asks for where compiled code calls it
+    assert list(_shifted.overloads) == [(types.int64, types.int64)]
 
 
 def test_python_calls_no_compiled_function_that_has_no_entrance_for_it() -> None:

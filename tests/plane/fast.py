@@ -86,10 +86,15 @@ def text_of(code: int) -> str:
     return PUNTS[-code - FIRST_PUNT]
 
 
+def received(data: bytes) -> np.ndarray:
+    """Bytes as the gateway has them, in memory that is written to: for read-only ones all would be compiled again."""
+    return np.frombuffer(bytearray(data), np.uint8)
+
+
 def found(roads: Roads, host: str, path: str) -> int:
     """What ``find`` says, with other bytes all around."""
     name, text = host.encode("latin-1"), path.encode("latin-1")
-    data = freeze(np.frombuffer(b"x" + name + b"y" + text + b"z", np.uint8))
+    data = received(b"x" + name + b"y" + text + b"z")
     return int(hostpath.find(roads, data, 1, len(name), len(name) + 2, len(text)))
 
 
@@ -106,7 +111,7 @@ def heard(asked: Asked) -> Heard:
     head = np.zeros(1, HEAD)
     head["start"], head["lines"], head["target"] = 1, len(asked.fields), len(name) + 1
     head["target_size"], head["path_size"] = len(text), len(asked.path)
-    return Heard(freeze(np.frombuffer(data, np.uint8)), head[0], lines)
+    return Heard(received(data), head[0], lines)
 
 
 def said(roads: Roads, asked: Asked, *, keep_alive: bool = True, tallies: np.ndarray | None = None) -> Said:
@@ -142,7 +147,7 @@ def said(roads: Roads, asked: Asked, *, keep_alive: bool = True, tallies: np.nda
             decided = replace(decided, target=out[:size].tobytes().decode())
         return replace(decided, target="" if decided.target == asked.uri else decided.target)
     assert code == ANSWER
-    date = freeze(np.frombuffer(DATE, np.uint8))
+    date = received(DATE)
     size = int(decisions.write_answer(roads, data, ask, date, int(keep_alive), out))
     assert (out[size:] == 0xEE).all()
     assert decisions.write_answer(roads, data, ask, date, int(keep_alive), out[: size - 1]) == -1
@@ -245,7 +250,7 @@ def stuck(roads: Roads, memory: Memory, cookies: tuple[str, ...], goal: int = 1,
 def picked(roads: Roads, memory: Memory, goal: int, tried: tuple[int, ...] = (), now_ns: int = NOW_NS) -> int:
     rows = np.zeros(8, np.uint32)
     rows[: len(tried)] = tried
-    return int(decisions.pick(roads, memory, goal, rows, len(tried), now_ns))
+    return int(decisions.pick(roads, memory, goal, freeze(rows), len(tried), now_ns))
 
 
 def turns(roads: Roads, count: int) -> list[int]:

@@ -29,7 +29,19 @@ from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import exact, ingress, prefix, rule, service, slices, snapshot_of, web
 from tests.ingress.policies import with_
 from tests.plane import tables
-from tests.plane.fast import NOW_NS, Asked, found, multiplied, picked, said, slow, stuck, turns, with_policies
+from tests.plane.fast import (
+    NOW_NS,
+    Asked,
+    found,
+    multiplied,
+    picked,
+    received,
+    said,
+    slow,
+    stuck,
+    turns,
+    with_policies,
+)
 from tests.plane.test_matching import ASKED, SERVICES, an_ingress
 
 BASE = services(8080, {name: f"127.244.1.{number}" for number, name in enumerate(NAMES, start=2)})
@@ -120,7 +132,7 @@ def test_plain_hosts_and_paths_are_not_odd() -> None:
 
 
 def test_a_path_outside_its_buffer_is_never_read() -> None:
-    data = freeze(np.frombuffer(b"a.com/", np.uint8))
+    data = received(b"a.com/")
     for host, host_size, path, path_size in ((0, 9, 5, 1), (-1, 5, 5, 1), (0, 5, 5, 2), (0, 5, 6, 1), (0, 5, -1, 1)):
         assert hostpath.find(ROADS, data, host, host_size, path, path_size) < 0
 
@@ -286,7 +298,7 @@ def test_what_answers_get_besides_stands_in_words() -> None:
 def test_fields_of_an_answer_give_way_to_those_of_the_route(lines: list[str], ours: list[str]) -> None:
     asks = Policies(fields=("X-Y: z", *ours))
     roads = fastroutes.compile(with_policies(PLAIN, asks))
-    data = freeze(np.frombuffer("".join(("x", *lines)).encode(), np.uint8))
+    data = received("".join(("x", *lines)).encode())
     head, rows = np.zeros(1, HEAD), np.zeros(len(lines), LINE)
     head["start"], head["lines"] = 1, len(lines)
     for number, line in enumerate(lines):
