@@ -372,8 +372,8 @@ class _Table:
             touched.update(name for name in self._hosts if name.partition(".")[2] in wide)
 
     def _is_apart(self, host: str) -> bool:
-        """Whether what is said of a host is said of nothing besides, but where it is a wildcard."""
-        return all(is_local(self._said[name]) for name in self._of_host.get(host, ()))
+        """Whether what is said of a host is said of nothing besides, but where it is a wildcard; not for any host."""
+        return bool(host) and all(is_local(self._said[name]) for name in self._of_host.get(host, ()))
 
     def _redo(self, name: str) -> None:
         """Makes a host anew, of which nothing may be left. Its targets stay, also those that it has no more."""

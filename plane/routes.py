@@ -16,6 +16,7 @@ from kernels.layout import (
     HOST_MARKS,
     INGRESS_ALGORITHMS,
     PATH_KINDS,
+    WILDCARD,
 )
 from plane.addresses import int_to_ip
 from plane.policies import (
@@ -243,7 +244,9 @@ class RouteNames:
     def _found(self) -> dict[int, tuple[int, int]]:
         routes = self._routes
         hosts = routes.hosts
-        own = np.flatnonzero(hosts["alias"] == 0)
+        wide = np.where(hosts["kind"] == WILDCARD, 1, 2) * (hosts["name_length"] > 0)
+        own = np.argsort(wide, kind="stable")  # whose rules others meet too come before those
+        own = own[hosts["alias"][own] == 0]
         said = own[(hosts["policy"][own] > 0) & (hosts["default"][own] == 0)]
         found = {int(hosts["origin"][row]): (row, 0) for row in said[::-1].tolist()}
         count = hosts["paths"][own].astype(np.int64)

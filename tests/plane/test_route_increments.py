@@ -260,6 +260,17 @@ def test_a_route_more_is_followed_and_shares_the_rest() -> None:
     assert (differs.hosts.sum(), differs.targets.sum(), differs.backends.sum()) == (1, 2, 0)
 
 
+def test_what_is_for_any_host_stays_when_its_service_changes() -> None:
+    default = ingress("any", rule("a.com"), default="s0", ingressClassName="traefik")
+    check([([default], []), ([service("s0", annotations={"trafficplane.dev/lb-algorithm": "lc"})], [])])
+
+
+def test_a_rule_of_a_wildcard_that_comes_later_has_the_name_of_its_own_host() -> None:
+    one = ingress("one", rule("a.com", exact("/a", "s0")), ingressClassName="kong")
+    wide = ingress("wide", rule("*.com", exact("/", "s1")), ingressClassName="kong")
+    check([([one], []), ([wide], [])])
+
+
 def test_rows_that_were_dropped_are_given_again_and_versions_stay_as_they_are() -> None:
     rows = Growing(np.dtype([("one", "u4"), ("two", "u4")]), [(0, 0)])
     first = rows.put([(1, 2), (3, 4)])
