@@ -304,13 +304,12 @@ class Asking:
 async def test_a_killed_pod_and_a_killed_node_fail_only_what_they_had_in_flight(vip: str, pods: list[Address]) -> None:
     clients = 8
     names = [ip for ip, _ in pods[:3]]
-    async with (
-        Pods() as processes,
-        running(vip, web(*pods[:3]), timeouts=Timeouts(out_s=1.0)) as here,
-        Asking(here.http, clients) as reading,
-        Asking(here.http, clients, "POST") as writing,
-    ):
-        await processes.start(*pods[:3])
+    async with contextlib.AsyncExitStack() as stack:
+        processes = await stack.enter_async_context(Pods())
+        await processes.start(*pods[:3])  # before anybody asks: who has failed is left out for a while
+        here = await stack.enter_async_context(running(vip, web(*pods[:3]), timeouts=Timeouts(out_s=1)))
+        reading = await stack.enter_async_context(Asking(here.http, clients))
+        writing = await stack.enter_async_context(Asking(here.http, clients, "POST"))
         for dying in (pods[:1], pods[1:3]):
             for each in (reading, writing):
                 each.renew()  # whom an endpoint has failed the gateway has handed over, for good
