@@ -76,14 +76,16 @@ class AccessLog:
 
     def add_lines(self, lines: bytes) -> None:
         """Whole lines, as ``add`` makes them."""
-        room = PENDING_BYTES - len(self._lines)
-        if len(lines) > room:
-            taken = lines[: lines.rfind(b"\n", 0, max(room, 0)) + 1]
-            self.lost += lines.count(b"\n", len(taken))
-            lines = taken
-        self._lines += lines
-        if len(self._lines) >= FLUSH_BYTES and not self._held_up:
-            self._flush()
+        while lines:
+            room = max(0, PENDING_BYTES - len(self._lines))
+            taken = lines if len(lines) <= room else lines[: lines.rfind(b"\n", 0, room) + 1]
+            self._lines += taken
+            lines = lines[len(taken) :]
+            if len(self._lines) >= FLUSH_BYTES and not self._held_up:
+                self._flush()
+            if not taken:
+                self.lost += lines.count(b"\n")
+                break
         if self._lines and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_and_follow)
 

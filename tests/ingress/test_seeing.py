@@ -218,8 +218,8 @@ async def test_a_log_that_is_not_read_holds_nobody_up_and_what_is_lost_is_counte
     with contextlib.suppress(BlockingIOError):
         said += os.read(reader, 1 << 20)
     os.close(reader)
-    found = [json.loads(line)["target"].split("/")[1] for line in said.splitlines()]
-    assert found == [str(number) for number in range(len(found))]
+    found = [int(json.loads(line)["target"].split("/")[1]) for line in said.splitlines()]
+    assert found == sorted(set(found))  # the next line may be shorter by a digit, and fit
     assert 0 < len(found) < 100
     assert f"the access log has lost {100 - len(found)} lines" in caplog.text
 
