@@ -166,10 +166,10 @@ class Compiler:
         rows = self._parts.frontends.rows[first : first + room][["ip", "port", "proto"]].tolist()
         return {row: address for row, address in enumerate(rows, start=first) if address[2]}
 
-    def _indexed(self, placed: Placed) -> bytes:
+    def _indexed(self, placed: Placed) -> list[tuple[Any, ...]]:
         """What the index has, or follows it from, of a Service's frontends."""
         first, room = placed.frontends
-        return self._parts.frontends.rows[first : first + room][[*frontends.INDEXED]].tobytes()
+        return self._parts.frontends.rows[first : first + room][[*frontends.INDEXED]].tolist()
 
     def _part(self, obj: Object, index: EndpointIndex) -> tuple[Part, tuple[int, ...], dict[EndpointKey, int]]:
         """The tables of one Service, its rings, and the weights of the endpoints that its pools have."""

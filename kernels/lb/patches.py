@@ -146,7 +146,7 @@ class Replica:
         own = self._own[name]
         needed = max(first + len(rows) for first, rows in runs)
         if needed > len(own):
-            self._own[name] = own = lined_up(own, needed + needed // 4)
+            self._own[name] = lined_up(own, needed + needed // 4)
         return [(first, own[first : first + len(rows)].copy()) for first, rows in runs]
 
 
