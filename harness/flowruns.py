@@ -114,10 +114,13 @@ class FlowActors:
         shared = ray.put(course)
         waiting = list(reversed(shards))
         self._idle += [_actor() for _ in range(min(self._workers, len(shards)) - len(self._idle))]
+        finished: list[Carried] = []
         while waiting or self._under_way:
             while waiting and self._idle:
                 actor, shard = self._idle.pop(), waiting.pop()
                 self._under_way[actor.carry.remote(shared, shard)] = actor, shard
+            yield from finished  # what becomes of them takes time: the actors have their next shards by then
+            finished.clear()
             done, _ = ray.wait(list(self._under_way), timeout=POLL_S)
             for reference in done:
                 actor, shard = self._under_way.pop(reference)
@@ -133,9 +136,10 @@ class FlowActors:
                     ) from error
                 else:
                     self._idle.append(actor)
-                    yield carried
+                    finished.append(carried)
             if stop.is_set():
                 waiting.clear()
+        yield from finished
 
     def _replace(self, error: RayActorError) -> None:
         self.lost += 1
