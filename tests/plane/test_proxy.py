@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kernels.layout import DRAINING, DROP, LC, NEW, P2C, RANDOM, RANGE, RECORD, RR, Fib, freeze
+from kernels.lb.frontends import build_index
 from plane.addresses import AddressPlan, int_to_ip, ip_to_int
 from plane.fib import compile
 from plane.proxy import Proxy
@@ -97,7 +98,8 @@ def open_to(fib: Fib, ip: str) -> Fib:
     frontends = fib.frontends.copy()
     frontends[1]["ranges"] = 1
     ranges = np.array([(ip_to_int(ip), ip_to_int(ip), 0, 0)], RANGE)
-    return fib._replace(frontends=freeze(frontends), ranges=freeze(ranges))
+    index = build_index(frontends)  # which says whether a flow goes by policy
+    return fib._replace(frontends=freeze(frontends), frontend_index=index, ranges=freeze(ranges))
 
 
 def test_another_nodes_node_port_is_not_listened_on(proxy: Proxy, plan: AddressPlan) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kernels.layout import REJECT, TCP, UDP, Fib, freeze
+from kernels.lb.frontends import build_index
 from plane import listeners
 from plane.addresses import AddressPlan, ip_to_int, unprivileged_port_start
 from plane.ingress.connection import UnansweredError
@@ -333,7 +334,7 @@ def edited(fib: Fib, row: int, **columns: int) -> Fib:
     frontends = fib.frontends.copy()
     for name, value in columns.items():
         frontends[name][row] = value
-    return fib._replace(frontends=freeze(frontends))
+    return fib._replace(frontends=freeze(frontends), frontend_index=build_index(frontends))
 
 
 def test_affinity_and_a_nodes_own_address_keep_listeners_of_their_own(
