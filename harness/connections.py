@@ -86,8 +86,7 @@ class Journal(Written):
     """The connections of a load while it runs: rows of ``kernels.layout_load.DIAL``, or their fields by name."""
 
     def __init__(self, header: Header, epoch_ns: int):
-        number = header.path.name.removeprefix("requests")
-        super().__init__(header.path.with_name(f"connections{number}"), _schema(header.facts["run"]), "connection")
+        super().__init__(_beside(header.path), _schema(header.facts["run"]), "connection")
         self._share = header.share
         self._epoch_ns = epoch_ns
         self._load = pa.array([header.load])
@@ -121,13 +120,33 @@ def read(folder: Path) -> pa.Table | None:
     left = [table for path in sorted(folder.glob(_JOURNALS)) if (table := records.read_journal(path)) is not None]
     if not left:
         return None
+    return _together(left, records.read(folder))
+
+
+def with_rescued(table: pa.Table, requests: pa.Table, journals: Sequence[Path]) -> pa.Table:
+    """The connections of a run with those that lost generators have left, in their places.
+
+    requests  the rows of the run, with theirs
+    journals  of their requests; those that are not there are on machines that are lost with them
+    """
+    there = [path for path in map(_beside, journals) if path.exists()]
+    left = [part for part in map(records.read_journal, there) if part]
+    return _together([table, *left], requests) if left else table
+
+
+def _together(parts: Sequence[pa.Table], requests: pa.Table) -> pa.Table:
+    """Connections by load, those of a load as they were dialled, with how many requests each carried."""
     by_load: dict[str, list[pa.RecordBatch]] = {}
-    for batch in pa.concat_tables(left).unify_dictionaries().to_batches():
+    for batch in pa.concat_tables(parts).unify_dictionaries().to_batches():
         if batch.num_rows:
             by_load.setdefault(batch["load"][0].as_py(), []).append(batch)
-    carried = records.read(folder).select(["load", "connection_id"])
-    schema = left[0].schema
-    return _joined([_with_requests(_in_order(parts, schema), load, carried) for load, parts in by_load.items()], schema)
+    carried, schema = requests.select(["load", "connection_id"]), parts[0].schema
+    return _joined([_with_requests(_in_order(rows, schema), load, carried) for load, rows in by_load.items()], schema)
+
+
+def _beside(journal: Path) -> Path:
+    """The journal of connections beside one of requests."""
+    return journal.with_name(f"connections{journal.name.removeprefix('requests')}")
 
 
 def _schema(run: str) -> pa.Schema:

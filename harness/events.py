@@ -29,6 +29,7 @@ from plane.kinds import KINDS
 from plane.kubeconfig import Access
 from plane.model import Key, Object, Snapshot, key_of
 from plane.statuses import node_name
+from plane.validation.metadata import selects
 
 VERSION = "events/1"
 FILE = "events.arrow"
@@ -271,9 +272,9 @@ def _deleted(client: Client, key: Key) -> int:
 def _first_pod(client: Client, event: Event) -> Key:
     """The first by name of the Deployment's pods that are not ending. Raises PlaneError."""
     wanted = client.get(_key(event))["spec"]["selector"]
-    labels = ",".join(f"{name}={value}" for name, value in (wanted.get("matchLabels") or {}).items())
-    pods, _ = client.list(KINDS["Pod"], event.namespace, labels)
-    names = sorted(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
+    pods, _ = client.list(KINDS["Pod"], event.namespace)
+    meant = (pod["metadata"] for pod in pods if selects(wanted, pod["metadata"].get("labels") or {}))
+    names = sorted(metadata["name"] for metadata in meant if "deletionTimestamp" not in metadata)
     if not names:
         raise PlaneError(f"Deployment {event.namespace}/{event.deployment} has no pod that this could happen to")
     return Key("Pod", event.namespace, names[0])

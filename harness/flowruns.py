@@ -111,6 +111,8 @@ class FlowActors:
 
     def __call__(self, course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
         """As ``running.here``. Raises PlaneError where actors are lost again and again."""
+        if stop.is_set():  # while the tables were made
+            return
         shared = ray.put(course)
         waiting = list(reversed(shards))
         self._idle += [_actor() for _ in range(min(self._workers, len(shards)) - len(self._idle))]

@@ -26,6 +26,7 @@ from harness.mix import Mix
 from harness.recorder import REQUEST_COLUMNS
 from harness.records import Asked, Route
 from harness.workload import WHOLE, Share
+from plane.errors import PlaneError
 
 EVERY_S = 1.0
 BATCH_ROWS = 1 << 14
@@ -37,7 +38,7 @@ _ROUTE = ("route", "service", "pod", "node")
 Put = Callable[[Any], None]
 
 
-class JournalError(RuntimeError):
+class JournalError(PlaneError):
     """A journal can't be written; the text names it and says why."""
 
 

@@ -364,8 +364,9 @@ async def _measured(asked: Asked, prepared: Prepared, scene: Scene, folder: Path
     table = records.tabulate([rows for rows, _ in joined], epoch_ns, {**facts, **ended})
     left = [header.path for header, recorded in zip(headers, found, strict=True) if recorded is None]
     table = records.with_rescued(table, left, headers[0].loads)
+    dialled = connections.tabulate(joined, epoch_ns, facts["run"])
     beside = {
-        connections.FILE: connections.tabulate(joined, epoch_ns, facts["run"]),
+        connections.FILE: connections.with_rescued(dialled, table, left),
         events.FILE: events.tabulate(happened, facts["run"]),
         resources.FILE: resources.tabulate(samples, facts["run"]),
     }

@@ -22,6 +22,7 @@ from plane.addresses import AddressPlan, ip_to_int
 from plane.errors import Problem
 from plane.model import Object, Service, ServicePort, Snapshot
 from plane.statuses import node_name
+from plane.validation.metadata import selects
 
 CLIENT_IMAGE = "registry.k8s.io/pause:3.10"
 HTTP_PORT = 80
@@ -261,8 +262,8 @@ def _pod(snapshot: Snapshot, namespace: str, wanted: str) -> Object:
             listed = ", ".join(each["metadata"]["name"] for each in snapshot.inside("Deployment", namespace)) or "none"
             reason = f"there is no Deployment {namespace}/{deployment}; there are: {listed}"
             raise _UnresolvedError("target.pod", reason)
-        labels = (obj["spec"]["selector"].get("matchLabels") or {}).items()
-        pods = [pod for pod in there if labels <= (pod["metadata"].get("labels") or {}).items()]
+        selector = obj["spec"]["selector"]
+        pods = [pod for pod in there if selects(selector, pod["metadata"].get("labels") or {})]
         if not pods:
             raise _UnresolvedError("target.pod", f"Deployment {namespace}/{deployment} has no pod")
         there, wanted = pods, str(pods[0]["metadata"]["name"])

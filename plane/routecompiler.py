@@ -334,6 +334,8 @@ class _Table:
                 self._certified[host].discard(name)
             for secret in certifying(before[0]) | ruling(before[1]):
                 self._naming[secret].discard(name)
+                if not self._naming[secret]:
+                    del self._naming[secret]
         if after:
             self._file(after)
         return True
@@ -471,6 +473,8 @@ class _Table:
                 if name == host and (pair := certificate_in(self._snapshot.get("Secret", namespace, secret))):
                     self._certificates[host] = Certificate(host, *pair)
                     return
+        if not self._certified[host]:
+            del self._certified[host]
 
     def _count(self) -> tuple[int, ...]:
         """How long the tables are in which nothing is dropped, or not all that is dropped is used again."""

@@ -293,8 +293,8 @@ def _written(folder: Path, facts: Mapping[str, str]) -> Result:
         rows.replace_schema_metadata({PREFIX + key: text for key, text in {**provenance_of(rows), **facts}.items()})
         for rows in shards.gathered(folder)
     )
-    records.write(steering, folder / FILE)
     records.write(backends, folder / BACKENDS_FILE)
+    records.write(steering, folder / FILE)  # last: where it is, a run is read without its shards
     summary = summarise(steering, backends)
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
     return Result(folder, summary)

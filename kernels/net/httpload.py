@@ -268,7 +268,7 @@ def _wait(load, timeout_ns):
     if loop.coarse == 0:
         if loop.active > 0 and timeout_ns > 0:
             count = _look(load, timeout_ns)
-            if count != 0:
+            if count != 0 and count != -syscalls.ENOSYS:
                 return count
             timeout_ns -= syscalls.monotonic_ns(load.exchange) - loop.now_ns
         count = syscalls.wait_ns(load.exchange, loop.epoll, max(0, timeout_ns))
