@@ -16,6 +16,7 @@ from typing import NamedTuple
 from plane.errors import PlaneError
 
 FLUSH_S = 0.25
+RETRY_S = 0.005  # after a write that did not take everything: a FIFO that is read soon has room again
 FLUSH_BYTES = 1 << 16
 PENDING_BYTES = 1 << 22
 
@@ -68,6 +69,7 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self.lost = 0
         self._held_up = ""  # why the last write did not take everything
+        self._told = ""  # the last of these that people were told
 
     def add(self, entry: Entry) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -87,24 +89,26 @@ class AccessLog:
                 self.lost += lines.count(b"\n")
                 break
         if self._lines and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_and_follow)
+            after_s = RETRY_S if self._held_up else FLUSH_S
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._flush_and_follow)
 
     def _flush_and_follow(self) -> None:
         self._timer = None
         self._flush()
         if self._lines:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_and_follow)
+            self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._flush_and_follow)
 
     def _flush(self) -> None:
         """Write what is taken now; the rest stays."""
-        before, self._held_up = self._held_up, ""
+        self._held_up = ""
         try:
             del self._lines[: os.write(self._file, self._lines)]
         except OSError as error:
             self._held_up = os.strerror(error.errno or 0)
         if self._lines and not self._held_up:
             self._held_up = "only a part was taken"
-        if self._held_up and not before:
+        if self._held_up and self._held_up != self._told:
+            self._told = self._held_up
             log.warning("the access log waits: %s", self._held_up)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from plane.errors import PlaneError
+from plane.ingress.accesslog import AccessLog
 from plane.ingress.edge import Edge, networks
 from plane.ingress.metrics import BUCKETS_S, Metrics
 from plane.ingress.server import Ingress
@@ -222,6 +223,27 @@ async def test_a_log_that_is_not_read_holds_nobody_up_and_what_is_lost_is_counte
     assert found == sorted(set(found))  # the next line may be shorter by a digit, and fit
     assert 0 < len(found) < 100
     assert f"the access log has lost {100 - len(found)} lines" in caplog.text
+
+
+async def test_a_log_whose_reader_keeps_up_gets_all_of_it_and_soon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A FIFO has room for 64 KiB at a time."""
+    os.mkfifo(path := tmp_path / "fifo")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    given = b"".join(b'{"number": %d}\n' % number for number in range(200_000))
+    log, said = AccessLog(str(path)), bytearray()
+    log.add_lines(given)
+    async with asyncio.timeout(10):  # with a write each FLUSH_S it takes 14 s
+        while len(said) < len(given):
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(reader, 1 << 16)
+            await asyncio.sleep(0.001)
+    log.close()
+    os.close(reader)
+    assert said == given
+    assert log.lost == 0
+    assert caplog.text.count("the access log waits") == 1
 
 
 async def test_a_log_that_cannot_be_opened_is_told_and_nothing_is_left(vip: str, tmp_path: Path) -> None:
