@@ -117,6 +117,12 @@ async def test_of_one_clock_the_offset_is_nothing_and_nothing_is_estimated() -> 
     assert found.ours(times) is times
 
 
+async def test_a_machine_that_is_a_copy_has_a_clock_of_its_own() -> None:
+    made = Made(AHEAD_S * S, [(0, 0), (30, 30)])
+    found = await clocks.offset(made.ask, "other", made.now)
+    assert (found.before.offset_ns, found.before.bound_ns) == (AHEAD_S * S, 30)
+
+
 def test_all_times_of_a_recording_are_carried_over_and_nothing_else() -> None:
     offset = Offset("other", "far", Estimate(0, 100, 1))
     recorded = Recorded(

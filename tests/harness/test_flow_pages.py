@@ -107,10 +107,10 @@ def test_a_scenario_that_grows_has_a_run_for_each_size_and_a_page_of_all(tmp_pat
     for run in folder.glob("*-services/*"):
         assert (run / page.FILE).read_text().count("<svg") == 5  # no rings, no slots
     (last,) = folder.glob("12-services/*")
-    for name in (FILE, BACKENDS_FILE):  # as if it had been killed then
+    for name in (FILE, BACKENDS_FILE):  # as if it had been killed before it was written
         (last / name).unlink()
-    again = json.loads(CliRunner().invoke(bench, ["report", str(folder), "-o", "json"]).stdout)
-    assert (again["sizes"], again["interrupted"]) == (summary["sizes"], True)
+        again = json.loads(CliRunner().invoke(bench, ["report", str(folder), "-o", "json"]).stdout)
+        assert (again["sizes"], again["interrupted"]) == (summary["sizes"], True)
 
 
 @pytest.mark.parametrize(

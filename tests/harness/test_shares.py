@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from ray.exceptions import ActorDiedError, RayTaskError
 from rich.console import Console
 
-from harness import records, report, run, shares, tally
+import harness
+from harness import connections, records, report, run, shares, tally
 from harness.arrivals import Slope
 from harness.clocks import Estimate, Offset
 from harness.drivers import compiled
 from harness.drivers.http import Destination
 from harness.drivers.process import LoadProcess
 from harness.drivers.stream import Progress, Task
+from harness.join import opened
 from harness.journal import Header
 from harness.mix import Mix
 from harness.recorder import Generator, Recorded
@@ -155,6 +158,14 @@ async def test_rows_are_put_together_and_a_lost_generators_are_kept(tmp_path: Pa
     assert records.read(tmp_path).to_pylist() == whole.to_pylist()
     assert records.with_rescued(rest, [], ["a"]) is rest
 
+    def dialled(places: list[int]) -> pa.Table:
+        nothing = {"frontend": (0, 0), "service": "", "connections": [], "pods": {}}
+        rows = [(rows_of(parts[place], found[place]), opened(found[place], **nothing)) for place in places]
+        return connections.tabulate(rows, epoch_ns, "r")
+
+    lost = [headers[1].path, records.journal_of(tmp_path / "of another machine", 2)]
+    assert connections.with_rescued(dialled([0]), whole, lost).to_pylist() == dialled([0, 1]).to_pylist()
+
 
 def a_load() -> Load:
     load = {"name": "a", "target": {"url": "http://x/"}, "arrivals": {"rate": "1/s"}, "duration": "1s"}
@@ -204,6 +215,9 @@ def test_a_run_goes_on_without_a_generator_that_is_killed(tmp_path: Path) -> Non
     by_generator = np.bincount(table["connection_id"].to_numpy() % 2)
     assert by_generator[0] == 800
     assert 0 < by_generator[1] < 800
+    dialled = harness.load(Path(summary["results"]))["connections"]
+    assert set(dialled["connection_id"].to_pylist()) == set(table["connection_id"].to_pylist())
+    assert sum(dialled["requests"].to_pylist()) == table.num_rows
 
 
 def _writer_of(path: Path) -> int:

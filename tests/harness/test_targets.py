@@ -121,18 +121,17 @@ def test_a_service_is_dialled_at_its_cluster_ip_from_a_pods_address(resolve: Cal
     assert sources[2][0].startswith("127.249.3.")
 
 
-def test_a_pod_is_asked_itself_from_a_pods_address(resolve: Callable[..., list[Resolved]]) -> None:
+@pytest.mark.parametrize(
+    "selector", ["{matchLabels: {app: many}}", "{matchExpressions: [{key: app, operator: In, values: [many]}]}"]
+)
+def test_a_pod_is_asked_itself_from_a_pods_address(resolve: Callable[..., list[Resolved]], selector: str) -> None:
     single, first, other = resolve(
         "name: a, target: {pod: single, namespace: shop, path: /x}",
         "name: b, target: {pod: deployment/many, namespace: shop, port: 9090}",
         "name: c, target: {pod: deployment/many, namespace: shop, port: 8080}, from: {node: 2}",
-        more=PODS,
+        more=PODS.replace("{matchLabels: {app: many}}", selector),
     )
-    assert (single.destination.port, single.frontend[1], single.service) == (
-        8080,
-        80,
-        "",
-    )  # ports below 1024 are shifted
+    assert (single.destination.port, single.frontend[1], single.service) == (8080, 80, "")  # below 1024: shifted
     assert single.frontend[0] == ip_to_int(single.destination.ip)
     assert (single.workload.host, single.workload.path) == (single.destination.ip, "/x")
     assert first.workload.host == f"{first.destination.ip}:9090"

@@ -271,6 +271,19 @@ def test_a_rule_of_a_wildcard_that_comes_later_has_the_name_of_its_own_host() ->
     check([([one], []), ([wide], [])])
 
 
+def test_nothing_stays_of_ingresses_and_secrets_that_have_gone() -> None:
+    def one(number: int) -> Object:
+        host = f"h{number}.com"
+        return ingress("i", rule(host, prefix("/", "s0")), tls=[{"hosts": [host], "secretName": f"c{number}"}])
+
+    index, compiler = EndpointIndex(), routecompiler.Compiler()
+    for each in followed([([one(number)], []) for number in range(20)]):
+        compiler.compile(each, index, index.follow(each))
+    table = compiler._table
+    assert table is not None
+    assert (len(table._naming), len(table._certified)) == (1, 1)
+
+
 def test_rows_that_were_dropped_are_given_again_and_versions_stay_as_they_are() -> None:
     rows = Growing(np.dtype([("one", "u4"), ("two", "u4")]), [(0, 0)])
     first = rows.put([(1, 2), (3, 4)])
