@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from harness import records
 from harness.journal import Header, Written
 from harness.recorder import NEVER
-from harness.records import PREFIX, LoadRows, Names, names_of
+from harness.records import PREFIX, LoadRows, Names, column, names_of
 from harness.workload import Share
 from plane.addresses import int_to_ip
 
@@ -29,25 +29,21 @@ _JOURNALS = "connections.*.arrows"
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
 
-def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning})
-
-
 SCHEMA = pa.schema(
     [
-        _column("load", _NAME, "1", "name of the load"),
-        _column("connection_id", pa.int32(), "1", "its number within the load, as requests have it"),
-        _column("began_ns", pa.int64(), "ns", "just before it was dialled"),
-        _column("client", _NAME, "1", "address that it came from; null: it never came about", nullable=True),
-        _column("client_port", pa.uint16(), "1", "port that it came from", nullable=True),
-        _column("client_pod", _NAME, "1", "namespace/name of the pod whose address that is", nullable=True),
-        _column("client_node", _NAME, "1", "node of that pod", nullable=True),
-        _column("accepted_ns", pa.int64(), "ns", "when a relay accepted it", nullable=True),
-        _column("service", _NAME, "1", "namespace/name of the Service that was dialled", nullable=True),
-        _column("pod", _NAME, "1", "namespace/name of the pod that the relay chose", nullable=True),
-        _column("node", _NAME, "1", "node of that pod", nullable=True),
-        _column("generation", pa.int64(), "1", "generation of the tables that chose it", nullable=True),
-        _column("requests", pa.int32(), "1", "requests whose last attempt it carried"),
+        column("load", _NAME, "1", "name of the load"),
+        column("connection_id", pa.int32(), "1", "its number within the load, as requests have it"),
+        column("began_ns", pa.int64(), "ns", "just before it was dialled"),
+        column("client", _NAME, "1", "address that it came from; null: it never came about", nullable=True),
+        column("client_port", pa.uint16(), "1", "port that it came from", nullable=True),
+        column("client_pod", _NAME, "1", "namespace/name of the pod whose address that is", nullable=True),
+        column("client_node", _NAME, "1", "node of that pod", nullable=True),
+        column("accepted_ns", pa.int64(), "ns", "when a relay accepted it", nullable=True),
+        column("service", _NAME, "1", "namespace/name of the Service that was dialled", nullable=True),
+        column("pod", _NAME, "1", "namespace/name of the pod that the relay chose", nullable=True),
+        column("node", _NAME, "1", "node of that pod", nullable=True),
+        column("generation", pa.int64(), "1", "generation of the tables that chose it", nullable=True),
+        column("requests", pa.int32(), "1", "requests whose last attempt it carried"),
     ]
 )
 

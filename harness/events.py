@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from harness.certificates import Issued
-from harness.records import PREFIX
+from harness.records import PREFIX, column
 from harness.scenario import Event, Scenario, ScenarioError
 from harness.units import NS_PER_S
 from plane import manifests
@@ -38,19 +38,15 @@ RESTARTED = "kubectl.kubernetes.io/restartedAt"
 NONE_ISSUED = Issued()
 
 
-def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning})
-
-
 SCHEMA = pa.schema(
     [
-        _column("event", pa.string(), "1", "what happened"),
-        _column("pod", pa.string(), "1", "namespace/name of the pod that it happened to, if to one", nullable=True),
-        _column("intended_ns", pa.int64(), "ns", "when it was due"),
-        _column("begun_ns", pa.int64(), "ns", "when the plane was told, a process killed or a network torn"),
-        _column("done_ns", pa.int64(), "ns", "when traffic went by its generation everywhere", nullable=True),
-        _column("generation", pa.int64(), "1", "generation of the objects after it; null: it failed", nullable=True),
-        _column("error", pa.string(), "1", "why it failed; null: it did not", nullable=True),
+        column("event", pa.string(), "1", "what happened"),
+        column("pod", pa.string(), "1", "namespace/name of the pod that it happened to, if to one", nullable=True),
+        column("intended_ns", pa.int64(), "ns", "when it was due"),
+        column("begun_ns", pa.int64(), "ns", "when the plane was told, a process killed or a network torn"),
+        column("done_ns", pa.int64(), "ns", "when traffic went by its generation everywhere", nullable=True),
+        column("generation", pa.int64(), "1", "generation of the objects after it; null: it failed", nullable=True),
+        column("error", pa.string(), "1", "why it failed; null: it did not", nullable=True),
     ]
 )
 

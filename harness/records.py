@@ -49,9 +49,14 @@ OTEL = {
 }
 
 
+def column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False, **more: str) -> pa.Field:
+    """A column that explains itself: ``unit``, ``description`` and what ``more`` is said are its metadata."""
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning, **more})
+
+
 def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
-    metadata = {"unit": unit, "description": meaning, **({"otel": OTEL[name]} if name in OTEL else {})}
-    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+    more = {"otel": OTEL[name]} if name in OTEL else {}
+    return column(name, kind, unit, meaning, nullable=nullable, **more)
 
 
 def _seen(name: str, meaning: str) -> pa.Field:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 import pyarrow as pa
 
-from harness.records import PREFIX
+from harness.records import PREFIX, column
 from harness.units import NS_PER_S
 
 VERSION = "resources/1"
@@ -21,18 +21,14 @@ FILE = "resources.arrow"
 EVERY_S = 1.0
 
 
-def _column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
-    return pa.field(name, kind, nullable=False, metadata={"unit": unit, "description": meaning})
-
-
 SCHEMA = pa.schema(
     [
-        _column("at_ns", pa.int64(), "ns", "when it was read"),
-        _column("process", pa.dictionary(pa.int32(), pa.string()), "1", "what runs in it"),
-        _column("pid", pa.int32(), "1", "its process id"),
-        _column("cpu_ns", pa.int64(), "ns", "CPU time since it began, user and system, of all its threads"),
-        _column("rss_bytes", pa.int64(), "By", "resident memory"),
-        _column("fds", pa.int32(), "1", "open file descriptors"),
+        column("at_ns", pa.int64(), "ns", "when it was read"),
+        column("process", pa.dictionary(pa.int32(), pa.string()), "1", "what runs in it"),
+        column("pid", pa.int32(), "1", "its process id"),
+        column("cpu_ns", pa.int64(), "ns", "CPU time since it began, user and system, of all its threads"),
+        column("rss_bytes", pa.int64(), "By", "resident memory"),
+        column("fds", pa.int32(), "1", "open file descriptors"),
     ]
 )
 

@@ -24,14 +24,13 @@ from harness import provenance, records
 from harness.flows.fleet import Fleet, made_up
 from harness.flows.making import population
 from harness.flows.queuescenario import BY, CONNECTIONS_AT_MOST, LONGEST_NS, QueueScenario, QueueSpec, read_scenario
-from harness.flows.records import column
 from harness.flows.running import SUMMARY_FILE, Result
 from harness.flows.scenario import Network
 from harness.flows.shapes import LONGEST
 from harness.flows.steering import Batch
 from harness.flows.traces import Trace, read_trace
 from harness.flows.waiting import NAMES, summarise
-from harness.records import PREFIX
+from harness.records import PREFIX, column
 from harness.scenario import ScenarioError
 from kernels import warm
 from kernels.layout import RANDOM, Fib, Flows

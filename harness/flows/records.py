@@ -14,7 +14,7 @@ from harness.flows.columns import packed
 from harness.flows.making import Made
 from harness.flows.steering import STAGES, Carried, Course
 from harness.flows.timeline import Phase
-from harness.records import PREFIX
+from harness.records import PREFIX, column
 from kernels.layout import BACKEND_STATES, FATES_OF_FLOWS, GONE, OUTCOMES
 
 VERSION = "flows/1"
@@ -37,11 +37,6 @@ _MEANING = {
     "disrupted": "flows that moved although their endpoint is there: connections broken without need",
     "without": "flows that have no backend now",
 }
-
-
-def column(name: str, kind: pa.DataType, unit: str, meaning: str) -> pa.Field:
-    """A column that explains itself."""
-    return pa.field(name, kind, nullable=False, metadata={"unit": unit, "description": meaning})
 
 
 STEERING = pa.schema(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from harness.records import PREFIX
+from harness.records import PREFIX, column
 
 VERSION = "peers/1"
 FILE = "measures.arrow"
@@ -36,27 +36,23 @@ class Row:
     error: str | None = None
 
 
-def _column(name: str, kind: pa.DataType, unit: str, meaning: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": meaning})
-
-
 SCHEMA = pa.schema(
     [
-        _column("subject", pa.string(), "1", "what carried it"),
-        _column("workload", pa.string(), "1", "what was asked of it"),
-        _column("round", pa.int32(), "1", "from 1; each has every subject once"),
-        _column("place", pa.int32(), "1", "in the order of the round, from 1"),
-        _column("connections", pa.int32(), "1", "clients, each with one request under way"),
-        _column("unit", pa.string(), "1", "what is counted as answered: requests, connections, datagrams or bytes"),
-        _column("answer_bytes", pa.int64(), "By", "of each answer"),
-        _column("answered", pa.int64(), "1", "whole, right answers; null: an error", nullable=True),
-        _column("duration_ns", pa.int64(), "ns", "how long was measured", nullable=True),
-        _column("cpu_ns", pa.int64(), "ns", "CPU time of the subject's processes; null: it has none", nullable=True),
-        _column("core_ns", pa.int64(), "ns", "how long the subject's core was not idle", nullable=True),
-        _column("p50_ns", pa.int64(), "ns", "latency: half of the answers took no longer", nullable=True),
-        _column("p99_ns", pa.int64(), "ns", "latency: 99 % took no longer", nullable=True),
-        _column("max_ns", pa.int64(), "ns", "latency: none took longer", nullable=True),
-        _column("error", pa.string(), "1", "why there is no number", nullable=True),
+        column("subject", pa.string(), "1", "what carried it"),
+        column("workload", pa.string(), "1", "what was asked of it"),
+        column("round", pa.int32(), "1", "from 1; each has every subject once"),
+        column("place", pa.int32(), "1", "in the order of the round, from 1"),
+        column("connections", pa.int32(), "1", "clients, each with one request under way"),
+        column("unit", pa.string(), "1", "what is counted as answered: requests, connections, datagrams or bytes"),
+        column("answer_bytes", pa.int64(), "By", "of each answer"),
+        column("answered", pa.int64(), "1", "whole, right answers; null: an error", nullable=True),
+        column("duration_ns", pa.int64(), "ns", "how long was measured", nullable=True),
+        column("cpu_ns", pa.int64(), "ns", "CPU time of the subject's processes; null: it has none", nullable=True),
+        column("core_ns", pa.int64(), "ns", "how long the subject's core was not idle", nullable=True),
+        column("p50_ns", pa.int64(), "ns", "latency: half of the answers took no longer", nullable=True),
+        column("p99_ns", pa.int64(), "ns", "latency: 99 % took no longer", nullable=True),
+        column("max_ns", pa.int64(), "ns", "latency: none took longer", nullable=True),
+        column("error", pa.string(), "1", "why there is no number", nullable=True),
     ]
 )
 
