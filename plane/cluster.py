@@ -35,6 +35,7 @@ from plane.metrics import INGRESS_PORT
 from plane.model import Object
 from plane.node import Node
 from plane.pods.status import PodStatus
+from plane.routepatches import Patch
 from plane.routes import Routes
 from plane.statuses import node_name
 
@@ -102,8 +103,8 @@ class IngressActor:
         self.ingress = Ingress(plan.vip(1), *ports, plan=plan, metrics_port=port, **options._asdict())
         await self.ingress.start()
 
-    async def install(self, routes: Routes) -> Installed:
-        return await self.ingress.install(routes)
+    async def install(self, routes: Routes | None, patch: Patch | None) -> Installed:
+        return await self.ingress.install(routes, patch)
 
     async def beat(self, timeout_s: float) -> None:
         await self.ingress.beat(timeout_s)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from kernels.layout import RANDOM
-from plane import connections, environment, statuses
+from plane import connections, environment, routepatches, statuses
 from plane.addresses import AddressPlan
 from plane.compiler import Compiler
 from plane.dns.names import Names
@@ -62,7 +62,7 @@ class NodeAgent(Protocol):
 class IngressAgent(Protocol):
     """An ingress, wherever it runs."""
 
-    async def install(self, routes: Any) -> Installed: ...
+    async def install(self, routes: Any, patch: Any) -> Installed: ...
     async def beat(self, timeout_s: float) -> None: ...
     async def records(self) -> dict[str, Any]: ...
     async def cut_off(self, nodes: frozenset[int]) -> None: ...
@@ -87,7 +87,6 @@ class Published:
     routes: Routes
     journal: Journal  # of the tables of nodes
     shared_names: Any
-    shared_routes: Any
 
     @property
     def generation(self) -> int:
@@ -149,6 +148,7 @@ class ControlPlane:
         self.nodes: dict[int, Member] = {}
         self.ingresses: dict[int, Member] = {}
         self._published: Published | None = None
+        self._whole_routes: tuple[Routes, Any] | None = None  # the newest that an agent was handed whole, and the form
         self._journal = Journal()
         self._noted: NodeTables | None = None  # the last tables that are in it
         self._settled: Snapshot = self.store.snapshot
@@ -300,9 +300,8 @@ class ControlPlane:
         tables, names, found = await asyncio.to_thread(self._compiler.compile, snapshot)
         self._note(tables)
         shared_names = last.shared_names if last and last.names is names else self.fleet.share(names)
-        shared_routes = last.shared_routes if last and last.routes is found else self.fleet.share(found)
         self._see_pods(snapshot)
-        return Published(snapshot, tables, names, found, self._journal, shared_names, shared_routes)
+        return Published(snapshot, tables, names, found, self._journal, shared_names)
 
     def _note(self, tables: NodeTables) -> None:
         """Brings tables of nodes into the journal, also those of which nothing can be published for other reasons."""
@@ -430,7 +429,20 @@ class ControlPlane:
         self, agent: IngressAgent, published: Published, last: Published | None
     ) -> Installed | None:
         """The same for an ingress."""
-        return None if last and last.routes is published.routes else await agent.install(published.shared_routes)
+        routes = published.routes
+        if last and last.routes is routes:
+            return None
+        if last:
+            installed = await agent.install(None, routepatches.between(last.routes, routes))
+            if installed.generation >= routes.generation:
+                return installed
+        return await agent.install(self._shared(routes), None)
+
+    def _shared(self, routes: Routes) -> Any:
+        """Whole Routes in the form that agents are handed, once for those who need the same at once."""
+        if self._whole_routes is None or self._whole_routes[0] is not routes:
+            self._whole_routes = routes, self.fleet.share(routes)
+        return self._whole_routes[1]
 
     def _tell_problems(self, member: Member, problems: tuple[str, ...]) -> None:
         """Says what a node could not do, once for as long as it cannot; every node may have the same to say."""

@@ -196,11 +196,11 @@ def differing(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     """bool[len(now)]: the rows that ``before`` has not, or not with the same bytes."""
     differ = np.ones(len(now), bool)
     both = min(len(before), len(now))
-    words = now.itemsize // 4  # of which rows of all tables consist
-    one, other = (rows[:both].view(np.uint32) for rows in (before, now))
+    word = np.dtype(np.uint8 if now.itemsize % 4 else np.uint32)  # of which rows consist
+    one, other = (rows[:both].view(word) for rows in (before, now))
     differ[:both] = False
     if before is not now:
-        differ[np.flatnonzero(one != other) // words] = True  # of which there are few
+        differ[np.flatnonzero(one != other) // (now.itemsize // word.itemsize)] = True  # of which there are few
     return differ
 
 

@@ -46,6 +46,7 @@ from plane.ingress.upstream import Pool
 from plane.installed import Installed
 from plane.metrics import Exposition
 from plane.partition import tear
+from plane.routepatches import Patch, patched
 from plane.routes import Routes
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Ingress:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server | Announced] = []
         self._listens = False
+        self._routes: Routes | None = None  # those in force
         self._table: Table | None = None
         self._limits = Limits()  # until there is a gateway to share them with
         self._hashing = Hashing()
@@ -220,10 +222,13 @@ class Ingress:
         )
         self._gateway.hear(self._terminator.channel)
 
-    async def install(self, routes: Routes) -> Installed:
-        """Put Routes in force unless newer ones are."""
+    async def install(self, routes: Routes | None, patch: Patch | None = None) -> Installed:
+        """Put Routes in force unless newer ones are; or what a patch makes of those in force, if it is for them."""
         async with self._installing:
-            if routes.generation >= self.generation:
+            if patch is not None and self._routes is not None and patch.before == self.generation:
+                routes = patched(self._routes, patch)
+            if routes is not None and routes.generation >= self.generation:
+                self._routes = routes
                 self._hosts.keep(routes.externals.values())
                 table = Table(
                     routes,

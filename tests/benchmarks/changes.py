@@ -31,7 +31,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,12 +45,13 @@ from harness.drivers import compiled
 from harness.peers.process import Process
 from kernels.layout import RANDOM
 from kernels.net.httpload import Asked
-from plane import garbage
+from plane import cluster, garbage
 from plane.addresses import AddressPlan, needed_port_offset
 from plane.advice import Rivals, advise
 from plane.api import Api
 from plane.control import ControlPlane
 from plane.descriptors import allow_descriptors
+from plane.metrics import INGRESS_PORT
 from plane.model import SERVICE_LABEL, Object
 from tests.plane.local import LocalFleet
 
@@ -117,33 +118,50 @@ def objects_of(size: int) -> list[Object]:
     return [*services, *others, *routes, *map(route, range(size))]
 
 
-async def serve(size: int) -> None:
-    """The plane, until standard input ends; says in one line of JSON where it is."""
+@contextlib.asynccontextmanager
+async def control_of(ray: bool) -> AsyncIterator[ControlPlane]:
+    """A control plane with a node and an ingress: actors of a Ray of its own, or all of it in this process."""
+
+    def notice(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    if ray:
+        async with cluster.running(nodes=1, gateway=True, gateway_threads=1, grace_s=0, progress=notice) as control:
+            yield control
+        return
     plan = AddressPlan(0)
     plan = AddressPlan(0, needed_port_offset(plan))
-    fleet = LocalFleet(plan, gateway=True, metrics_port=plan.bound_port(10254))
-    control = ControlPlane(plan, fleet, notice=lambda line: print(line, file=sys.stderr))
-    advice = functools.partial(advise, algorithm=RANDOM, rivals=Rivals())
-    api = Api(control.store, token="bench", wait=control.wait, advise=advice, connections=control.open_connections)
+    fleet = LocalFleet(plan, gateway=True, metrics_port=INGRESS_PORT)
+    control = ControlPlane(plan, fleet, notice=notice)
     await control.start(nodes=1)
     try:
-        await api.start()
-        begin = time.perf_counter()
-        await control.apply(objects_of(size))
-        await control.ready(PATIENCE_S)
-        garbage.settle()  # as ``plane up`` does
-        where = {
-            "url": api.url,
-            "ca": api.ca_pem,
-            "address": [plan.vip(1), plan.bound_port(80)],
-            "metrics": plan.bound_port(10254),
-            "apply": time.perf_counter() - begin,
-        }
-        print(json.dumps(where), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+        yield control
     finally:
-        await api.stop()
         await control.stop(grace_s=0)
+
+
+async def serve(size: int, ray: bool) -> None:
+    """The plane, until standard input ends; says in one line of JSON where it is."""
+    async with control_of(ray) as control:
+        advice = functools.partial(advise, algorithm=RANDOM, rivals=Rivals())
+        api = Api(control.store, token="bench", wait=control.wait, advise=advice, connections=control.open_connections)
+        await api.start()
+        try:
+            begin = time.perf_counter()
+            await control.apply(objects_of(size))
+            await control.ready(PATIENCE_S)
+            garbage.settle()  # as ``plane up`` does
+            where = {
+                "url": api.url,
+                "ca": api.ca_pem,
+                "address": [control.plan.vip(1), control.plan.bound_port(80)],
+                "metrics": INGRESS_PORT,
+                "apply": time.perf_counter() - begin,
+            }
+            print(json.dumps(where), flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+        finally:
+            await api.stop()
 
 
 class Latencies(NamedTuple):
@@ -404,7 +422,7 @@ def _backend(answer: bytes) -> str:
     return answer.partition(b"X-Backend: ")[2].partition(b"\r\n")[0].decode()
 
 
-def measure(size: int) -> dict[str, Any]:
+def measure(size: int, ray: bool) -> dict[str, Any]:
     """All rows of a size."""
     with contextlib.ExitStack() as stack:
 
@@ -418,7 +436,7 @@ def measure(size: int) -> dict[str, Any]:
         clients = process("tests.benchmarks.changes", "--load")
         for each in (backends, doomed, clients):
             each.line(PATIENCE_S)
-        plane = process("tests.benchmarks.changes", "--plane", str(size))
+        plane = process("tests.benchmarks.changes", "--plane", str(size), *["--ray"] * ray)
         where = json.loads(plane.line(PATIENCE_S))
         measured = Measured(size, where, clients, doomed)
         found: dict[str, Any] = {"routes": size, "apply": where["apply"]}
@@ -515,6 +533,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description="What a change of routes costs those who send requests meanwhile.")
     default = " ".join(map(str, SIZES))
     arguments.add_argument("sizes", nargs="*", type=int, metavar="ROUTES", help=f"default: {default}")
+    arguments.add_argument("--ray", action="store_true", help="node and ingress are actors, as with `plane up`")
     arguments.add_argument("-o", dest="output", choices=["table", "json"], default="table")
     arguments.add_argument(
         "--out", type=Path, default=Path("results/changes.md"), help="file for the table as Markdown"
@@ -524,12 +543,12 @@ def main() -> None:
     given = arguments.parse_args()
     allow_descriptors(20_000)
     if given.plane is not None:
-        uvloop.run(serve(given.plane))
+        uvloop.run(serve(given.plane, given.ray))
         return
     if given.load:
         load()
         return
-    found = [measure(size) for size in given.sizes or SIZES]
+    found = [measure(size, given.ray) for size in given.sizes or SIZES]
     lines = lines_of(found)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(markdown(lines))

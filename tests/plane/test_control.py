@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plane import fib, nodetables
+from plane import fib, nodetables, routes
 from plane.control import ControlPlane
 from plane.errors import PlaneError
 from plane.installed import Installed
@@ -181,6 +181,42 @@ async def test_a_change_is_handed_over_as_a_patch_and_all_tables_to_a_node_that_
             while control.nodes[1].lives < 2:
                 await asyncio.sleep(0.01)
         await moved("192.0.2.9")
+
+
+async def test_a_change_of_routes_is_handed_over_as_a_patch_and_whole_to_an_ingress_that_missed_one(plan, monkeypatch):
+    async with serving(plan, manifests(1)) as control:
+        ingress = control.fleet.ingresses[1].agent
+        handed: list[tuple[Any, ...]] = []
+        install, misses = ingress.install, [False]  # whether the next call does nothing
+
+        async def noted(*tables: Any) -> Installed:
+            handed.append(tables)
+            if misses and misses.pop():
+                return Installed(ingress.generation)
+            return await install(*tables)
+
+        monkeypatch.setattr(ingress, "install", noted)
+
+        async def more(host: str) -> None:
+            """One host more, for which an Ingress of its own asks."""
+            [found] = [obj for obj in manifests(1) if obj["kind"] == "Ingress"]
+            rules = [{**found["spec"]["rules"][0], "host": host}]
+            await control.apply([{**found, "metadata": {**found["metadata"], "name": host}, "spec": {"rules": rules}}])
+            assert (await fetch(plan.vip(1), plan.bound_port(80), name=host))[0] == 200
+            assert routes.equal(ingress._routes, control._published.routes)
+
+        misses[:] = []
+        await more("one.com")
+        [(whole, patch)] = handed
+        assert whole is None
+        assert patch.routes["hosts"].numbers.tolist() == [2]
+        handed.clear()
+        misses[:] = [True]
+        await more("two.com")
+        assert [(whole is None, patch is None) for whole, patch in handed] == [(True, False), (False, True)]
+        handed.clear()
+        await more("three.com")
+        assert [(whole is None, patch is None) for whole, patch in handed] == [(True, False)]
 
 
 async def test_a_lost_ingress_comes_back_by_itself_with_nothing_else_going_on(plan):

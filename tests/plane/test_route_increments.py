@@ -1,6 +1,7 @@
 """Routes that follow from one change after the other, and all that is made of them, say what those made anew say."""
 
 import asyncio
+import pickle
 import re
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plane import fastroutes, routecompiler, routes
+from plane import fastroutes, routecompiler, routepatches, routes
 from plane.dns.resolver import Resolver
 from plane.endpointindex import EndpointIndex
 from plane.growing import Growing
@@ -180,8 +181,23 @@ def check(changes: list[tuple[list[Object], list[int]]]) -> int:
                 if code >= 0:
                     assert int(roads.roads[code]["goal"]) == one.target
                     assert int(other.roads[new]["goal"]) == two.target
+        if before is not None:
+            check_patch(before, table)
         before = table
     return kept
+
+
+def check_patch(before: routes.Routes, table: routes.Routes) -> None:
+    """By a patch that has travelled an ingress has what its control plane has, and of what stayed the same objects."""
+    patch = pickle.loads(pickle.dumps(routepatches.between(before, table)))
+    found = routepatches.patched(before, patch)
+    assert found.generation == table.generation
+    assert routes.equal(found, table)
+    for name in ("origins", "services", "text", "paths"):
+        if getattr(before, name) is getattr(table, name):
+            assert getattr(found, name) is getattr(before, name)
+    with pytest.raises(ValueError, match=f"for no Routes of {table.generation}"):
+        routepatches.patched(table, patch)
 
 
 @settings(max_examples=20, deadline=None)
