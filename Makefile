@@ -29,9 +29,11 @@ lint: setup
 test: .venv/.peers
 	tests/passes $(BIN)/python
 
-# What takes too long for every day: two minutes.
+# What takes too long for every day, and what nobody has tried yet: some minutes. What is found stays in .fuzzed/.
 soak: setup
 	$(BIN)/python -m pytest tests -m soak --hypothesis-profile=exploring
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m tests.kernels.fuzz_http1 requests .fuzzed/requests -max_total_time=60
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m tests.kernels.fuzz_http1 answers .fuzzed/answers -max_total_time=60
 
 bench: setup
 	$(BIN)/plane bench run configs/quickstart.yaml --out results
@@ -64,5 +66,5 @@ lock:
 	$(BIN)/python -c '$(PEERS)' | uv pip compile - --universal --python-version 3.11 --constraint requirements.txt --generate-hashes --no-header --no-annotate --quiet --output-file requirements-peers.txt
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .fuzzed
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,5 @@
 """Hours of what ``test_http1`` does in seconds, guided by the branches that bytes take: a harness for atheris.
 
-    pip install atheris
     NUMBA_DISABLE_JIT=1 python -m tests.kernels.fuzz_http1 requests DIRECTORY [-max_total_time=3600 …]
     NUMBA_DISABLE_JIT=1 python -m tests.kernels.fuzz_http1 answers DIRECTORY …
     NUMBA_DISABLE_JIT=1 python -m tests.kernels.fuzz_http1 requests DIRECTORY keep
