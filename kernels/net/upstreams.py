@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout import MARKS
-from kernels.net import syscalls
+from kernels.net import syscalls, wheel
 
 UPSTREAM_KEY = 1 << 31
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
@@ -58,7 +58,6 @@ def _dial(gateway, endpoint):
         syscalls.close(fd)
         return np.int64(0)
     loop.upstreams -= 1
-    loop.upstreams_end = max(loop.upstreams_end, row + 1)
     there.all += 1
     upstream.fd, upstream.serial, upstream.endpoint = fd, serial, endpoint
     upstream.readable = upstream.writable = upstream.hangup = upstream.failed = upstream.used = 0
@@ -87,6 +86,7 @@ def release(gateway, row, reusable, now_ns):
     endpoint.last = row
     endpoint.idle += 1
     gateway.loop[0].idle += 1
+    wheel.file(gateway.idle_timers, row, now_ns + gateway.loop[0].idle_ns, now_ns)
 
 
 @kernel
