@@ -733,42 +733,37 @@ def reframe(body, data, start, end):
     was consumed, and nothing of it if the body is SKIPPED. The end of one that goes until its connection closes is for
     the caller to see.
     """
-    at, to = np.int64(start), np.int64(start)
-    while True:
-        if body["state"] == OVER:
-            answer = DONE
-            break
-        if body["state"] == COUNTED or body["state"] == ENDLESS or body["state"] == IN_CHUNK:
+    at, to, answer = np.int64(start), np.int64(start), np.int64(MORE)
+    while body["state"] != OVER:
+        if body["state"] in (COUNTED, ENDLESS, IN_CHUNK):
             if at == end:
-                answer = MORE
                 break
-            count = end - at if body["state"] == ENDLESS else min(end - at, body["left"])
+            count = _take_content(body, end - at)
             to = _move(body, data, to, at, count)
             at += count
-            body["content"] += count
-            if body["state"] != ENDLESS:
-                body["left"] -= count
-                if body["left"] == 0:
-                    body["state"] = OVER if body["state"] == COUNTED else CHUNK_END
-            continue
-        stop = _text_end(data, at, end)
-        if stop < end and data[stop] != _CR:
-            answer = -_not_text(data[stop])
-            break
-        if stop - at > LINE_BYTES:
-            answer = -TOO_LONG
-            break
-        if stop + 1 >= end:
-            answer = -CHUNK if body["state"] == CHUNK_END and stop > at else MORE
-            break
-        answer = -LINE_END if data[stop + 1] != _LF else _line(body, data, at, stop)
-        if answer < 0:
-            break
-        to = _move_line(body, data, to, answer)
-        at = stop + 2
+        else:
+            said, stop = _take_line(body, data, at, end)
+            if said <= MORE:
+                answer = said
+                break
+            to = _move_line(body, data, to, said)
+            at = stop + 2
     body["consumed"] = at - start
     body["produced"] = to - start
-    return np.int64(answer)
+    return np.int64(DONE) if body["state"] == OVER else answer
+
+
+@kernel
+def _take_content(body, here):
+    """Take of so many bytes that are here those that are within the body or the chunk. Returns how many."""
+    count = here
+    if body["state"] != ENDLESS:
+        count = min(here, np.int64(body["left"]))
+        body["left"] -= count
+        if body["left"] == 0:
+            body["state"] = OVER if body["state"] == COUNTED else CHUNK_END
+    body["content"] += count
+    return count
 
 
 @kernel
@@ -779,8 +774,24 @@ def _move(body, data, to, at, count):
     return to + count if to == at else text.put(data, to, data, at, at + count)
 
 
-# What a line within a chunked body was, if it was right.
-_SILENT, _SIZE_SAID, _CHUNK_ENDED, _LAST_SAID, _ALL_ENDED = range(5)
+# What a line within a chunked body was, if it was right; all of it is above MORE.
+_SILENT, _SIZE_SAID, _CHUNK_ENDED, _LAST_SAID, _ALL_ENDED = range(MORE + 1, MORE + 6)
+
+
+@kernel
+def _take_line(body, data, at, end):
+    """Take the line that begins at ``at``. Returns what it was, MORE, or minus a reason; and where it ends."""
+    stop = _text_end(data, at, end)
+    said = np.int64(MORE)
+    if stop < end and data[stop] != _CR:
+        said = -_not_text(data[stop])
+    elif stop - at > LINE_BYTES:
+        said = -TOO_LONG
+    elif stop + 1 < end:
+        said = -LINE_END if data[stop + 1] != _LF else _line(body, data, at, stop)
+    elif body["state"] == CHUNK_END and stop > at:
+        said = -CHUNK
+    return np.int64(said), stop
 
 
 @kernel

@@ -47,28 +47,34 @@ def read_head(way, gateway, row, now_ns):
         return False
     if client.first_byte_ns == 0:
         client.first_byte_ns = requests.clock(gateway, now_ns)
-    head = gateway.answer_heads[number]
-    size = np.int64(1)
-    interim = True
-    while interim:
-        size = http1.scan_response(
-            data, np.int64(upstream.start), np.int64(upstream.end), head, gateway.lines, np.int64(client.method)
-        )
-        interim = size > 0 and 100 <= head.status < 200 and head.status != SWITCHING
-        if interim:
-            upstream.start += size
-    if size < 0 or (size > 0 and head.status == SWITCHING) or (size == 0 and upstream.end == data.size):
+    size = _scan(gateway, number, np.int64(client.method))
+    if size < 0 or (size == 0 and upstream.end == data.size):
         requests.hand_over(gateway, row, ODD_ANSWER)
         return False
-    if size > 0 and rulings.wants_another(client, np.int64(head.status)):
+    if size == 0:
+        return True
+    if rulings.wants_another(client, np.int64(gateway.answer_heads[number].status)):
         requests.hand_over(gateway, row, MAY_TRY_AGAIN)
         return False
-    if size > 0 and not rulings.holds(gateway, row):
+    if not rulings.holds(gateway, row):
         requests.hand_over(gateway, row, RULED_ANEW)
         return False
-    if size > 0:
-        _pass_head(way, gateway, row, number, size, now_ns)
+    _pass_head(way, gateway, row, number, size, now_ns)
     return True
+
+
+@kernel
+def _scan(gateway, number, method):
+    """Scan the head of an answer, behind interim ones, which go no further. Its size, 0: not all is here, < 0: odd."""
+    upstream, data, head = gateway.upstreams[number], gateway.answers[number], gateway.answer_heads[number]
+    while True:
+        start, end = np.int64(upstream.start), np.int64(upstream.end)
+        size = http1.scan_response(data, start, end, head, gateway.lines, method)
+        if size <= 0 or head.status >= 200:
+            return size
+        if head.status == SWITCHING:
+            return -size  # to what nobody has asked for
+        upstream.start += size
 
 
 @kernel
