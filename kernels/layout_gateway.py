@@ -240,7 +240,7 @@ class Gateway(NamedTuple):
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
     announcement         ANNOUNCEMENT[1]: what a header of the PROXY protocol has said
-    timers, idle_timers  of clients, and of connections to endpoints that are idle
+    timers               of clients, and behind those, clients.size further, of connections to endpoints
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     said                 SAID[...]: what the access log is told of those that are done; texts: uint8[...], of theirs
     """
@@ -259,7 +259,6 @@ class Gateway(NamedTuple):
     unsent: np.ndarray
     out: np.ndarray
     hops: np.ndarray
-    nothing: np.ndarray
     asked: np.ndarray
     host: np.ndarray
     target: np.ndarray
@@ -270,7 +269,6 @@ class Gateway(NamedTuple):
     free_upstreams: np.ndarray
     ready: Ring
     timers: Wheel
-    idle_timers: Wheel
     handed: np.ndarray
     done: np.ndarray
     said: np.ndarray

@@ -40,6 +40,7 @@ from kernels.layout_tls import SHAKEN_CLIENT
 from kernels.net import (
     announced,
     arrivals,
+    bodies,
     digests,
     http1,
     limits,
@@ -89,8 +90,7 @@ def create(
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
-        timers=wheel.create(rows, tick_ns),
-        idle_timers=wheel.create(rows, tick_ns),
+        timers=wheel.create(2 * rows, tick_ns),
         handed=np.zeros(rows, np.uint32),
         done=np.zeros(DONE_ROWS + rows, DONE_REQUEST),  # each client's request may end besides
         said=np.zeros((DONE_ROWS + rows) * logs, SAID),
@@ -121,8 +121,8 @@ def _create_tables(rows: int, endpoints: int) -> dict[str, np.ndarray]:
         "endpoints": np.zeros(endpoints + 1, ENDPOINT),
         "heads": http1.create_heads(rows),
         "answer_heads": http1.create_heads(rows),
-        "uploads": http1.create_bodies(rows),
-        "bodies": http1.create_bodies(rows),
+        "uploads": bodies.create(rows),
+        "bodies": bodies.create(rows),
         "requests": streams.create_buffers(rows),
         "answers": streams.create_buffers(rows),
         "unsent": streams.create_buffers(3 * rows).reshape(rows, OUT_BYTES),
@@ -136,7 +136,6 @@ def _create_room() -> dict[str, np.ndarray]:
     return {
         "lines": http1.create_lines(),
         "out": np.zeros(OUT_BYTES, np.uint8),
-        "nothing": np.zeros(0, np.uint8),
         "asked": np.zeros(1, ASK),
         "host": np.zeros(HOST_BYTES, np.uint8),
         "target": np.zeros(2 * TARGET_BYTES, np.uint8),
@@ -169,7 +168,8 @@ def breath(way, gateway, until_ns):
             row = ring.take(gateway.ready)
             gateway.clients[row].queued = 0
             _carry(way, gateway, row, now_ns)
-        times.check(gateway, now_ns)
+        if now_ns >= wheel.next_ns(gateway.timers):
+            times.check(gateway, now_ns)
         if woken or loop.handed or _is_full(loop) or now_ns >= until_ns:
             return np.int64(0)
 
@@ -185,7 +185,7 @@ def _patience_ms(gateway, now_ns, until_ns):
     loop = gateway.loop[0]
     if ring.size(gateway.ready):
         return np.int64(0)
-    until_ns = min(until_ns, times.next_ns(gateway))
+    until_ns = min(until_ns, wheel.next_ns(gateway.timers))
     if loop.backlog or loop.comers:
         until_ns = min(until_ns, loop.paused_until_ns)
     return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)

@@ -93,7 +93,8 @@ def breath(some, until_ns):
             row = ring.take(some.ready)
             some.clients[row].queued = 0
             _carry(some, row, now_ns)
-        _check_times(some, now_ns)
+        if now_ns >= wheel.next_ns(some.timers):
+            _check_times(some, now_ns)
         if woken or loop.handed or now_ns >= until_ns:
             return np.int64(0)
 
@@ -103,7 +104,7 @@ def _patience_ms(some, now_ns, until_ns):
     loop = some.loop[0]
     if ring.size(some.ready):
         return np.int64(0)
-    until_ns = min(until_ns, some.timers.clock[0].next_ns)
+    until_ns = min(until_ns, wheel.next_ns(some.timers))
     if loop.backlog:
         until_ns = min(until_ns, loop.paused_until_ns)
     return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)

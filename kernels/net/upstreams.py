@@ -86,7 +86,7 @@ def release(gateway, row, reusable, now_ns):
     endpoint.last = row
     endpoint.idle += 1
     gateway.loop[0].idle += 1
-    wheel.file(gateway.idle_timers, row, now_ns + gateway.loop[0].idle_ns, now_ns)
+    _file(gateway, row, now_ns)
 
 
 @kernel
@@ -122,10 +122,28 @@ def forget(gateway, row):
     loop.upstreams += 1
 
 
-@kernel
+@part
 def close_idle(gateway, row):
     _unlink(gateway, row)
     close(gateway, row)
+
+
+@part
+def check(gateway, row, now_ns):
+    """Close a connection that has been idle for too long; one that has a request is filed again once it is idle."""
+    upstream = gateway.upstreams[row]
+    if upstream.fd > 0 and upstream.client == 0:
+        if upstream.since_ns + gateway.loop[0].idle_ns < now_ns:
+            close_idle(gateway, row)
+        else:
+            _file(gateway, row, now_ns)
+
+
+@kernel
+def _file(gateway, row, now_ns):
+    """Have an idle connection looked at in time; its timers are behind those of clients."""
+    due_ns = gateway.upstreams[row].since_ns + gateway.loop[0].idle_ns
+    wheel.file(gateway.timers, gateway.clients.size + row, due_ns, now_ns)
 
 
 @part

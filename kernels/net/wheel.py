@@ -39,7 +39,7 @@ def file(wheel, row, due_ns, now_ns):
 def _move(wheel, row, due_ns, now_ns):
     timers, clock = wheel.timers, wheel.clock[0]
     tick_ns = np.int64(clock["tick_ns"])
-    if now_ns < clock["next_ns"]:  # no slot that has come up holds anything
+    if now_ns < next_ns(wheel):  # no slot that has come up holds anything
         clock["turned"] = now_ns // tick_ns
     tick = min(due_ns // tick_ns + 1, np.int64(clock["turned"]) + np.int64(clock["slots"]))
     _unlink(timers, row)
@@ -48,17 +48,18 @@ def _move(wheel, row, due_ns, now_ns):
     timers[row]["before"], timers[row]["after"] = last, slot
     timers[last]["after"] = timers[slot]["before"] = row
     timers[row]["from_ns"] = (tick - 1) * tick_ns
-    clock["next_ns"] = min(np.int64(clock["next_ns"]), tick * tick_ns)
+    clock["next_ns"] = min(next_ns(wheel), tick * tick_ns)
+
+
+@kernel
+def next_ns(wheel):
+    """``take`` has nothing to give before; NEVER: nothing is filed."""
+    return np.int64(wheel.clock[0]["next_ns"])
 
 
 @kernel
 def take(wheel, now_ns):
-    """One of the rows whose slots have come up, which is filed no more; 0: there is none."""
-    return _take(wheel, now_ns) if now_ns >= wheel.clock[0]["next_ns"] else np.int64(0)
-
-
-@part
-def _take(wheel, now_ns):
+    """One of the rows whose slots have come up, which is filed no more; 0: there is none, ask again at ``next_ns``."""
     timers, clock = wheel.timers, wheel.clock[0]
     now, slots = now_ns // np.int64(clock["tick_ns"]), np.int64(clock["slots"])
     clock["turned"] = max(np.int64(clock["turned"]), now - slots)  # which is once around
@@ -70,12 +71,12 @@ def _take(wheel, now_ns):
             timers[row]["from_ns"] = NEVER
             return row
         clock["turned"] += 1
-    clock["next_ns"] = _next_ns(wheel)
+    clock["next_ns"] = _first_ns(wheel)
     return np.int64(0)
 
 
-@kernel
-def _next_ns(wheel):
+@part
+def _first_ns(wheel):
     """When the next slot that holds something comes up."""
     clock = wheel.clock[0]
     first = np.int64(clock["turned"]) + 1

@@ -267,15 +267,7 @@ class Gateway:
         }
         wanted = set(addresses.values())
         table = self._gateway.endpoints
-        table["left"] = 0
-        left = {address: row for address, row in self._endpoints.items() if address not in wanted}
-        if left:
-            gone = np.array(list(left.values()), np.int64)
-            table["left"][gone] = 1
-            kernel.close_left(self._gateway, gone)
-        for address, row in left.items():
-            if not table[row]["all"]:
-                del self._endpoints[address]
+        self._let_go({address: row for address, row in self._endpoints.items() if address not in wanted})
         missing = [address for address in sorted(wanted) if address not in self._endpoints]
         taken = set(self._endpoints.values())
         free = [row for row in range(1, len(table)) if row not in taken]
@@ -291,6 +283,17 @@ class Gateway:
         for backend, address in addresses.items():
             rows[backend] = self._endpoints[address]
         return rows
+
+    def _let_go(self, left: dict[tuple[int, int], int]) -> None:
+        """These endpoints have left, and no others: what is idle closes, and who has nothing besides is forgotten."""
+        table, rows = self._gateway.endpoints, np.array(list(left.values()), np.int64)
+        table["left"] = 0
+        table["left"][rows] = 1
+        if len(rows):
+            kernel.close_left(self._gateway, rows)
+        for address, row in left.items():
+            if not table[row]["all"]:
+                del self._endpoints[address]
 
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None
