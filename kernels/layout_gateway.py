@@ -11,6 +11,7 @@ import numpy as np
 from kernels.layout import Pipes, Ring
 from kernels.layout_http import REASONS, Ours
 from kernels.layout_routes import FIRST_PUNT, PUNTS, Memory, Roads
+from kernels.layout_wheel import Wheel
 from kernels.net.syscalls import Exchange
 
 # state        what is waited for                           then
@@ -76,7 +77,6 @@ HANDED_REASONS = {
 
 GATEWAY_LOOP = np.dtype(
     [
-        ("next_tick_ns", "i8"),
         ("paused_until_ns", "i8"),  # accepting, for want of rows or descriptors
         ("seed", "u8"),  # of request ids
         ("read_ns", "i8"),  # how long is waited, see ``plane.ingress.timeouts``
@@ -85,14 +85,11 @@ GATEWAY_LOOP = np.dtype(
         ("send_ns", "i8"),
         ("body_ns", "i8"),
         ("keep_alive_ns", "i8"),
-        ("tick_ns", "i8"),
         ("epoll", "i4"),
         ("listener", "i4"),
         ("backlog", "i4"),  # the listener may have connections
         ("clients", "i4"),  # free rows
         ("upstreams", "i4"),  # likewise
-        ("clients_end", "i4"),  # rows from there on are nobody's
-        ("upstreams_end", "i4"),  # likewise
         ("handed", "i4"),  # rows of the batch that wait for their owner
         ("done", "i4"),  # rows of DONE that are filled
         ("idle", "i4"),  # upstream connections without a request
@@ -243,6 +240,7 @@ class Gateway(NamedTuple):
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
     announcement         ANNOUNCEMENT[1]: what a header of the PROXY protocol has said
+    timers               of clients, and behind those, clients.size further, of connections to endpoints
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     said                 SAID[...]: what the access log is told of those that are done; texts: uint8[...], of theirs
     """
@@ -261,7 +259,6 @@ class Gateway(NamedTuple):
     unsent: np.ndarray
     out: np.ndarray
     hops: np.ndarray
-    nothing: np.ndarray
     asked: np.ndarray
     host: np.ndarray
     target: np.ndarray
@@ -271,6 +268,7 @@ class Gateway(NamedTuple):
     free_clients: np.ndarray
     free_upstreams: np.ndarray
     ready: Ring
+    timers: Wheel
     handed: np.ndarray
     done: np.ndarray
     said: np.ndarray

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.layout import Ring
+from kernels.layout_wheel import Wheel
 from kernels.net.syscalls import Exchange
 
 # state       what is waited for                                 then
@@ -24,7 +25,6 @@ STATES = ("VACANT", "GREETING", "WANTING", "SHAKING", "SHAKEN", "CARRYING", "UNT
 
 TLS_LOOP = np.dtype(
     [
-        ("next_tick_ns", "i8"),
         ("paused_until_ns", "i8"),  # accepting, for want of rows or descriptors
         ("head_ns", "i8"),  # a handshake takes that long at most
         ("send_ns", "i8"),  # and so long a client takes nothing
@@ -101,6 +101,7 @@ class Terminator(NamedTuple):
     contexts  uint64[N]: the address of each one's SSL_CTX, 0: not made yet
     library   uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
     buffer    uint8[...]: what is on its way; inward, outward: uint8[rows, bytes], what could not go on
+    timers    of clients
     handed    uint32[...]: rows that wait for their owner
     shaken    SHAKEN_CLIENT[1], on its way into the channel, and its bytes
     trusted   NETWORK[…]: proxies that speak for clients; announcement: ANNOUNCEMENT[1], what one has said by a header
@@ -117,6 +118,7 @@ class Terminator(NamedTuple):
     outward: np.ndarray
     free: np.ndarray
     ready: Ring
+    timers: Wheel
     handed: np.ndarray
     shaken: np.ndarray
     shaken_bytes: np.ndarray

@@ -446,3 +446,25 @@ class Limits:
 
     def leave(self, key: int, client: int) -> None:
         self._at_work[key, client] -= 1
+
+
+class Timers:
+    """Who is due: of each row the earliest time that it was filed for, but for the past, all looked at every time."""
+
+    def __init__(self, tick_ns: int) -> None:
+        self.due_ns: dict[int, int] = {}
+        self._tick_ns = tick_ns
+
+    def file(self, row: int, due_ns: int, now_ns: int) -> None:
+        due_ns = max(due_ns, now_ns)
+        self.due_ns[row] = min(due_ns, self.due_ns.get(row, due_ns))
+
+    def comes_up_ns(self, row: int) -> int:
+        """The end of the tick in which it is due."""
+        return (self.due_ns[row] // self._tick_ns + 1) * self._tick_ns
+
+    def are_due(self, now_ns: int) -> set[int]:
+        return {row for row in self.due_ns if self.comes_up_ns(row) <= now_ns}
+
+    def forget(self, row: int) -> None:
+        del self.due_ns[row]

@@ -25,12 +25,8 @@ from kernels.layout_gateway import (
     FAILED,
     GATEWAY_LOOP,
     HANDED,
-    LATE,
-    NO_CONNECTION,
     READING,
     SENDING,
-    SLOW_BODY,
-    SLOW_REQUEST,
     STREAMING,
     UPSTREAM,
     VACANT,
@@ -44,6 +40,7 @@ from kernels.layout_tls import SHAKEN_CLIENT
 from kernels.net import (
     announced,
     arrivals,
+    bodies,
     digests,
     http1,
     limits,
@@ -54,14 +51,15 @@ from kernels.net import (
     ring,
     streams,
     syscalls,
+    times,
     upstreams,
+    wheel,
 )
 
 WAKE_KEY, LISTENER_KEY, CHANNEL_KEY = 0, 1 << 30, 1 << 29
 BATCH = 64  # accepted in one pass
 ROUNDS = 16  # steps of one client in one turn
 RETRY_NS = 20_000_000
-BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of a request, a connection
 DONE_ROWS = 8192
 OUT_BYTES = 3 * streams.BUFFER_BYTES
 HOP_BYTES = 160
@@ -76,49 +74,25 @@ def create(
     tallies: np.ndarray | None = None,
     *,
     logs: bool = False,
+    tick_ns: int = times.BEAT_NS,
 ) -> Gateway:
     """A gateway for so many clients and upstream connections, without a listener; ``trusted``: NETWORK[…], None: no.
 
     ``library``: that of ``openssl.load``, None where nobody comes by TLS. ``tallies``: those of its ingress, None: it
-    has some of its own. ``logs``: what is done is noted for an access log.
+    has some of its own. ``logs``: what is done is noted for an access log. ``tick_ns``: how exactly times are kept.
     """
-    loop = np.zeros(1, GATEWAY_LOOP)
-    loop[0]["epoll"], loop[0]["listener"], loop[0]["channel"] = -1, -1, -1
-    comer = np.zeros(1, SHAKEN_CLIENT)
-    loop[0]["clients"] = loop[0]["upstreams"] = capacity
-    loop[0]["clients_end"] = loop[0]["upstreams_end"] = 1
-    loop[0]["logs"] = logs
-    loop[0]["seed"] = np.random.default_rng().integers(1, 1 << 63)
-    rows = capacity + 1
-    clients, connections = np.zeros(rows, CLIENT), np.zeros(rows, UPSTREAM)
-    u1 = np.uint8
+    rows, u1 = capacity + 1, np.uint8
     return Gateway(
-        loop=loop,
-        clients=clients,
-        upstreams=connections,
-        endpoints=np.zeros(endpoints + 1, ENDPOINT),
-        heads=http1.create_heads(rows),
-        answer_heads=http1.create_heads(rows),
-        uploads=http1.create_bodies(rows),
-        bodies=http1.create_bodies(rows),
-        lines=http1.create_lines(),
-        requests=streams.create_buffers(rows),
-        answers=streams.create_buffers(rows),
-        unsent=streams.create_buffers(3 * rows).reshape(rows, OUT_BYTES),
-        out=np.zeros(OUT_BYTES, u1),
-        hops=np.zeros((rows, HOP_BYTES), u1),
-        nothing=np.zeros(0, u1),
-        asked=np.zeros(1, ASK),
-        host=np.zeros(HOST_BYTES, u1),
-        target=np.zeros(2 * TARGET_BYTES, u1),
-        more=np.zeros(FIELDS_BYTES, u1),
-        words=np.zeros(digests.WORDS, np.uint64),
+        loop=_create_loop(capacity, logs),
+        **_create_tables(rows, endpoints),
+        **_create_room(),
         tallies=limits.create(limits.WAYS) if tallies is None else tallies,
         free_clients=np.arange(capacity, 0, -1, dtype=np.uint32),
         free_upstreams=np.arange(capacity, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
+        timers=wheel.create(2 * rows, tick_ns),
         handed=np.zeros(rows, np.uint32),
-        done=np.zeros(DONE_ROWS + rows, DONE_REQUEST),  # times may end each client's request besides
+        done=np.zeros(DONE_ROWS + rows, DONE_REQUEST),  # each client's request may end besides
         said=np.zeros((DONE_ROWS + rows) * logs, SAID),
         texts=np.zeros(TEXT_BYTES * logs, u1),
         punts=np.zeros(256, np.int64),
@@ -126,11 +100,51 @@ def create(
         pipes=pipes.create(PIPES),
         trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
         library=np.zeros(len(openssl.FUNCTIONS), np.uint64) if library is None else library,
-        comer=comer,
-        comer_bytes=comer.view(u1),
-        announcement=np.zeros(1, ANNOUNCEMENT),
         exchange=syscalls.create_exchange(),
     )
+
+
+def _create_loop(capacity: int, logs: bool) -> np.ndarray:
+    loop = np.zeros(1, GATEWAY_LOOP)
+    loop["epoll"] = loop["listener"] = loop["channel"] = -1
+    loop["clients"] = loop["upstreams"] = capacity
+    loop["logs"] = logs
+    loop["seed"] = np.random.default_rng().integers(1, 1 << 63)
+    return loop
+
+
+def _create_tables(rows: int, endpoints: int) -> dict[str, np.ndarray]:
+    """What there is a row of for each client, each connection to an endpoint, or each endpoint."""
+    return {
+        "clients": np.zeros(rows, CLIENT),
+        "upstreams": np.zeros(rows, UPSTREAM),
+        "endpoints": np.zeros(endpoints + 1, ENDPOINT),
+        "heads": http1.create_heads(rows),
+        "answer_heads": http1.create_heads(rows),
+        "uploads": bodies.create(rows),
+        "bodies": bodies.create(rows),
+        "requests": streams.create_buffers(rows),
+        "answers": streams.create_buffers(rows),
+        "unsent": streams.create_buffers(3 * rows).reshape(rows, OUT_BYTES),
+        "hops": np.zeros((rows, HOP_BYTES), np.uint8),
+    }
+
+
+def _create_room() -> dict[str, np.ndarray]:
+    """Where something of one request at a time is read, decided or composed."""
+    comer = np.zeros(1, SHAKEN_CLIENT)
+    return {
+        "lines": http1.create_lines(),
+        "out": np.zeros(OUT_BYTES, np.uint8),
+        "asked": np.zeros(1, ASK),
+        "host": np.zeros(HOST_BYTES, np.uint8),
+        "target": np.zeros(2 * TARGET_BYTES, np.uint8),
+        "more": np.zeros(FIELDS_BYTES, np.uint8),
+        "words": np.zeros(digests.WORDS, np.uint64),
+        "comer": comer,
+        "comer_bytes": comer.view(np.uint8),
+        "announcement": np.zeros(1, ANNOUNCEMENT),
+    }
 
 
 @kernel
@@ -154,9 +168,8 @@ def breath(way, gateway, until_ns):
             row = ring.take(gateway.ready)
             gateway.clients[row].queued = 0
             _carry(way, gateway, row, now_ns)
-        if now_ns >= loop.next_tick_ns:
-            loop.next_tick_ns = now_ns + loop.tick_ns
-            _check_times(gateway, now_ns)
+        if now_ns >= wheel.next_ns(gateway.timers):
+            times.check(gateway, now_ns)
         if woken or loop.handed or _is_full(loop) or now_ns >= until_ns:
             return np.int64(0)
 
@@ -172,7 +185,7 @@ def _patience_ms(gateway, now_ns, until_ns):
     loop = gateway.loop[0]
     if ring.size(gateway.ready):
         return np.int64(0)
-    until_ns = min(until_ns, loop.next_tick_ns)
+    until_ns = min(until_ns, wheel.next_ns(gateway.timers))
     if loop.backlog or loop.comers:
         until_ns = min(until_ns, loop.paused_until_ns)
     return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)
@@ -245,8 +258,10 @@ def _carry(way, gateway, row, now_ns):
         else:
             return
         if not goes_on:
-            return
-    requests.queue(gateway, row)
+            break
+    else:
+        requests.queue(gateway, row)
+    times.file(gateway, row, now_ns)
 
 
 @part
@@ -297,7 +312,6 @@ def _welcome(gateway, fd, ssl, ip, port, now_ns):
     loop = gateway.loop[0]
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
-    loop.clients_end = max(loop.clients_end, row + 1)
     client = gateway.clients[row]
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
@@ -313,54 +327,12 @@ def _welcome(gateway, fd, ssl, ip, port, now_ns):
         requests.queue(gateway, row)
 
 
-@part
-def _check_times(gateway, now_ns):
-    """Whoever has waited too long is left, or handed over to whom can say so."""
-    loop = gateway.loop[0]
-    while loop.clients_end > 1 and gateway.clients[loop.clients_end - 1].state == VACANT:
-        loop.clients_end -= 1
-    while loop.upstreams_end > 1 and gateway.upstreams[loop.upstreams_end - 1].fd <= 0:
-        loop.upstreams_end -= 1
-    for row in range(1, np.int64(loop.clients_end)):
-        client = gateway.clients[row]
-        state, age = client.state, now_ns - client.since_ns
-        if state == READING:
-            if client.end > client.start:
-                if age > BEAT_NS:
-                    requests.hand_over(gateway, row, SLOW_REQUEST)
-            elif age > (loop.keep_alive_ns if client.used else loop.head_ns):
-                requests.end(gateway, row)
-        elif state == ANNOUNCING and age > loop.head_ns:
-            requests.end(gateway, row)
-        elif state == CONNECTING and age > BEAT_NS:
-            requests.redial(gateway, row, NO_CONNECTION)
-        elif state == STREAMING and client.sent == client.unsent:
-            if age > loop.body_ns:
-                requests.hand_over(gateway, row, SLOW_BODY)
-        elif state in (SENDING, STREAMING, WAITING):
-            patience_ns = client.read_ns if state == WAITING else client.send_ns
-            if now_ns - gateway.upstreams[client.upstream].since_ns > patience_ns:
-                requests.hand_over(gateway, row, LATE)
-        elif state == ANSWERING:
-            if client.sent < client.unsent:
-                if age > loop.send_ns:
-                    requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
-            elif now_ns - gateway.upstreams[client.upstream].since_ns > client.read_ns:
-                requests.give_up(gateway, row, requests.LATE_ANSWER, now_ns)
-    for row in range(1, np.int64(loop.upstreams_end)):
-        upstream = gateway.upstreams[row]
-        if upstream.fd > 0 and upstream.client == 0 and now_ns - upstream.since_ns > loop.idle_ns:
-            upstreams.close_idle(gateway, row)
-
-
 @kernel
-def close_left(gateway):
-    """Close the idle connections to endpoints that have left."""
-    loop = gateway.loop[0]
-    for row in range(1, np.int64(loop.upstreams_end)):
-        upstream = gateway.upstreams[row]
-        if upstream.fd > 0 and upstream.client == 0 and gateway.endpoints[upstream.endpoint].left:
-            upstreams.close_idle(gateway, row)
+def close_left(gateway, endpoints):
+    """Close the idle connections to these endpoints, int64[...] of their rows, which have left."""
+    for i in range(endpoints.size):
+        while gateway.endpoints[endpoints[i]].last != 0:
+            upstreams.close_idle(gateway, np.int64(gateway.endpoints[endpoints[i]].last))
 
 
 @kernel
@@ -370,7 +342,7 @@ def drain(gateway, now_ns):
     for _ in range(loop.clients // BATCH + 1):
         _accept(gateway, now_ns)
     loop.draining, loop.listener, loop.backlog = 1, -1, 0
-    for row in range(1, np.int64(loop.clients_end)):
+    for row in range(1, gateway.clients.size):
         if gateway.clients[row].state in (READING, ANNOUNCING):
             requests.queue(gateway, row)
 
@@ -378,8 +350,7 @@ def drain(gateway, now_ns):
 @kernel
 def leave(gateway):
     """Hand over everybody who has got nothing of the answer in hand."""
-    loop = gateway.loop[0]
-    for row in range(1, np.int64(loop.clients_end)):
+    for row in range(1, gateway.clients.size):
         state = gateway.clients[row].state
         if state == CONNECTING or (state == READING and gateway.clients[row].upstream != 0):
             requests.redial(gateway, row, FAILED)
@@ -390,14 +361,13 @@ def leave(gateway):
 @kernel
 def end_all(gateway, now_ns):
     """Close everything that is left."""
-    loop = gateway.loop[0]
-    for row in range(1, np.int64(loop.clients_end)):
+    for row in range(1, gateway.clients.size):
         state = gateway.clients[row].state
         if CONNECTING <= state <= ANSWERING:
             requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
         elif state != VACANT and state != HANDED:
             requests.end(gateway, row)
-    for row in range(1, np.int64(loop.upstreams_end)):
+    for row in range(1, gateway.upstreams.size):
         if gateway.upstreams[row].fd > 0:
             upstreams.close_idle(gateway, row)
     pipes.close_all(gateway.pipes)
@@ -419,7 +389,7 @@ def warm(way) -> None:
         breath(way, gateway, 0)
         drain(gateway, 0)
         leave(gateway)
-        close_left(gateway)
+        close_left(gateway, np.zeros(0, np.int64))
         end_all(gateway, 0)
         gateway.loop[0]["clients"] = gateway.loop[0]["upstreams"] = 0  # as if each was somebody's
         requests.forget(gateway, 1)

@@ -33,16 +33,9 @@ def read(data, size, hello):
     """
     hello["name"] = hello["name_size"] = 0
     hello["http1"], hello["others"] = 1, 0
-    if size > 0 and data[0] != _HANDSHAKE:
-        return np.int64(UNUSUAL)
-    if size < RECORD_BYTES + 4:
-        return np.int64(0)
-    end = RECORD_BYTES + _pair(data, 3)
-    body = np.int64(data[RECORD_BYTES + 1]) << 16 | _pair(data, RECORD_BYTES + 2)
-    if data[RECORD_BYTES] != _CLIENT_HELLO or RECORD_BYTES + 4 + body != end or end > data.size:
-        return np.int64(UNUSUAL)
-    if size < end:
-        return np.int64(0)
+    end = _end(data, size)
+    if end <= 0:
+        return end
     at = np.int64(RECORD_BYTES + 4 + 34)  # version and random
     for width in (1, 2, 1):  # session, ciphers, compression
         if at + width > end:
@@ -52,10 +45,29 @@ def read(data, size, hello):
         return np.int64(1)
     if at + 2 > end or at + 2 + _pair(data, at) != end:
         return np.int64(UNUSUAL)
-    at += 2
+    return np.int64(1 if _read_extensions(data, at + 2, end, hello) else UNUSUAL)
+
+
+@kernel
+def _end(data, size):
+    """Where the record ends, which is whole and a hello; else what ``read`` returns."""
+    if size > 0 and data[0] != _HANDSHAKE:
+        return np.int64(UNUSUAL)
+    if size < RECORD_BYTES + 4:
+        return np.int64(0)
+    end = RECORD_BYTES + _pair(data, 3)
+    body = np.int64(data[RECORD_BYTES + 1]) << 16 | _pair(data, RECORD_BYTES + 2)
+    if data[RECORD_BYTES] != _CLIENT_HELLO or RECORD_BYTES + 4 + body != end or end > data.size:
+        return np.int64(UNUSUAL)
+    return end if size >= end else np.int64(0)
+
+
+@kernel
+def _read_extensions(data, at, end, hello):
+    """Take those that matter. Returns whether all are right, as those below do."""
     while at < end:
         if at + 4 > end or at + 4 + _pair(data, at + 2) > end:
-            return np.int64(UNUSUAL)
+            return False
         kind, first, last = _pair(data, at), at + 4, at + 4 + _pair(data, at + 2)
         right = True
         if kind == _NAMES:
@@ -63,14 +75,14 @@ def read(data, size, hello):
         elif kind == _PROTOCOLS:
             right = _read_protocols(data, first, last, hello)
         if not right:
-            return np.int64(UNUSUAL)
+            return False
         at = last
-    return np.int64(1)
+    return True
 
 
 @kernel
 def _read_name(data, at, end, hello):
-    """Take the list of names, which has one, of a host. Returns whether it is right."""
+    """Take the list of names, which has one, of a host."""
     if at + 5 > end or at + 2 + _pair(data, at) != end or data[at + 2] != 0 or at + 5 + _pair(data, at + 3) != end:
         return False
     hello["name"], hello["name_size"] = at + 5, end - at - 5
@@ -79,7 +91,7 @@ def _read_name(data, at, end, hello):
 
 @kernel
 def _read_protocols(data, at, end, hello):
-    """Take the list of protocols. Returns whether it is right."""
+    """Take the list of protocols."""
     if at + 2 > end or at + 2 + _pair(data, at) != end:
         return False
     hello["http1"] = 0

@@ -21,7 +21,7 @@ from kernels.layout_gateway import (
     RULED_ANEW,
 )
 from kernels.layout_http import CHUNKED, COUNTED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
-from kernels.net import http1, pipes, requests, rulings, syscalls, text, upstreams
+from kernels.net import bodies, http1, pipes, requests, rulings, syscalls, text, upstreams, writing
 
 SWITCHING, BROKEN = 101, np.int64(502)
 CHUNK_ROOM = 32  # bytes around a chunk, and after the last
@@ -48,27 +48,32 @@ def read_head(way, gateway, row, now_ns):
     if client.first_byte_ns == 0:
         client.first_byte_ns = requests.clock(gateway, now_ns)
     head = gateway.answer_heads[number]
-    size = np.int64(1)
-    interim = True
-    while interim:
-        size = http1.scan_response(
-            data, np.int64(upstream.start), np.int64(upstream.end), head, gateway.lines, np.int64(client.method)
-        )
-        interim = size > 0 and 100 <= head.status < 200 and head.status != SWITCHING
-        if interim:
-            upstream.start += size
-    if size < 0 or (size > 0 and head.status == SWITCHING) or (size == 0 and upstream.end == data.size):
+    size = _scan(upstream, data, head, gateway.lines, np.int64(client.method))
+    if size < 0 or (size == 0 and upstream.end == data.size):
         requests.hand_over(gateway, row, ODD_ANSWER)
         return False
-    if size > 0 and rulings.wants_another(client, np.int64(head.status)):
+    if size == 0:
+        return True
+    if rulings.wants_another(client, np.int64(head.status)):
         requests.hand_over(gateway, row, MAY_TRY_AGAIN)
         return False
-    if size > 0 and not rulings.holds(gateway, row):
+    if not rulings.holds(gateway, row):
         requests.hand_over(gateway, row, RULED_ANEW)
         return False
-    if size > 0:
-        _pass_head(way, gateway, row, number, size, now_ns)
+    _pass_head(way, gateway, row, number, size, now_ns)
     return True
+
+
+@kernel
+def _scan(upstream, data, head, lines, method):
+    """Scan the head of an answer, behind interim ones, which go no further. Its size, 0: not all is here, < 0: odd."""
+    while True:
+        size = http1.scan_response(data, np.int64(upstream.start), np.int64(upstream.end), head, lines, method)
+        if size <= 0 or head.status >= 200:
+            return size
+        if head.status == SWITCHING:
+            return -size  # to what nobody has asked for
+        upstream.start += size
 
 
 @kernel
@@ -89,13 +94,13 @@ def _pass_head(way, gateway, row, number, size, now_ns):
     """Write the head for the client, and what is here of the body."""
     client, upstream, head = gateway.clients[row], gateway.upstreams[number], gateway.answer_heads[number]
     body, data = gateway.bodies[number], gateway.answers[number]
-    http1.begin_body(body, head, PLAIN)
+    bodies.begin(body, head, PLAIN)
     upstream.keep_alive = head.keep_alive and client.unsent == client.sent
     first = np.int64(upstream.start + size)
     here = np.int64(upstream.end) - first
     if head.framing == CHUNKED:  # what it compacts is handed over as it came, where that is no body
         text.put(gateway.out, 0, data, first, first + here)
-    said = http1.reframe(body, data, first, np.int64(upstream.end))
+    said = bodies.reframe(body, data, first, np.int64(upstream.end))
     if said < 0:
         if head.framing == CHUNKED:
             text.put(data, first, gateway.out, 0, here)
@@ -108,7 +113,7 @@ def _pass_head(way, gateway, row, number, size, now_ns):
         client.chunked = 1
     keep_alive = client.keep_alive != 0
     ours = rulings.adorn(way, gateway, row, head)
-    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines, ours, keep_alive))
+    to = np.int64(writing.write_response(gateway.out, data, head, gateway.lines, ours, keep_alive))
     if to < 0 or to + body.produced + CHUNK_ROOM > gateway.out.size:
         requests.give_up(gateway, row, BROKEN, now_ns)
         return
@@ -193,7 +198,7 @@ def pass_on(gateway, row, now_ns):
     if got <= 0:
         requests.give_up(gateway, row, BROKEN, now_ns)
         return False
-    said = http1.reframe(body, data, np.int64(0), np.int64(upstream.end))
+    said = bodies.reframe(body, data, np.int64(0), np.int64(upstream.end))
     if said < 0:
         requests.give_up(gateway, row, BROKEN, now_ns)
         return False
@@ -221,7 +226,7 @@ def _splice(gateway, row, number, now_ns):
     if got <= 0:
         return np.int64(0)
     client.since_ns = upstream.since_ns = now_ns
-    client.over = http1.pass_over(body, got) == DONE
+    client.over = bodies.pass_over(body, got) == DONE
     return got
 
 

@@ -28,7 +28,20 @@ from kernels.layout_gateway import (
 )
 from kernels.layout_http import CHUNK_END, CHUNKED, DONE, IN_CHUNK, OVER, PLAIN, SIZED, TOO_LONG, Hop
 from kernels.layout_routes import ANSWER
-from kernels.net import http1, notes, openssl, pipes, ring, rulings, syscalls, text, upstreams
+from kernels.net import (
+    bodies,
+    http1,
+    notes,
+    openssl,
+    pipes,
+    requesthead,
+    ring,
+    rulings,
+    syscalls,
+    text,
+    upstreams,
+    writing,
+)
 
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 SHORT_BYTES = 8192  # half of what OpenSSL reads of a socket at once
@@ -159,8 +172,8 @@ def _whole(gateway, row, size):
     if head.framing != CHUNKED:
         return size
     text.put(gateway.unsent[row], np.int64(0), gateway.requests[row], client.start + size, np.int64(client.end))
-    http1.begin_body(upload, head, PLAIN)
-    said = http1.reframe(upload, gateway.unsent[row], np.int64(0), here)
+    bodies.begin(upload, head, PLAIN)
+    said = bodies.reframe(upload, gateway.unsent[row], np.int64(0), here)
     if said != DONE:
         return min(said, np.int64(0))
     client.unchunked, head.framing, head.length = 1, SIZED, upload.content
@@ -178,7 +191,7 @@ def _answer(way, gateway, row, now_ns):
     if size < 0:
         hand_over(gateway, row, NO_ROOM)
         return
-    client.request_id = http1.request_number(gateway.requests[row], head)
+    client.request_id = requesthead.request_number(gateway.requests[row], head)
     if head.request_id_size == 0 and rulings.was_let_in(gateway, row):
         client.request_id = rulings.draw(gateway.loop[0])
     client.backend, client.routed_ns, client.since_ns = 0, clock(gateway, now_ns), now_ns
@@ -244,15 +257,15 @@ def _send(way, gateway, row, now_ns):
     if not rulings.holds(gateway, row):
         redial(gateway, row, RULED_ANEW)
         return
-    data, none, spare = gateway.requests[row], gateway.nothing, rulings.draw(gateway.loop[0])
-    number = http1.request_number(data, head) if head.request_id_size else spare
+    data, none, spare = gateway.requests[row], gateway.more[:0], rulings.draw(gateway.loop[0])
+    number = requesthead.request_number(data, head) if head.request_id_size else spare
     host = rulings.write_host(way, gateway, row) if client.rule else np.int64(0)
     target = rulings.write_target(way, gateway, row) if client.rule else np.int64(0)
     if host < 0 or target < 0:
         redial(gateway, row, NO_ROOM)
         return
     hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], gateway.target[:target], none)
-    size = np.int64(http1.write_request(gateway.out, data, head, gateway.lines, hop, spare))
+    size = np.int64(writing.write_request(gateway.out, data, head, gateway.lines, hop, spare))
     if client.unchunked:
         size = text.put(gateway.out, size, gateway.unsent[row], np.int64(0), np.int64(head.length))
     elif not client.streams:
@@ -262,7 +275,7 @@ def _send(way, gateway, row, now_ns):
         return
     client.request_id = number
     if client.streams:
-        http1.begin_body(gateway.uploads[row], head, PLAIN)
+        bodies.begin(gateway.uploads[row], head, PLAIN)
         client.streamed, client.state = 1, STREAMING
         _send_piece(gateway, row, size, now_ns)
         return
@@ -309,7 +322,7 @@ def _send_piece(gateway, row, to, now_ns):
     client, head, data = gateway.clients[row], gateway.heads[row], gateway.requests[row]
     upload, out, upstream = gateway.uploads[row], gateway.out, gateway.upstreams[client.upstream]
     first = np.int64(client.start + head.size)
-    said = http1.reframe(upload, data, first, np.int64(client.end))
+    said = bodies.reframe(upload, data, first, np.int64(client.end))
     if upload.state == CHUNK_END and upload.produced > 0:  # who goes on with it needs a byte of the chunk
         upload.state, upload.left = IN_CHUNK, 1
         upload.content, upload.consumed, upload.produced = upload.content - 1, upload.consumed - 1, upload.produced - 1

@@ -30,7 +30,8 @@ from kernels.layout_tls import (
     WANTING,
     Terminator,
 )
-from kernels.net import announced, hello, openssl, ring, streams, syscalls, text
+from kernels.layout_wheel import NEVER
+from kernels.net import announced, hello, openssl, ring, streams, syscalls, text, wheel
 
 WAKE_KEY, LISTENER_KEY, PAIR_KEY = 0, 1 << 30, 1 << 29
 GONE = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
@@ -39,6 +40,7 @@ BATCH = 64  # accepted in one pass
 ROUNDS = 16  # steps of one connection in one turn
 RETRY_NS = 20_000_000
 TICK_NS = 250_000_000
+LOOKS = 256  # at who may be late, in one pass
 
 
 def create(capacity: int, kept: int, library: np.ndarray, trusted: np.ndarray | None = None) -> Terminator:
@@ -63,6 +65,7 @@ def create(capacity: int, kept: int, library: np.ndarray, trusted: np.ndarray | 
         outward=streams.create_buffers(rows),
         free=np.arange(capacity + kept, 0, -1, dtype=np.uint32),
         ready=ring.create(rows),
+        timers=wheel.create(rows, TICK_NS),
         handed=np.zeros(rows, np.uint32),
         shaken=shaken,
         shaken_bytes=shaken.view(np.uint8),
@@ -90,8 +93,7 @@ def breath(some, until_ns):
             row = ring.take(some.ready)
             some.clients[row].queued = 0
             _carry(some, row, now_ns)
-        if now_ns >= loop.next_tick_ns:
-            loop.next_tick_ns = now_ns + TICK_NS
+        if now_ns >= wheel.next_ns(some.timers):
             _check_times(some, now_ns)
         if woken or loop.handed or now_ns >= until_ns:
             return np.int64(0)
@@ -102,7 +104,7 @@ def _patience_ms(some, now_ns, until_ns):
     loop = some.loop[0]
     if ring.size(some.ready):
         return np.int64(0)
-    until_ns = min(until_ns, loop.next_tick_ns)
+    until_ns = min(until_ns, wheel.next_ns(some.timers))
     if loop.backlog:
         until_ns = min(until_ns, loop.paused_until_ns)
     return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)
@@ -226,8 +228,10 @@ def _carry(some, row, now_ns):
         else:
             return
         if not goes_on:
-            return
-    _queue(some, row)
+            break
+    else:
+        _queue(some, row)
+    wheel.file(some.timers, row, _due_ns(some, row), now_ns)
 
 
 @part
@@ -435,17 +439,29 @@ def forget(some, row):
     loop.paused_until_ns = 0
 
 
+@kernel
+def _due_ns(some, row):
+    """Until when a sign of life of a client is waited for; NEVER: not at all."""
+    client, loop = some.clients[row], some.loop[0]
+    if client.state in (ANNOUNCING, GREETING, SHAKING):
+        return client.since_ns + loop.head_ns
+    if client.state == CARRYING and client.out_start < client.out_end:
+        return client.since_ns + loop.send_ns
+    return np.int64(NEVER)
+
+
 @part
 def _check_times(some, now_ns):
-    """Whoever takes too long over a handshake, or takes nothing, is left."""
-    loop = some.loop[0]
-    for row in range(1, some.clients.size):
-        client = some.clients[row]
-        age = now_ns - client.since_ns
-        slow = client.state in (ANNOUNCING, GREETING, SHAKING) and age > loop.head_ns
-        takes_nothing = client.state == CARRYING and client.out_start < client.out_end and age > loop.send_ns
-        if slow or takes_nothing:
+    """Whoever takes too long over a handshake, or takes nothing, is left; no more than LOOKS in one pass."""
+    for _ in range(LOOKS):
+        row = wheel.take(some.timers, now_ns)
+        if row == 0:
+            return
+        due_ns = _due_ns(some, row)
+        if due_ns < now_ns:
             _end(some, row)
+        else:
+            wheel.file(some.timers, row, due_ns, now_ns)
 
 
 @kernel

@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout import MARKS
-from kernels.net import syscalls
+from kernels.net import syscalls, wheel
 
 UPSTREAM_KEY = 1 << 31
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
@@ -58,7 +58,6 @@ def _dial(gateway, endpoint):
         syscalls.close(fd)
         return np.int64(0)
     loop.upstreams -= 1
-    loop.upstreams_end = max(loop.upstreams_end, row + 1)
     there.all += 1
     upstream.fd, upstream.serial, upstream.endpoint = fd, serial, endpoint
     upstream.readable = upstream.writable = upstream.hangup = upstream.failed = upstream.used = 0
@@ -87,6 +86,7 @@ def release(gateway, row, reusable, now_ns):
     endpoint.last = row
     endpoint.idle += 1
     gateway.loop[0].idle += 1
+    _file(gateway, row, now_ns)
 
 
 @kernel
@@ -122,10 +122,28 @@ def forget(gateway, row):
     loop.upstreams += 1
 
 
-@kernel
+@part
 def close_idle(gateway, row):
     _unlink(gateway, row)
     close(gateway, row)
+
+
+@part
+def check(gateway, row, now_ns):
+    """Close a connection that has been idle for too long; one that has a request is filed again once it is idle."""
+    upstream = gateway.upstreams[row]
+    if upstream.fd > 0 and upstream.client == 0:
+        if upstream.since_ns + gateway.loop[0].idle_ns < now_ns:
+            close_idle(gateway, row)
+        else:
+            _file(gateway, row, now_ns)
+
+
+@kernel
+def _file(gateway, row, now_ns):
+    """Have an idle connection looked at in time; its timers are behind those of clients."""
+    due_ns = gateway.upstreams[row].since_ns + gateway.loop[0].idle_ns
+    wheel.file(gateway.timers, gateway.clients.size + row, due_ns, now_ns)
 
 
 @part

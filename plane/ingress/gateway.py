@@ -39,7 +39,9 @@ from plane.routecompiler import compile as compile_routes
 BREATH_NS = 250_000_000
 LOG_S = 0.2  # so often, at most, are lines of the log made, unless there are many
 LOG_BATCHES = 16  # batches of them that may wait for the event loop
-TICK_S = 0.05
+TICK_NS = 50_000_000  # how exactly times are kept, unless they are shorter themselves
+LEAST_TICK_NS = 1_000_000
+TIMES = ("read", "idle", "head", "body", "send", "keep_alive")
 NOBODY = Edge()
 NAME = "gateway"  # of what is compiled for it
 
@@ -97,7 +99,10 @@ class Gateway:
         self._count = count
         self._fail = fail
         self._carry = carry
-        self._gateway = kernel.create(capacity, 64, fastedge.networks(edge), openssl.load(), tallies, logs=logs)
+        times_ns = {f"{name}_ns": int(getattr(timeouts, f"{name}_s") * 1e9) for name in TIMES}
+        tick_ns = max(LEAST_TICK_NS, min(TICK_NS, min(times_ns.values()) // 4))
+        networks = fastedge.networks(edge)
+        self._gateway = kernel.create(capacity, 64, networks, openssl.load(), tallies, logs=logs, tick_ns=tick_ns)
         self._room = threading.Semaphore(LOG_BATCHES)
         self._log_due_s = 0.0
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
@@ -108,17 +113,8 @@ class Gateway:
         loop["port"], loop["https_port"] = ports
         fastedge.announce(loop, edge)
         loop["timed"] = timed
-        for name in ("read", "idle", "head", "body", "send", "keep_alive"):
-            loop[f"{name}_ns"] = int(getattr(timeouts, f"{name}_s") * 1e9)
-        shortest_s = min(
-            timeouts.read_s,
-            timeouts.idle_s,
-            timeouts.head_s,
-            timeouts.body_s,
-            timeouts.send_s,
-            timeouts.keep_alive_s,
-        )
-        loop["tick_ns"] = int(min(TICK_S, shortest_s / 4) * 1e9)
+        for name, time_ns in times_ns.items():
+            loop[name] = time_ns
         kernel.watch(self._gateway, self._driver.wake, kernel.WAKE_KEY)
         self._listener: socket.socket | None = None
 
@@ -257,7 +253,6 @@ class Gateway:
         self._way = Way(roads, memory, rows)
         self._gateway.loop[0]["install"] = number
         self._date()
-        kernel.close_left(self._gateway)
         clients = self._gateway.clients
         under_way = (clients["state"] >= layout.CONNECTING) & (clients["state"] <= layout.ANSWERING)
         return np.unique(clients["install"][under_way | (clients["upstream"] != 0)]).tolist()
@@ -272,10 +267,7 @@ class Gateway:
         }
         wanted = set(addresses.values())
         table = self._gateway.endpoints
-        for address, row in list(self._endpoints.items()):
-            table[row]["left"] = address not in wanted
-            if address not in wanted and not table[row]["all"]:
-                del self._endpoints[address]
+        self._let_go({address: row for address, row in self._endpoints.items() if address not in wanted})
         missing = [address for address in sorted(wanted) if address not in self._endpoints]
         taken = set(self._endpoints.values())
         free = [row for row in range(1, len(table)) if row not in taken]
@@ -291,6 +283,17 @@ class Gateway:
         for backend, address in addresses.items():
             rows[backend] = self._endpoints[address]
         return rows
+
+    def _let_go(self, left: dict[tuple[int, int], int]) -> None:
+        """These endpoints have left, and no others: what is idle closes, and who has nothing besides is forgotten."""
+        table, rows = self._gateway.endpoints, np.array(list(left.values()), np.int64)
+        table["left"] = 0
+        table["left"][rows] = 1
+        if len(rows):
+            kernel.close_left(self._gateway, rows)
+        for address, row in left.items():
+            if not table[row]["all"]:
+                del self._endpoints[address]
 
     def _put_out(self, address: Address, until_ns: int) -> None:
         assert self._way is not None

@@ -14,7 +14,7 @@ import pytest
 
 from kernels.jit import INTERPRETED
 from kernels.layout_http import Hop
-from kernels.net import http1
+from kernels.net import http1, writing
 
 pytestmark = [
     pytest.mark.skipif(INTERPRETED, reason="compares machine code"),
@@ -57,7 +57,7 @@ def scan_all(data, heads, lines, count):
 def write_all(out, data, heads, lines, hop, count):
     total = 0
     for number in range(count):
-        total += http1.write_request(out, data, heads[0], lines, hop, np.uint64(number))
+        total += writing.write_request(out, data, heads[0], lines, hop, np.uint64(number))
     return total
 
 

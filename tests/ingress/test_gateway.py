@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from kernels.net import times
 from plane import routecompiler
 from plane.ingress.edge import Edge, networks
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
 from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of, web
 from tests.ingress.policies import named
-from tests.ingress.wire import Address, Endpoint, ask, client, eventually, read_head, running, saying
+from tests.ingress.wire import PATIENCE_S, Address, Endpoint, ask, client, eventually, read_head, running, saying
 
 PORT = 10297
 pytestmark = pytest.mark.syscalls
@@ -103,6 +104,36 @@ async def test_no_answer_in_time_is_504(vip: str, pods: list[Address]) -> None:
     quick = Timeouts(read_s=0.2)
     async with Endpoint(pods[0], serve=silent), running(vip, web(pods[0]), gateway=True, timeouts=quick) as here:
         assert (await ask(here.http, b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\na")).status == 504
+
+
+async def test_a_crowd_that_asks_for_nothing_more_is_left_in_time(vip: str, pods: list[Address]) -> None:
+    brief = Timeouts(keep_alive_s=0.2)
+    async with running(vip, web(pods[0]), gateway=True, timeouts=brief) as here:
+        crowd = [await asyncio.open_connection(*here.http) for _ in range(times.LOOKS + 50)]
+        for _, writer in crowd:
+            writer.write(REQUESTS["no rule"][0])
+        for reader, writer in crowd:
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await reader.read()).startswith(b"HTTP/1.1 404 ")  # and then it is left
+            writer.close()
+        gateway = here.ingress._gateway
+        assert gateway is not None
+        await eventually(lambda: gateway.clients == 0)
+        assert gateway.punts() == {}
+
+
+async def test_idle_connections_to_an_endpoint_that_leaves_close_at_once(vip: str, pods: list[Address]) -> None:
+    async with (
+        Endpoint(pods[0]) as stays,
+        Endpoint(pods[1]) as leaves,
+        running(vip, web(*pods[:2]), gateway=True) as here,
+    ):
+        for _ in range(2):
+            assert (await ask(here.http, REQUESTS["GET"][0])).status == 200
+        await eventually(lambda: here.ingress.idle_connections == 2)
+        await here.install(web(pods[0]))
+        await eventually(lambda: not leaves.open)
+        assert (stays.open, here.ingress.idle_connections) == (1, 1)
 
 
 async def test_half_an_answer_costs_its_connection_only(vip: str, pods: list[Address]) -> None:

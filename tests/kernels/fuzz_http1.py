@@ -21,16 +21,18 @@ if os.environ.get("NUMBA_DISABLE_JIT") != "1":
     sys.exit("set NUMBA_DISABLE_JIT=1: of machine code nobody sees which branches it takes")
 
 if "keep" in sys.argv:
-    from kernels.net import http1
+    from kernels.net import answerhead, bodies, http1, octets, requesthead, writing
 else:
     import atheris  # type: ignore[import-not-found]
 
-    with atheris.instrument_imports(include=["kernels.net.http1"]):
-        from kernels.net import http1
+    names = ("answerhead", "bodies", "http1", "octets", "requesthead", "writing")
+    with atheris.instrument_imports(include=[f"kernels.net.{name}" for name in names]):
+        from kernels.net import answerhead, bodies, http1, octets, requesthead, writing
 
 from tests.ingress import smuggling, test_answers
 from tests.kernels import test_http1
 
+FILES = {module.__file__ for module in (answerhead, bodies, http1, octets, requesthead, writing)}
 READERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "requests": (test_http1.holds_found_request, [row.sent for row in smuggling.ROWS]),
     "answers": (test_http1.holds_found_answer, [row.said for row in test_answers.ROWS]),
@@ -46,7 +48,7 @@ def fill(directory: Path, inputs: Iterable[bytes]) -> None:
 def keep(kind: str, found: list[bytes]) -> None:
     """Write the corpus anew: of what is there and what is found, in this order, what goes where none before did."""
     read, _ = READERS[kind]
-    gone: set[tuple[int, int]] = set()
+    gone: set[tuple[str, int, int]] = set()
     kept = []
     for data in [*test_http1.corpus(kind), *sorted(found, key=len)]:
         way = branches(read, data)
@@ -58,18 +60,18 @@ def keep(kind: str, found: list[bytes]) -> None:
     print(f"{len(kept)} of {len(found)} inputs are kept, they go {len(gone)} ways from line to line")
 
 
-def branches(read: Callable[[bytes], object], data: bytes) -> set[tuple[int, int]]:
-    """The pairs of lines of ``http1`` that follow each other while it is read."""
-    seen: set[tuple[int, int]] = set()
+def branches(read: Callable[[bytes], object], data: bytes) -> set[tuple[str, int, int]]:
+    """The pairs of lines of a file of FILES that follow each other while it is read."""
+    seen: set[tuple[str, int, int]] = set()
 
     def enter(frame: FrameType, *_: Any) -> Any:
-        if frame.f_code.co_filename != http1.__file__:
+        if frame.f_code.co_filename not in FILES:
             return None
         last = frame.f_lineno
 
         def step(frame: FrameType, *_: Any) -> Any:
             nonlocal last
-            seen.add((last, frame.f_lineno))
+            seen.add((frame.f_code.co_filename, last, frame.f_lineno))
             last = frame.f_lineno
             return step
 

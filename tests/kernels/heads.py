@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.jit import kernel
 from kernels.layout_http import DONE, PLAIN, Hop, Ours
-from kernels.net import http1
+from kernels.net import bodies, http1
 
 ROOM = 1 << 18
 NOTHING = np.zeros(0, np.uint8)
@@ -23,7 +23,7 @@ NOTHING_OURS = Ours(NOTHING, NOTHING, NOTHING)
 @kernel
 def reframe(body, data, start, end):
     """What compiled code alone can call."""
-    return http1.reframe(body, data, start, end)
+    return bodies.reframe(body, data, start, end)
 
 
 def uint8(data: bytes) -> np.ndarray:
@@ -52,7 +52,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.head = http1.create_heads(1)[0]
-        self.body = http1.create_bodies(1)[0]
+        self.body = bodies.create(1)[0]
         self.lines = http1.create_lines()
         self.data = b""
         self._heads, self._bodies = Guarded(), Guarded()
@@ -107,7 +107,7 @@ class Requests:
             first = reader.memory[3 : 3 + head["target"] + head["target_size"]].tobytes()
             self._said = [first]
             reader.leave(size)
-            http1.begin_body(reader.body, head, PLAIN)
+            bodies.begin(reader.body, head, PLAIN)
         self.why = max(0, -size)
         return size > 0
 

@@ -28,7 +28,7 @@ from kernels.layout_http import (
     Hop,
     Ours,
 )
-from kernels.net import http1
+from kernels.net import bodies, requesthead, writing
 from plane.ingress import forwarding
 from plane.ingress.forwarding import RequestHead
 from tests.ingress import smuggling, test_answers
@@ -228,9 +228,10 @@ def test_a_request_is_written_as_the_slow_way_writes_it(
     hop = b"X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1"
     out = np.zeros(8192, np.uint8)
     ours = NO_HOP._replace(forwarding=uint8(hop + b"\r\n"))
-    wrote = http1.write_request(out, reader.memory, reader.head, reader.lines, ours, np.uint64(number))
+    wrote = writing.write_request(out, reader.memory, reader.head, reader.lines, ours, np.uint64(number))
     assert out[:wrote].tobytes() == forwarding.request_bytes(method, "/x?a=b", slow, hop, length)
-    assert int(http1.request_number(reader.memory, reader.head)) in (0, forwarding.request_number(slow.request_id))
+    request_number = int(requesthead.request_number(reader.memory, reader.head))
+    assert request_number in (0, forwarding.request_number(slow.request_id))
     assert bool(reader.head["told"]) == any(name in FROM_PROXIES for name, *_ in others)
 
 
@@ -243,12 +244,12 @@ def test_a_request_is_readdressed_and_gets_further_fields() -> None:
     assert reader.request() > 0
     hop = Hop(uint8(b"F: g\r\n"), uint8(b"b.example"), uint8(b"/z"), uint8(b"C: d\r\n"))
     out = np.full(4096, 0x7F, np.uint8)
-    size = http1.write_request(out, reader.memory, reader.head, reader.lines, hop, np.uint64(7))
+    size = writing.write_request(out, reader.memory, reader.head, reader.lines, hop, np.uint64(7))
     assert out[:size].tobytes() == (
         b"PUT /z HTTP/1.1\r\nHost: b.example\r\nF: g\r\nX-Forwarded-Host: a.example\r\n"
         b"X-Request-ID: 0000000000000fF0\r\nA: b\r\nC: d\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
-    assert http1.request_number(reader.memory, reader.head) == 0xFF0
+    assert requesthead.request_number(reader.memory, reader.head) == 0xFF0
     assert set(out[size:].tolist()) == {0x7F}
 
 
@@ -257,11 +258,11 @@ def test_a_head_that_does_not_fit_is_none_and_goes_nowhere_else() -> None:
     reader.more(said("GET /x", *(f"{i}:{i}" for i in range(20))))
     assert reader.request() > 0
     out = np.full(512, 0x7F, np.uint8)
-    whole = http1.write_request(out, reader.memory, reader.head, reader.lines, NO_HOP, np.uint64(7))
+    whole = writing.write_request(out, reader.memory, reader.head, reader.lines, NO_HOP, np.uint64(7))
     assert 200 < whole < 400
     for room in range(512):
         out[:] = 0x7F
-        size = http1.write_request(out[:room], reader.memory, reader.head, reader.lines, NO_HOP, np.uint64(7))
+        size = writing.write_request(out[:room], reader.memory, reader.head, reader.lines, NO_HOP, np.uint64(7))
         assert size == (whole if room >= whole else -1)
         assert set(out[room:].tolist()) == {0x7F}
 
@@ -379,7 +380,7 @@ def read_answer(reader: Reader, data: bytes, method: int, cuts: Iterable[int] = 
     if size <= 0:
         return 0, b"", -size
     reader.leave(size)
-    http1.begin_body(reader.body, reader.head, PLAIN)
+    bodies.begin(reader.body, reader.head, PLAIN)
     answer, body = reader.take()
     for piece in pieces:
         reader.more(piece)
@@ -396,7 +397,7 @@ def reason_of(reader: Reader) -> bytes:
 
 def written(reader: Reader, ours: Ours, *, keep_alive: bool = True) -> bytes:
     out = np.zeros(8192, np.uint8)
-    size = http1.write_response(out, reader.memory, reader.head, reader.lines, ours, keep_alive)
+    size = writing.write_response(out, reader.memory, reader.head, reader.lines, ours, keep_alive)
     return out[:size].tobytes()
 
 
@@ -459,7 +460,7 @@ class TestBodies:
         reader = Reader()
         reader.more(smuggling.length("5"))
         reader.leave(reader.request())
-        http1.begin_body(reader.body, reader.head, CANONICAL)
+        bodies.begin(reader.body, reader.head, CANONICAL)
         reader.more(b"hel")
         assert reader.take() == (MORE, b"hel")
         reader.more(b"loGET")
@@ -496,7 +497,7 @@ def in_cuts(data: bytes, cuts: list[int], mode: int) -> tuple[list[int], bytes, 
     reader = Reader()
     reader.more(chunks(""))
     reader.leave(reader.request())
-    http1.begin_body(reader.body, reader.head, mode)
+    bodies.begin(reader.body, reader.head, mode)
     answers, produced = [], b""
     for piece in in_pieces(data, sorted(cuts)):
         reader.more(piece)
