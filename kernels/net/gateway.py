@@ -45,6 +45,7 @@ from kernels.net import (
     announced,
     arrivals,
     digests,
+    forwarded,
     http1,
     limits,
     openssl,
@@ -64,7 +65,6 @@ RETRY_NS = 20_000_000
 BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of a request, a connection
 DONE_ROWS = 8192
 OUT_BYTES = 3 * streams.BUFFER_BYTES
-HOP_BYTES = 160
 PIPES = 64
 
 
@@ -106,7 +106,7 @@ def create(
         answers=streams.create_buffers(rows),
         unsent=streams.create_buffers(3 * rows).reshape(rows, OUT_BYTES),
         out=np.zeros(OUT_BYTES, u1),
-        hops=np.zeros((rows, HOP_BYTES), u1),
+        hops=np.zeros((rows, forwarded.HOP_BYTES), u1),
         nothing=np.zeros(0, u1),
         asked=np.zeros(1, ASK),
         host=np.zeros(HOST_BYTES, u1),
@@ -271,7 +271,7 @@ def _accept(gateway, now_ns):
             if loop.announced and loop.vetted and not announced.is_within(gateway.trusted, ip):
                 syscalls.close(fd)
             else:
-                _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
+                _welcome(gateway, fd, np.uint64(0), ip, syscalls.swap16(gateway.exchange.address[0].port), now_ns)
 
 
 @part
@@ -293,7 +293,7 @@ def _take_comers(gateway, now_ns):
 
 @part
 def _welcome(gateway, fd, ssl, ip, port, now_ns):
-    """Begin with a client; ``ssl`` and ``port`` are of one that came by TLS, 0 for others."""
+    """Begin with a client; ``ssl`` is of one that came by TLS, 0 for others."""
     loop = gateway.loop[0]
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])

@@ -417,7 +417,7 @@ def _request_field(data, start, value, end, head, line, row):
         head["request_id"] = value - start
         head["request_id_size"] = end - value
     elif rule == HEARSAY:
-        head["told"] = 1
+        head["told"] += 1
     elif rule in (OF_LENGTH, OF_CODING):
         return _framing_field(data, value, end, head, rule)
     return 0
