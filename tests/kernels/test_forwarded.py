@@ -68,7 +68,7 @@ def expected(said: list[tuple[str, str]], *, secured: bool) -> tuple[str, bool, 
     return origin.client(head), origin.came_by(head) == "https", origin.fields(head) + b"\r\n"
 
 
-@settings(max_examples=400)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(fields, max_size=4), st.booleans())
 @example([("X-Forwarded-For", "1.2.3.4" + ", 10.0.0.1" * 40)], False)
 @example([("X-Forwarded-For", "1.2.3.4" + ",10.0.0.1" * 63)], False)
