@@ -167,10 +167,7 @@ CLIENT = np.dtype(
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
         ("secured", "u1"),  # it came by TLS
-        (
-            "by_https",
-            "u1",
-        ),  # the request in hand was sent by HTTPS, as far as is known
+        ("by_https", "u1"),  # and the request in hand was sent so, unless a trusted proxy says otherwise
         ("trusted", "u1"),  # what it says of clients counts
         ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
         ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows

@@ -13,6 +13,7 @@ from kernels.lb.hashing import reduce
 from kernels.net import balancing, digests, fields, text, variables
 
 _AND, _EQUALS = 0x26, 0x3D
+_ADDRESS_BYTES = 21  # at most, with a port
 _BAR = np.frombuffer(b"|", np.uint8)
 
 
@@ -26,7 +27,7 @@ def pick(way, heard, asked, out, words):
     rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
     first, count = np.int64(goal["first"]), np.int64(goal["endpoints"])
     size = text.put_all(out, _put_key(roads, rule, heard, asked, out), _BAR)
-    if size < 0 or first + count > roads.endpoints.size:
+    if size < 0 or size + _ADDRESS_BYTES > out.size or first + count > roads.endpoints.size:
         return np.int64(-STICKY)
     there = roads.endpoints[first : first + count]
     fit, now_ns = balancing.count_fit(memory, there, now_ns)
@@ -54,13 +55,13 @@ def _put_key(roads, rule, heard, asked, out):
         if piece["kind"] < URI:
             at = variables.put(roads, piece, heard.data, asked, out, at)
         else:
-            first_byte, last = _value(roads, piece, heard, asked)
+            begin, end = _value(roads, piece, heard, asked)
             if piece["kind"] == REMOTE_ADDR:
                 at = text.put_ip(out, at, np.int64(asked["client"]))
-            elif first_byte == fields.ODD:
+            elif begin == fields.ODD:
                 return np.int64(-1)
-            elif first_byte >= 0:
-                at = text.put(out, at, heard.data, first_byte, last)
+            elif begin >= 0:
+                at = text.put(out, at, heard.data, begin, end)
     return at
 
 
