@@ -52,7 +52,7 @@ OWN = 128
     ANNOUNCED_ODDLY,
 ) = map(np.int64, range(OWN, OWN + 16))  # a Python integer would be a type of its own to the compiler
 _OWN_TEXTS = (
-    "it comes from a proxy that is trusted",
+    "a proxy that is trusted says of its client what is unusual",
     "an answer before its request was whole",
     "a body that is not all here, and that nobody is to get",
     "a body that does not go on",
@@ -122,11 +122,13 @@ CLIENT = np.dtype(
         ("answered", "i8"),  # bytes of its answer that it has taken
         ("limit", "u8"),  # key of the limit that has let its request in; 0: there is none
         ("ssl", "u8"),  # address of its SSL where it came by TLS, else 0
+        ("asked_ns", "i8"),  # when its endpoint was chosen, where how long that takes is remembered; else 0
         ("read_ns", "i8"),  # how long its endpoint is waited for,
         ("send_ns", "i8"),  # and while that takes nothing
         ("fd", "i4"),
         ("serial", "u4"),
         ("ip", "u4"),
+        ("who", "u4"),  # sent the request in hand: that address, unless a trusted proxy says another one
         ("start", "i4"),  # requests[row, start:end] is here
         ("end", "i4"),
         ("size", "i4"),  # of the request in hand, with its body
@@ -149,7 +151,7 @@ CLIENT = np.dtype(
         ("agent_size", "i4"),
         ("referer", "i4"),  # and Referer
         ("referer_size", "i4"),
-        ("port", "u2"),  # of a client that is secured, or was announced
+        ("port", "u2"),
         ("status", "u2"),
         ("state", "u1"),
         ("method", "u1"),
@@ -162,6 +164,7 @@ CLIENT = np.dtype(
         ("chunked", "u1"),  # the answer goes to it in chunks
         ("over", "u1"),  # all of the answer has been read
         ("secured", "u1"),  # it came by TLS
+        ("by_https", "u1"),  # and the request in hand was sent so, unless a trusted proxy says otherwise
         ("trusted", "u1"),  # what it says of clients counts
         ("streams", "u1"),  # its body is too large to be kept, or not whole yet and in chunks
         ("streamed", "u1"),  # and something of it has been sent: of requests[row] only the head, and what follows
@@ -199,7 +202,18 @@ UPSTREAM = np.dtype(
 )
 
 ENDPOINT = np.dtype(
-    [("ip", "u4"), ("port", "u2"), ("left", "u2"), ("last", "u4"), ("idle", "i4"), ("all", "i4")], align=True
+    [
+        ("ip", "u4"),
+        ("port", "u2"),
+        ("left", "u2"),
+        ("last", "u4"),
+        ("idle", "i4"),
+        ("all", "i4"),
+        ("spare", "u4"),
+        ("latency_ns", "f8"),  # how long its answers take, as ``plane.balance.Standing`` has it,
+        ("heard_ns", "i8"),  # as of then; 0: nothing is known
+    ],
+    align=True,
 )
 
 DONE_REQUEST = np.dtype(
@@ -229,7 +243,7 @@ class Gateway(NamedTuple):
 
     heads, answer_heads  HEAD, of clients' requests and endpoints' answers; uploads, bodies: BODY of them
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
-    hops                 uint8[rows, bytes]: a client's forwarding fields
+    hops                 uint8[rows, bytes]: a client's forwarding fields, of a trusted one those of its request in hand
     asked                ASK[1]: the request that is decided on; host, target, more: what its rule has endpoint and
                          client told
     words                uint64[…]: room for digests

@@ -114,7 +114,7 @@ HEAD = np.dtype(
         ("framing", "u1"),
         ("keep_alive", "u1"),  # another message may follow on this connection
         ("version10", "u1"),
-        ("told", "u1"),  # it has a field that only a trusted proxy may send
+        ("told", "u1"),  # how many fields it has that only a trusted proxy may send
         ("dated", "u1"),  # it has a Date
         ("served", "u1"),  # it has a Server
         ("hosts", "u1"),

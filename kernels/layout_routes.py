@@ -25,7 +25,7 @@ PUNTS = (
     "the route has CORS, and the request an Origin that is none of the plain kind",
     "the route has passwords, or asks somebody who is let in",
     "the route rewrites paths by an expression that is not of the plain kind",
-    "the route chooses endpoints by hash, or by a cookie that is not of the plain kind",
+    "the route chooses endpoints by a cookie, or a hash, that is not of the plain kind",
     "the route has a default backend for errors, or for want of endpoints",
     "the route mirrors its requests",
     "the route speaks TLS to endpoints",
@@ -34,7 +34,7 @@ PUNTS = (
     "the body is, or may be, longer than the route takes",
     "a canary goes by a pattern, or a header or a cookie, that is not of the plain kind",
     "the Service is an ExternalName",
-    "the Service has an algorithm that is not compiled, or slow start",
+    "the Service has slow start",
 )
 (
     ODD_HOST,
@@ -54,7 +54,7 @@ PUNTS = (
     BODY,
     CANARY_BY_REQUEST,
     EXTERNAL,
-    ALGORITHM,
+    SLOW_START,
 ) = range(FIRST_PUNT, FIRST_PUNT + len(PUNTS))
 # The same, each in a word.
 PUNT_WORDS = (
@@ -75,12 +75,13 @@ PUNT_WORDS = (
     "body_limit",
     "canary",
     "external_name",
-    "algorithm",
+    "slow_start",
 )
 
 HOST_BYTES = 512  # of what endpoints are told as Host, and
 FIELDS_BYTES = 8192  # of the lines that answers get: more go the slow way
 TRIES = 8  # endpoints that may be tried for one request: more of them nobody remembers
+SUBSET = 8  # endpoints that equal requests may share: for each more all are looked at once more
 
 # What ``decisions.decide`` says; a reason to punt is said by its negative.
 GO = 1  # to ASK.goal
@@ -159,6 +160,8 @@ RULE = np.dtype(
         ("secure_after_key", STRING),  # and by HTTPS
         ("matched", STRING),  # in Roads.words: what a path begins with that is rewritten
         ("rewrite", RUN),  # pieces of what becomes of it; none: it stays
+        ("hashed", RUN),  # pieces of what equal requests have in common, which go to one endpoint; none: nothing
+        ("subset", "u4"),  # or share so many
         ("tail", "u1"),  # what follows, one of TAILS
         ("folded", "u1"),  # in whatever case
         ("anchored", "u1"),  # a path that does not begin so stays
@@ -231,8 +234,10 @@ REPLY = np.dtype(
     align=True,
 )
 
-# A piece of a Location or of a path: a text of Roads.words, or what the request has.
+# A piece of a Location, of a path or of what equal requests have in common: a text of Roads.words, or what the request
+# has; of the last three the text is a name, that of a field in lower case.
 TEXT, SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI, GROUP_1, GROUP_2 = range(8)
+URI, ARGS, REMOTE_ADDR, REQUEST_METHOD, ARG, COOKIE, FIELD = range(8, 15)
 # Of an origin: the whole text of one, or one with a label in place of a character of it, which one is its kind less 1.
 WHOLE, LABELLED = 0, 1
 PIECE = np.dtype([("kind", "u4"), ("text", STRING)])
@@ -253,7 +258,8 @@ ASK = np.dtype(
         ("secure", "u1"),  # it came by HTTPS
         ("bodiless", "u1"),  # HEAD: an answer has no body
         ("options", "u1"),  # OPTIONS
-        ("spare", "u1", (3,)),
+        ("spare", "u1"),
+        ("port", "u2"),  # of the client
         ("key", "u8"),  # decided: the key by which the client is to keep to its endpoint
         ("limit", "u8"),  # key of the limit that has let it in; 0: there is none
         ("goal", "u4"),  # where it goes, also where a reply says that nobody is there

@@ -211,7 +211,8 @@ def _load(backend: Candidate) -> int:
 
 def _rank(client: int, backend: Candidate) -> float:
     """Highest random weight (Thaler, Ravishankar 1998), with weights as in Schindelhauer, Schomaker 2005."""
-    return -backend.weight / math.log(((mix64(client ^ backend.seed) >> 11) + 1) / (1 << 53 | 1))
+    share = ((mix64(client ^ backend.seed) >> 12) + 0.5) * 2.0**-52  # above 0 and below 1, and exact
+    return -backend.weight / math.log(share)
 
 
 def client_of(address: str, port: int = 0) -> int:

@@ -138,7 +138,7 @@ class Conduct:
         self.any_lets_in = policies.auth_any and (policies.auth or bool(policies.auth_url))
         self._errors = frozenset(map(int, policies.errors)) if not policies.denied else frozenset()
         self._redirect = _VARIABLE.split(policies.redirect)
-        self._hash_by = _HASHED.split(policies.hash_by)
+        self.hashed = _HASHED.split(policies.hash_by)  # pieces, as ``filled`` takes them
         self._rewrite = compiled(policies.rewrite_from, fold=True) if policies.rewrite_from else None
         # CORS is for any origin; fields that it gives to answers for its origins, whichever they are.
         self.any_origin = policies.cors_origins == ("*",)
@@ -251,7 +251,7 @@ class Conduct:
 
     def hash_key(self, request: Request) -> str:
         """What a request has in common with others that go to the same endpoint."""
-        return filled(self._hash_by, request)
+        return filled(self.hashed, request)
 
     def _url(self, request: Request) -> str:
         """The URL of a redirect."""

@@ -1,4 +1,4 @@
-"""Policies that take more than an answer, ready for compiled code: limits, CORS, rewrites, cookies, canaries. Pure.
+"""Policies that take more than an answer, ready for compiled code: of limits, CORS, rewrites, cookies, canaries. Pure.
 
 Law: as in ``plane.fastroutes``: what is put into a RULE or a FORK says what ``plane.conduct`` says of the same
 policies, or a reason to punt is put there.
@@ -13,26 +13,39 @@ import numpy as np
 from kernels.layout import REGEX
 from kernels.layout_routes import (
     ANYTHING,
+    ARG,
+    ARGS,
     BELOW,
     CANARY_BY_REQUEST,
+    COOKIE,
+    FIELD,
     FOLDED_PREFIX,
     FOLDED_STARTS,
     GROUP_1,
     GROUP_2,
+    HOSTNAME,
+    HTTP_HOST,
     IS,
     LABELLED,
     PAST_SLASH,
+    REMOTE_ADDR,
+    REQUEST_METHOD,
+    REQUEST_URI,
     REST,
+    SCHEME,
     SLASH,
     SLASH_REST,
+    SUBSET,
     TEXT,
+    TRIMMED_URI,
+    URI,
     WHOLE,
     WORDS,
 )
 from plane.affinity import backend_key, set_cookie
 from plane.conduct import ALLOW_ORIGIN, VARY, Conduct, over_limits
 from plane.plainexpressions import compared, plain
-from plane.policies import Policies
+from plane.policies import VARIABLES, Policies
 from plane.routes import Routes
 
 Word = tuple[int, int]  # (offset, length) in Roads.words
@@ -44,6 +57,15 @@ _KINDS = {
     SLASH_REST: FOLDED_PREFIX,
     BELOW: FOLDED_PREFIX,
 }
+# Pieces, by the variables that they stand for.
+VARIABLE_KINDS = dict(zip(VARIABLES, (SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI), strict=True))
+_HASHED_KINDS = VARIABLE_KINDS | {
+    "uri": URI,
+    "args": ARGS,
+    "remote_addr": REMOTE_ADDR,
+    "request_method": REQUEST_METHOD,
+}
+_NAMED_KINDS = {"arg": ARG, "cookie": COOKIE, "http": FIELD}
 _GROUPS = {ANYTHING: 0, SLASH_REST: 2}  # of tails; the others have 1
 
 
@@ -110,10 +132,35 @@ def say_cookie(rule: np.void, policies: Policies, add: Callable[[bytes], Word]) 
     return size + int(rule["secure_after_key"]["length"])
 
 
+def say_hash(rule: np.void, conduct: Conduct, add: Callable[[bytes], Word], pieces: list[tuple[int, Word]]) -> bool:
+    """What equal requests have in common, in ``pieces``. False: it cannot be said here."""
+    policies = conduct.policies
+    if policies.cookie or not policies.hash_by:
+        return True
+    if not all(map(str.isascii, conduct.hashed[1::2])):
+        return False
+    first = len(pieces)
+    pieces += (
+        _variable(piece, add) if number % 2 else (TEXT, add(piece.encode()))
+        for number, piece in enumerate(conduct.hashed)
+    )
+    rule["hashed"] = first, len(pieces) - first
+    return True
+
+
+def _variable(name: str, add: Callable[[bytes], Word]) -> tuple[int, Word]:
+    """The piece of a variable (``plane.conduct.filled``)."""
+    if name in _HASHED_KINDS:
+        return _HASHED_KINDS[name], (0, 0)
+    kind, _, rest = name.partition("_")
+    named = {"arg": rest.lower(), "cookie": rest, "http": rest.replace("_", "-").lower()}
+    return _NAMED_KINDS[kind], add(named[kind].encode())
+
+
 def chooses_oddly(rows: np.ndarray) -> np.ndarray:
-    """Whether requests that each of POLICY[…] is for go to endpoints by a hash, or by a cookie that takes a clock."""
+    """Whether requests that each of POLICY[…] is for have endpoints by a cookie that takes a clock, or share many."""
     dated = (rows["cookie_expires_s"] > 0) | (rows["cookie_conditional"] > 0)
-    return np.where(rows["cookie"] > 0, dated, rows["hash_by"] > 0)
+    return np.where(rows["cookie"] > 0, dated, (rows["hash_by"] > 0) & (rows["hash_subset"] > SUBSET))
 
 
 def say_services(goals: np.ndarray, routes: Routes) -> None:

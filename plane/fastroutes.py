@@ -11,33 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from kernels.layout import RETRY_CONDITIONS, RR, STRING, freeze
+from kernels.layout import RETRY_CONDITIONS, STRING, freeze
 from kernels.layout_routes import (
-    ALGORITHM,
     EXTERNAL,
     FIELDS_BYTES,
     FORK,
     GOAL,
     GUARD,
     HOST_BYTES,
-    HOSTNAME,
-    HTTP_HOST,
     MANY_TRIES,
     MIRROR,
     PIECE,
     REPLY,
-    REQUEST_URI,
     REWRITE,
     ROAD,
     RULE,
-    SCHEME,
     SITE,
     SLOT,
+    SLOW_START,
     STAND_IN,
     STICKY,
     TEXT,
     TRIES,
-    TRIMMED_URI,
     UPSTREAM_TLS,
     WORDING,
     Memory,
@@ -46,7 +41,7 @@ from kernels.layout_routes import (
 from kernels.net import hostpath
 from plane import fastpolicies
 from plane.conduct import UPGRADE_REQUIRED, Conduct, pieces_of
-from plane.policies import PERMANENT_REDIRECT, VARIABLES, Policies
+from plane.policies import PERMANENT_REDIRECT, Policies
 from plane.routes import Routes
 
 # The first replies of all, in the order of NO_RULE, NOT_ALLOWED and DENIED.
@@ -58,7 +53,6 @@ _ALWAYS = (
 _NO_HTTPS = "this is served by HTTPS only"
 _PREFLIGHT = b"Content-Type: text/plain charset=UTF-8\r\n"
 _UPGRADE = b"Upgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade\r\n"
-_KINDS = dict(zip(VARIABLES, (SCHEME, HTTP_HOST, HOSTNAME, REQUEST_URI, TRIMMED_URI), strict=True))
 # Fields of a rule that would stand in place of one that an answer of the plane's own is about.
 _OURS = frozenset({b"location", b"upgrade", b"connection"})
 _ORIGIN_ROOM = 1024  # for that of a request, and the name of its field
@@ -190,7 +184,7 @@ class _Made:
         speaking = (policies["denied"] > 0) | (policies["redirect"] > 0) | (policies["https"] > 0)
         speaking |= (policies["fields"]["count"] > 0) | (policies["hsts_max_age_s"] > 0)
         speaking |= (policies["cors"] > 0) | (policies["limit_key"] > 0) | (policies["rewrite_from"] > 0)
-        speaking |= policies["cookie"] > 0
+        speaking |= (policies["cookie"] > 0) | (policies["hash_by"] > 0)
         for row in np.flatnonzero(speaking & (rules["punt"] == 0)).tolist():
             self._say(rules[row], routes.policy(row))
         self.rules = freeze(rules)
@@ -224,6 +218,8 @@ class _Made:
             fastpolicies.say_limit(rule, policies, self._reply)
             if not fastpolicies.say_rewrite(rule, policies, self._words.add, self._pieces):
                 rule["punt"] = REWRITE
+            if not fastpolicies.say_hash(rule, conduct, self._words.add, self._pieces):
+                rule["punt"] = STICKY
         if policies.denied:
             rule["answer"] = self._reply(503, policies.denied)
         elif policies.redirect:
@@ -246,13 +242,13 @@ class _Made:
 
     def _redirect(self, rule: np.void, status: int, url: str) -> int:
         pieces = pieces_of(url)
-        if any(name not in _KINDS for name in pieces[1::2]) or pieces[-1] != pieces[-1].rstrip():
+        if any(name not in fastpolicies.VARIABLE_KINDS for name in pieces[1::2]) or pieces[-1] != pieces[-1].rstrip():
             rule["punt"] = WORDING
             return 0
         first = len(self._pieces)
         for number, piece in enumerate(pieces):
             if number % 2:
-                self._pieces.append((_KINDS[piece], (0, 0)))
+                self._pieces.append((fastpolicies.VARIABLE_KINDS[piece], (0, 0)))
             elif piece:
                 self._pieces.append((TEXT, self._words.add(piece.encode())))
         return self._add(status, _seen(status), location=(first, len(self._pieces) - first))
@@ -294,6 +290,7 @@ _COPIED = (
     ("unlimited", "unlimited"),
     ("own_host", "own_host"),
     ("unlogged", "unlogged"),
+    ("subset", "hash_subset"),
 )
 
 
@@ -359,7 +356,7 @@ def _goals(routes: Routes, first_reply: int, first_word: int) -> tuple[np.ndarra
         goals[name] = targets[of]
     services = np.fromiter(map(hash, routes.services), np.int64, len(routes.services))
     goals["key"] = services[targets["service"]].view(np.uint64) ^ targets["algorithm"]
-    goals["punt"] = np.where((targets["algorithm"] != RR) | (targets["slow_start_s"] > 0), ALGORITHM, 0)
+    goals["punt"] = np.where(targets["slow_start_s"] > 0, SLOW_START, 0)
     if routes.externals:
         goals["punt"][list(routes.externals)] = EXTERNAL
     fastpolicies.say_services(goals, routes)

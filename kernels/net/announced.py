@@ -9,7 +9,7 @@ all of the protocol (``plane.ingress.announced``) is to see it, and reads what i
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import kernel, part
 
 UNUSUAL = -1
 V1_BYTES = 107  # longest header of version 1
@@ -101,8 +101,10 @@ def _read_line(data, size, found):
         return np.int64(UNUSUAL)
     if end >= size:
         return np.int64(0)
-    ip, at = _address(data, np.int64(_TCP4.size), end)
-    _, at = _address(data, at, end)
+    ip, at = read_address(data, np.int64(_TCP4.size), end)
+    at = _behind(data, at, end, _SPACE)
+    _, at = read_address(data, at, end)
+    at = _behind(data, at, end, _SPACE)
     port, at = _number(data, at, end, 65535)
     at = _behind(data, at, end, _SPACE)
     _, at = _number(data, at, end, 65535)
@@ -113,13 +115,14 @@ def _read_line(data, size, found):
     return np.int64(end + 1)
 
 
-@kernel
-def _address(data, at, end):
-    """An IPv4 address and a blank: (address, the place behind that, -1 where there is none)."""
+@part
+def read_address(data, at, end):
+    """An IPv4 address, without zeroes before its numbers: (address, the place behind it, -1 where there is none)."""
     address = np.int64(0)
     for i in range(4):
+        if i > 0:
+            at = _behind(data, at, end, _DOT)
         number, at = _number(data, at, end, 255)
-        at = _behind(data, at, end, _DOT if i < 3 else _SPACE)
         address = address << 8 | number
     return address, at
 

@@ -6,38 +6,19 @@ taken: one that is unusual is left to the slow path with its connection, untouch
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import part
 from kernels.layout_announced import NAMED, OWN_ADDRESS
 from kernels.layout_gateway import ANNOUNCED_ODDLY, READING
-from kernels.net import announced, requests, syscalls, text
-
-_FOR = np.frombuffer(b"X-Forwarded-For: ", np.uint8)
-_REAL = np.frombuffer(b"\r\nX-Real-IP: ", np.uint8)
-_PROTO = np.frombuffer(b"\r\nX-Forwarded-Proto: http", np.uint8)
-_SECURED = np.frombuffer(b"s", np.uint8)
-_PORT = np.frombuffer(b"\r\nX-Forwarded-Port: ", np.uint8)
+from kernels.net import announced, forwarded, requests, syscalls
 
 
 @part
 def introduce(gateway, row, ip, port):
     """A client is at this address: what it says of others counts if that is trusted, and endpoints are told it."""
-    client, loop = gateway.clients[row], gateway.loop[0]
+    client = gateway.clients[row]
     client.ip, client.port = ip, port
     client.trusted = announced.is_within(gateway.trusted, np.uint32(ip))
-    here = np.int64(loop.https_port if client.secured else loop.port)
-    client.hop = _write_hop(gateway.hops[row], np.int64(ip), here, client.secured != 0)
-
-
-@kernel
-def _write_hop(out, ip, port, secured):
-    """Write a client's forwarding fields, as ``forwarding.Origin.fields`` has them. Returns their size."""
-    to = text.put_all(out, np.int64(0), _FOR)
-    to = text.put_all(out, text.put_ip(out, to, ip), _REAL)
-    to = text.put_all(out, text.put_ip(out, to, ip), _PROTO)
-    if secured:
-        to = text.put_all(out, to, _SECURED)
-    to = text.put_all(out, to, _PORT)
-    return text.end_line(out, text.put_decimal(out, to, port))
+    forwarded.begin(client, gateway.loop[0], gateway.hops[row])
 
 
 @part

@@ -19,19 +19,12 @@ from kernels.layout_routes import (
     CANARY_BY_REQUEST,
     DENIED,
     GO,
-    HOSTNAME,
-    HTTP_HOST,
     NO_RULE,
     NOT_ALLOWED,
-    REQUEST_URI,
     REWRITE,
-    SCHEME,
-    TEXT,
-    TRIMMED_URI,
 )
-from kernels.net import canaries, fields, limits, rewrites, sharing, text
+from kernels.net import canaries, fields, limits, rewrites, sharing, text, variables
 
-_COLON, _SLASH = 0x3A, 0x2F
 _T, _E = 0x74, 0x65
 # A Python integer would be a type of its own to the compiler, each.
 _NO_RULE, _NOT_ALLOWED, _DENIED = map(np.uint32, (NO_RULE, NOT_ALLOWED, DENIED))
@@ -262,7 +255,7 @@ _NEW_LINE = _bytes(b"\n")
 _CONTENT_TYPE = _bytes(b"Content-Type: text/plain; charset=utf-8\r\n")
 _LOCATION, _CONTENT_LENGTH = _bytes(b"Location: "), _bytes(b"Content-Length: ")
 _CLOSE = _bytes(b"Connection: close\r\n")
-_HTTP, _HTTPS, _SECURE = _bytes(b"http"), _bytes(b"https"), _bytes(b"https://")
+_SECURE = _bytes(b"https://")
 _HTTPS_PORT, _NO_CONTENT = 443, 204
 _PORT = _bytes(b":")
 
@@ -271,9 +264,9 @@ _PORT = _bytes(b":")
 def _put_location(roads, reply, data, asked, out, at):
     host, host_size = np.int64(asked["host"]), np.int64(asked["host_size"])
     uri, uri_size = np.int64(asked["uri"]), np.int64(asked["uri_size"])
-    trimmed = uri_size - 1 if uri_size > 0 and data[uri + uri_size - 1] == _SLASH else uri_size
-    name_size = _name_size(data, host, host_size)
     if reply["secures"] != 0:
+        name_size = variables.name_size(data, host, host_size)
+        trimmed = variables.trimmed(data, uri, uri_size)
         at = text.put_all(out, at, _SECURE)
         at = text.put(out, at, data, host, host + name_size)
         if name_size != host_size and asked["https_port"] not in (0, _HTTPS_PORT):
@@ -282,33 +275,8 @@ def _put_location(roads, reply, data, asked, out, at):
         return text.put(out, at, data, uri, uri + (uri_size if reply["keep_slash"] != 0 else trimmed))
     first = np.int64(reply["location"]["first"])
     for row in range(first, first + np.int64(reply["location"]["count"])):
-        piece = roads.pieces[row]
-        kind = piece["kind"]
-        if kind == TEXT:
-            at = _put_word(roads, piece["text"], out, at)
-        elif kind == SCHEME:
-            at = text.put_all(out, at, _HTTPS if asked["secure"] != 0 else _HTTP)
-        elif kind == HTTP_HOST:
-            at = text.put(out, at, data, host, host + host_size)
-        elif kind == HOSTNAME:
-            start = at
-            at = text.put(out, at, data, host, host + name_size)
-            for i in range(start, at):
-                out[i] = fields.lower(out[i])
-        elif kind == REQUEST_URI:
-            at = text.put(out, at, data, uri, uri + uri_size)
-        elif kind == TRIMMED_URI:
-            at = text.put(out, at, data, uri, uri + trimmed)
+        at = variables.put(roads, roads.pieces[row], data, asked, out, at)
     return at
-
-
-@kernel
-def _name_size(data, host, size):
-    """Bytes of a Host before its port."""
-    for i in range(size):
-        if data[host + i] == _COLON:
-            return np.int64(i)
-    return np.int64(size)
 
 
 @kernel

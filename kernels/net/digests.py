@@ -1,7 +1,8 @@
-"""BLAKE2b of short texts (RFC 7693), to 8 bytes: what ``plane.affinity`` tells endpoints and Services apart by.
+"""BLAKE2b (RFC 7693), without a key and to 8 bytes: what ``plane.affinity`` tells endpoints and Services apart by.
 
-Law: no key, one block, so 128 bytes at most. A digest is a number whose hexadecimal digits, 16 of them, are those of
-``hashlib.blake2b(text, digest_size=8).hexdigest()``; so the greater text is the greater number.
+Law: a digest is a number whose hexadecimal digits, 16 of them, are those of
+``hashlib.blake2b(text, digest_size=8).hexdigest()``; so the greater text is the greater number. Of texts that begin
+alike what is common is read once: ``absorb`` it, and ``finish`` each.
 """
 
 import numpy as np
@@ -10,7 +11,8 @@ from kernels.jit import kernel, part
 from kernels.layout import freeze
 
 BLOCK_BYTES = 128
-WORDS = 32  # of room that a digest takes: the block, then the state
+_BEGUN, _ENDED = 32, 40  # where the chaining values of an absorbed beginning are, and of what follows it
+WORDS = 48  # of room that a digest takes: the block, the state that it is mixed in, and those
 _ROUNDS = 12
 _IV = freeze(
     np.array(
@@ -65,22 +67,54 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _8, _16, _24, _32, _63, _64, _255 = map(np.uint64, (8, 16, 24, 32, 63, 64, 255))
 
 
-@part
+@kernel
 def digest(data, size, words):
-    """Of ``data[:size]``, which is no more than a block, uint64; ``words``: uint64[WORDS], room to work in."""
+    """Of ``data[:size]``, uint64; ``words``: uint64[WORDS], room to work in."""
+    return finish(data, absorb(data, size, words), size, words)
+
+
+@part
+def absorb(data, size, words):
+    """Begin the digests of texts that begin with ``data[:size]``. Returns how much of it ``finish`` need not read."""
+    for i in range(8):
+        words[_BEGUN + i] = _IV[i]
+    words[_BEGUN] ^= _PARAMETERS
+    at = np.int64(0)
+    while size - at > BLOCK_BYTES:  # the last block is another matter
+        _take_in(data, at, at + BLOCK_BYTES, size, words, _BEGUN)
+        at += BLOCK_BYTES
+    return at
+
+
+@part
+def finish(data, at, size, words):
+    """The digest, uint64, of ``data[:size]``, of which ``absorb`` has taken in ``data[:at]``."""
+    for i in range(8):
+        words[_ENDED + i] = words[_BEGUN + i]
+    while size - at > BLOCK_BYTES:
+        _take_in(data, at, at + BLOCK_BYTES, size, words, _ENDED)
+        at += BLOCK_BYTES
+    _take_in(data, at, size, size, words, _ENDED)
+    return _turned(words[_ENDED])
+
+
+@part
+def _take_in(data, first, last, size, words, into):
+    """The block ``data[first:last]``, less than a whole one only at the end of a text of this size: F of RFC 7693."""
     for i in range(16):
         words[i] = 0
-    for i in range(min(size, BLOCK_BYTES)):
-        words[i // 8] |= np.uint64(data[i]) << np.uint64(8 * (i % 8))
+    for i in range(last - first):
+        words[i // 8] |= np.uint64(data[first + i]) << np.uint64(8 * (i % 8))
     for i in range(8):
-        words[16 + i] = words[24 + i] = _IV[i]
-    words[16] ^= _PARAMETERS
-    words[28] ^= np.uint64(size)
-    words[30] ^= _ALL  # it is the last block
+        words[16 + i], words[24 + i] = words[into + i], _IV[i]
+    words[28] ^= np.uint64(last)
+    if last == size:
+        words[30] ^= _ALL
     for turn in range(_ROUNDS):
         for i in range(8):
             _mix(words, _MIXED[i], words[_SIGMA[turn % 10, 2 * i]], words[_SIGMA[turn % 10, 2 * i + 1]])
-    return _turned(_IV[0] ^ _PARAMETERS ^ words[16] ^ words[24])
+    for i in range(8):
+        words[into + i] ^= words[16 + i] ^ words[24 + i]
 
 
 @kernel

@@ -85,9 +85,9 @@ def cookie(heard, text, offset, size):
             if data[j] >= _DEL:
                 return ODD, at
         while at < end:
-            last = _place(data, at, end, _SEMICOLON)
+            last = place(data, at, end, _SEMICOLON)
             first, stop = _trimmed(data, at, last)
-            equals = _place(data, first, stop, _EQUALS)
+            equals = place(data, first, stop, _EQUALS)
             if is_same(data, first, equals, text, offset, size):
                 return _unquoted(data, min(equals + 1, stop), stop)
             at = last + 1
@@ -95,7 +95,7 @@ def cookie(heard, text, offset, size):
 
 
 @kernel
-def _place(data, at, end, byte):
+def place(data, at, end, byte):
     """Where this byte is first, ``end`` where it is not."""
     while at < end and data[at] != byte:
         at += 1

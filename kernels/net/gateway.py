@@ -42,6 +42,7 @@ from kernels.net import (
     arrivals,
     bodies,
     digests,
+    forwarded,
     http1,
     limits,
     openssl,
@@ -62,7 +63,6 @@ ROUNDS = 16  # steps of one client in one turn
 RETRY_NS = 20_000_000
 DONE_ROWS = 8192
 OUT_BYTES = 3 * streams.BUFFER_BYTES
-HOP_BYTES = 160
 PIPES = 64
 
 
@@ -126,7 +126,7 @@ def _create_tables(rows: int, endpoints: int) -> dict[str, np.ndarray]:
         "requests": streams.create_buffers(rows),
         "answers": streams.create_buffers(rows),
         "unsent": streams.create_buffers(3 * rows).reshape(rows, OUT_BYTES),
-        "hops": np.zeros((rows, HOP_BYTES), np.uint8),
+        "hops": np.zeros((rows, forwarded.HOP_BYTES), np.uint8),
     }
 
 
@@ -286,7 +286,7 @@ def _accept(gateway, now_ns):
             if loop.announced and loop.vetted and not announced.is_within(gateway.trusted, ip):
                 syscalls.close(fd)
             else:
-                _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
+                _welcome(gateway, fd, np.uint64(0), ip, syscalls.swap16(gateway.exchange.address[0].port), now_ns)
 
 
 @part
@@ -308,7 +308,7 @@ def _take_comers(gateway, now_ns):
 
 @part
 def _welcome(gateway, fd, ssl, ip, port, now_ns):
-    """Begin with a client; ``ssl`` and ``port`` are of one that came by TLS, 0 for others."""
+    """Begin with a client; ``ssl`` is of one that came by TLS, 0 for others."""
     loop = gateway.loop[0]
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])

@@ -47,6 +47,6 @@ def take(gateway, row, number):
     if to < 0:
         return
     loop.texts = to
-    said.bytes, said.text, said.ip, said.secured = client.answered, at, client.ip, client.secured
+    said.bytes, said.text, said.ip, said.secured = client.answered, at, client.who, client.secured
     said.host, said.target, said.request_id = head.host_size, head.target_size, head.request_id_size
     said.agent, said.referer, said.method = client.agent_size, client.referer_size, head.method

@@ -21,7 +21,7 @@ from kernels.layout_gateway import (
     RULED_ANEW,
 )
 from kernels.layout_http import CHUNKED, COUNTED, DONE, ENDLESS, PLAIN, SIZED, UNTIL_CLOSE
-from kernels.net import bodies, http1, pipes, requests, rulings, syscalls, text, upstreams, writing
+from kernels.net import balancing, bodies, http1, pipes, requests, rulings, syscalls, text, upstreams, writing
 
 SWITCHING, BROKEN = 101, np.int64(502)
 CHUNK_ROOM = 32  # bytes around a chunk, and after the last
@@ -272,6 +272,9 @@ def _finish(gateway, row, number, now_ns):
     client = gateway.clients[row]
     requests.record(gateway, row, np.int64(client.status), now_ns)
     if number:
+        if client.asked_ns != 0:
+            heard_ns = syscalls.monotonic_ns(gateway.exchange)
+            balancing.hear(gateway.endpoints[gateway.upstreams[number].endpoint], heard_ns - client.asked_ns, heard_ns)
         upstreams.release(gateway, number, gateway.upstreams[number].keep_alive != 0, now_ns)
     if client.keep_alive:
         requests.next_request(gateway, row, now_ns)

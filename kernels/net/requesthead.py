@@ -103,7 +103,7 @@ def take_field(data, start, value, end, head, line, row):
         head["request_id"] = value - start
         head["request_id_size"] = end - value
     elif rule == HEARSAY:
-        head["told"] = 1
+        head["told"] += 1
     elif rule in (OF_LENGTH, OF_CODING):
         return bodies.take_framing(data, value, end, head, rule)
     return 0

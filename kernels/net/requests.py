@@ -27,9 +27,10 @@ from kernels.layout_gateway import (
     WAITING,
 )
 from kernels.layout_http import CHUNK_END, CHUNKED, DONE, IN_CHUNK, OVER, PLAIN, SIZED, TOO_LONG, Hop
-from kernels.layout_routes import ANSWER
+from kernels.layout_routes import ANSWER, Heard
 from kernels.net import (
     bodies,
+    forwarded,
     http1,
     notes,
     openssl,
@@ -120,9 +121,6 @@ def _wait(gateway, row):
 def _begin(way, gateway, row, now_ns):
     """Take the request on. Returns False where it is not whole yet."""
     client, head, data = gateway.clients[row], gateway.heads[row], gateway.requests[row]
-    if client.trusted:
-        hand_over(gateway, row, TRUSTED)
-        return True
     size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, gateway.lines)
     if size == 0:
         return False
@@ -144,6 +142,11 @@ def _begin(way, gateway, row, now_ns):
     if client.upstream != 0:  # it was scanned before its endpoint had taken the connection
         _send(way, gateway, row, now_ns)
         return True
+    if client.trusted:
+        heard = Heard(data, head, gateway.lines)
+        if not forwarded.hear(client, gateway.loop[0], gateway.trusted, heard, gateway.hops[row]):
+            hand_over(gateway, row, TRUSTED)
+            return True
     client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
     client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
     said = rulings.decide(way, gateway, row, now_ns)

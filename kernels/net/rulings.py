@@ -8,10 +8,10 @@ began with is asked again, for its host and for the fields of its answer, as lon
 import numpy as np
 
 from kernels.jit import kernel, part
-from kernels.layout import RETRY_CONDITIONS
+from kernels.layout import EWMA, RETRY_CONDITIONS, RR
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
 from kernels.layout_routes import NO_RULE, Heard
-from kernels.net import decisions, hostpath, limits, rewrites, sharing, sticky, text
+from kernels.net import choosing, decisions, hostpath, limits, rewrites, sharing, sticky, syscalls, text
 
 MS_NS = 1_000_000
 STATUSES = np.array(
@@ -40,11 +40,11 @@ def decide(way, gateway, row, now_ns):
     if road < 0:
         return road
     asked = gateway.asked[0]
-    asked.draw, asked.client, asked.now_ns = draw(loop), client.ip, now_ns
+    asked.draw, asked.client, asked.now_ns = draw(loop), client.who, now_ns
     asked.length = _announced(head)
     asked.host, asked.host_size = start + head.host, head.host_size
     asked.uri, asked.uri_size, asked.path_size = start + head.target, head.target_size, head.path_size
-    asked.https_port, asked.secure, asked.bodiless = loop.https_port, client.secured, head.method == HEAD_METHOD
+    asked.https_port, asked.secure, asked.bodiless = loop.https_port, client.by_https, head.method == HEAD_METHOD
     asked.options = head.method == OPTIONS
     heard = Heard(data, head, gateway.lines)
     said = np.int64(decisions.decide(roads, gateway.tallies, heard, asked, road))
@@ -71,13 +71,16 @@ def _announced(head):
 @part
 def pick(way, gateway, row, now_ns):
     """The backend id of the endpoint for a request whose head was read last, 0 for none; a reason to hand over, < 0."""
-    client, asked, roads, memory = gateway.clients[row], gateway.asked[0], way.roads, way.memory
-    client.sticks = 0
-    if client.rule == 0 or roads.rules[client.rule].cookie.length == 0:
-        return np.int64(decisions.pick(roads, memory, np.int64(client.goal), roads.endpoints, 0, now_ns))
+    client, asked, roads = gateway.clients[row], gateway.asked[0], way.roads
+    rule, goal = roads.rules[client.rule], roads.goals[client.goal]
+    client.sticks, client.asked_ns = 0, 0
+    if goal.algorithm == RR and rule.cookie.length == 0 and rule.hashed.count == 0:
+        return np.int64(decisions.pick(roads, way.memory, np.int64(client.goal), roads.endpoints, 0, now_ns))
+    if goal.algorithm == EWMA:
+        client.asked_ns = syscalls.monotonic_ns(gateway.exchange)
+    asked.draw, asked.now_ns, asked.port = draw(gateway.loop[0]), now_ns, client.port
     heard = Heard(gateway.requests[row], gateway.heads[row], gateway.lines)
-    asked.draw, asked.now_ns = draw(gateway.loop[0]), now_ns
-    backend = sticky.pick(roads, memory, heard, asked, gateway.out, gateway.words)
+    backend = choosing.pick(way, gateway.endpoints, heard, asked, gateway.out, gateway.words)
     client.sticks, client.key = asked.sticks, asked.key
     return np.int64(backend)
 
@@ -87,7 +90,7 @@ def leave_limit(gateway, row):
     """A request is done, and no more among those that its limit counts."""
     client = gateway.clients[row]
     if client.counted != 0:
-        limits.leave(gateway.tallies, client.limit, np.uint64(client.ip))
+        limits.leave(gateway.tallies, client.limit, np.uint64(client.who))
     client.limit, client.counted = 0, 0
 
 
@@ -96,7 +99,7 @@ def undo_limit(gateway, row):
     """A request goes to the slow path, which asks its limit anew."""
     client = gateway.clients[row]
     if client.limit != 0:
-        limits.give_back(gateway.tallies, client.limit, np.uint64(client.ip), client.counted)
+        limits.give_back(gateway.tallies, client.limit, np.uint64(client.who), client.counted)
     client.limit, client.counted = 0, 0
 
 
@@ -167,7 +170,7 @@ def adorn(way, gateway, row, head):
     rule = roads.rules[client.rule]
     decisions.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines)
     asked = gateway.asked[0]
-    asked.rule, asked.secure, asked.shares = client.rule, client.secured, client.shares
+    asked.rule, asked.secure, asked.shares = client.rule, client.by_https, client.shares
     asked.named, asked.named_size = client.start + client.named, client.named_size
     size = np.int64(sharing.put_fields(roads, gateway.requests[row], asked, gateway.more, np.int64(0)))
     if client.sticks:

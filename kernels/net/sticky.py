@@ -8,23 +8,23 @@ import numpy as np
 
 from kernels.jit import kernel, part
 from kernels.layout_routes import STICKY
-from kernels.net import decisions, digests, fields, text
+from kernels.net import balancing, digests, fields, text
 
 KEYS = 32  # that are tried, as in plane.ingress.policed
-KEY_BYTES = 96  # of a client's key: with an address it is no more than a block
 _DIGITS = 16  # of a digest
-_BAR, _COLON = np.frombuffer(b"|", np.uint8), np.frombuffer(b":", np.uint8)
+_BAR = np.frombuffer(b"|", np.uint8)
 _EQUALS = np.frombuffer(b"=", np.uint8)
 _SET_COOKIE = np.frombuffer(b"Set-Cookie: ", np.uint8)
 
 
 @part
-def pick(roads, memory, heard, asked, out, words):
+def pick(way, endpoints, heard, asked, out, words):
     """The backend id of the endpoint for a request, 0 for none, by its cookie; a reason to punt, negative.
 
-    Of ``asked``, a row of ASK, rule, goal, draw and now_ns count, and ``sticks`` and ``key`` are written to it. ``out``
-    and ``words`` are room to work in.
+    Of ``asked``, a row of ASK, count the rule and what ``balancing.pick`` goes by; ``sticks`` and ``key`` are written
+    to it. ``out`` and ``words`` are room to work in.
     """
+    roads = way.roads
     rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
     asked["sticks"] = 0
     name = rule["cookie"]
@@ -34,15 +34,13 @@ def pick(roads, memory, heard, asked, out, words):
     found = np.int64(0)
     if first >= 0:
         bar = _bar(heard.data, first, last)
-        if bar - first > KEY_BYTES:
-            return np.int64(-STICKY)
         if bar > first and _is_of(heard.data, bar + 1, last, goal["digest"], out):
             size = text.put(out, np.int64(0), heard.data, first, bar)
             if rule["persistent"] == 0:
                 found = _balanced(roads, goal, size, out, words)
             elif size == _DIGITS:
                 found = _named(roads, goal, out, words)
-    return found if found != 0 else _first(roads, memory, asked, out, words)
+    return found if found != 0 else _first(way, endpoints, asked, out, words)
 
 
 @kernel
@@ -60,19 +58,13 @@ def _is_of(data, first, last, digest, out):
     return fields.is_same(data, first, last, out, np.int64(0), end)
 
 
-@kernel
-def _address(roads, backend, out, at):
-    to = text.put_ip(out, at, np.int64(roads.backends[backend]["ip"]))
-    return text.put_decimal(out, text.put_all(out, to, _COLON), np.int64(roads.backends[backend]["port"]))
-
-
 @part
 def _named(roads, goal, out, words):
     """The backend of a Service whose address has the digest ``out[:_DIGITS]``, 0 where none has."""
     at = np.int64(_DIGITS)
     for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
         backend = np.int64(roads.endpoints[place])
-        size = _address(roads, backend, out, at) - at
+        size = balancing.put_address(roads, backend, out, at) - at
         digest = digests.digest(out[at:], size, words)
         end = text.put_hex(out, at, digest, _DIGITS)
         if fields.is_same(out, np.int64(0), at, out, at, end - at):
@@ -85,30 +77,32 @@ def _balanced(roads, goal, size, out, words):
     """The backend that scores highest with the key ``out[:size]``, 0 where there is none."""
     found, best = np.int64(0), np.uint64(0)
     at = text.put_all(out, size, _BAR)
+    absorbed = digests.absorb(out, at, words)
     for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
         backend = np.int64(roads.endpoints[place])
-        score = digests.digest(out, _address(roads, backend, out, at), words)
+        score = digests.finish(out, absorbed, balancing.put_address(roads, backend, out, at), words)
         if found == 0 or score > best:
             found, best = backend, score
     return found
 
 
 @kernel
-def _first(roads, memory, asked, out, words):
+def _first(way, endpoints, asked, out, words):
     """The endpoint of a client that has no key, and a key that leads to it, where there is one that is in."""
-    rule, row = roads.rules[asked["rule"]], np.int64(asked["goal"])
+    roads, memory = way.roads, way.memory
+    rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
     now_ns = np.int64(asked["now_ns"])
-    chosen = np.int64(decisions.pick(roads, memory, row, roads.endpoints, 0, now_ns))
+    chosen = balancing.pick(way, endpoints, asked)
     if chosen == 0 or memory.out_ns[chosen] > now_ns:
         return chosen
     asked["sticks"] = 1
     if rule["persistent"] != 0:
-        asked["key"] = digests.digest(out, _address(roads, chosen, out, np.int64(0)), words)
+        asked["key"] = digests.digest(out, balancing.put_address(roads, chosen, out, np.int64(0)), words)
         return chosen
     for _ in range(KEYS):
         asked["key"] = asked["draw"]
         size = text.put_hex(out, np.int64(0), np.uint64(asked["key"]), _DIGITS)
-        found = _balanced(roads, roads.goals[row], size, out, words)
+        found = _balanced(roads, goal, size, out, words)
         if memory.out_ns[found] <= now_ns:
             return found
         asked["draw"] = digests.digest(out, size, words)

@@ -27,7 +27,7 @@ from kernels.warm import is_there, once
 from plane import fastroutes
 from plane.addresses import int_to_ip
 from plane.driver import Driver
-from plane.ingress import fastedge, fastlog, forwarding, sharedlimits
+from plane.ingress import fastedge, fastlog, fastspeeds, forwarding, sharedlimits
 from plane.ingress.edge import Edge
 from plane.ingress.fastlog import Done
 from plane.ingress.forwarding import LAST_CHUNK
@@ -250,6 +250,8 @@ class Gateway:
             memory = fastroutes.carry_over(self._way.roads, self._way.memory, roads)
         if self._way is None or roads.rules is not self._way.roads.rules:
             self._gateway.loop[0]["ruling"] += 1
+        if self._way is not None and rows is not self._way.endpoint_of:
+            fastspeeds.settle(roads, rows, self._gateway.endpoints, time.monotonic_ns())
         self._way = Way(roads, memory, rows)
         self._gateway.loop[0]["install"] = number
         self._date()
@@ -278,7 +280,7 @@ class Gateway:
             self._gateway = self._gateway._replace(endpoints=longer)
         for address, row in zip(missing, free, strict=False):
             self._endpoints[address] = row
-            self._gateway.endpoints[row] = (*address, 0, 0, 0, 0)
+            self._gateway.endpoints[row] = (*address, 0, 0, 0, 0, 0, 0.0, 0)
         rows = np.zeros(len(roads.backends), np.uint32)
         for backend, address in addresses.items():
             rows[backend] = self._endpoints[address]

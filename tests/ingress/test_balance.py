@@ -273,6 +273,7 @@ async def test_who_has_requests_under_way_gets_no_more(vip: str, pods: list[Addr
         for _ in range(8):  # none is under way any more, whatever became of the others
             await ask(here.http, GET)
         assert len(held[0].requests) > 1
+        assert not here.handed_over
 
 
 async def test_load_balance_ewma_leaves_the_slow_endpoint_alone(vip: str, pods: list[Address]) -> None:
@@ -293,6 +294,7 @@ async def test_load_balance_ewma_leaves_the_slow_endpoint_alone(vip: str, pods: 
             assert (await one.get()).body == b"hello"
             await here.install(web(*pods[:2], load_balance="ewma", generation=generation))
         assert len(slow.requests) == asked
+        assert not here.handed_over
 
 
 async def ask_until_each_was(one: Client, *endpoints: Endpoint) -> None:

@@ -10,16 +10,19 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from plane.ingress.edge import Edge, networks
 from plane.model import Object
 from tests.ingress import kong
 from tests.ingress.corpus import CORPUS, NAMES, services
 from tests.ingress.manifests import prefix, snapshot_of
 from tests.ingress.policies import WEB, canary, regex, with_
+from tests.ingress.test_balance import web as balanced
 from tests.ingress.test_policed import annotated
 from tests.ingress.test_policies import ROWS, placed
 from tests.ingress.wire import (
@@ -240,6 +243,68 @@ async def test_a_cookie_that_one_path_gives_leads_to_the_same_endpoint_on_the_ot
         assert len(kinds) == 1
         assert ways[1].ingress._gateway is not None
         assert ways[1].ingress._gateway.punts() == {}
+
+
+async def test_whom_a_hash_leads_to_an_endpoint_it_leads_there_on_both_paths(vip: str, pods: list[Address]) -> None:
+    by_request = [{"upstream_hash_by": "$request_uri"}, {"upstream_hash_by": "$arg_id-$cookie_c$host"}]
+    ways_to_hash = [*(annotated(*pods, **said) for said in by_request), balanced(*pods, algorithm="sh")]
+    async with contextlib.AsyncExitStack() as stack:
+        for address in pods:
+            await stack.enter_async_context(Endpoint(address, saying(address[0].encode())))
+        ways = [
+            await stack.enter_async_context(running(vip, annotated(*pods), gateway=gateway))
+            for gateway in (False, True)
+        ]
+        met = set()
+        for generation, snapshot in enumerate(ways_to_hash, start=2):
+            await asyncio.gather(*(here.install(replace(snapshot, generation=generation)) for here in ways))
+            for number in range(6):
+                raw = b"GET /?id=%d HTTP/1.1\r\nHost: example.com\r\nCookie: c=%d\r\n\r\n" % (number, number)
+                one, other, again = [(await ask(here.http, raw)).body for here in (*ways, ways[1])]
+                assert one == other == again
+                met.add((generation, one))
+        assert len(met) > 2 * len(ways_to_hash)
+        assert ways[1].ingress._gateway is not None
+        assert not ways[1].handed_over
+
+
+FROM_HERE = {"whitelist_source_range": "192.0.2.0/24"}
+LIMITED = {"limit_rpm": "1", "limit_burst_multiplier": "1"}
+CLIENT = "X-Forwarded-For: 6.6.6.6, 192.0.2.7, 127.0.0.2\r\n"
+SHOP = "X-Forwarded-Host: example.com\r\nX-Forwarded-Port: 443\r\n"
+# Requests that a trusted proxy forwards: annotations, further fields.
+FORWARDED: list[tuple[dict[str, str], str]] = [
+    ({}, ""),
+    ({}, CLIENT),
+    ({}, CLIENT + SHOP),
+    (FROM_HERE, CLIENT),
+    (FROM_HERE, "X-Forwarded-For: 192.0.2.7, 8.8.8.8\r\n"),
+    (FROM_HERE, ""),
+    (LIMITED, CLIENT),
+    (LIMITED, CLIENT),
+    (LIMITED, "X-Forwarded-For: 192.0.2.8\r\n"),
+    ({"force_ssl_redirect": "true"}, CLIENT + "X-Forwarded-Proto: http\r\n"),
+    ({"force_ssl_redirect": "true"}, CLIENT + "X-Forwarded-Proto: https\r\n"),
+    ({"upstream_hash_by": "$remote_addr$scheme"}, CLIENT + "X-Forwarded-Proto: https\r\n"),
+    ({"affinity": "cookie"}, "X-Forwarded-Proto: https\r\n"),
+]
+
+
+async def test_what_a_trusted_proxy_says_of_its_clients_counts_the_same_on_both_paths(
+    vip: str, pods: list[Address], subtests: pytest.Subtests
+) -> None:
+    edge = {"edge": Edge(networks("127.0.0.0/8"))}
+    async with both(vip, pods, ASYNCIO | edge, COMPILED_BY_TWO | edge) as (base, _, endpoints, ways):
+        for generation, (said, fields) in enumerate(FORWARDED, start=2):
+            snapshot = snapshot_of(*base, with_(WEB, **said), generation=generation)
+            await asyncio.gather(*(here.install(snapshot) for here in ways))
+            raw = f"GET /x HTTP/1.1\r\nHost: example.com\r\n{fields}\r\n".encode()
+            for tls in (None, ANY):
+                with subtests.test(msg=f"{said} {fields}, by {'TLS' if tls else 'plain HTTP'}"):
+                    one, other = [await became(here, raw, endpoints, tls) for here in ways]
+                    assert one == other
+        assert ways[1].ingress._gateway is not None
+        assert not ways[1].handed_over
 
 
 async def test_who_is_handed_over_is_given_the_cookie_of_its_endpoint(vip: str, pods: list[Address]) -> None:

@@ -242,7 +242,11 @@ async def test_a_proxy_that_is_trusted_speaks_for_its_clients(vip: str, pods: li
         assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 10.1.2.3\r\n\r\n")).status == 200
         assert endpoint.requests[0].get("x-real-ip") == "10.1.2.3"
         assert here.ingress._gateway is not None
-        assert here.ingress._gateway.punts() == {"it comes from a proxy that is trusted": 1}
+        assert not here.handed_over
+        odd = b"X-Forwarded-For: 10.1.2.4:80\r\n\r\n"
+        assert (await ask(here.http, b"GET / HTTP/1.1\r\n" + HOST + odd)).status == 200
+        assert endpoint.requests[1].get("x-real-ip") == "10.1.2.4"
+        assert here.handed_over == {"a proxy that is trusted says of its client what is unusual"}
 
 
 async def test_lines_that_the_event_loop_has_not_come_to_are_lost_and_counted(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from plane.ingress.edge import Edge, networks
 from tests.ingress.corpus import NAMES, services
 from tests.ingress.manifests import prefix, snapshot_of
 from tests.ingress.policies import WEB, secured, with_
@@ -17,6 +18,7 @@ from tests.ingress.wire import Address, Endpoint, Running, client, eventually, r
 
 pytestmark = [pytest.mark.syscalls, pytest.mark.one_loop]
 
+TRUSTING = Edge(networks("127.0.0.0/8"))
 TIMES = ("time", "duration_ms")
 OWN_ID = 16  # hex digits of an id that the client did not give
 HOST = "Host: example.com\r\n"
@@ -54,6 +56,8 @@ ASKED = [
     "GET / HTTP/1.1\r\nHost: quiet.com\r\n\r\n",
     "GET /x HTTP/1.1\r\nHost: far.com\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: shut.com\r\nReferer: a\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: shut.com\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+    f"GET / HTTP/1.1\r\n{HOST}X-Forwarded-For: 192.0.2.8, 127.0.0.9\r\nX-Forwarded-Proto: https\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: foo.com\r\n\r\n",
     "GET /last HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n",
 ]
@@ -70,7 +74,7 @@ async def both(vip: str, pods: list[Address], folder: Path) -> Any:
         logs = [folder / "asyncio.log", folder / "compiled.log"]
         ways = [
             await stack.enter_async_context(
-                running(vip, snapshot_of(*base, *SITE), gateway=gateway, access_log=str(path))
+                running(vip, snapshot_of(*base, *SITE), edge=TRUSTING, gateway=gateway, access_log=str(path))
             )
             for gateway, path in zip((False, True), logs, strict=True)
         ]

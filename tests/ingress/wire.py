@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
+from kernels.layout_gateway import HANDED_REASONS, NO_CONNECTION, SLOW_BODY, SLOW_REQUEST
 from plane import routecompiler
 from plane.ingress.edge import Edge
 from plane.ingress.server import Ingress
@@ -197,6 +198,13 @@ class Running:
 
     async def install(self, snapshot: Snapshot) -> int:
         return await self.ingress.install(routecompiler.compile(snapshot))
+
+    @property
+    def handed_over(self) -> set[str]:
+        """Why compiled code has handed over requests, but for its patience, which a machine that is slow may try."""
+        gateway = self.ingress._gateway
+        patience = {HANDED_REASONS[reason] for reason in (SLOW_REQUEST, SLOW_BODY, NO_CONNECTION)}
+        return set(gateway.punts()) - patience if gateway is not None else set()
 
 
 def goes_by_gateway() -> bool:

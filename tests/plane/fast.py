@@ -8,9 +8,10 @@ import numpy as np
 
 from kernels.jit import kernel
 from kernels.layout import freeze
+from kernels.layout_gateway import ENDPOINT, Way
 from kernels.layout_http import HEAD, LINE
 from kernels.layout_routes import ANSWER, ASK, FIRST_PUNT, GO, PUNTS, Heard, Memory, Roads
-from kernels.net import decisions, digests, hostpath, limits, rewrites, sharing, sticky
+from kernels.net import balancing, decisions, digests, hashed, hostpath, http1, limits, rewrites, sharing, sticky
 from plane.conduct import Answer, Conduct, Request, choose
 from plane.fastroutes import create_memory
 from plane.ingress import forwarding
@@ -34,8 +35,18 @@ def put_target(roads, rule, data, head, out):
 
 
 @kernel
-def pick_sticky(roads, memory, heard, asked, out, words):
-    return sticky.pick(roads, memory, heard, asked, out, words)
+def pick_sticky(way, endpoints, heard, asked, out, words):
+    return sticky.pick(way, endpoints, heard, asked, out, words)
+
+
+@kernel
+def pick_hashed(way, heard, asked, out, words):
+    return hashed.pick(way, heard, asked, out, words)
+
+
+@kernel
+def pick(way, endpoints, asked):
+    return balancing.pick(way, endpoints, asked)
 
 
 @kernel
@@ -240,11 +251,43 @@ def stuck(roads: Roads, memory: Memory, cookies: tuple[str, ...], goal: int = 1,
     ask: Any = rows[0]
     ask["rule"], ask["goal"], ask["draw"], ask["now_ns"] = 1, goal, draw, NOW_NS
     out = np.zeros(512, np.uint8)
-    backend = int(pick_sticky(roads, memory, request, ask, out, np.zeros(digests.WORDS, np.uint64)))
+    words = np.zeros(digests.WORDS, np.uint64)
+    backend = int(pick_sticky(way_of(roads, memory), standings(roads), request, ask, out, words))
     if not ask["sticks"]:
         return backend, "", ""
     size = int(put_cookie(roads, ask, out, 0))
     return backend, f"{int(ask['key']):016x}", out[:size].tobytes().decode()
+
+
+def way_of(roads: Roads, memory: Memory) -> Way:
+    """As a gateway has it whose rows of endpoints have the ids of backends."""
+    return Way(roads, memory, np.arange(len(roads.backends), dtype=np.uint32))
+
+
+def standings(roads: Roads) -> np.ndarray:
+    """ENDPOINT[…] of endpoints that nothing is known of."""
+    return np.zeros(len(roads.backends), ENDPOINT)
+
+
+def chosen(
+    way: Way, endpoints: np.ndarray, draw: int = 7, client: int = 0x7F000001, port: int = 0, now_ns: int = NOW_NS
+) -> int:
+    """The backend that the first goal's algorithm has for a request."""
+    ask: Any = np.zeros(1, ASK)[0]
+    ask["goal"], ask["draw"], ask["now_ns"], ask["client"], ask["port"] = 1, draw, now_ns, client, port
+    return int(pick(way, endpoints, ask))
+
+
+def of_key(roads: Roads, memory: Memory, raw: bytes, asked: Asked, draw: int = 7) -> int:
+    """The backend that equal requests have of the first goal, by the first rule; or a punt. ``raw`` is the request."""
+    data, head, lines = received(raw), http1.create_heads(1)[0], http1.create_lines()
+    assert http1.scan_request(data, 0, len(raw), head, lines) == len(raw)
+    ask: Any = np.zeros(1, ASK)[0]
+    ask["rule"], ask["goal"], ask["draw"], ask["now_ns"], ask["client"] = 1, 1, draw, NOW_NS, asked.client
+    ask["secure"], ask["host"], ask["host_size"] = asked.secure, head["host"], head["host_size"]
+    ask["uri"], ask["uri_size"], ask["path_size"] = head["target"], head["target_size"], head["path_size"]
+    room = np.zeros(1 << 15, np.uint8), np.zeros(digests.WORDS, np.uint64)
+    return int(pick_hashed(way_of(roads, memory), Heard(data, head, lines), ask, *room))
 
 
 def picked(roads: Roads, memory: Memory, goal: int, tried: tuple[int, ...] = (), now_ns: int = NOW_NS) -> int:

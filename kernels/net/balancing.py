@@ -1,0 +1,267 @@
+"""Which endpoint of a goal has a request, by every algorithm that Services have: ``plane.balance``, compiled.
+
+Law: who is chosen is who would be chosen there of the same endpoints, by what this thread has seen itself: under way
+are the requests that it has sent to an endpoint, and has no whole answer to. Nobody is chosen who is out, unless all
+are. Chance is 64 bits that are given.
+"""
+
+import math
+
+import numpy as np
+
+from kernels.jit import kernel, part
+from kernels.layout import EWMA, LC, MAGLEV, MH, NQ, P2C, RR, SED, SH, WLC, WRR
+from kernels.lb.hashing import GOLDEN, mix64, reduce
+from kernels.net import decisions, text
+
+DECAY_NS = 1e10  # as plane.balance has it
+_NEVER = np.int64(np.iinfo(np.int64).max)
+_POLYNOMIAL = np.uint64(0xEDB88320)  # of CRC-32, as zlib has it
+_ALL = np.uint64(0xFFFFFFFF)
+_DOT, _ZERO = 46, 48
+_0, _1, _12, _16 = map(np.uint64, (0, 1, 12, 16))
+_COLON = np.frombuffer(b":", np.uint8)
+
+
+@part
+def pick(way, endpoints, asked):
+    """The backend id of the endpoint for a request, int64; 0 for none.
+
+    endpoints  ENDPOINT[…], in which ``way.endpoint_of`` says where each is
+    asked      row of ASK, of which goal, draw, now_ns, client and port count
+    """
+    roads, memory, row = way.roads, way.memory, np.int64(asked["goal"])
+    goal, now_ns = roads.goals[row], np.int64(asked["now_ns"])
+    algorithm, first, count = goal["algorithm"], np.int64(goal["first"]), np.int64(goal["endpoints"])
+    if algorithm == RR or count == 0 or first + count > roads.endpoints.size:
+        return np.int64(decisions.pick(roads, memory, row, roads.endpoints, 0, now_ns))
+    there = roads.endpoints[first : first + count]
+    fit, now_ns = count_fit(memory, there, now_ns)
+    if algorithm == WRR:
+        return _in_weighted_turn(roads, memory, row, there, now_ns)
+    if algorithm in (SH, MH, MAGLEV):
+        client = client_of(asked["client"], asked["port"] if algorithm == MAGLEV else np.uint16(0))
+        return _ranked(roads, memory, there, client, now_ns)
+    if fit == 1:
+        return _nth(memory, there, np.int64(0), now_ns)
+    if algorithm in (LC, WLC, SED, NQ):
+        return _least(way, endpoints, there, fit, asked, now_ns)
+    draw = np.uint64(asked["draw"])
+    if algorithm in (P2C, EWMA):
+        place = reduce(draw, fit)
+        after = reduce(mix64(draw), fit - 1)
+        one = _nth(memory, there, place, now_ns)
+        other = _nth(memory, there, after + (after >= place), now_ns)
+        return _better(way, endpoints, algorithm, one, other, np.int64(asked["now_ns"]))
+    return _by_weight(roads, memory, there, draw, now_ns)
+
+
+@kernel
+def count_fit(memory, there, now_ns):
+    """How many of these endpoints may have a request, and as of what time: of those that are in, or all if none is."""
+    fit = np.int64(0)
+    for place in range(there.size):
+        fit += is_in(memory, np.int64(there[place]), now_ns)
+    if fit == 0:
+        return np.int64(there.size), _NEVER
+    return fit, np.int64(now_ns)
+
+
+@kernel
+def is_in(memory, backend, now_ns):
+    return memory.out_ns[backend] <= now_ns
+
+
+@kernel
+def put_address(roads, backend, out, at):
+    """Write the address of an endpoint and its port."""
+    to = text.put_ip(out, at, np.int64(roads.backends[backend]["ip"]))
+    return text.put_decimal(out, text.put_all(out, to, _COLON), np.int64(roads.backends[backend]["port"]))
+
+
+@kernel
+def _nth(memory, there, number, now_ns):
+    """The endpoint with this number of those that are in; there are more than that."""
+    for place in range(there.size):
+        backend = np.int64(there[place])
+        if is_in(memory, backend, now_ns):
+            if number == 0:
+                return backend
+            number -= 1
+    return np.int64(0)
+
+
+@kernel
+def _weight(roads, backend):
+    return max(np.int64(roads.backends[backend]["weight"]), np.int64(1))
+
+
+@kernel
+def _row_of(rows, endpoints, backend):
+    """The row of an endpoint, 0 where it has none."""
+    row = np.int64(rows[backend]) if backend < rows.size else np.int64(0)
+    return row if row < endpoints.size else np.int64(0)
+
+
+# Turns
+
+
+@kernel
+def _in_weighted_turn(roads, memory, row, there, now_ns):
+    """IPVS' wrr: round after round, those whose weight is not below a mark that comes down from the heaviest."""
+    heaviest, heaviest_in, step = np.int64(0), np.int64(0), np.int64(0)
+    for place in range(there.size):
+        backend = np.int64(there[place])
+        weight = _weight(roads, backend)
+        step = _common(step, weight)
+        heaviest = max(heaviest, weight)
+        if is_in(memory, backend, now_ns):
+            heaviest_in = max(heaviest_in, weight)
+    turn, mark = memory.turns[row, 0], memory.turns[row, 1]
+    while True:  # ends: at the latest when the mark has come down to the heaviest that is in
+        if turn >= there.size or mark <= 0 or mark > heaviest:
+            turn, mark = np.int64(0), mark - step
+            if mark <= 0 or mark > heaviest:
+                mark = heaviest
+        if mark > heaviest_in:  # nobody in this round
+            turn = np.int64(there.size)
+            continue
+        backend = np.int64(there[turn])
+        turn += 1
+        if _weight(roads, backend) >= mark and is_in(memory, backend, now_ns):
+            memory.turns[row, 0], memory.turns[row, 1] = turn, mark
+            return backend
+
+
+@kernel
+def _common(one, other):
+    """The greatest common divisor."""
+    while other != 0:
+        one, other = other, one % other
+    return one
+
+
+# What is under way, and how fast answers come
+
+
+@kernel
+def _least(way, endpoints, there, fit, asked, now_ns):
+    """That with the least to do, by the measure of its algorithm; of equals that whose turn it is."""
+    roads, memory, row = way.roads, way.memory, np.int64(asked["goal"])
+    algorithm = roads.goals[row]["algorithm"]
+    turn = memory.turns[row, 0] % fit
+    memory.turns[row, 0] = turn + 1
+    best, least, number = np.int64(0), math.inf, np.int64(0)
+    for place in range(2 * there.size):  # once around, from whose turn it is
+        backend = np.int64(there[place % there.size])
+        if not is_in(memory, backend, now_ns):
+            continue
+        number += 1
+        if number <= turn or number > turn + fit:
+            continue
+        load = _under_way(way.endpoint_of, endpoints, backend)
+        if algorithm == NQ and load == 0:
+            return backend
+        cost = np.float64(load)
+        if algorithm != LC:
+            cost = np.float64(load + (algorithm != WLC)) / np.float64(_weight(roads, backend))
+        if cost < least:
+            best, least = backend, cost
+    return best
+
+
+@kernel
+def _under_way(rows, endpoints, backend):
+    """How many requests an endpoint has of this thread."""
+    there = endpoints[_row_of(rows, endpoints, backend)]
+    return np.int64(there["all"]) - np.int64(there["idle"])
+
+
+@kernel
+def _better(way, endpoints, algorithm, one, other, now_ns):
+    """That of two that has less under way for its weight, or answers faster; the first where they are alike."""
+    rows = way.endpoint_of
+    if algorithm == EWMA:
+        return one if _score(rows, endpoints, one, now_ns) <= _score(rows, endpoints, other, now_ns) else other
+    load, other_load = _under_way(rows, endpoints, one), _under_way(rows, endpoints, other)
+    return one if load * _weight(way.roads, other) <= other_load * _weight(way.roads, one) else other
+
+
+@kernel
+def _score(rows, endpoints, backend, now_ns):
+    there = endpoints[_row_of(rows, endpoints, backend)]
+    return there["latency_ns"] * _kept(there, now_ns)
+
+
+@kernel
+def _kept(there, now_ns):
+    """What has not faded of what is known."""
+    return math.exp(-np.float64(max(now_ns - there["heard_ns"], 0)) / DECAY_NS)
+
+
+@kernel
+def hear(there, took_ns, now_ns):
+    """The answer of an endpoint, a row of ENDPOINT, took so long: ``Standing.heard``."""
+    kept = _kept(there, now_ns)
+    there["latency_ns"] = there["latency_ns"] * kept + np.float64(took_ns) * (1.0 - kept)
+    there["heard_ns"] = now_ns
+
+
+# Chance, and hashes of clients
+
+
+@kernel
+def _by_weight(roads, memory, there, draw, now_ns):
+    total, chosen = np.int64(0), np.int64(0)
+    for place in range(there.size):
+        backend = np.int64(there[place])
+        if is_in(memory, backend, now_ns):
+            total += _weight(roads, backend)
+    left = reduce(draw, total)
+    for place in range(there.size):
+        backend = np.int64(there[place])
+        if is_in(memory, backend, now_ns) and left >= 0:
+            chosen = backend
+            left -= _weight(roads, backend)
+    return chosen
+
+
+@kernel
+def client_of(ip, port):
+    """The number that stands for a client: ``plane.balance.client_of`` of its address as it is written."""
+    word = _ALL
+    for i in range(4):
+        byte = (np.int64(ip) >> (24 - 8 * i)) & 255
+        if i > 0:
+            word = _checked(word, np.int64(_DOT))
+        if byte >= 100:
+            word = _checked(word, _ZERO + byte // 100)
+        if byte >= 10:
+            word = _checked(word, _ZERO + byte // 10 % 10)
+        word = _checked(word, _ZERO + byte % 10)
+    return mix64(((word ^ _ALL) << _16 | np.uint64(port)) + GOLDEN)
+
+
+@kernel
+def _checked(word, byte):
+    """CRC-32 with one more byte."""
+    word ^= np.uint64(byte)
+    for _ in range(8):
+        word = word >> _1 ^ (_POLYNOMIAL if word & _1 != _0 else _0)
+    return word
+
+
+@kernel
+def _ranked(roads, memory, there, client, now_ns):
+    """That which ranks highest for a client, as ``plane.balance._rank`` has it."""
+    best, highest = np.int64(0), -math.inf
+    for place in range(there.size):
+        backend = np.int64(there[place])
+        if is_in(memory, backend, now_ns):
+            row = roads.backends[backend]
+            seed = mix64(np.uint64(row["ip"]) << _16 | np.uint64(row["port"]))
+            share = (np.float64(mix64(client ^ seed) >> _12) + 0.5) * 2.0**-52
+            rank = -np.float64(_weight(roads, backend)) / math.log(share)
+            if rank > highest:
+                best, highest = backend, rank
+    return best
