@@ -59,6 +59,7 @@ WORTH_MARKS = 4
 _NONE = np.uint32(0)
 _1 = np.uint64(1)
 _BLOCK, _TWO_BLOCKS = np.uint64(BLOCK), np.uint64(2 * BLOCK)
+_ROWS_OF_LINE = np.uint64(16)
 _NO_MARK = np.uint32(1 << 16)
 
 
@@ -139,7 +140,7 @@ def forward_singly(fib, steering, flows, now_ns, verdicts):
 def _mark(fib, steering, flows):
     """Makes the marks of endpoints, where that is little beside so many flows; whether it has.
 
-    ``is_there`` makes the fingerprint of an endpoint for each flow, which takes as long as much else that one needs.
+    ``is_there`` makes the fingerprint of an endpoint for each flow, which is a quarter of what a known one takes.
     """
     marks, backends = steering.marks, fib.backends
     is_little = WORTH_MARKS * backends.size <= flows and backends.size <= marks.size
@@ -160,6 +161,7 @@ def look(fib, steering, flows, verdicts, first):
     """
     index, places = fib.frontend_index, steering.places
     upcoming = _hash(steering, flows, first + BLOCK)
+    _ask_for_rows(flows, verdicts, first + 2 * BLOCK)
     if first < 0:
         _ask_at_once(fib, steering, upcoming)
         return np.int64(0)
@@ -171,6 +173,20 @@ def look(fib, steering, flows, verdicts, first):
         verdicts.frontend[i], verdicts.backend[i] = find(fib, places[half + j], flows.dst_ip[i])
     _look_further(steering, left)
     return np.int64(row + size)
+
+
+@kernel
+def _ask_for_rows(flows, verdicts, first):
+    """Asks the memory for the columns of a block, those of 32 bits line by line; what is not there does no harm."""
+    for i in range(np.uint64(first), np.uint64(first + BLOCK), _ROWS_OF_LINE):
+        prefetch(flows.src_ip, i)
+        prefetch(flows.dst_ip, i)
+        prefetch(flows.src_port, i)
+        prefetch(flows.dst_port, i)
+        prefetch(flows.proto, i)
+        prefetch(verdicts.outcome, i)
+        prefetch(verdicts.frontend, i)
+        prefetch(verdicts.backend, i)
 
 
 @kernel
