@@ -105,32 +105,20 @@ def by_family(ipv4: Callable[..., Any], ipv6: Callable[..., Any]) -> Callable[..
     return either
 
 
-def _code_of_prefetch(written: int) -> Callable[..., Any]:
-    """The machine code of a prefetch; ``written`` is 1 where the line is to be written, and other cores lose it."""
+@intrinsic
+def _prefetch(context, array, index):
+    """Bring the cache line in which ``array[index]`` begins close to the core; an index may be beyond the array."""
 
     def code(context, builder, signature, arguments):
         held = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.gep(held.data, [arguments[1]])
-        address = builder.bitcast(address, cgutils.voidptr_t)
+        address = builder.bitcast(builder.gep(held.data, [arguments[1]]), cgutils.voidptr_t)
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [address, flag(written), flag(3), flag(1)])
+        builder.call(call, [address, flag(0), flag(3), flag(1)])  # to be read, for as long as possible, data
         return context.get_dummy_value()
 
-    return code
-
-
-@intrinsic
-def _prefetch(context, array, index):
-    """Bring the cache line in which ``array[index]`` begins close to the core, to be written soon."""
-    return types.void(array, types.uint64), _code_of_prefetch(1)
-
-
-@intrinsic
-def _prefetch_read(context, array, index):
-    """The same, to be read only."""
-    return types.void(array, types.uint64), _code_of_prefetch(0)
+    return types.void(array, types.uint64), code
 
 
 def _nothing(array, index):
@@ -138,7 +126,42 @@ def _nothing(array, index):
 
 
 prefetch: Callable[..., None] = _nothing if INTERPRETED else _prefetch
-prefetch_read: Callable[..., None] = _nothing if INTERPRETED else _prefetch_read
+
+
+@intrinsic
+def _among(context, table, first, key):
+    """Which of the four rows from ``table[first]`` on has this key, counted from 0, uint64; 4 where none has.
+
+    A row is two words, of which the first is ``key``; the table has all four. They are compared at once and without a
+    branch, for which compilers find no way of their own; of several the first counts.
+    """
+
+    def code(context, builder, signature, arguments):
+        held = context.make_array(signature.args[0])(context, builder, arguments[0])
+        word, place = ir.IntType(64), ir.IntType(32)
+        words = ir.VectorType(word, 8)
+        line = builder.load(builder.bitcast(builder.gep(held.data, [arguments[1]]), words.as_pointer()))
+        line.align = 8
+        one = builder.insert_element(ir.Constant(words, ir.Undefined), arguments[2], place(0))
+        same = builder.icmp_unsigned("==", line, builder.shuffle_vector(one, one, ir.VectorType(place, 8)([0] * 8)))
+        bits = builder.zext(builder.bitcast(same, ir.IntType(8)), word)
+        bits = builder.or_(builder.and_(bits, word(0b01010101)), word(1 << 8))
+        return builder.lshr(builder.cttz(bits, ir.IntType(1)(1)), word(1))
+
+    return types.uint64(table, types.uint64, types.uint64), code
+
+
+def _among_rows(table, first, key):
+    """The same row by row, for interpreted code and where every index is checked."""
+    for i in range(4):
+        if table[first + np.uint64(i)]["key"] == key:
+            return np.uint64(i)
+    return np.uint64(4)
+
+
+among: Callable[..., Any] = _among
+if INTERPRETED or numba.config.BOUNDSCHECK:  # type: ignore[attr-defined]
+    among = kernel(_among_rows)
 
 
 @intrinsic

@@ -232,9 +232,12 @@ class Steering(NamedTuple):
     idle_ns    int64[1]: how long a tracked flow is remembered after its last packet or batch
     arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
                balancer sends them, which is to nodes that have an endpoint for them
-    keys       uint64[forward.BLOCK]: room for the hashes of flows that are being decided
-    places     likewise, for where they are looked for
-    late       uint16[forward.BLOCK]: room for which of them are not where most are
+    keys       uint64[2 * forward.BLOCK]: room for hashes of the flows that are being decided, and of those behind them
+    places     likewise, for the hashes of where they go
+    buckets    likewise, for the first entries of the buckets of conntrack where they are looked for
+    late       uint16[forward.BLOCK + 1]: room for which of them are not where most are
+    marks      uint32[backends]: room for what conntrack has for the fingerprints of endpoints that are there; a batch
+               for which it is too short does without
     """
 
     conntrack: Conntrack
@@ -248,7 +251,9 @@ class Steering(NamedTuple):
     arrival: np.ndarray
     keys: np.ndarray
     places: np.ndarray
+    buckets: np.ndarray
     late: np.ndarray
+    marks: np.ndarray
 
 
 # Ingress tables. A host owns a run of paths in match order; a path leads to a target; a target is a run of endpoints.

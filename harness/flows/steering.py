@@ -211,5 +211,9 @@ def _under(tables: Tables, steering: Steering) -> Steering:
     active[:both] = np.where(stays[:both], steering.active[:both], 0)
     turns = steering.turns if len(steering.turns) == len(fib.pools) else np.zeros((len(fib.pools), 2), np.int64)
     return steering._replace(
-        turns=turns, active=active, ready_ns=np.zeros(len(active), np.int64), outcomes=np.zeros(len(OUTCOMES), np.int64)
+        turns=turns,
+        active=active,
+        ready_ns=np.zeros(len(active), np.int64),
+        outcomes=np.zeros(len(OUTCOMES), np.int64),
+        marks=np.zeros(len(active), np.uint32),
     )

@@ -14,7 +14,7 @@ long. The id of a backend has 24 bits, and of an endpoint's fingerprint there ar
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import among, kernel, part
 from kernels.layout import TRACK, Conntrack
 from kernels.lb.tables import lined_up
 
@@ -36,6 +36,7 @@ _AHEAD = 1 << 23  # a tick that is no further ahead than this is in the future
 
 _NO_KEY = np.uint64(0)
 _1 = np.uint64(1)
+_2 = np.uint64(2)
 _4 = np.uint64(BUCKET)
 _32 = np.uint64(32)
 
@@ -67,9 +68,15 @@ def backend_of(held):
 
 
 @kernel
+def endpoint_of(held):
+    """The low 16 bits of an endpoint's fingerprint, uint32, that an entry's ``held`` says."""
+    return np.uint32((held >> _24) & _BITS_16)
+
+
+@kernel
 def is_of(held, endpoint):
     """Whether an entry's ``held`` was made for an endpoint of this fingerprint, uint32."""
-    return ((held >> _24) ^ np.uint64(endpoint)) & _BITS_16 == np.uint64(0)
+    return endpoint_of(held) == np.uint32(np.uint64(endpoint) & _BITS_16)
 
 
 @kernel
@@ -78,6 +85,12 @@ def until(held, expires_ns, now_ns):
     now = np.int64(now_ns) // TICK_NS
     tick = min((np.int64(expires_ns) + (TICK_NS - 1)) // TICK_NS, now + _AHEAD)
     return (held & _BITS_40) | (np.uint64(tick) << _40)
+
+
+@kernel
+def holding(backend, endpoint):
+    """An entry's ``held`` for a backend and an endpoint's fingerprint, uint32 both, that says no time yet."""
+    return (np.uint64(endpoint) & _BITS_16) << _24 | np.uint64(backend)
 
 
 @kernel
@@ -95,7 +108,7 @@ def home(entries, key):
 
 
 @kernel
-def _next(entries, first):
+def following(entries, first):
     """The first entry of the bucket behind that of ``first``."""
     return first + _4 if first + _4 < np.uint64(entries.size) else np.uint64(0)
 
@@ -107,12 +120,10 @@ def _distance(entries, one, other):
 
 
 @kernel
-def _place(entries, first, key):
+def within(entries, first, key):
     """The entry of a bucket that has this key, int64, 0 for one that is empty; -1 where none has."""
-    place = np.int64(-1)
-    for i in range(BUCKET):  # all four, without a branch that nobody can foresee
-        place = np.int64(first) + i if entries[first + np.uint64(i)]["key"] == key else place
-    return place
+    i = among(entries, first, key)
+    return np.int64(first + i) if i < _4 else np.int64(-1)
 
 
 @kernel
@@ -128,42 +139,25 @@ def seek(entries, key):
     """The entry of a flow, live or expired, int64; -1 where there is none."""
     first = home(entries, key)
     for _ in range(min(NEIGHBOURHOOD, entries.size // BUCKET)):
-        place = _place(entries, first, key)
+        place = within(entries, first, key)
         if place >= 0:
             return place
-        if _place(entries, first, _NO_KEY) >= 0:
+        if within(entries, first, _NO_KEY) >= 0:
             break
-        first = _next(entries, first)
+        first = following(entries, first)
     return np.int64(-1)
 
 
 @kernel
-def among(entries, first, key):
-    """The entry of a flow, int64, if it is in the bucket whose first entry this is; -1 where it is not.
-
-    As ``_place`` for a key that no two entries have, in a way that leaves the compiler no branch to put in.
-    """
-    at, there = np.uint64(0), np.uint64(0)
-    for i in range(BUCKET):
-        same = np.uint64(entries[first + np.uint64(i)]["key"] == key)
-        at += np.uint64(i) * same
-        there += same
-    return np.int64(first + at) | (np.int64(there) - 1)
+def is_not_in(entries, first, key):
+    """1 where a flow is not in the bucket whose first entry this is, else 0, uint64; without a branch."""
+    return among(entries, first, key) >> _2
 
 
 @kernel
-def behind(entries, key):
-    """The first entry, uint64, of the bucket behind the one that a hash points to."""
-    return _next(entries, home(entries, key))
-
-
-@kernel
-def find_at(conntrack, expected, key, now_ns):
-    """``find`` of a flow that was in this entry, or in none, before others were inserted and removed; uint64."""
-    entries = conntrack.entries
-    if expected < np.uint64(entries.size) and entries[expected]["key"] == key:
-        return np.int64(expected) if is_live(entries[expected]["held"], now_ns) else np.int64(-1)
-    return find(conntrack, key, now_ns)
+def is_full(entries, first):
+    """1 where a bucket has no empty entry, so that a search goes on behind it, else 0, uint64."""
+    return among(entries, first, _NO_KEY) >> _2
 
 
 @kernel
@@ -185,7 +179,7 @@ def insert(conntrack, key, track, now_ns):
     if entry["key"] == _NO_KEY:
         counts[HELD] += 1
     entry["key"] = key
-    entry["held"] = until((np.uint64(endpoint) & _BITS_16) << _24 | np.uint64(backend), expires_ns, now_ns)
+    entry["held"] = until(holding(backend, endpoint), expires_ns, now_ns)
     return True
 
 
@@ -196,10 +190,10 @@ def _place_for(conntrack, key, now_ns):
     first = home(entries, key)
     chosen = np.int64(-1)
     for _ in range(min(NEIGHBOURHOOD, entries.size // BUCKET)):
-        place = _place(entries, first, key)
+        place = within(entries, first, key)
         if place >= 0:
             return place
-        empty = _place(entries, first, _NO_KEY)
+        empty = within(entries, first, _NO_KEY)
         for i in range(first, first + _4):
             if chosen < 0 and entries[i]["key"] != _NO_KEY and not is_live(entries[i]["held"], now_ns):
                 chosen = np.int64(i)
@@ -207,7 +201,7 @@ def _place_for(conntrack, key, now_ns):
             if chosen < 0 and conntrack.counts[HELD] < entries.size - entries.size // 8:
                 chosen = empty
             break
-        first = _next(entries, first)
+        first = following(entries, first)
     return chosen
 
 
@@ -217,13 +211,13 @@ def remove(conntrack, key):
     entries = conntrack.entries
     first = home(entries, key)
     for _ in range(min(NEIGHBOURHOOD, entries.size // BUCKET)):
-        place = _place(entries, first, key)
+        place = within(entries, first, key)
         if place >= 0:
             _release(conntrack, np.uint64(place))
             return True
-        if _place(entries, first, _NO_KEY) >= 0:
+        if within(entries, first, _NO_KEY) >= 0:
             return False
-        first = _next(entries, first)
+        first = following(entries, first)
     return False
 
 
@@ -246,10 +240,10 @@ def _release(conntrack, hole):
     entries = conntrack.entries
     first = hole // _4 * _4
     for _ in range(entries.size // BUCKET):
-        if _place(entries, first, _NO_KEY) >= 0:
+        if within(entries, first, _NO_KEY) >= 0:
             break
         gap = hole // _4 * _4
-        first = _next(entries, first)
+        first = following(entries, first)
         for i in range(first, first + _4):
             key = entries[i]["key"]
             if key != _NO_KEY and _distance(entries, home(entries, key), first) >= _distance(entries, gap, first):

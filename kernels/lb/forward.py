@@ -16,7 +16,7 @@ https://kubernetes.io/docs/reference/networking/virtual-ips).
 
 import numpy as np
 
-from kernels.jit import kernel, prefetch, prefetch_read
+from kernels.jit import kernel, prefetch
 from kernels.layout import (
     AFFINITY,
     BACKEND,
@@ -34,9 +34,7 @@ from kernels.layout import (
     READY,
     TRACKED,
     Fib,
-    Flows,
     Steering,
-    Verdicts,
     freeze,
 )
 from kernels.lb import conntrack
@@ -49,14 +47,20 @@ from kernels.lb.select import at, is_member, pick, rendezvous
 # opened only, after 2 h 13 min 20 s (its --bpf-ct-timeout-regular-tcp). A proxy that sees them close removes them.
 IDLE_NS = 8_000_000_000_000
 
-# So many flows at a time are hashed, then looked for, then decided.
-BLOCK = 256
-# So many flows before its turn, the memory is asked for where a flow is looked for, and answers while others are.
-# Nearer and it comes too late, further and it is gone again.
-AHEAD = 32
+# So many flows at a time are hashed, then looked for, then decided: a power of two. The memory is asked for what a
+# block needs while the one before is looked for and decided. With fewer it would answer too late; what two blocks of
+# many more need is too much for a core's first cache.
+BLOCK = 128
+# In so many buckets behind their own flows are looked for together; one in three hundred is further on.
+FURTHER = 4
+# For a batch of so many flows an endpoint, the endpoints' marks are made first.
+WORTH_MARKS = 4
 
 _NONE = np.uint32(0)
 _1 = np.uint64(1)
+_BLOCK, _TWO_BLOCKS = np.uint64(BLOCK), np.uint64(2 * BLOCK)
+_ROWS_OF_LINE = np.uint64(16)
+_NO_MARK = np.uint32(1 << 16)
 
 
 def empty_fib() -> Fib:
@@ -89,9 +93,11 @@ def create_steering(fib: Fib, capacity: int) -> Steering:
         outcomes=np.zeros(len(OUTCOMES), np.int64),
         idle_ns=np.full(1, IDLE_NS, np.int64),
         arrival=np.zeros(1, np.int64),
-        keys=np.zeros(BLOCK, np.uint64),
-        places=np.zeros(BLOCK, np.uint64),
-        late=np.zeros(BLOCK, np.uint16),
+        keys=np.zeros(2 * BLOCK, np.uint64),
+        places=np.zeros(2 * BLOCK, np.uint64),
+        buckets=np.zeros(2 * BLOCK, np.uint64),
+        late=np.zeros(BLOCK + 1, np.uint16),
+        marks=np.zeros(len(fib.backends), np.uint32),
     )
 
 
@@ -104,130 +110,239 @@ def forward(fib, steering, flows, now_ns, verdicts):
     flows     Flows of n
     verdicts  Verdicts of n, every row of which is written
     """
-    for first in range(0, flows.proto.size, BLOCK):
-        some, given_to = block(flows, verdicts, first)
-        look(fib, steering, some, given_to)
-        i = np.int64(0)
-        while i < some.proto.size:
-            i = _go_on(fib, steering, given_to, i, now_ns)
-            i = _spread(fib, steering, given_to, i)
-            if i < some.proto.size:
-                flow = (some.src_ip[i], some.dst_ip[i], some.src_port[i], some.dst_port[i], some.proto[i])
-                outcome, backend = _decide(fib, steering, found(steering, given_to, i), flow, now_ns)
-                given_to.outcome[i] = outcome
-                given_to.backend[i] = backend
-                steering.outcomes[outcome] += 1
+    marked = _mark(fib, steering, flows.proto.size)
+    for first in range(-BLOCK, flows.proto.size, BLOCK):
+        last = look(fib, steering, flows, verdicts, first)
+        i = np.int64(max(first, 0))
+        while i < last:
+            i = _go_on(fib, steering, verdicts, (i, last, marked), now_ns)
+            i = _spread(fib, steering, verdicts, i, last)
+            if i < last:
+                flow = (flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
+                outcome, backend = _decide(fib, steering, found(steering, verdicts, i), flow, now_ns)
+                write(steering, verdicts, i, outcome, backend)
                 i += 1
 
 
 @kernel
-def block(flows, verdicts, first):
-    """The rows of the block that begins at ``first``, of both."""
-    last = min(first + BLOCK, flows.proto.size)
-    return (
-        Flows(
-            flows.src_ip[first:last],
-            flows.dst_ip[first:last],
-            flows.src_port[first:last],
-            flows.dst_port[first:last],
-            flows.proto[first:last],
-        ),
-        Verdicts(verdicts.outcome[first:last], verdicts.frontend[first:last], verdicts.backend[first:last]),
-    )
-
-
-@kernel
-def look(fib, steering, flows, verdicts):
-    """Looks for the flows of a block: for their frontends, and in conntrack.
-
-    Until a flow is decided, ``verdicts`` has its frontend, and for its backend the pool that the index names.
-    """
-    keys, places = steering.keys, steering.places
-    size = min(flows.proto.size, keys.size, places.size)
-    for i in range(size):  # by vector instructions, as is the next one
-        keys[i] = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
-    for i in range(size):
-        places[i] = frontend_hash(flows.dst_ip[i], flows.dst_port[i], flows.proto[i])
-    for i in range(min(AHEAD, size)):
-        _ask(fib, steering, i)
-    for i in range(size):
-        if i + AHEAD < size:
-            _ask(fib, steering, i + AHEAD)
-        row, pool = find(fib, places[i], flows.dst_ip[i])
+def forward_singly(fib, steering, flows, now_ns, verdicts):
+    """``forward`` one flow after the other, without what is done for those to come: for few, as a relay has them."""
+    for i in range(flows.proto.size):
+        flow = (flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
+        row, pool = find(fib, frontend_hash(flow[1], flow[3], flow[4]), flow[1])
+        known = np.int64(row), np.int64(pool), flow_hash(flow[0], flow[1], flow[2], flow[3], flow[4])
+        outcome, backend = _decide(fib, steering, known, flow, now_ns)
         verdicts.frontend[i] = row
-        verdicts.backend[i] = pool
-    if steering.conntrack.entries.size > 0:
-        _look_further(steering, size)
+        write(steering, verdicts, i, outcome, backend)
 
 
 @kernel
-def _ask(fib, steering, i):
-    """Asks the memory for where a flow is looked for: in the index of frontends and in conntrack."""
+def _mark(fib, steering, flows):
+    """Makes the marks of endpoints, where that is little beside so many flows; whether it has.
+
+    ``is_there`` makes the fingerprint of an endpoint for each flow, which is a quarter of what a known one takes.
+    """
+    marks, backends = steering.marks, fib.backends
+    is_little = WORTH_MARKS * backends.size <= flows and backends.size <= marks.size
+    if steering.conntrack.entries.size == 0 or not is_little:
+        return False
+    for i in range(backends.size):
+        mark = conntrack.endpoint_of(conntrack.holding(_NONE, fingerprint(backends[i])))
+        marks[i] = mark if backends[i]["state"] != GONE else _NO_MARK
+    return True
+
+
+@kernel
+def look(fib, steering, flows, verdicts, first):
+    """Looks for the flows of the block from row ``first`` on, for their frontends and in conntrack; the row behind it.
+
+    Until a flow is decided, ``verdicts`` has its frontend, and for its backend the pool that the index names. The next
+    block is hashed here too, and the memory asked for what it needs; so there is one before the first, without flows.
+    """
+    index, places = fib.frontend_index, steering.places
+    upcoming = _hash(steering, flows, first + BLOCK)
+    _ask_for_rows(flows, verdicts, first + 2 * BLOCK)
+    if first < 0:
+        _ask_at_once(fib, steering, upcoming)
+        return np.int64(0)
+    size, row, half = np.uint64(min(BLOCK, flows.proto.size - first)), np.uint64(first), _half(first)
+    left = _look_at_home(steering, half, size)
+    for j in range(size):
+        prefetch(index, home(index, places[(half ^ _BLOCK) + j]))
+        i = row + j
+        verdicts.frontend[i], verdicts.backend[i] = find(fib, places[half + j], flows.dst_ip[i])
+    _look_further(steering, left)
+    return np.int64(row + size)
+
+
+@kernel
+def _ask_for_rows(flows, verdicts, first):
+    """Asks the memory for the columns of a block, those of 32 bits line by line; what is not there does no harm."""
+    for i in range(np.uint64(first), np.uint64(first + BLOCK), _ROWS_OF_LINE):
+        prefetch(flows.src_ip, i)
+        prefetch(flows.dst_ip, i)
+        prefetch(flows.src_port, i)
+        prefetch(flows.dst_port, i)
+        prefetch(flows.proto, i)
+        prefetch(verdicts.outcome, i)
+        prefetch(verdicts.frontend, i)
+        prefetch(verdicts.backend, i)
+
+
+@kernel
+def _ask_at_once(fib, steering, size):
+    """Asks the memory for all that the first block needs."""
     index, entries = fib.frontend_index, steering.conntrack.entries
-    prefetch_read(index, home(index, steering.places[i]))
+    for j in range(size):
+        prefetch(index, home(index, steering.places[j]))
     if entries.size > 0:
-        prefetch(entries, conntrack.home(entries, steering.keys[i]))
+        for j in range(size):
+            prefetch(entries, steering.buckets[j])
 
 
 @kernel
-def _look_further(steering, size):
-    """Looks for the flows of a block in conntrack: in the bucket that each has, then in the next one."""
-    entries, keys, places, late = steering.conntrack.entries, steering.keys, steering.places, steering.late
-    left = np.int64(0)
-    for i in range(min(size, late.size)):
-        place = conntrack.among(entries, conntrack.home(entries, keys[i]), keys[i])
-        places[i] = np.uint64(place)
-        late[left] = i  # one of them too many, without a branch that nobody can foresee
-        left += place < 0
-    for i in range(left):
-        prefetch(entries, conntrack.behind(entries, keys[late[i]]))
-    for i in range(left):
-        key = keys[late[i]]
-        places[late[i]] = np.uint64(conntrack.among(entries, conntrack.behind(entries, key), key))
+def _half(first):
+    """Which half of the room for two blocks a block has, uint64: where it begins."""
+    return np.uint64(first) & _BLOCK
+
+
+@kernel
+def _room(row):
+    """The place of a row in the room for two blocks, uint64."""
+    return row & (_TWO_BLOCKS - _1)
+
+
+@kernel
+def _hash(steering, flows, first):
+    """Hashes the flows of a block, by vector instructions; how many these are, uint64."""
+    keys, places, buckets, entries = steering.keys, steering.places, steering.buckets, steering.conntrack.entries
+    size, row, half = np.uint64(max(min(BLOCK, flows.proto.size - first), 0)), np.uint64(first), _half(first)
+    for j in range(size):
+        i = row + j
+        key = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
+        keys[half + j] = key
+    for j in range(size):
+        i = row + j
+        places[half + j] = frontend_hash(flows.dst_ip[i], flows.dst_port[i], flows.proto[i])
+    if entries.size > 0:
+        for j in range(size):
+            buckets[half + j] = conntrack.home(entries, keys[half + j])
+    return size
+
+
+@kernel
+def _look_at_home(steering, half, size):
+    """Lists in ``late`` the flows of a block that are not in their own bucket of conntrack; how many, uint64.
+
+    They are looked for in the next bucket, those that are not there either in the one behind it, and so on: all of them
+    together, so that the memory is asked for all of them at once. It answers while frontends are looked for.
+    """
+    keys, buckets, late, entries = steering.keys, steering.buckets, steering.late, steering.conntrack.entries
+    left = np.uint64(0)
+    if entries.size > 0:
+        for j in range(half, half + size):
+            late[left] = j  # one of them too many, without a branch that nobody can foresee
+            left += conntrack.is_not_in(entries, buckets[j], keys[j])
+    return _next_bucket(steering, left)
+
+
+@kernel
+def _look_further(steering, left):
+    """Looks for those that are late in the buckets that they have by now, and in a few more."""
+    keys, buckets, late, entries = steering.keys, steering.buckets, steering.late, steering.conntrack.entries
+    for _ in range(FURTHER):
+        looked_for, left = left, np.uint64(0)
+        for k in range(looked_for):
+            j = np.uint64(late[k])
+            late[left] = j
+            left += conntrack.is_not_in(entries, buckets[j], keys[j])
+        left = _next_bucket(steering, left)
+
+
+@kernel
+def _next_bucket(steering, looked_for):
+    """Has the first of ``late`` looked for in the next bucket, but for those whose search ends; how many, uint64."""
+    buckets, late, entries = steering.buckets, steering.late, steering.conntrack.entries
+    left = np.uint64(0)
+    for k in range(looked_for):
+        j = np.uint64(late[k])
+        late[left] = j
+        left += conntrack.is_full(entries, buckets[j])
+    for k in range(left):
+        j = np.uint64(late[k])
+        buckets[j] = conntrack.following(entries, buckets[j])
+        prefetch(entries, buckets[j])
+    return left
 
 
 @kernel
 def found(steering, verdicts, i):
-    """What is known of flow ``i`` of a block: (row of its frontend, pool, hash, where it is expected in conntrack)."""
-    return np.int64(verdicts.frontend[i]), np.int64(verdicts.backend[i]), steering.keys[i], steering.places[i]
+    """What is known of the flow in row ``i``: (row of its frontend, pool, hash)."""
+    return np.int64(verdicts.frontend[i]), np.int64(verdicts.backend[i]), steering.keys[_room(np.uint64(i))]
 
 
 @kernel
-def _go_on(fib, steering, verdicts, first, now_ns):
-    """Decides flows from ``first`` on for as long as conntrack has them where they were expected; the first one left.
+def write(steering, verdicts, i, outcome, backend):
+    """Writes and counts what became of the flow in row ``i``."""
+    verdicts.outcome[i] = outcome
+    verdicts.backend[i] = backend
+    steering.outcomes[outcome] += 1
 
-    As ``_decide`` does, in a loop of its own, which has all it needs in registers.
+
+@kernel
+def _go_on(fib, steering, verdicts, rows, now_ns):
+    """Decides flows for as long as conntrack has them where they were looked for; the first one left.
+
+    As ``_decide`` does, in a loop of its own. ``rows`` are the flow it begins with, the one behind the last, and
+    whether endpoints have marks.
     """
+    begun, last, marked = rows
     entries = steering.conntrack.entries
+    if entries.size == 0:
+        return begun
     expires_ns = now_ns + steering.idle_ns[0]
-    i = np.uint64(first)
-    while i < np.uint64(verdicts.outcome.size):
-        place = steering.places[i]
-        if place >= np.uint64(entries.size) or entries[place]["key"] != steering.keys[i] or verdicts.frontend[i] == 0:
+    i, end = np.uint64(begun), np.uint64(last)
+    while i < end:
+        j = _room(i)
+        prefetch(entries, steering.buckets[j ^ _BLOCK])  # of the next block
+        place = conntrack.within(entries, steering.buckets[j], steering.keys[j])
+        if place < 0 or verdicts.frontend[i] == 0:
             break
         held = entries[place]["held"]
-        if not conntrack.is_live(held, now_ns) or not is_there(fib.backends, held):
+        if not conntrack.is_live(held, now_ns) or not _is_as_marked(fib, steering, held, marked):
             break
-        entries[place]["held"] = conntrack.until(held, expires_ns, now_ns)
+        again = conntrack.until(held, expires_ns, now_ns)
+        if again != held:  # what has not changed is not written, so that its line need not go back to the memory
+            entries[place]["held"] = again
         verdicts.outcome[i] = TRACKED
         verdicts.backend[i] = conntrack.backend_of(held)
         i += _1
-    steering.outcomes[TRACKED] += np.int64(i) - first
+    steering.outcomes[TRACKED] += np.int64(i) - begun
     return np.int64(i)
 
 
 @kernel
-def _spread(fib, steering, verdicts, first):
+def _is_as_marked(fib, steering, held, marked):
+    """``is_there``, by the marks if there are any."""
+    if not marked:
+        return is_there(fib.backends, held)
+    backend = conntrack.backend_of(held)
+    return backend < fib.backends.size and steering.marks[backend] == conntrack.endpoint_of(held)
+
+
+@kernel
+def _spread(fib, steering, verdicts, begun, last):
     """The same for as long as nothing is remembered, and all clients of their frontends have one Maglev ring."""
     if steering.conntrack.entries.size > 0:
-        return first
-    i = np.uint64(first)
-    while i < np.uint64(verdicts.outcome.size):
+        return begun
+    i, end = np.uint64(begun), np.uint64(last)
+    while i < end:
         pool = np.int64(verdicts.backend[i])
         if pool == 0 or pool >= fib.pools.size or fib.pools[pool]["algorithm"] != MAGLEV:
             break
-        row = fib.pools[pool]
-        backend = at(fib.rings, row["first_slot"], row["slots"], reduce(steering.keys[i], row["slots"]))
+        ring = fib.pools[pool]
+        choice = reduce(steering.keys[_room(i)], ring["slots"])
+        backend = at(fib.rings, ring["first_slot"], ring["slots"], choice)
         if backend == 0 or backend >= fib.backends.size:
             break
         if backend < steering.active.size:
@@ -235,14 +350,14 @@ def _spread(fib, steering, verdicts, first):
         verdicts.outcome[i] = NEW
         verdicts.backend[i] = backend
         i += _1
-    steering.outcomes[NEW] += np.int64(i) - first
+    steering.outcomes[NEW] += np.int64(i) - begun
     return np.int64(i)
 
 
 @kernel
 def _decide(fib, steering, found, flow, now_ns):
-    """(outcome, backend) of a flow of which that was found."""
-    row, of_all, key, _ = found
+    """(outcome, backend) of a flow of which this was found: (row of its frontend, pool that the index names, hash)."""
+    row, of_all, key = found
     outcome, backend, pool = without_pick(fib, steering, found, flow[0], now_ns)
     if outcome != NEW:
         return outcome, backend
@@ -256,23 +371,23 @@ def _decide(fib, steering, found, flow, now_ns):
 @kernel
 def without_pick(fib, steering, found, src_ip, now_ns):
     """(outcome, backend, 0) of a flow that needs no pick, else (NEW, 0, the pool to pick from)."""
-    row, of_all, key, place = found
+    row, of_all, key = found
     if row == 0:
         return NO_FRONTEND, _NONE, np.int64(0)
-    backend = _tracked(fib, steering, key, place, now_ns)
+    backend = _tracked(fib, steering, key, now_ns)
     if backend != 0:
         return TRACKED, backend, np.int64(0)
     if 0 < of_all < fib.pools.size:
-        return NEW, _NONE, of_all
+        return NEW, _NONE, np.int64(of_all)
     outcome, pool = pool_for(fib, steering, row, src_ip)
     return outcome, _NONE, pool
 
 
 @kernel
-def _tracked(fib, steering, key, expected, now_ns):
+def _tracked(fib, steering, key, now_ns):
     """The backend that a flow of hash ``key`` has and keeps, uint32; 0 for a flow that is new."""
     entries = steering.conntrack.entries
-    place = conntrack.find_at(steering.conntrack, expected, key, now_ns)
+    place = conntrack.find(steering.conntrack, key, now_ns)
     if place >= 0 and is_there(fib.backends, entries[place]["held"]):
         held = entries[place]["held"]
         entries[place]["held"] = conntrack.until(held, now_ns + steering.idle_ns[0], now_ns)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from kernels.jit import by_family, kernel
+from kernels.jit import among, by_family, kernel, part
 from kernels.layout import INDEX, freeze
 from kernels.lb.families import same
 from kernels.lb.hashing import frontend_hash
@@ -75,29 +75,27 @@ def find_frontend(fib, ip, port, proto):
 @kernel
 def find(fib, key, ip):
     """(row, pool) of the frontend with this hash and address, uint32 both, as in INDEX; (0, 0) where there is none."""
-    index = fib.frontend_index
+    index, frontends = fib.frontend_index, fib.frontends
     first = home(index, key)
-    at = first
-    for i in range(1, TOGETHER + 1):  # from the last to the first, which counts if there are several
-        before = first + np.uint64(TOGETHER - i)
-        at = before if index[before]["key"] == key else at
-    slot = index[at]
-    if slot["key"] == key and slot["row"] < fib.frontends.size and _is_at(ip, fib.frontends, slot["row"]):
-        return slot["row"], slot["pool"]
-    return _search(fib, first, key, ip)
+    i = among(index, first, key)
+    if i < np.uint64(TOGETHER):
+        slot = index[first + i]
+        if slot["row"] < frontends.size and _is_at(ip, frontends, slot["row"]):
+            return slot["row"], slot["pool"]
+    return _search(index, frontends, key, ip)
 
 
-@kernel
-def _search(fib, at, key, ip):
-    """``find`` one after the other, from a slot on."""
-    index = fib.frontend_index
+@part
+def _search(index, frontends, key, ip):
+    """``find`` one after the other."""
     mask = np.uint64(index.size - 1)
+    at = home(index, key)
     for _ in range(index.size):
         slot = index[at]
         row = slot["row"]
-        if row == 0 or row >= fib.frontends.size:
+        if row == 0 or row >= frontends.size:
             break
-        if slot["key"] == key and _is_at(ip, fib.frontends, row):
+        if slot["key"] == key and _is_at(ip, frontends, row):
             return row, slot["pool"]
         at = (at + _1) & mask
     return np.uint32(0), np.uint32(0)

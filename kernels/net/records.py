@@ -2,13 +2,13 @@
 
 from kernels.jit import kernel, part
 from kernels.layout import Flows, Verdicts
-from kernels.lb.forward import forward
+from kernels.lb.forward import forward_singly
 
 
 @part
 def decide(fib, steering, flows, verdicts, count, now_ns):
-    """Have ``forward`` decide about the first ``count`` places of a relay's batch."""
-    forward(
+    """Have ``forward_singly`` decide about the first ``count`` places of a relay's batch."""
+    forward_singly(
         fib,
         steering,
         Flows(

@@ -6,14 +6,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 
-from kernels.jit import INTERPRETED
+from kernels.jit import INTERPRETED, kernel
 from kernels.layout import MAGLEV, NEW, TRACKED, Fib, Flows
 from kernels.lb import hashing, maglev
-from kernels.lb.forward import create_steering, forward
+from kernels.lb.forward import create_steering, forward, forward_singly
 from tests.batches import one_service, random_flows, verdicts_for
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="compares machine code")
@@ -120,7 +119,7 @@ class TestSteer:
         measure(benchmark, lambda: numpy_steer(fib.rings, flows), FLOWS)
 
 
-@numba.njit
+@kernel
 def forward_one_by_one(fib, steering, flows, verdicts):
     """As the relay's loop does it where connections come singly."""
     for i in range(flows.proto.size):
@@ -131,7 +130,7 @@ def forward_one_by_one(fib, steering, flows, verdicts):
             flows.dst_port[i : i + 1],
             flows.proto[i : i + 1],
         )
-        forward(fib, steering, one, i, verdicts)
+        forward_singly(fib, steering, one, i, verdicts)
 
 
 class TestForward:

@@ -1,5 +1,7 @@
 """forward: verdicts equal to the twin's, whatever the tables, the flows and the changes between batches."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,7 +33,7 @@ from kernels.layout import (
 )
 from kernels.lb import conntrack
 from kernels.lb.conntrack import TICK_NS
-from kernels.lb.forward import IDLE_NS, create_steering, empty_fib, forward
+from kernels.lb.forward import BLOCK, IDLE_NS, create_steering, empty_fib, forward, forward_singly
 from plane.families import FAMILIES, IPV4, IPV6, Family
 from tests import reference
 from tests.batches import (
@@ -51,9 +53,9 @@ from tests.batches import (
 ALGORITHMS = [pytest.param(number, id=name) for number, name in enumerate(layout.ALGORITHMS)]
 
 
-def decide(fib: Fib, steering: Steering, flows: Flows, now_ns: int = 0) -> Verdicts:
+def decide(fib: Fib, steering: Steering, flows: Flows, now_ns: int = 0, by: Callable[..., None] = forward) -> Verdicts:
     verdicts = verdicts_for(len(flows.proto))
-    forward(fib, steering, flows, now_ns, verdicts)
+    by(fib, steering, flows, now_ns, verdicts)
     return verdicts
 
 
@@ -116,6 +118,7 @@ def steps_of(family: Family) -> st.SearchStrategy[tuple[Family, list[tuple[Fib, 
     st.lists(st.sampled_from([0, 1, 20, 5 * 10**8]), max_size=7),
     st.sampled_from([0, 10**9, 2 * 10**9]),
     st.integers(0, 2),
+    st.booleans(),
 )
 def test_verdicts_equal_the_twins_through_changes_of_the_fib(
     family_and_steps: tuple[Family, list[tuple[Fib, list[reference.Flow], int]]],
@@ -124,8 +127,10 @@ def test_verdicts_equal_the_twins_through_changes_of_the_fib(
     ready_ns: list[int],
     warm_ns: int,
     arrival: int,
+    singly: bool,
 ) -> None:
     family, steps = family_and_steps
+    by = forward_singly if singly and family is IPV4 else forward  # a relay's flows are of IPv4
     steering = create_steering(steps[0][0], 256 if remembers else 0)._replace(
         active=np.array(active, np.int32), ready_ns=np.array(ready_ns, np.int64)
     )
@@ -145,7 +150,7 @@ def test_verdicts_equal_the_twins_through_changes_of_the_fib(
     for fib, numbers, passed_ns in steps:
         now_ns += passed_ns
         rows = [(*(address_of(ip, family) for ip in row[:2]), *row[2:]) for row in numbers]
-        verdicts = decide(fib, steering, flows_of(rows, family), now_ns)
+        verdicts = decide(fib, steering, flows_of(rows, family), now_ns, by)
         expected = reference.forward(fib, twin, rows, now_ns)
         assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
         for outcome, _, _ in expected:
@@ -164,6 +169,39 @@ def test_a_large_batch_equals_the_twin(algorithm: int, family: Family) -> None:
     verdicts = decide(fib, steering, flows, 12345)
     expected = reference.forward(fib, reference.Steering(IDLE_NS, 2, 8), rows_of(flows), 12345)
     assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_blocks_of_flows_equal_the_twin_whose_endpoints_and_entries_come_and_go(family: Family) -> None:
+    """Known, new, forgotten and twice in one block, in a table so full that many are far from their own bucket."""
+    before = {number: Backend(POD + number) for number in range(1, 6)}
+    after = before | {1: Backend(POD + 1, state=GONE), 2: Backend(POD + 9), 3: Backend(POD + 3, state=DRAINING)}
+    served, changed = (
+        fib_of([Frontend(VIP, 80, TCP, RANDOM, members)], backends, family=family)
+        for backends, members in ((before, [1, 2, 3, 4, 5]), (after, [2, 4, 5]))
+    )
+    flows = random_flows(3 * BLOCK, family=family)
+    draw, size = np.random.default_rng(7), len(flows.proto)
+    steering = create_steering(served, size * 7 // 8)  # all of them fill three quarters
+    steering.idle_ns[0] = 10 * TICK_NS
+    twin = reference.Steering(10 * TICK_NS, 2, 6)
+    outcomes: set[str] = set()
+    for fib, tick, chosen in (
+        (served, 0, np.arange(size // 2)),
+        (served, 5, np.concatenate([np.arange(size // 4), np.arange(size // 2, size), np.arange(size // 2, size)])),
+        (served, 5, draw.permutation(size)),
+        (changed, 9, np.repeat(draw.permutation(size), 2)),
+        (changed, 10, draw.permutation(size)),
+        (served, 17, draw.permutation(size)[: size // 2]),
+        (served, 20, np.arange(size)),
+    ):
+        some_flows = Flows(*(column[chosen] for column in flows))
+        verdicts = decide(fib, steering, some_flows, tick * TICK_NS)
+        expected = reference.forward(fib, twin, rows_of(some_flows), tick * TICK_NS)
+        assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
+        outcomes |= set(names(verdicts))
+    assert outcomes == {"NEW", "TRACKED"}
+    assert steering.conntrack.counts[conntrack.REFUSED] == 0
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
