@@ -37,7 +37,7 @@ from kernels.layout_gateway import (
     WAITING,
     Gateway,
 )
-from kernels.layout_http import TARGET_BYTES, Ours
+from kernels.layout_http import LINE, LINES, TARGET_BYTES, Ours
 from kernels.layout_log import SAID, TEXT_BYTES
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
 from kernels.layout_tls import SHAKEN_CLIENT
@@ -58,7 +58,7 @@ from kernels.net import (
 )
 
 WAKE_KEY, LISTENER_KEY, CHANNEL_KEY = 0, 1 << 30, 1 << 29
-BATCH = 64  # accepted in one pass
+BATCH = 64  # accepted in one pass, and decided on at once
 ROUNDS = 16  # steps of one client in one turn
 RETRY_NS = 20_000_000
 BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of a request, a connection
@@ -101,7 +101,8 @@ def create(
         answer_heads=http1.create_heads(rows),
         uploads=http1.create_bodies(rows),
         bodies=http1.create_bodies(rows),
-        lines=http1.create_lines(),
+        asking=np.zeros(1 + BATCH, np.uint32),
+        lines=np.zeros((1 + BATCH, LINES), LINE),
         requests=streams.create_buffers(rows),
         answers=streams.create_buffers(rows),
         unsent=streams.create_buffers(3 * rows).reshape(rows, OUT_BYTES),
@@ -148,12 +149,8 @@ def breath(way, gateway, until_ns):
             woken |= _on_event(gateway, gateway.exchange.events[i])
         _accept(gateway, now_ns)
         _take_comers(gateway, now_ns)
-        for _ in range(ring.size(gateway.ready)):
-            if _is_full(loop):
-                break
-            row = ring.take(gateway.ready)
-            gateway.clients[row].queued = 0
-            _carry(way, gateway, row, now_ns)
+        _read(way, gateway, now_ns)
+        _decide(way, gateway, now_ns)
         if now_ns >= loop.next_tick_ns:
             loop.next_tick_ns = now_ns + loop.tick_ns
             _check_times(gateway, now_ns)
@@ -163,8 +160,8 @@ def breath(way, gateway, until_ns):
 
 @kernel
 def _is_full(loop):
-    """Whether one more turn may bring more requests done than there is room for, or more text of them."""
-    return loop.done + ROUNDS > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
+    """Whether one more turn and a batch may bring more requests done than there is room for, or more text of them."""
+    return loop.done + (1 + BATCH) * ROUNDS > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
 
 
 @kernel
@@ -217,6 +214,33 @@ def _on_event(gateway, event):
         client.hangup |= hangup | failed
     requests.queue(gateway, row)
     return False
+
+
+@kernel
+def _read(way, gateway, now_ns):
+    """Give each client that has something to do a turn, until the batch is full: whose request is whole is in it then."""
+    loop = gateway.loop[0]
+    for _ in range(ring.size(gateway.ready)):
+        if loop.asking == BATCH or _is_full(loop):
+            return
+        row = ring.take(gateway.ready)
+        gateway.clients[row].queued = 0
+        _carry(way, gateway, row, now_ns)
+
+
+@kernel
+def _decide(way, gateway, now_ns):
+    """Decide on the batch, in order, and send or answer each; what follows there of a client is for the next pass."""
+    loop = gateway.loop[0]
+    count = np.int64(loop.asking)
+    loop.asking = BATCH
+    for place in range(1, count + 1):
+        row = np.int64(gateway.asking[place])
+        requests.decide(way, gateway, row, gateway.lines[place], now_ns)
+        client = gateway.clients[row]
+        if client.state != WAITING or client.hangup:  # an answer to it is an event
+            _carry(way, gateway, row, now_ns)
+    loop.asking = 0
 
 
 @part

@@ -52,7 +52,7 @@ def read_head(way, gateway, row, now_ns):
     interim = True
     while interim:
         size = http1.scan_response(
-            data, np.int64(upstream.start), np.int64(upstream.end), head, gateway.lines, np.int64(client.method)
+            data, np.int64(upstream.start), np.int64(upstream.end), head, gateway.lines[0], np.int64(client.method)
         )
         interim = size > 0 and 100 <= head.status < 200 and head.status != SWITCHING
         if interim:
@@ -108,7 +108,7 @@ def _pass_head(way, gateway, row, number, size, now_ns):
         client.chunked = 1
     keep_alive = client.keep_alive != 0
     ours = rulings.adorn(way, gateway, row, head)
-    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines, ours, keep_alive))
+    to = np.int64(http1.write_response(gateway.out, data, head, gateway.lines[0], ours, keep_alive))
     if to < 0 or to + body.produced + CHUNK_ROOM > gateway.out.size:
         requests.give_up(gateway, row, BROKEN, now_ns)
         return
