@@ -17,15 +17,27 @@ from kernels.net.syscalls import Exchange
 # state        what is waited for                           then
 # VACANT       the row is nobody's
 # ANNOUNCING   the client: a header of the PROXY protocol   READING or HANDED
-# READING      the client: a request, whole                 CONNECTING, SENDING or HANDED
+# READING      the client: a request, whole                 ASKING or HANDED
+# ASKING       the others of its batch, within a pass       CONNECTING, SENDING, STREAMING, ANSWERING or HANDED
 # CONNECTING   the endpoint takes the connection            SENDING or HANDED
 # SENDING      the endpoint takes the rest of the request   WAITING
 # STREAMING    the client, or the endpoint: a large body    WAITING or HANDED
 # WAITING      the head of the answer                       ANSWERING or HANDED
-# ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from READING
+# ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from ASKING
 # HANDED       its owner gives it to the slow path          VACANT
-VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED, ANNOUNCING = range(9)
-STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "STREAMING", "WAITING", "ANSWERING", "HANDED", "ANNOUNCING")
+VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED, ANNOUNCING, ASKING = range(10)
+STATES = (
+    "VACANT",
+    "READING",
+    "CONNECTING",
+    "SENDING",
+    "STREAMING",
+    "WAITING",
+    "ANSWERING",
+    "HANDED",
+    "ANNOUNCING",
+    "ASKING",
+)
 
 # Where what waits to be sent is: in unsent[row] of the client, answers[row] of the upstream, or the client's pipe.
 ASIDE, IN_PLACE, IN_PIPE = range(3)
@@ -91,6 +103,7 @@ GATEWAY_LOOP = np.dtype(
         ("clients", "i4"),  # free rows
         ("upstreams", "i4"),  # likewise
         ("handed", "i4"),  # rows of the batch that wait for their owner
+        ("asking", "i4"),  # places of the batch that are taken, all of them while it is decided on
         ("done", "i4"),  # rows of DONE that are filled
         ("idle", "i4"),  # upstream connections without a request
         ("at_work", "i4"),  # requests under way
@@ -244,6 +257,8 @@ class Gateway(NamedTuple):
     heads, answer_heads  HEAD, of clients' requests and endpoints' answers; uploads, bodies: BODY of them
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
     hops                 uint8[rows, bytes]: a client's forwarding fields, of a trusted one those of its request in hand
+    asking               uint32[1 + n]: the batch, rows of clients that are ASKING; place 0 is none
+    lines                LINE[1 + n, ...]: the fields of their requests' heads; row 0 is for other heads
     asked                ASK[1]: the request that is decided on; host, target, more: what its rule has endpoint and
                          client told
     words                uint64[…]: room for digests
@@ -267,6 +282,7 @@ class Gateway(NamedTuple):
     answer_heads: np.ndarray
     uploads: np.ndarray
     bodies: np.ndarray
+    asking: np.ndarray
     lines: np.ndarray
     requests: np.ndarray
     answers: np.ndarray

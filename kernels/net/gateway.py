@@ -33,7 +33,7 @@ from kernels.layout_gateway import (
     WAITING,
     Gateway,
 )
-from kernels.layout_http import TARGET_BYTES, Ours
+from kernels.layout_http import LINE, LINES, TARGET_BYTES, Ours
 from kernels.layout_log import SAID, TEXT_BYTES
 from kernels.layout_routes import ASK, FIELDS_BYTES, HOST_BYTES
 from kernels.layout_tls import SHAKEN_CLIENT
@@ -58,7 +58,7 @@ from kernels.net import (
 )
 
 WAKE_KEY, LISTENER_KEY, CHANNEL_KEY = 0, 1 << 30, 1 << 29
-BATCH = 64  # accepted in one pass
+BATCH = 64  # accepted in one pass, and decided on at once
 ROUNDS = 16  # steps of one client in one turn
 RETRY_NS = 20_000_000
 DONE_ROWS = 8192
@@ -131,10 +131,11 @@ def _create_tables(rows: int, endpoints: int) -> dict[str, np.ndarray]:
 
 
 def _create_room() -> dict[str, np.ndarray]:
-    """Where something of one request at a time is read, decided or composed."""
+    """The batch, and where something of one request at a time is read, decided or composed."""
     comer = np.zeros(1, SHAKEN_CLIENT)
     return {
-        "lines": http1.create_lines(),
+        "asking": np.zeros(1 + BATCH, np.uint32),
+        "lines": np.zeros((1 + BATCH, LINES), LINE),
         "out": np.zeros(OUT_BYTES, np.uint8),
         "asked": np.zeros(1, ASK),
         "host": np.zeros(HOST_BYTES, np.uint8),
@@ -162,12 +163,8 @@ def breath(way, gateway, until_ns):
             woken |= _on_event(gateway, gateway.exchange.events[i])
         _accept(gateway, now_ns)
         _take_comers(gateway, now_ns)
-        for _ in range(ring.size(gateway.ready)):
-            if _is_full(loop):
-                break
-            row = ring.take(gateway.ready)
-            gateway.clients[row].queued = 0
-            _carry(way, gateway, row, now_ns)
+        _read(way, gateway, now_ns)
+        _decide(way, gateway, now_ns)
         if now_ns >= wheel.next_ns(gateway.timers):
             times.check(gateway, now_ns)
         if woken or loop.handed or _is_full(loop) or now_ns >= until_ns:
@@ -176,8 +173,8 @@ def breath(way, gateway, until_ns):
 
 @kernel
 def _is_full(loop):
-    """Whether one more turn may bring more requests done than there is room for, or more text of them."""
-    return loop.done + ROUNDS > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
+    """Whether one more turn and a batch may bring more requests done than there is room for, or more text of them."""
+    return loop.done + (1 + BATCH) * ROUNDS > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
 
 
 @kernel
@@ -230,6 +227,35 @@ def _on_event(gateway, event):
         client.hangup |= hangup | failed
     requests.queue(gateway, row)
     return False
+
+
+@kernel
+def _read(way, gateway, now_ns):
+    """Give each client that has something to do a turn, until the batch is full; whole requests are in it then."""
+    loop = gateway.loop[0]
+    for _ in range(ring.size(gateway.ready)):
+        if loop.asking == BATCH or _is_full(loop):
+            return
+        row = ring.take(gateway.ready)
+        gateway.clients[row].queued = 0
+        _carry(way, gateway, row, now_ns)
+
+
+@kernel
+def _decide(way, gateway, now_ns):
+    """Decide on the batch, in order, and send or answer each; what follows there of a client is for the next pass."""
+    loop = gateway.loop[0]
+    count = np.int64(loop.asking)
+    loop.asking = BATCH
+    for place in range(1, count + 1):
+        row = np.int64(gateway.asking[place])
+        requests.decide(way, gateway, row, gateway.lines[place], now_ns)
+        client = gateway.clients[row]
+        if client.state != WAITING or client.hangup:
+            _carry(way, gateway, row, now_ns)
+        else:  # an answer to it is an event
+            times.file(gateway, row, now_ns)
+    loop.asking = 0
 
 
 @part

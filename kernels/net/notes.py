@@ -15,13 +15,13 @@ _REFERER = np.frombuffer(b"referer", np.uint8)
 
 
 @part
-def begin(gateway, row):
-    """A request that is to be logged begins, whose head was scanned last: keep where the fields are that are told."""
+def begin(gateway, row, lines):
+    """A request that is to be logged begins, whose head has these lines: keep where the fields are that are told."""
     client, head, data = gateway.clients[row], gateway.heads[row], gateway.requests[row]
     start = np.int64(head.start)
     client.answered = client.agent_size = client.referer_size = 0
     for i in range(np.int64(head.lines) - 1, -1, -1):  # of several the first counts
-        line = gateway.lines[i]
+        line = lines[i]
         first, last = start + line.start, start + line.name_end
         if fields.is_folded(data, first, last, _AGENT, 0, _AGENT.size):
             client.agent, client.agent_size = line.value, line.end - line.value

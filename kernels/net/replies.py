@@ -48,7 +48,7 @@ def read_head(way, gateway, row, now_ns):
     if client.first_byte_ns == 0:
         client.first_byte_ns = requests.clock(gateway, now_ns)
     head = gateway.answer_heads[number]
-    size = _scan(upstream, data, head, gateway.lines, np.int64(client.method))
+    size = _scan(upstream, data, head, gateway.lines[0], np.int64(client.method))
     if size < 0 or (size == 0 and upstream.end == data.size):
         requests.hand_over(gateway, row, ODD_ANSWER)
         return False
@@ -113,7 +113,7 @@ def _pass_head(way, gateway, row, number, size, now_ns):
         client.chunked = 1
     keep_alive = client.keep_alive != 0
     ours = rulings.adorn(way, gateway, row, head)
-    to = np.int64(writing.write_response(gateway.out, data, head, gateway.lines, ours, keep_alive))
+    to = np.int64(writing.write_response(gateway.out, data, head, gateway.lines[0], ours, keep_alive))
     if to < 0 or to + body.produced + CHUNK_ROOM > gateway.out.size:
         requests.give_up(gateway, row, BROKEN, now_ns)
         return

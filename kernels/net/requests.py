@@ -10,6 +10,7 @@ from kernels.jit import kernel, part
 from kernels.layout_gateway import (
     ANSWERING,
     ASIDE,
+    ASKING,
     CONNECTING,
     DRAINING,
     EARLY_ANSWER,
@@ -54,6 +55,9 @@ def read(way, gateway, row, now_ns):
     """READING: begin the request that is here, or read more. Returns whether there may be more to do."""
     client = gateway.clients[row]
     if client.end > client.start:
+        if gateway.loop[0].asking == gateway.asking.size - 1:  # this batch is decided on: it may come into the next one
+            queue(gateway, row)
+            return False
         if _begin(way, gateway, row, now_ns):
             return True
     else:
@@ -119,9 +123,11 @@ def _wait(gateway, row):
 
 @part
 def _begin(way, gateway, row, now_ns):
-    """Take the request on. Returns False where it is not whole yet."""
-    client, head, data = gateway.clients[row], gateway.heads[row], gateway.requests[row]
-    size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, gateway.lines)
+    """Put a request that is whole into the batch. Returns False where it is not whole yet."""
+    client, head, data, loop = gateway.clients[row], gateway.heads[row], gateway.requests[row], gateway.loop[0]
+    place = np.int64(loop.asking) + 1
+    lines = gateway.lines[place]
+    size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, lines)
     if size == 0:
         return False
     if size < 0:
@@ -140,25 +146,31 @@ def _begin(way, gateway, row, now_ns):
         return True
     client.streams = whole == 0
     if client.upstream != 0:  # it was scanned before its endpoint had taken the connection
-        _send(way, gateway, row, now_ns)
+        _send(way, gateway, row, lines, now_ns)
         return True
     if client.trusted:
-        heard = Heard(data, head, gateway.lines)
+        heard = Heard(data, head, lines)
         if not forwarded.hear(client, gateway.loop[0], gateway.trusted, heard, gateway.hops[row]):
             hand_over(gateway, row, TRUSTED)
             return True
     client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
     client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
-    said = rulings.decide(way, gateway, row, now_ns)
-    if client.logged != 0:
-        notes.begin(gateway, row)
+    client.state, gateway.asking[place], loop.asking = ASKING, row, place
+    return True
+
+
+@part
+def decide(way, gateway, row, lines, now_ns):
+    """ASKING: answer a request of the batch, whose head has these lines, or choose an endpoint and send it."""
+    said = rulings.decide(way, gateway, row, lines, now_ns)
+    if gateway.clients[row].logged != 0:
+        notes.begin(gateway, row, lines)
     if said < 0:
         hand_over(gateway, row, -said)
     elif said == ANSWER:
         _answer(way, gateway, row, now_ns)
     else:
-        _ask(way, gateway, row, now_ns)
-    return True
+        _ask(way, gateway, row, lines, now_ns)
 
 
 @part
@@ -204,9 +216,9 @@ def _answer(way, gateway, row, now_ns):
 
 
 @part
-def _ask(way, gateway, row, now_ns):
+def _ask(way, gateway, row, lines, now_ns):
     """Choose an endpoint and take a connection to it; where that is there, send the request."""
-    client, backend = gateway.clients[row], rulings.pick(way, gateway, row, now_ns)
+    client, backend = gateway.clients[row], rulings.pick(way, gateway, row, lines, now_ns)
     if backend < 0:
         hand_over(gateway, row, -backend)
         return
@@ -220,7 +232,7 @@ def _ask(way, gateway, row, now_ns):
         return
     gateway.loop[0].at_work += 1
     if gateway.upstreams[client.upstream].used:
-        _send(way, gateway, row, now_ns)
+        _send(way, gateway, row, lines, now_ns)
     else:
         client.state = CONNECTING
 
@@ -253,8 +265,8 @@ def redial(gateway, row, reason):
 
 
 @part
-def _send(way, gateway, row, now_ns):
-    """Write the request that was scanned last for its endpoint, and send it, or its beginning."""
+def _send(way, gateway, row, lines, now_ns):
+    """Write the request, whose head has these lines, for its endpoint, and send it, or its beginning."""
     client, head = gateway.clients[row], gateway.heads[row]
     client.connected_ns = clock(gateway, now_ns)
     if not rulings.holds(gateway, row):
@@ -268,7 +280,7 @@ def _send(way, gateway, row, now_ns):
         redial(gateway, row, NO_ROOM)
         return
     hop = Hop(gateway.hops[row, : client.hop], gateway.host[:host], gateway.target[:target], none)
-    size = np.int64(writing.write_request(gateway.out, data, head, gateway.lines, hop, spare))
+    size = np.int64(writing.write_request(gateway.out, data, head, lines, hop, spare))
     if client.unchunked:
         size = text.put(gateway.out, size, gateway.unsent[row], np.int64(0), np.int64(head.length))
     elif not client.streams:

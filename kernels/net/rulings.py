@@ -31,7 +31,7 @@ def draw(loop):
 
 
 @part
-def decide(way, gateway, row, now_ns):
+def decide(way, gateway, row, lines, now_ns):
     """GO, ANSWER, or a reason to hand a request over, negative; ``gateway.asked`` and its client's row say the rest."""
     client, head, loop, data = gateway.clients[row], gateway.heads[row], gateway.loop[0], gateway.requests[row]
     roads, start = way.roads, np.int64(head.start)
@@ -46,7 +46,7 @@ def decide(way, gateway, row, now_ns):
     asked.uri, asked.uri_size, asked.path_size = start + head.target, head.target_size, head.path_size
     asked.https_port, asked.secure, asked.bodiless = loop.https_port, client.by_https, head.method == HEAD_METHOD
     asked.options = head.method == OPTIONS
-    heard = Heard(data, head, gateway.lines)
+    heard = Heard(data, head, lines)
     said = np.int64(decisions.decide(roads, gateway.tallies, heard, asked, road))
     client.goal, client.origin, client.rule = asked.goal, asked.origin, asked.rule
     client.ruling, client.install = loop.ruling, loop.install
@@ -69,8 +69,8 @@ def _announced(head):
 
 
 @part
-def pick(way, gateway, row, now_ns):
-    """The backend id of the endpoint for a request whose head was read last, 0 for none; a reason to hand over, < 0."""
+def pick(way, gateway, row, lines, now_ns):
+    """The backend id of the endpoint for a request that was decided on last, 0 for none; a reason to hand over, < 0."""
     client, asked, roads = gateway.clients[row], gateway.asked[0], way.roads
     rule, goal = roads.rules[client.rule], roads.goals[client.goal]
     client.sticks, client.asked_ns = 0, 0
@@ -79,7 +79,7 @@ def pick(way, gateway, row, now_ns):
     if goal.algorithm == EWMA:
         client.asked_ns = syscalls.monotonic_ns(gateway.exchange)
     asked.draw, asked.now_ns, asked.port = draw(gateway.loop[0]), now_ns, client.port
-    heard = Heard(gateway.requests[row], gateway.heads[row], gateway.lines)
+    heard = Heard(gateway.requests[row], gateway.heads[row], lines)
     backend = choosing.pick(way, gateway.endpoints, heard, asked, gateway.out, gateway.words)
     client.sticks, client.key = asked.sticks, asked.key
     return np.int64(backend)
@@ -168,7 +168,7 @@ def adorn(way, gateway, row, head):
     if client.rule == 0:
         return Ours(ours.date, ours.server, gateway.more[:0])
     rule = roads.rules[client.rule]
-    decisions.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines)
+    decisions.drop_replaced(roads, rule, gateway.answers[client.upstream], head, gateway.lines[0])
     asked = gateway.asked[0]
     asked.rule, asked.secure, asked.shares = client.rule, client.by_https, client.shares
     asked.named, asked.named_size = client.start + client.named, client.named_size
