@@ -160,6 +160,8 @@ CLIENT = np.dtype(
         ("readable", "u1"),
         ("writable", "u1"),
         ("hangup", "u1"),
+        ("told_of_room", "u1"),  # when it takes more is an event
+        ("corked", "u1"),  # the end of the answer waits for that of the connection, to go with it
         ("used", "u1"),  # it has had an answer
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
@@ -241,7 +243,7 @@ class Gateway(NamedTuple):
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
-    comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
+    comers               SHAKEN_CLIENT[...], as they came through the channel, and their bytes
     announcement         ANNOUNCEMENT[1]: what a header of the PROXY protocol has said
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
     said                 SAID[...]: what the access log is told of those that are done; texts: uint8[...], of theirs
@@ -280,8 +282,8 @@ class Gateway(NamedTuple):
     pipes: Pipes
     trusted: np.ndarray
     library: np.ndarray
-    comer: np.ndarray
-    comer_bytes: np.ndarray
+    comers: np.ndarray
+    comers_bytes: np.ndarray
     announcement: np.ndarray
     exchange: Exchange
 

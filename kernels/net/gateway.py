@@ -66,6 +66,7 @@ DONE_ROWS = 8192
 OUT_BYTES = 3 * streams.BUFFER_BYTES
 HOP_BYTES = 160
 PIPES = 64
+COMER_BYTES = SHAKEN_CLIENT.itemsize
 
 
 def create(
@@ -84,7 +85,7 @@ def create(
     """
     loop = np.zeros(1, GATEWAY_LOOP)
     loop[0]["epoll"], loop[0]["listener"], loop[0]["channel"] = -1, -1, -1
-    comer = np.zeros(1, SHAKEN_CLIENT)
+    comers = np.zeros(BATCH, SHAKEN_CLIENT)
     loop[0]["clients"] = loop[0]["upstreams"] = capacity
     loop[0]["clients_end"] = loop[0]["upstreams_end"] = 1
     loop[0]["logs"] = logs
@@ -126,8 +127,8 @@ def create(
         pipes=pipes.create(PIPES),
         trusted=np.zeros(0, NETWORK) if trusted is None else trusted,
         library=np.zeros(len(openssl.FUNCTIONS), np.uint64) if library is None else library,
-        comer=comer,
-        comer_bytes=comer.view(u1),
+        comers=comers,
+        comers_bytes=comers.view(u1),
         announcement=np.zeros(1, ANNOUNCEMENT),
         exchange=syscalls.create_exchange(),
     )
@@ -280,14 +281,14 @@ def _take_comers(gateway, now_ns):
     loop = gateway.loop[0]
     if not loop.comers or now_ns < loop.paused_until_ns:
         return
-    for _ in range(BATCH):
-        if loop.clients == 0:
-            loop.paused_until_ns = now_ns + RETRY_NS
-            return
-        if syscalls.receive(loop.channel, gateway.comer_bytes) != gateway.comer_bytes.size:
-            loop.comers = 0
-            return
-        comer = gateway.comer[0]
+    if loop.clients == 0:
+        loop.paused_until_ns = now_ns + RETRY_NS
+        return
+    most = min(np.int64(loop.clients), gateway.comers.size) * COMER_BYTES
+    got = syscalls.receive(loop.channel, gateway.comers_bytes[:most])
+    loop.comers = got == most or got == -syscalls.EINTR
+    for i in range(max(got, np.int64(0)) // COMER_BYTES):
+        comer = gateway.comers[i]
         _welcome(gateway, np.int64(comer.fd), comer.ssl, comer.ip, comer.port, now_ns)
 
 
@@ -302,12 +303,14 @@ def _welcome(gateway, fd, ssl, ip, port, now_ns):
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
-    client.secured, client.ssl = ssl != 0, ssl
+    client.secured, client.ssl, client.told_of_room, client.corked = ssl != 0, ssl, 0, 0
+    if ssl != 0 and not loop.draining:  # who has just shaken hands has seldom said more, and if so, it is an event
+        client.readable = openssl.holds_bytes(gateway.library, np.int64(ssl))
     client.announced = OWN_ADDRESS
     if loop.announced and ssl == 0:
         client.announced, client.state = AWAITED, ANNOUNCING
     arrivals.introduce(gateway, row, ip, port)
-    if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
+    if syscalls.watch(gateway.exchange, loop.epoll, fd, requests.HEARD, row, client.serial) < 0:
         requests.end(gateway, row)
     else:
         requests.queue(gateway, row)
