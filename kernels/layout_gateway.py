@@ -172,6 +172,8 @@ CLIENT = np.dtype(
         ("readable", "u1"),
         ("writable", "u1"),
         ("hangup", "u1"),
+        ("told_of_room", "u1"),  # when it takes more is an event
+        ("corked", "u1"),  # the end of the answer waits for that of the connection, to go with it
         ("used", "u1"),  # it has had an answer
         ("queued", "u1"),
         ("chunked", "u1"),  # the answer goes to it in chunks
@@ -267,7 +269,7 @@ class Gateway(NamedTuple):
     pipes                Pipes, through which large bodies go
     trusted              NETWORK[...]: proxies that speak for clients
     library              uint64[...]: where the functions of OpenSSL are, ``kernels.net.openssl``
-    comer                SHAKEN_CLIENT[1], as it came through the channel, and its bytes
+    comers               SHAKEN_CLIENT[...], as they came through the channel, and their bytes
     announcement         ANNOUNCEMENT[1]: what a header of the PROXY protocol has said
     timers               of clients, and behind those, clients.size further, of connections to endpoints
     handed               uint32[...]: rows of clients for their owner; done: DONE_REQUEST[...]
@@ -308,8 +310,8 @@ class Gateway(NamedTuple):
     pipes: Pipes
     trusted: np.ndarray
     library: np.ndarray
-    comer: np.ndarray
-    comer_bytes: np.ndarray
+    comers: np.ndarray
+    comers_bytes: np.ndarray
     announcement: np.ndarray
     exchange: Exchange
 

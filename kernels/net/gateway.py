@@ -64,6 +64,7 @@ RETRY_NS = 20_000_000
 DONE_ROWS = 8192
 OUT_BYTES = 3 * streams.BUFFER_BYTES
 PIPES = 64
+COMER_BYTES = SHAKEN_CLIENT.itemsize
 
 
 def create(
@@ -132,7 +133,7 @@ def _create_tables(rows: int, endpoints: int) -> dict[str, np.ndarray]:
 
 def _create_room() -> dict[str, np.ndarray]:
     """The batch, and where something of one request at a time is read, decided or composed."""
-    comer = np.zeros(1, SHAKEN_CLIENT)
+    comers = np.zeros(BATCH, SHAKEN_CLIENT)
     return {
         "asking": np.zeros(1 + BATCH, np.uint32),
         "lines": np.zeros((1 + BATCH, LINES), LINE),
@@ -142,8 +143,8 @@ def _create_room() -> dict[str, np.ndarray]:
         "target": np.zeros(2 * TARGET_BYTES, np.uint8),
         "more": np.zeros(FIELDS_BYTES, np.uint8),
         "words": np.zeros(digests.WORDS, np.uint64),
-        "comer": comer,
-        "comer_bytes": comer.view(np.uint8),
+        "comers": comers,
+        "comers_bytes": comers.view(np.uint8),
         "announcement": np.zeros(1, ANNOUNCEMENT),
     }
 
@@ -321,14 +322,14 @@ def _take_comers(gateway, now_ns):
     loop = gateway.loop[0]
     if not loop.comers or now_ns < loop.paused_until_ns:
         return
-    for _ in range(BATCH):
-        if loop.clients == 0:
-            loop.paused_until_ns = now_ns + RETRY_NS
-            return
-        if syscalls.receive(loop.channel, gateway.comer_bytes) != gateway.comer_bytes.size:
-            loop.comers = 0
-            return
-        comer = gateway.comer[0]
+    if loop.clients == 0:
+        loop.paused_until_ns = now_ns + RETRY_NS
+        return
+    most = min(np.int64(loop.clients), gateway.comers.size) * COMER_BYTES
+    got = syscalls.receive(loop.channel, gateway.comers_bytes[:most])
+    loop.comers = got == most or got == -syscalls.EINTR
+    for i in range(max(got, np.int64(0)) // COMER_BYTES):
+        comer = gateway.comers[i]
         _welcome(gateway, np.int64(comer.fd), comer.ssl, comer.ip, comer.port, now_ns)
 
 
@@ -342,12 +343,14 @@ def _welcome(gateway, fd, ssl, ip, port, now_ns):
     client.fd, client.state, client.since_ns, client.ip = fd, READING, now_ns, ip
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
-    client.secured, client.ssl = ssl != 0, ssl
+    client.secured, client.ssl, client.told_of_room, client.corked = ssl != 0, ssl, 0, 0
+    if ssl != 0 and not loop.draining:  # who has just shaken hands has seldom said more, and if so, it is an event
+        client.readable = openssl.holds_bytes(gateway.library, np.int64(ssl))
     client.announced = OWN_ADDRESS
     if loop.announced and ssl == 0:
         client.announced, client.state = AWAITED, ANNOUNCING
     arrivals.introduce(gateway, row, ip, port)
-    if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
+    if syscalls.watch(gateway.exchange, loop.epoll, fd, requests.HEARD, row, client.serial) < 0:
         requests.end(gateway, row)
     else:
         requests.queue(gateway, row)

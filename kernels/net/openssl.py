@@ -32,15 +32,20 @@ FUNCTIONS = (
     "SSL_shutdown",
     "SSL_has_pending",
     "SSL_get_error",
+    "SSL_want",
     "ERR_clear_error",
 )
-_NEW, _FREE, _SET_FD, _ACCEPT, _READ, _WRITE, _SHUTDOWN, _PENDING, _GET_ERROR, _CLEAR = range(len(FUNCTIONS))
+_NEW, _FREE, _SET_FD, _ACCEPT, _READ, _WRITE, _SHUTDOWN, _PENDING, _GET_ERROR, _WANT, _CLEAR = range(len(FUNCTIONS))
 # <openssl/ssl.h>, which has them as macros of ``SSL_CTX_ctrl``.
 _CTRL_MODE, _CTRL_READ_AHEAD, _CTRL_TICKET_KEYS, _CTRL_MIN_VERSION, _TLS_1_2 = 33, 41, 59, 123, 0x0303
 _TICKET_KEY_BYTES = 80
-_PARTIAL_WRITE, _MOVING_BUFFER, _RELEASE_BUFFERS = 1, 2, 16
+# After a handshake of TLS 1.3, where OpenSSL's default is 2. Two are for browsers, which use each once and open several
+# connections, and ask for HTTP/2, which is not spoken here. Others keep one, and get the next with each one resumed.
+_TICKETS = 1
+_PARTIAL_WRITE, _MOVING_BUFFER, _NO_AUTO_CHAIN, _RELEASE_BUFFERS = 1, 2, 8, 16
 _PEM = 1
 _WANT_READ, _WANT_WRITE, _ZERO_RETURN = 2, 3, 6
+_WRITING = 2  # of SSL_want
 _PROTOCOL = np.frombuffer(b"http/1.1", np.uint8).copy()  # libssl is given its address
 
 
@@ -82,6 +87,7 @@ class Contexts:
         self._control = function("SSL_CTX_ctrl", ctypes.c_long, pointer, number, ctypes.c_long, pointer)
         self._options = function("SSL_CTX_set_options", ctypes.c_uint64, pointer, ctypes.c_uint64)
         self._ciphers = function("SSL_CTX_set_cipher_list", number, pointer, text)
+        self._tickets = function("SSL_CTX_set_num_tickets", number, pointer, ctypes.c_size_t)
         self._chain = function("SSL_CTX_use_certificate_chain_file", number, pointer, text)
         self._key = function("SSL_CTX_use_PrivateKey_file", number, pointer, text, number)
         self._password = function("SSL_CTX_set_default_passwd_cb_userdata", None, pointer, pointer)
@@ -95,12 +101,15 @@ class Contexts:
         """The address of an SSL_CTX. Raises ValueError where certificate and key cannot be used together."""
         context: int = self._new(self._method())
         self._control(context, _CTRL_MIN_VERSION, _TLS_1_2, None)
-        self._control(context, _CTRL_MODE, _PARTIAL_WRITE | _MOVING_BUFFER | _RELEASE_BUFFERS, None)
+        # The chain is what is given; OpenSSL would look for more of it in each handshake, among no authorities at all.
+        modes = _PARTIAL_WRITE | _MOVING_BUFFER | _NO_AUTO_CHAIN | _RELEASE_BUFFERS
+        self._control(context, _CTRL_MODE, modes, None)
         self._control(context, _CTRL_READ_AHEAD, 1, None)
         self._options(context, int(self._like.options))
         names = [row["name"] for row in self._like.get_ciphers() if row["protocol"] != "TLSv1.3"]
         self._ciphers(context, ":".join((f"@SECLEVEL={self._like.security_level}", *names)).encode())
         self._control(context, _CTRL_TICKET_KEYS, _TICKET_KEY_BYTES, self._ticket_keys)
+        self._tickets(context, _TICKETS)
         self._password(context, b"")  # a key with a passphrase can't be used, and OpenSSL would ask on the terminal
         self._select(context, self._chooser.address, _PROTOCOL.ctypes.data)
         memory = os.memfd_create("certificate", os.MFD_CLOEXEC)
@@ -191,6 +200,12 @@ def accept(library, connection):
     """Go on with the handshake: 1 once it is done."""
     _call(library[_CLEAR], 0, 0, 0)
     return _answer(library, connection, _call(library[_ACCEPT], connection, 0, 0))
+
+
+@kernel
+def waits_for_room(library, connection):
+    """Whether what was answered ``-EAGAIN`` goes on once the socket takes more, not once there is more to read."""
+    return _call(library[_WANT], connection, 0, 0) == _WRITING
 
 
 @part

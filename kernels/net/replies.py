@@ -168,7 +168,7 @@ def send(gateway, row, size, now_ns):
     if sent < size:
         requests.keep_unsent(gateway, row, max(sent, 0), size)
         client.since_ns = now_ns
-        client.writable = 0
+        requests.await_room(gateway, row)
 
 
 @part
@@ -251,7 +251,7 @@ def _send_rest(gateway, row, now_ns):
         waiting = gateway.unsent[row] if client.where == ASIDE else gateway.answers[client.upstream]
         sent = requests.transmit(gateway, client, waiting[client.sent : client.unsent])
     if sent == -syscalls.EAGAIN:
-        client.writable = 0
+        requests.await_room(gateway, row)
         return False
     if sent < 0 and sent != -syscalls.EINTR:
         requests.give_up(gateway, row, requests.CLIENT_LEFT, now_ns)
@@ -260,8 +260,8 @@ def _send_rest(gateway, row, now_ns):
         client.sent += sent
         if client.where == IN_PIPE:
             _give_back(gateway, client)
-        else:
-            client.writable = client.sent == client.unsent
+        elif client.sent < client.unsent:
+            requests.await_room(gateway, row)
         client.since_ns = gateway.upstreams[client.upstream].since_ns = now_ns
     return True
 

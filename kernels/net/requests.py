@@ -47,6 +47,7 @@ from kernels.net import (
 
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 SHORT_BYTES = 8192  # half of what OpenSSL reads of a socket at once
+HEARD = syscalls.EPOLLIN | syscalls.EPOLLRDHUP | syscalls.EPOLLET  # a client says more, or has left
 CLIENT_LEFT, LATE_ANSWER = np.int64(499), np.int64(504)  # as records have them
 
 
@@ -104,13 +105,34 @@ def _receive(gateway, client, buffer):
 
 @part
 def transmit(gateway, client, data):
-    """Send to a client, as ``syscalls.transmit`` does: where it did less than all, the client takes no more now."""
+    """Send to a client, as ``syscalls.transmit`` does: where it did less than all, the client takes no more now.
+
+    The end of its last answer waits for that of the connection, in ``end``, and both go in one packet.
+    """
+    last = client.over and not client.keep_alive
     if client.ssl != 0:
+        if last and not client.corked:
+            syscalls.set_option(gateway.exchange, client.fd, syscalls.IPPROTO_TCP, syscalls.TCP_CORK, 1)
         sent = openssl.transmit(gateway.library, np.int64(client.ssl), data)
+    elif last:
+        sent = syscalls.transmit_last(client.fd, data)
     else:
         sent = syscalls.transmit(client.fd, data)
+    client.corked = last
     client.answered += max(sent, 0)
     return sent
+
+
+@part
+def await_room(gateway, row):
+    """A client takes no more now: that it does again is to be an event. One that is never told of is timed out."""
+    client = gateway.clients[row]
+    client.writable = 0
+    if not client.told_of_room:
+        client.told_of_room = 1
+        syscalls.rewatch(
+            gateway.exchange, gateway.loop[0].epoll, client.fd, HEARD | syscalls.EPOLLOUT, row, client.serial
+        )
 
 
 @part
@@ -463,6 +485,8 @@ def end(gateway, row):
     if client.ssl != 0:
         openssl.announce_end(gateway.library, np.int64(client.ssl))
         openssl.free(gateway.library, np.int64(client.ssl))
+    if client.corked:  # what waits, close alone would throw away, should something that it says be unread
+        syscalls.end_sending(client.fd)
     syscalls.close(client.fd)
     forget(gateway, row)
 

@@ -37,17 +37,18 @@ DATAGRAM_SOCKET = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLO
 NONBLOCKING = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 SOL_SOCKET, SO_LINGER, SO_RCVBUF = socket.SOL_SOCKET, socket.SO_LINGER, socket.SO_RCVBUF
 IPPROTO_TCP, TCP_NODELAY, TCP_MAXSEG = int(socket.IPPROTO_TCP), socket.TCP_NODELAY, socket.TCP_MAXSEG
+TCP_CORK = socket.TCP_CORK
 SO_MEMINFO = 55  # <asm-generic/socket.h>; the socket module has no name for it
 IPPROTO_IP = int(socket.IPPROTO_IP)
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>; the socket module has no name for it before Python 3.12
 IP_PKTINFO = 8  # <linux/in.h>; the socket module has no name for it before Python 3.14
 MSG_NOSIGNAL, MSG_DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
-MSG_PEEK = int(socket.MSG_PEEK)
+MSG_PEEK, MSG_MORE = int(socket.MSG_PEEK), int(socket.MSG_MORE)
 SHUT_WR = socket.SHUT_WR
 PIPE = os.O_NONBLOCK | os.O_CLOEXEC
 F_SETPIPE_SZ = fcntl.F_SETPIPE_SZ
 SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
+EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
 CLOCK_MONOTONIC = 1
 SYS_EPOLL_PWAIT2 = 441
 
@@ -354,6 +355,12 @@ def transmit(fd, buffer):
 
 
 @kernel
+def transmit_last(fd, buffer):
+    """The same, of bytes that wait for ``end_sending``, which is to come at once, and go in one packet with it."""
+    return _answer(_send(fd, buffer.ctypes.data, buffer.size, MSG_NOSIGNAL | MSG_MORE))
+
+
+@kernel
 def transmit_to(exchange, fd, packet, ip):
     """``sendto`` of a whole packet, IP header and all, by a raw socket."""
     _put_address(exchange, ip, 0)
@@ -442,6 +449,16 @@ def watch(exchange, epoll, fd, events, key, serial):
     event.key = key
     event.serial = serial
     return _answer(_epoll_ctl(epoll, EPOLL_CTL_ADD, fd, exchange.event.ctypes.data))
+
+
+@kernel
+def rewatch(exchange, epoll, fd, events, key, serial):
+    """The same of one that is in the set: have it tell of other events. Those that are there by now are told, too."""
+    event = exchange.event[0]
+    event.events = events
+    event.key = key
+    event.serial = serial
+    return _answer(_epoll_ctl(epoll, EPOLL_CTL_MOD, fd, exchange.event.ctypes.data))
 
 
 @kernel

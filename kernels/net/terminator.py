@@ -35,7 +35,8 @@ from kernels.net import announced, hello, openssl, ring, streams, syscalls, text
 
 WAKE_KEY, LISTENER_KEY, PAIR_KEY = 0, 1 << 30, 1 << 29
 GONE = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
-WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
+HEARD = syscalls.EPOLLIN | syscalls.EPOLLRDHUP | syscalls.EPOLLET  # it says more, or has left,
+WATCHED = HEARD | syscalls.EPOLLOUT  # and takes more
 BATCH = 64  # accepted in one pass
 ROUNDS = 16  # steps of one connection in one turn
 RETRY_NS = 20_000_000
@@ -169,7 +170,7 @@ def _accept(some, now_ns):
             client.ip, client.port = ip, port
             if loop.announced:
                 client.announced, client.state = AWAITED, ANNOUNCING
-            if not _watch(some, fd, row):
+            if not _watch(some, fd, row, HEARD):  # what it has said already is an event, too
                 _end(some, row)
 
 
@@ -182,19 +183,17 @@ def _seat(some, fd, ssl, now_ns):
     client = some.clients[row]
     client.fd, client.pair, client.ssl, client.state, client.since_ns = fd, -1, ssl, GREETING, now_ns
     client.in_start = client.in_end = client.out_start = client.out_end = 0
-    client.readable = client.writable = 1
-    client.pair_readable = client.pair_writable = client.hangup = 0
+    client.readable = client.pair_readable = client.pair_writable = client.hangup = 0
+    client.writable = 1
     client.announced = OWN_ADDRESS
     return row
 
 
 @part
-def _watch(some, fd, key):
-    """Hear of a socket of a connection, which has a turn. Returns whether that can be."""
-    row = key & ~np.int64(PAIR_KEY)
-    _queue(some, row)
-    serial = some.clients[row].serial
-    return syscalls.watch(some.exchange, some.loop[0].epoll, fd, WATCHED, key, serial) >= 0
+def _watch(some, fd, key, events):
+    """Hear of a socket of a connection. Returns whether that can be."""
+    serial = some.clients[key & ~np.int64(PAIR_KEY)].serial
+    return syscalls.watch(some.exchange, some.loop[0].epoll, fd, events, key, serial) >= 0
 
 
 @kernel
@@ -204,8 +203,9 @@ def carry(some, fd, ssl, pair, now_ns):
         return False
     row = _seat(some, fd, ssl, now_ns)
     client = some.clients[row]
-    client.pair, client.state = pair, CARRYING
-    if not _watch(some, fd, row) or not _watch(some, pair, PAIR_KEY | row):
+    client.pair, client.state, client.readable = pair, CARRYING, 1  # no event tells what its SSL holds
+    _queue(some, row)
+    if not _watch(some, fd, row, WATCHED) or not _watch(some, pair, PAIR_KEY | row, WATCHED):
         _end(some, row)
     return True
 
@@ -329,11 +329,20 @@ def _shake(some, row):
     done = openssl.accept(some.library, np.int64(client.ssl))
     if done == -syscalls.EAGAIN:
         client.readable = 0
+        if openssl.waits_for_room(some.library, np.int64(client.ssl)) and not _await_room(some, row):
+            _end(some, row)
     elif done <= 0:
         _end(some, row)
     elif not _pass_on(some, row):
         _hand(some, row, SHAKEN)
     return False
+
+
+@part
+def _await_room(some, row):
+    """Hear, too, of when a client takes more. Returns whether that can be."""
+    client = some.clients[row]
+    return syscalls.rewatch(some.exchange, some.loop[0].epoll, client.fd, WATCHED, row, client.serial) >= 0
 
 
 @part

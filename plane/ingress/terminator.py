@@ -95,7 +95,7 @@ class Terminator:
         loop["head_ns"], loop["send_ns"] = int(timeouts.head_s * 1e9), int(timeouts.send_s * 1e9)
         fastedge.announce(loop, edge)
         kernel.watch(self._some, self._driver.wake, kernel.WAKE_KEY)
-        self._channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel = socket.socketpair()  # of streams, so that one read takes all who wait; each is put in whole
         for end in self._channel:
             end.setblocking(False)
         loop["channel"] = self._channel[0].fileno()

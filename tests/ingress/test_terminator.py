@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import trustme
 
+from kernels.layout_tls import SHAKING
 from kernels.net import openssl
 from plane.cluster import compile_gateway
 from plane.descriptors import allow_descriptors
-from plane.ingress.server import NO_COMPILED_TLS
+from plane.ingress.server import HTTPS, NO_COMPILED_TLS
 from plane.ingress.timeouts import Timeouts
 from tests.ingress.http2wire import http2
-from tests.ingress.manifests import web
+from tests.ingress.manifests import secret, web
 from tests.ingress.test_tls import issued, snapshot, trusting
 from tests.ingress.wire import PATIENCE_S, Address, Endpoint, Running, client, eventually, running, saying
 from tests.loopback import reset
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.syscalls
 
 GET = b"GET /x?y HTTP/1.1\r\nHost: example.com\r\n\r\n"
 PUNTED = b"POST /x HTTP/1.1\r\nHost: example.com\r\nTE: trailers\r\nContent-Length: 3\r\n\r\nabc"
+NEW_TICKET = 4  # a message of the handshake, RFC 8446 B.3
 SOAK = functools.partial(pytest.param, marks=pytest.mark.soak)
 
 
@@ -131,6 +133,8 @@ async def test_sessions_are_resumed(
         context, session = careless(), None
         context.minimum_version = context.maximum_version = version
         context.options |= options
+        tickets: list[int] = []
+        context._msg_callback = lambda *said: tickets.append(said[4]) if said[4] == NEW_TICKET else None  # type: ignore[attr-defined]
         for reused in (False, True, True):
             end = context.wrap_socket(socket.socket(), server_hostname="foo.com", session=session)
             await asyncio.to_thread(end.connect, here.https)
@@ -140,6 +144,8 @@ async def test_sessions_are_resumed(
             await eventually(lambda: (taken(here), carried(here)) == (1, 0))
             session = end.session
             (await asyncio.to_thread(end.unwrap)).close()  # whom its client leaves without a word OpenSSL forgets
+        if version == ssl.TLSVersion.TLSv1_3:
+            assert len(tickets) == 3  # one each, also of the first handshake
 
 
 async def test_certificates_rotate_under_clients(vip: str, pods: list[Address]) -> None:
@@ -304,6 +310,63 @@ async def test_who_leaves_in_a_handshake_leaves_nothing_behind(
                     assert await asyncio.to_thread(end.recv, 1)
                 leave(end)
                 await eventually(lambda: carried(here) == 0)
+
+
+async def test_a_handshake_that_no_buffer_holds_waits_for_room(vip: str, pods: list[Address]) -> None:
+    authority = trustme.CA()
+    own = authority.issue_cert("foo.com")
+    chain = b"".join(blob.bytes() for blob in own.cert_chain_pems) + 160 * authority.cert_pem.bytes()
+    long = secret("long", chain, own.private_key_pem.bytes())
+    routes = snapshot(pods[0], long, tls={"long": ["foo.com"]})
+    async with Endpoint(pods[0]), running(vip, routes, gateway=True) as here:
+        assert here.ingress._terminator is not None
+        clients = here.ingress._terminator._some.clients
+        here.ingress._sockets[HTTPS].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        plain.connect(here.https)
+        plain.setblocking(False)
+        with careless().wrap_socket(plain, server_hostname="foo.com", do_handshake_on_connect=False) as end:
+            with pytest.raises(ssl.SSLWantReadError):
+                end.do_handshake()
+            await eventually(lambda: ((clients["state"] == SHAKING) & (clients["readable"] == 0)).any())
+            end.settimeout(PATIENCE_S)
+            await asyncio.to_thread(end.do_handshake)
+            shown = end.getpeercert(binary_form=True)
+            assert shown == ssl.PEM_cert_to_DER_cert(own.cert_chain_pems[0].bytes().decode())
+            await eventually(lambda: (taken(here), carried(here)) == (1, 0))
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["HTTP", "HTTPS"])
+async def test_a_last_answer_arrives_though_something_its_client_has_said_is_unread(
+    vip: str, pods: list[Address], secured: bool
+) -> None:
+    """The answer waits for the end of the connection, to go with it, and such an end is a reset."""
+    go = asyncio.Event()
+
+    async def held(_: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        writer.write(saying(b"hello"))
+
+    def said_to(end: socket.socket) -> bytes:
+        said = b""
+        with contextlib.suppress(OSError):
+            while part := end.recv(1000):
+                said += part
+        return said
+
+    async with Endpoint(pods[0], serve=held) as endpoint, running(vip, web(pods[0]), gateway=True) as here:
+        plain = socket.create_connection(here.https if secured else here.http, PATIENCE_S)
+        with careless().wrap_socket(plain, do_handshake_on_connect=False) if secured else plain as end:
+            if isinstance(end, ssl.SSLSocket):
+                await asyncio.to_thread(end.do_handshake)
+            end.sendall(b"GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n")
+            await eventually(lambda: endpoint.open == 1)
+            end.sendall(b"more")
+            go.set()
+            assert (await asyncio.to_thread(said_to, end)).endswith(b"\r\n\r\nhello")
+            await eventually(lambda: taken(here) == 0)
 
 
 async def test_requests_that_come_in_few_records_are_answered_in_turn(vip: str, pods: list[Address]) -> None:
