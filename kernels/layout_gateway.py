@@ -22,7 +22,7 @@ from kernels.net.syscalls import Exchange
 # STREAMING    the client, or the endpoint: a large body    WAITING or HANDED
 # WAITING      the head of the answer                       ANSWERING or HANDED
 # ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from READING
-# HANDED       its owner gives it to the slow path          VACANT
+# HANDED       its owner gives it to the slow path          VACANT; should it come back, READING in a row of its own
 VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED, ANNOUNCING = range(9)
 STATES = ("VACANT", "READING", "CONNECTING", "SENDING", "STREAMING", "WAITING", "ANSWERING", "HANDED", "ANNOUNCING")
 
@@ -152,8 +152,10 @@ CLIENT = np.dtype(
         ("agent_size", "i4"),
         ("referer", "i4"),  # and Referer
         ("referer_size", "i4"),
+        ("answers", "u4"),  # that it has had since it came, or came back
         ("port", "u2"),  # of a client that is secured, or was announced
         ("status", "u2"),
+        ("stay", "u2"),  # how many requests the slow path had answered before it gave it back, 0: it has not yet
         ("state", "u1"),
         ("method", "u1"),
         ("keep_alive", "u1"),

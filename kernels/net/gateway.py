@@ -5,7 +5,8 @@ for events, accept, take each client from state to state (``layout_gateway.STATE
 Its owner changes what it works with only between breaths, and takes what was handed over.
 
 Law: nothing here blocks, allocates or raises. What is not fully understood is handed over, with its bytes, to the slow
-path (``plane.ingress``), between requests or before the first byte of an answer has gone to the client; it stays there.
+path (``plane.ingress``), between requests or before the first byte of an answer has gone to the client; and may come
+back between two requests.
 """
 
 import select
@@ -293,7 +294,7 @@ def _take_comers(gateway, now_ns):
 
 @part
 def _welcome(gateway, fd, ssl, ip, port, now_ns):
-    """Begin with a client; ``ssl`` and ``port`` are of one that came by TLS, 0 for others."""
+    """Begin with a client; ``ssl`` and ``port`` are of one that came by TLS, 0 for others. Its row, 0: it is closed."""
     loop = gateway.loop[0]
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
@@ -303,14 +304,30 @@ def _welcome(gateway, fd, ssl, ip, port, now_ns):
     client.start = client.end = client.size = client.sent = client.unsent = 0
     client.readable, client.writable, client.hangup, client.used = 1, 1, 0, 0
     client.secured, client.ssl = ssl != 0, ssl
-    client.announced = OWN_ADDRESS
+    client.announced, client.answers, client.stay = OWN_ADDRESS, 0, 0
     if loop.announced and ssl == 0:
         client.announced, client.state = AWAITED, ANNOUNCING
     arrivals.introduce(gateway, row, ip, port)
     if syscalls.watch(gateway.exchange, loop.epoll, fd, upstreams.WATCHED, row, client.serial) < 0:
         requests.end(gateway, row)
-    else:
-        requests.queue(gateway, row)
+        return np.int64(0)
+    requests.queue(gateway, row)
+    return row
+
+
+@kernel
+def welcome_back(gateway, fd, ssl, ip, port, heard, stay, now_ns):
+    """Go on with a client whom the slow path gives back after ``stay`` requests, and who is known to be at ``ip``.
+
+    ``heard``: OWN_ADDRESS or NAMED, by which that is known. Returns False where there is no room: it is not taken.
+    """
+    if gateway.loop[0].clients == 0:
+        return False
+    row = _welcome(gateway, np.int64(fd), np.uint64(ssl), np.uint32(ip), np.uint16(port), np.int64(now_ns))
+    if row != 0:
+        client = gateway.clients[row]
+        client.state, client.announced, client.used, client.stay = READING, heard, 1, stay
+    return True
 
 
 @part
@@ -417,6 +434,7 @@ def warm(way) -> None:
         gateway.loop[0]["epoll"] = epoll.fileno()
         watch(gateway, -1, WAKE_KEY)
         breath(way, gateway, 0)
+        welcome_back(gateway, -1, 0, 0, 0, 0, 0, 0)  # which ends it, for there is no such socket
         drain(gateway, 0)
         leave(gateway)
         close_left(gateway)

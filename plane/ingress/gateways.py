@@ -117,6 +117,11 @@ class Gateways:
         """How many connections were handed over, for each reason there was."""
         return dict(sum((Counter(thread.punts()) for thread in self.threads), Counter[str]()))
 
+    @property
+    def given_back(self) -> int:
+        """How many connections the asyncio side has given back."""
+        return sum(thread.given_back for thread in self.threads)
+
     def settle(self) -> list[Done]:
         """The requests done that ``count`` has not been given, of each thread."""
         settling = [thread.settle() for thread in self.threads]

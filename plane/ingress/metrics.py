@@ -38,6 +38,7 @@ class Metrics:
         self._faults: dict[tuple[str, str, Port | None], int] = {}
         self.installs = 0
         self.punts: dict[str, int] = {}
+        self.given_back = 0
         self.mirrored = dict.fromkeys(("sent", "failed", "dropped"), 0)
 
     def add(
@@ -137,6 +138,9 @@ class Metrics:
         for reason, count in self.punts.items():
             punts.add_metric((reason,), count)
         yield punts
+        back = CounterMetricFamily("trafficplane_ingress_given_back", "Connections that the slow path gave back to it.")
+        back.add_metric((), self.given_back)
+        yield back
 
     def _requests(self) -> Iterator[Metric]:
         durations = HistogramMetricFamily(

@@ -492,6 +492,7 @@ class Ingress:
             self._settle(gateway)
             left = self._terminator.punts() if self._terminator is not None else {}
             self._metrics.punts = dict(Counter(gateway.punts()) + Counter(left))
+            self._metrics.given_back = gateway.given_back
         return self._metrics.collect(
             at_work=self._at_work + (gateway.at_work if gateway else 0),
             idle=self.idle_connections,
