@@ -100,6 +100,7 @@ GATEWAY_LOOP = np.dtype(
         ("install", "u4"),  # which of the owner's tables is in force
         ("ruling", "u4"),  # which of the owner's rules are, which change more rarely
         ("draining", "i4"),
+        ("crowded_out", "i4"),  # how many clients were closed to make room for others
         ("port", "i4"),
         ("https_port", "i4"),
         ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it

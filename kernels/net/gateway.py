@@ -257,7 +257,8 @@ def _accept(gateway, now_ns):
     if not loop.backlog or loop.listener < 0 or now_ns < loop.paused_until_ns:
         return
     for _ in range(BATCH):
-        if loop.clients == 0:
+        idle = _longest_idle(gateway)
+        if loop.clients == 0 and idle == 0:
             loop.paused_until_ns = now_ns + RETRY_NS
             return
         fd = syscalls.accept(gateway.exchange, loop.listener)
@@ -272,7 +273,10 @@ def _accept(gateway, now_ns):
             if loop.announced and loop.vetted and not announced.is_within(gateway.trusted, ip):
                 syscalls.close(fd)
             else:
+                _crowd_out(gateway, idle)
                 _welcome(gateway, fd, np.uint64(0), ip, np.uint16(0), now_ns)
+                if idle != 0:  # to look for one takes long: others have a turn before the next
+                    return
 
 
 @part
@@ -282,14 +286,45 @@ def _take_comers(gateway, now_ns):
     if not loop.comers or now_ns < loop.paused_until_ns:
         return
     for _ in range(BATCH):
-        if loop.clients == 0:
+        idle = _longest_idle(gateway)
+        if loop.clients == 0 and idle == 0:
             loop.paused_until_ns = now_ns + RETRY_NS
             return
         if syscalls.receive(loop.channel, gateway.comer_bytes) != gateway.comer_bytes.size:
             loop.comers = 0
             return
         comer = gateway.comer[0]
+        _crowd_out(gateway, idle)
         _welcome(gateway, np.int64(comer.fd), comer.ssl, comer.ip, comer.port, now_ns)
+        if idle != 0:
+            return
+
+
+@part
+def _longest_idle(gateway):
+    """Where no row is free, that of the client from which nothing has come for the longest; 0: there is none, or room.
+
+    It may be closed as one whose time between two requests is over: nothing of a request of it is here.
+    """
+    clients, oldest = gateway.clients, np.int64(0)
+    if gateway.loop[0].clients > 0:
+        return oldest
+    for row in range(1, clients.size):
+        client = clients[row]
+        idle = client.state == READING and client.end == client.start and client.upstream == 0 and not client.queued
+        if idle and (oldest == 0 or client.since_ns < clients[oldest].since_ns):
+            oldest = np.int64(row)
+    if oldest != 0 and syscalls.peek(clients[oldest].fd, gateway.out[:1]) != -syscalls.EAGAIN:
+        return np.int64(0)  # of which an event is on its way
+    return oldest
+
+
+@part
+def _crowd_out(gateway, row):
+    """Close a client, if any, for another who waits."""
+    if row != 0:
+        requests.end(gateway, row)
+        gateway.loop[0].crowded_out += 1
 
 
 @part

@@ -35,7 +35,7 @@ from plane.ingress import fastedge, fastlog, forwarding, sharedlimits
 from plane.ingress.edge import Edge
 from plane.ingress.fastlog import Done
 from plane.ingress.forwarding import LAST_CHUNK
-from plane.ingress.handing import Address, Back, Begun, Handed, Secured
+from plane.ingress.handing import Address, Back, Begun, Carried, Handed, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
 from plane.routecompiler import compile as compile_routes
@@ -78,12 +78,17 @@ class Known(NamedTuple):
 
     ip: int
     port: int
+    ssl: int
     announced: int
     stay: int
 
     @property
-    def named(self) -> Address | None:
-        return (int_to_ip(self.ip), self.port) if self.announced == NAMED else None
+    def peer(self) -> Address:
+        return int_to_ip(self.ip), self.port
+
+    @property
+    def stays_longer(self) -> "Known":
+        return self._replace(stay=_longer(self.stay))
 
 
 class Gateway:
@@ -95,7 +100,7 @@ class Gateway:
 
     What it calls there: ``take`` with what is handed over, ``count`` with requests done, and ``fail`` with why it has
     ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
-    client by TLS, ``carry`` makes the socket to hand over, or none, and may not wait for this thread.
+    client by TLS, ``carry`` makes what to hand over, or nothing, and may not wait for this thread.
     """
 
     def __init__(
@@ -105,7 +110,7 @@ class Gateway:
         take: Callable[[Handed], object],
         count: Callable[[Done], object],
         fail: Callable[[str], object],
-        carry: Callable[[Secured], socket.socket | None],
+        carry: Callable[[Secured], Carried | None],
         *,
         edge: Edge = NOBODY,
         timed: bool = False,
@@ -166,7 +171,7 @@ class Gateway:
         return self._driver.asked(lambda: self._put_out(address, until_ns))
 
     def take_back(self, client: Known, fd: int) -> None:
-        """Go on with a client that was handed over, or leave it to the asyncio side once more; waits for nothing."""
+        """Go on with a client that was handed over, or hand it over once more; waits for nothing."""
         self._driver.tell(lambda: self._take_back(client, fd))
 
     @property
@@ -177,6 +182,11 @@ class Gateway:
     @property
     def at_work(self) -> int:
         return int(self._gateway.loop[0]["at_work"])
+
+    @property
+    def crowded_out(self) -> int:
+        """How many clients were closed, idle, to make room for others."""
+        return int(self._gateway.loop[0]["crowded_out"])
 
     @property
     def serves(self) -> bool:
@@ -332,31 +342,43 @@ class Gateway:
             row = int(gateway.handed[loop["handed"]])
             client = gateway.clients[row]
             data, begun = self._request(row), self._begun(row)
-            fd, ssl = int(client["fd"]), int(client["ssl"])
+            fd = int(client["fd"])
             self._driver.epoll.unregister(fd)
-            peer, known = (int_to_ip(int(client["ip"])), int(client["port"])), _known(client)
-            back = None if ssl or int(client["reason"]) in FOR_GOOD else self._way_back(known)
+            known, back = _known(client), int(client["reason"]) not in FOR_GOOD
             requests.forget(gateway, row)
-            end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
-            if end is not None:
-                secured, unheard = (peer, int(loop["https_port"])) if ssl else None, known.announced == AWAITED
-                self._take(Handed(end, data, begun, secured, known.named, unheard, back))
-            elif begun is not None and begun.upstream is not None:
-                begun.upstream.close()
+            self._hand_over(known, fd, data, begun, back=back)
 
-    def _way_back(self, client: Known) -> Back:
-        return Back(partial(self.take_back, client), client.stay)
+    def _hand_over(self, client: Known, fd: int, data: bytes = b"", begun: Begun | None = None, *, back: bool) -> None:
+        """Give a client to the asyncio side, with a way back or without."""
+        if not client.ssl:
+            way, named = Back(partial(self.take_back, client), client.stay), client.announced == NAMED
+            handed = Handed(socket.socket(fileno=fd), data, begun, named=client.peer if named else None)
+            self._take(handed._replace(unheard=client.announced == AWAITED, back=way if back else None))
+            return
+        carried = self._carry(Secured(fd, client.ssl, client.peer))
+        if carried is not None:
+            handed = self._carried(client, fd, carried, carried.end)
+            self._take(handed._replace(data=data, begun=begun, back=handed.back if back else None))
+        elif begun is not None and begun.upstream is not None:
+            begun.upstream.close()
+
+    def _carried(self, client: Known, fd: int, carried: Carried, end: socket.socket) -> Handed:
+        """A client by TLS, to be handed over; and once more, should it have said more before it was given back."""
+        port = int(self._gateway.loop[0]["https_port"])
+
+        def keep(end: socket.socket) -> None:
+            self._take(self._carried(client.stays_longer, fd, carried, end))
+
+        way = Back(partial(carried.give_back, partial(self.take_back, client, fd), keep), client.stay)
+        return Handed(end, b"", None, secured=(client.peer, port), back=way)
 
     def _take_back(self, client: Known, fd: int) -> None:
         goes_on = self._driver.running and not self._gateway.loop[0]["draining"]
-        now_ns = time.monotonic_ns()
-        if goes_on and kernel.welcome_back(
-            self._gateway, fd, 0, client.ip, client.port, client.announced, client.stay, now_ns
-        ):
+        who = fd, client.ssl, client.ip, client.port, client.announced, client.stay
+        if goes_on and kernel.welcome_back(self._gateway, *who, time.monotonic_ns()):
             self.given_back += 1
-            return
-        back = self._way_back(client._replace(stay=_longer(client.stay))) if goes_on else None
-        self._take(Handed(socket.socket(fileno=fd), b"", None, named=client.named, back=back))
+        else:
+            self._hand_over(client.stays_longer, fd, back=goes_on)
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""
@@ -408,7 +430,7 @@ class Gateway:
 def _known(client: np.void) -> Known:
     """What is to be known of a row of CLIENT that is handed over."""
     stay = 1 if client["answers"] >= WORTHWHILE else _longer(int(client["stay"]))
-    return Known(int(client["ip"]), int(client["port"]), int(client["announced"]), stay)
+    return Known(int(client["ip"]), int(client["port"]), int(client["ssl"]), int(client["announced"]), stay)
 
 
 def _longer(stay: int) -> int:

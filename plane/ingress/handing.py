@@ -49,6 +49,18 @@ class Back(NamedTuple):
     after: int
 
 
+class Carried(NamedTuple):
+    """A client by TLS, carried for the asyncio side.
+
+    end        a socket that says what it says, deciphered
+    give_back  ends that; it is given what to call then, or else, with a socket as ``end``, where the client has said
+               more already, and a descriptor of ``end``, of which there is no other but one that is about to be closed
+    """
+
+    end: socket.socket
+    give_back: Callable[[Callable[[], object], Callable[[socket.socket], object], int], object]
+
+
 class Handed(NamedTuple):
     """A client for the asyncio side: its socket, what it has sent and got no answer to, and what was begun of that.
 

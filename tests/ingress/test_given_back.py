@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,10 +15,13 @@ from kernels.layout_gateway import VACANT
 from plane.ingress.edge import Edge, networks
 from plane.ingress.gateway import LONGEST_STAY, WORTHWHILE, Gateway, Known
 from plane.ingress.gateways import Gateways
+from plane.ingress.handing import Secured
+from plane.ingress.terminator import Terminator
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
 from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of, web
 from tests.ingress.policies import named
+from tests.ingress.test_terminator import careless, carried
 from tests.ingress.wire import (
     PATIENCE_S,
     Address,
@@ -62,8 +67,13 @@ def annotated(*pods: Address, **annotations: str) -> Snapshot:
 
 
 @contextlib.asynccontextmanager
-async def kept(vip: str, snapshot: Snapshot, timeouts: Timeouts | None = None) -> AsyncIterator[tuple[Running, Client]]:
-    async with running(vip, snapshot, gateway=True, timeouts=timeouts) as here, client(here.http) as one:
+async def kept(
+    vip: str, snapshot: Snapshot, timeouts: Timeouts | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Running, Client]]:
+    async with (
+        running(vip, snapshot, gateway=True, timeouts=timeouts) as here,
+        client(here.https if tls else here.http, tls, "foo.com" if tls else None) as one,
+    ):
         yield here, one
 
 
@@ -90,10 +100,13 @@ async def answer_of(one: Client) -> Message:
     return answer
 
 
-async def test_who_sent_what_is_not_taken_is_back_with_the_next_request(vip: str, pods: list[Address]) -> None:
+@pytest.mark.parametrize("tls", [None, careless()], ids=["plain", "TLS"])
+async def test_who_sent_what_is_not_taken_is_back_with_the_next_request(
+    vip: str, pods: list[Address], tls: ssl.SSLContext | None
+) -> None:
     async with Endpoint(pods[0]) as pod, running(vip, web(pods[0]), gateway=True) as here:
         for times, (raw, why) in enumerate(ODD, 1):
-            async with client(here.http) as one:
+            async with client(here.https if tls else here.http, tls, "foo.com" if tls else None) as one:
                 before = gateway_of(here).punts().get(why, 0)
                 one.send(raw)
                 assert (await answer_of(one)).status == 200
@@ -103,7 +116,7 @@ async def test_who_sent_what_is_not_taken_is_back_with_the_next_request(vip: str
                 assert pod.requests[-1].body == b"abc"
                 assert gateway_of(here).punts()[why] == before + 1
         assert sum(gateway_of(here).punts().values()) == len(ODD)
-        await eventually(lambda: not gateway_of(here).clients)
+        await eventually(lambda: not gateway_of(here).clients and not carried(here))
 
 
 async def test_who_met_a_dead_endpoint_is_back(vip: str, pods: list[Address]) -> None:
@@ -277,10 +290,13 @@ async def test_each_comes_back_to_the_thread_that_had_it(vip: str, pods: list[Ad
         assert b"trafficplane_ingress_client_connections 24.0" in scraped
 
 
-async def test_no_byte_is_lost_of_a_thousand_requests_on_the_way(vip: str, pods: list[Address]) -> None:
+@pytest.mark.parametrize("tls", [None, careless()], ids=["plain", "TLS"])
+async def test_no_byte_is_lost_of_a_thousand_requests_on_the_way(
+    vip: str, pods: list[Address], tls: ssl.SSLContext | None
+) -> None:
     """The client sends up to 8 at once, and goes on as soon as it has their answers, in pieces of any size."""
     chance, number, pieces = random.Random(5), 0, [b"", b"x", b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\nab", b"y" * 700]
-    async with Endpoint(pods[0], serve=echoing) as pod, kept(vip, web(pods[0])) as (here, one):
+    async with Endpoint(pods[0], serve=echoing) as pod, kept(vip, web(pods[0]), tls=tls) as (here, one):
         one.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while number < 1000:
             waiting, expected = b"", []
@@ -314,9 +330,12 @@ async def test_a_client_that_sends_byte_by_byte_is_answered(vip: str, pods: list
         assert gateway_of(here).given_back > 0
 
 
-async def test_who_takes_an_answer_slowly_is_back_when_it_has_it(vip: str, pods: list[Address]) -> None:
+@pytest.mark.parametrize("tls", [None, careless()], ids=["plain", "TLS"])
+async def test_who_takes_an_answer_slowly_is_back_when_it_has_it(
+    vip: str, pods: list[Address], tls: ssl.SSLContext | None
+) -> None:
     body = bytes(3_000_000)
-    async with Endpoint(pods[0], saying(body)), kept(vip, web(pods[0])) as (here, one):
+    async with Endpoint(pods[0], saying(body)), kept(vip, web(pods[0]), tls=tls) as (here, one):
         one.send(PROPFIND)
         await one.reader.readuntil(b"\r\n\r\n")
         assert here.ingress._front.open_connections == 1
@@ -351,8 +370,9 @@ async def test_who_finds_no_room_comes_back_when_there_is_some(
         await is_back(here)
 
 
+@pytest.mark.parametrize("tls", [None, careless()], ids=["plain", "TLS"])
 async def test_a_gateway_that_no_longer_serves_leaves_them_to_the_other_side(
-    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None
 ) -> None:
     go = asyncio.Event()
 
@@ -366,7 +386,7 @@ async def test_a_gateway_that_no_longer_serves_leaves_them_to_the_other_side(
 
     for what in ("fails", "drains"):
         go.clear()
-        async with Endpoint(pods[0], serve=held) as pod, kept(vip, web(pods[0])) as (here, one):
+        async with Endpoint(pods[0], serve=held) as pod, kept(vip, web(pods[0]), tls=tls) as (here, one):
             one.send(PROPFIND)
             await eventually(lambda: pod.open and here.ingress._front.open_connections)
             if what == "drains":
@@ -380,3 +400,63 @@ async def test_a_gateway_that_no_longer_serves_leaves_them_to_the_other_side(
                 one.send(GET)
             assert (await one.answer()).status == 200
             assert gateway_of(here).given_back == 0
+
+
+async def test_who_says_more_by_tls_before_it_is_given_back_stays_for_another_round(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = Terminator._let_go
+
+    def late(terminator: Terminator, client: Secured, take: Any, keep: Any, end: socket.socket) -> None:
+        """As it does, but once the next request has been deciphered."""
+        with contextlib.suppress(BlockingIOError):
+            end.recv(1, socket.MSG_PEEK)
+            let_go(terminator, client, take, keep, end)
+            return
+        terminator._driver.tell(lambda: late(terminator, client, take, keep, end))
+
+    async with Endpoint(pods[0], serve=echoing), kept(vip, web(pods[0]), tls=careless()) as (here, one):
+        with monkeypatch.context() as patched:
+            patched.setattr(Terminator, "_let_go", late)
+            for raw in (PROPFIND, POST):
+                one.send(raw)
+                assert (await one.answer()).body == b"/" + b"abc" * (raw == POST)
+        assert gateway_of(here).given_back == 0
+        assert (await one.get()).status == 200
+        await is_back(here)
+
+
+@pytest.mark.parametrize("tls", [None, careless()], ids=["plain", "TLS"])
+async def test_who_is_idle_for_the_longest_makes_room(
+    vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None
+) -> None:
+    monkeypatch.setattr("plane.ingress.gateways.CAPACITY", 3)
+    go = asyncio.Event()
+
+    async def held(endpoint: Endpoint, reader: StreamReader, writer: StreamWriter) -> None:
+        while request := await read_head(reader):
+            endpoint.requests.append(request)
+            if request.start.split()[1] == "/held":
+                await go.wait()
+            writer.write(saying(b"hello"))
+
+    which = running(vip, web(pods[0]), gateway=True, metrics_port=PORT)
+    async with Endpoint(pods[0], serve=held) as pod, which as here, contextlib.AsyncExitStack() as stack:
+
+        async def another() -> Client:
+            where = (here.https, tls, "foo.com") if tls else (here.http,)
+            return await stack.enter_async_context(client(*where))
+
+        busy, oldest, younger = [await another() for _ in range(3)]
+        asking = asyncio.create_task(busy.get("/held"))
+        await eventually(lambda: pod.requests)
+        for one in (oldest, younger):
+            assert (await one.get()).status == 200
+        for one, who in [(await another(), oldest), (await another(), younger)]:
+            assert (await one.get()).status == 200
+            assert await who.at_end()
+        go.set()
+        assert (await asking).status == 200
+        scraped = (await ask((vip, PORT), b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")).body
+        assert b"trafficplane_ingress_crowded_out_total 2.0" in scraped
+        assert gateway_of(here).clients == 3
