@@ -143,22 +143,38 @@ class Client(web.RequestHandler):
 
         From then on nothing that is done here concerns the client.
         """
-        back, transport, ends = self.back, self.transport, False
-        if back is None or transport is None:
+        if self.back is None:
             return False
         self._answered += 1
-        due = self._answered >= back.after
-        if due and not self._messages and transport.get_write_buffer_size():
-            transport.set_write_buffer_limits(0)
-            with contextlib.suppress(ConnectionError):  # it has left
-                await self._drain_helper()
-            if not transport.is_closing():
-                transport.set_write_buffer_limits()
-        if not self._messages and not self._reading_paused and not self._buffer_paused and not self._upgraded:
-            length = request.headers.get("Content-Length", "")
-            ends = request.content.is_eof() and self._reach.ends_with(int(length) if length.isdecimal() else 0)
+        due = self._answered >= self.back.after
+        if due and not self._messages:
+            await self._all_is_taken()
+        ends = self._is_all_of(request)
         self._reach.begin(sure=ends)
-        if not due or not ends or transport.is_closing() or transport.get_write_buffer_size() or self._front.draining:
+        return due and ends and not self._front.draining and self._went_back(self.back)
+
+    async def _all_is_taken(self) -> None:
+        """Returns once what was said to the client is the kernel's, or it has left."""
+        transport = self.transport
+        if transport is None or not transport.get_write_buffer_size():
+            return
+        transport.set_write_buffer_limits(0)
+        with contextlib.suppress(ConnectionError):  # it has left
+            await self._drain_helper()
+        if not transport.is_closing():
+            transport.set_write_buffer_limits()
+
+    def _is_all_of(self, request: web.BaseRequest) -> bool:
+        """Whether nothing has come that follows a request, as far as can be told."""
+        held = self._messages or self._reading_paused or self._buffer_paused or self._upgraded
+        if held or not request.content.is_eof():
+            return False
+        length = request.headers.get("Content-Length", "")
+        return self._reach.ends_with(int(length) if length.isdecimal() else 0)
+
+    def _went_back(self, back: Back) -> bool:
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return False
         try:
             fd = os.dup(transport.get_extra_info("socket").fileno())

@@ -53,8 +53,9 @@ class Carried(NamedTuple):
     """A client by TLS, carried for the asyncio side.
 
     end        a socket that says what it says, deciphered
-    give_back  ends that; it is given what to call then, or else, with a socket as ``end``, where the client has said
-               more already, and a descriptor of ``end``, of which there is no other but one that is about to be closed
+    give_back  have nobody carry it any more: called with ``take``, ``keep`` and a descriptor of ``end``, the last one.
+               It calls ``take()`` once what the client was told has gone to it, and its own socket is the caller's;
+               or ``keep(end)``, and carries on, where the client has said more by then
     """
 
     end: socket.socket
