@@ -3,9 +3,8 @@
 Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
 What is handed over goes to the asyncio loop as it came: the client's socket with the bytes that are not answered, and,
 where its request was sent already, the endpoint's socket with what came of the answer. There it is one request as any,
-and once that has its answer the client may come back. A hand-over costs about what the asyncio side takes longer for a
-request, so one that brought less than that is made up for: who is handed over again before WORTHWHILE answers stays for
-twice as many requests as the time before.
+and once that has its answer the client may come back. To go there and back costs what compiled code saves on two or
+three requests. So who is handed over again before WORTHWHILE answers stays for twice as many requests as before.
 """
 
 import re
@@ -48,7 +47,7 @@ NOBODY = Edge()
 NAME = "gateway"  # of what is compiled for it
 WORTHWHILE = 8  # answers of compiled code
 LONGEST_STAY = 1024  # requests of a client that the asyncio side answers before it gives it back
-FOR_GOOD = frozenset(map(int, (layout.TRUSTED, layout.DRAINING, layout.FAILED, layout.ANNOUNCED_ODDLY)))
+FOR_GOOD = frozenset(map(int, (layout.DRAINING, layout.FAILED, layout.ANNOUNCED_ODDLY)))
 
 _LENGTH = re.compile(rb"(?im)^(content-length:)[^\r\n]*")
 

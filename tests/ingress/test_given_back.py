@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kernels.layout_gateway import VACANT
-from plane.ingress.edge import Edge, networks
+from plane.ingress.edge import Edge
 from plane.ingress.gateway import LONGEST_STAY, WORTHWHILE, Gateway, Known
 from plane.ingress.gateways import Gateways
 from plane.ingress.handing import Secured
@@ -247,13 +247,14 @@ async def test_it_stays_no_longer_than_that(vip: str, pods: list[Address]) -> No
         assert stay() == 1
 
 
-async def test_a_proxy_that_is_trusted_is_left_where_it_is(vip: str, pods: list[Address]) -> None:
-    edge = Edge(networks("127.0.0.0/8"))
+async def test_whom_only_the_other_side_knows_is_left_where_it_is(vip: str, pods: list[Address]) -> None:
+    edge = Edge(proxy_protocol=True)
     async with Endpoint(pods[0]), running(vip, web(pods[0]), gateway=True, edge=edge) as here, client(here.http) as one:
+        one.send(b"PROXY TCP6 2001:db8::9 ::1 4711 80\r\n")
         for _ in range(5):
             assert (await one.get()).status == 200
-        assert gateway_of(here).punts() == {"it comes from a proxy that is trusted": 1}
-        assert gateway_of(here).given_back == 0
+        assert gateway_of(here).punts() == {"a header of the PROXY protocol that is unusual": 1}
+        assert (gateway_of(here).given_back, here.ingress._front.open_connections) == (0, 1)
 
 
 async def test_whom_a_proxy_has_announced_comes_back_as_that(vip: str, pods: list[Address]) -> None:
