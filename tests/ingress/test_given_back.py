@@ -212,6 +212,7 @@ async def test_whose_policies_changed_meanwhile_is_back(vip: str, pods: list[Add
         assert (await one.get()).status == 200
 
 
+@pytest.mark.one_loop
 async def test_who_is_handed_over_each_time_is_so_ever_more_rarely(vip: str, pods: list[Address]) -> None:
     """After 1, 2, 4, … requests, so that of 100 there are six hand-overs more than the first."""
     async with Endpoint(pods[0]), kept(vip, annotated(pods[0], mirror_target="http://127.0.0.1:9/")) as (here, one):
@@ -371,6 +372,7 @@ async def test_who_finds_no_room_comes_back_when_there_is_some(
         await is_back(here)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("tls", [None, careless()], ids=["plain", "TLS"])
 async def test_a_gateway_that_no_longer_serves_leaves_them_to_the_other_side(
     vip: str, pods: list[Address], monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None
