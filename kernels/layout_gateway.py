@@ -24,7 +24,7 @@ from kernels.net.syscalls import Exchange
 # STREAMING    the client, or the endpoint: a large body    WAITING or HANDED
 # WAITING      the head of the answer                       ANSWERING or HANDED
 # ANSWERING    the body of the answer, or the client        READING, or VACANT; an answer of ours comes from ASKING
-# HANDED       its owner gives it to the slow path          VACANT
+# HANDED       its owner gives it to the slow path          VACANT; should it come back, READING in a row of its own
 VACANT, READING, CONNECTING, SENDING, STREAMING, WAITING, ANSWERING, HANDED, ANNOUNCING, ASKING = range(10)
 STATES = (
     "VACANT",
@@ -110,6 +110,7 @@ GATEWAY_LOOP = np.dtype(
         ("install", "u4"),  # which of the owner's tables is in force
         ("ruling", "u4"),  # which of the owner's rules are, which change more rarely
         ("draining", "i4"),
+        ("crowded_out", "i4"),  # how many clients were closed to make room for others
         ("port", "i4"),
         ("https_port", "i4"),
         ("timed", "i4"),  # the clock is read for each request, not only for each pass: somebody keeps a row of it
@@ -164,8 +165,10 @@ CLIENT = np.dtype(
         ("agent_size", "i4"),
         ("referer", "i4"),  # and Referer
         ("referer_size", "i4"),
+        ("answers", "u4"),  # that it has had since it came, or came back
         ("port", "u2"),
         ("status", "u2"),
+        ("stay", "u2"),  # how many requests the slow path had answered before it gave it back, 0: it has not yet
         ("state", "u1"),
         ("method", "u1"),
         ("keep_alive", "u1"),

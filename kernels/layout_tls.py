@@ -18,10 +18,11 @@ from kernels.net.syscalls import Exchange
 # WANTING     its owner: the certificate for the name            SHAKING
 # SHAKING     the client: the handshake                          VACANT: the gateway has it; or SHAKEN
 # SHAKEN      its owner, for want of room in the channel         VACANT
-# CARRYING    bytes, both ways, of whom the slow path has        VACANT
+# CARRYING    bytes, both ways, of whom the slow path has        VACANT; RETURNED, where it has given it back
+# RETURNED    its owner, who gives it to the gateway it was of   VACANT
 # UNTOUCHED   its owner, who gives it to the slow path           VACANT
-VACANT, GREETING, WANTING, SHAKING, SHAKEN, CARRYING, UNTOUCHED, ANNOUNCING = range(8)
-STATES = ("VACANT", "GREETING", "WANTING", "SHAKING", "SHAKEN", "CARRYING", "UNTOUCHED", "ANNOUNCING")
+VACANT, GREETING, WANTING, SHAKING, SHAKEN, CARRYING, UNTOUCHED, ANNOUNCING, RETURNED = range(9)
+STATES = ("VACANT", "GREETING", "WANTING", "SHAKING", "SHAKEN", "CARRYING", "UNTOUCHED", "ANNOUNCING", "RETURNED")
 
 TLS_LOOP = np.dtype(
     [
@@ -64,6 +65,7 @@ TLS_CLIENT = np.dtype(
         ("hangup", "u1"),
         ("queued", "u1"),
         ("announced", "u1"),  # one of ``layout_announced``
+        ("leaves", "u1"),  # the slow path has given it back: what it was told goes to it, and nothing more is read
     ],
     align=True,
 )

@@ -5,7 +5,8 @@ for events, accept, take each client from state to state (``layout_gateway.STATE
 Its owner changes what it works with only between breaths, and takes what was handed over.
 
 Law: nothing here blocks, allocates or raises. What is not fully understood is handed over, with its bytes, to the slow
-path (``plane.ingress``), between requests or before the first byte of an answer has gone to the client; it stays there.
+path (``plane.ingress``), between requests or before the first byte of an answer has gone to the client; and may come
+back between two requests.
 """
 
 import select
@@ -298,7 +299,8 @@ def _accept(gateway, now_ns):
     if not loop.backlog or loop.listener < 0 or now_ns < loop.paused_until_ns:
         return
     for _ in range(BATCH):
-        if loop.clients == 0:
+        idle = _longest_idle(gateway)
+        if loop.clients == 0 and idle == 0:
             loop.paused_until_ns = now_ns + RETRY_NS
             return
         fd = syscalls.accept(gateway.exchange, loop.listener)
@@ -313,7 +315,10 @@ def _accept(gateway, now_ns):
             if loop.announced and loop.vetted and not announced.is_within(gateway.trusted, ip):
                 syscalls.close(fd)
             else:
+                _crowd_out(gateway, idle)
                 _welcome(gateway, fd, np.uint64(0), ip, syscalls.swap16(gateway.exchange.address[0].port), now_ns)
+                if idle != 0:  # to look for one takes long: others have a turn before the next
+                    return
 
 
 @part
@@ -322,20 +327,49 @@ def _take_comers(gateway, now_ns):
     loop = gateway.loop[0]
     if not loop.comers or now_ns < loop.paused_until_ns:
         return
-    if loop.clients == 0:
+    idle = _longest_idle(gateway)
+    if loop.clients == 0 and idle == 0:
         loop.paused_until_ns = now_ns + RETRY_NS
         return
-    most = min(np.int64(loop.clients), gateway.comers.size) * COMER_BYTES
+    most = min(max(np.int64(loop.clients), 1), gateway.comers.size) * COMER_BYTES
     got = syscalls.receive(loop.channel, gateway.comers_bytes[:most])
     loop.comers = got == most or got == -syscalls.EINTR
     for i in range(max(got, np.int64(0)) // COMER_BYTES):
         comer = gateway.comers[i]
+        _crowd_out(gateway, idle)
         _welcome(gateway, np.int64(comer.fd), comer.ssl, comer.ip, comer.port, now_ns)
 
 
 @part
+def _longest_idle(gateway):
+    """Where no row is free, that of the client from which nothing has come for the longest; 0: there is none, or room.
+
+    It may be closed as one whose time between two requests is over: nothing of a request of it is here.
+    """
+    clients, oldest = gateway.clients, np.int64(0)
+    if gateway.loop[0].clients > 0:
+        return oldest
+    for row in range(1, clients.size):
+        client = clients[row]
+        idle = client.state == READING and client.end == client.start and client.upstream == 0 and not client.queued
+        if idle and (oldest == 0 or client.since_ns < clients[oldest].since_ns):
+            oldest = np.int64(row)
+    if oldest != 0 and syscalls.peek(clients[oldest].fd, gateway.out[:1]) != -syscalls.EAGAIN:
+        return np.int64(0)  # of which an event is on its way
+    return oldest
+
+
+@part
+def _crowd_out(gateway, row):
+    """Close a client, if any, for another who waits."""
+    if row != 0:
+        requests.end(gateway, row)
+        gateway.loop[0].crowded_out += 1
+
+
+@part
 def _welcome(gateway, fd, ssl, ip, port, now_ns):
-    """Begin with a client; ``ssl`` is of one that came by TLS, 0 for others."""
+    """Begin with a client; ``ssl`` is of one that came by TLS, 0 for others. Its row, 0: it is closed."""
     loop = gateway.loop[0]
     loop.clients -= 1
     row = np.int64(gateway.free_clients[loop.clients])
@@ -346,14 +380,30 @@ def _welcome(gateway, fd, ssl, ip, port, now_ns):
     client.secured, client.ssl, client.told_of_room, client.corked = ssl != 0, ssl, 0, 0
     if ssl != 0 and not loop.draining:  # who has just shaken hands has seldom said more, and if so, it is an event
         client.readable = openssl.holds_bytes(gateway.library, np.int64(ssl))
-    client.announced = OWN_ADDRESS
+    client.announced, client.answers, client.stay = OWN_ADDRESS, 0, 0
     if loop.announced and ssl == 0:
         client.announced, client.state = AWAITED, ANNOUNCING
     arrivals.introduce(gateway, row, ip, port)
     if syscalls.watch(gateway.exchange, loop.epoll, fd, requests.HEARD, row, client.serial) < 0:
         requests.end(gateway, row)
-    else:
-        requests.queue(gateway, row)
+        return np.int64(0)
+    requests.queue(gateway, row)
+    return row
+
+
+@kernel
+def welcome_back(gateway, fd, ssl, ip, port, heard, stay, now_ns):
+    """Go on with a client whom the slow path gives back after ``stay`` requests, and who is known to be at ``ip``.
+
+    ``heard``: OWN_ADDRESS or NAMED, by which that is known. Returns False where there is no room: it is not taken.
+    """
+    if gateway.loop[0].clients == 0:
+        return False
+    row = _welcome(gateway, np.int64(fd), np.uint64(ssl), np.uint32(ip), np.uint16(port), np.int64(now_ns))
+    if row != 0:
+        client = gateway.clients[row]
+        client.state, client.announced, client.used, client.stay = READING, heard, 1, stay
+    return True
 
 
 @kernel
@@ -416,6 +466,7 @@ def warm(way) -> None:
         gateway.loop[0]["epoll"] = epoll.fileno()
         watch(gateway, -1, WAKE_KEY)
         breath(way, gateway, 0)
+        welcome_back(gateway, -1, 0, 0, 0, 0, 0, 0)  # which ends it, for there is no such socket
         drain(gateway, 0)
         leave(gateway)
         close_left(gateway, np.zeros(0, np.int64))

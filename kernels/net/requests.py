@@ -520,4 +520,5 @@ def next_request(gateway, row, now_ns):
     client = gateway.clients[row]
     client.start += client.size
     client.size, client.upstream, client.used, client.streamed = 0, 0, 1, 0
+    client.answers += 1
     client.state, client.since_ns = READING, now_ns

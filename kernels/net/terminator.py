@@ -20,6 +20,7 @@ from kernels.layout_tls import (
     CARRYING,
     GREETING,
     HELLO,
+    RETURNED,
     SHAKEN,
     SHAKEN_CLIENT,
     SHAKING,
@@ -183,7 +184,7 @@ def _seat(some, fd, ssl, now_ns):
     client = some.clients[row]
     client.fd, client.pair, client.ssl, client.state, client.since_ns = fd, -1, ssl, GREETING, now_ns
     client.in_start = client.in_end = client.out_start = client.out_end = 0
-    client.readable = client.pair_readable = client.pair_writable = client.hangup = 0
+    client.readable = client.pair_readable = client.pair_writable = client.hangup = client.leaves = 0
     client.writable = 1
     client.announced = OWN_ADDRESS
     return row
@@ -361,6 +362,8 @@ def _pass_on(some, row):
 def _inward(some, row, now_ns):
     """CARRYING: from the client to the pair."""
     client = some.clients[row]
+    if client.leaves:
+        return False
     if client.in_start < client.in_end:
         if not client.pair_writable:
             return False
@@ -403,6 +406,9 @@ def _outward(some, row, now_ns):
         got = syscalls.receive(client.pair, some.buffer)
         if got == -syscalls.EAGAIN:
             client.pair_readable = 0
+            return False
+        if got == 0 and client.leaves:
+            _hand(some, row, RETURNED)
             return False
         if got <= 0 and got != -syscalls.EINTR:
             openssl.announce_end(some.library, np.int64(client.ssl))

@@ -1,12 +1,15 @@
 """The HTTP server towards clients: aiohttp's, without what a proxy has no use for, and HTTP/2 beside it.
 
-Law: aiohttp reads requests of HTTP/1.1 and paces bodies; how they are answered is in ``http1``.
+Law: aiohttp reads requests of HTTP/1.1 and paces bodies; how they are answered is in ``http1``. A client that has a way
+back to compiled code takes it between two requests, once all of an answer is the kernel's, and not a byte of the next
+request has been read here.
 A client that takes too long over the head of a request is told so and left; aiohttp itself would wait for ever.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -22,10 +25,11 @@ from plane.ingress.announced import Peer
 from plane.ingress.downstream import Downstream, origin_of
 from plane.ingress.edge import Edge
 from plane.ingress.forwarding import Origin
-from plane.ingress.handing import Begun, Handed, adopt
-from plane.ingress.http1 import Http1, Sent
+from plane.ingress.handing import Back, Begun, Handed, adopt
+from plane.ingress.http1 import CLOSED, Http1, Sent
 from plane.ingress.http2 import Session
 from plane.ingress.patience import Patience
+from plane.ingress.reach import Reach
 from plane.ingress.tls import HTTP_2
 
 log = logging.getLogger("trafficplane.ingress")
@@ -61,15 +65,19 @@ class Client(web.RequestHandler):
     head_due  loop time at which the head that is being read must be here, None while none is
     begun     what the gateway has begun of the first request, until that one has asked for it
     secured   who it is, and the port it came to, where its TLS ends before it gets here
+    back      its way back to compiled code, if it has one
     """
 
     __slots__ = (
         "_announced",
+        "_answered",
         "_begun",
         "_following",
         "_front",
         "_head_s",
         "_patience",
+        "_reach",
+        "back",
         "begun",
         "head_due",
         "origin",
@@ -87,6 +95,9 @@ class Client(web.RequestHandler):
         self._begun = False  # something of the head is here
         self._following = False  # so it is behind a request that came with it
         self._patience = Patience(manager.send_s)
+        self._answered = 0
+        self._reach = Reach()
+        self.back: Back | None = None
         self.begun: Begun | None = None
         self.secured: tuple[Peer, int] | None = None
 
@@ -108,6 +119,8 @@ class Client(web.RequestHandler):
         """As aiohttp does, which queues an answer to what it cannot parse, but forgets who is waiting for that body."""
         before = self._current_request
         between = before is not None and before.content.is_eof() and not self._messages
+        if self.back is not None:
+            self._reach.note(data)
         super().data_received(data)
         request = self._current_request
         if request is not None or self._messages:
@@ -124,6 +137,53 @@ class Client(web.RequestHandler):
         """As aiohttp does, but a body that turns out broken after its answer is nothing to log."""
         if not isinstance(options.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*arguments, **options)
+
+    async def goes_back(self, request: web.BaseRequest) -> bool:
+        """Have compiled code go on with the connection, if that may be after this request, which has its answer.
+
+        From then on nothing that is done here concerns the client.
+        """
+        if self.back is None:
+            return False
+        self._answered += 1
+        due = self._answered >= self.back.after
+        if due and not self._messages:
+            await self._all_is_taken()
+        ends = self._is_all_of(request)
+        self._reach.begin(sure=ends)
+        return due and ends and not self._front.draining and self._went_back(self.back)
+
+    async def _all_is_taken(self) -> None:
+        """Returns once what was said to the client is the kernel's, or it has left."""
+        transport = self.transport
+        if transport is None or not transport.get_write_buffer_size():
+            return
+        transport.set_write_buffer_limits(0)
+        with contextlib.suppress(ConnectionError):  # it has left
+            await self._drain_helper()
+        if not transport.is_closing():
+            transport.set_write_buffer_limits()
+
+    def _is_all_of(self, request: web.BaseRequest) -> bool:
+        """Whether nothing has come that follows a request, as far as can be told."""
+        held = self._messages or self._reading_paused or self._buffer_paused or self._upgraded
+        if held or not request.content.is_eof():
+            return False
+        length = request.headers.get("Content-Length", "")
+        return self._reach.ends_with(int(length) if length.isdecimal() else 0)
+
+    def _went_back(self, back: Back) -> bool:
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        try:
+            fd = os.dup(transport.get_extra_info("socket").fileno())
+        except OSError:  # no descriptor is left
+            return False
+        self.back = None
+        transport.abort()  # which closes the other descriptor, and says nothing to the client
+        back.take(fd)
+        return True
 
     def is_late(self, now_s: float) -> bool:
         """Whether a head is not here in time; of one that came with a request before it the time begins after that."""
@@ -186,9 +246,10 @@ class Front(web.Server):
         self._timer = self._loop.call_later(self._tick_s, self._tick)
 
     async def _handle(self, request: web.BaseRequest) -> Sent:
-        one = Http1(request, request.protocol, keep_alive=not self.draining)  # type: ignore[arg-type]
+        client = cast(Client, request.protocol)
+        one = Http1(request, client, keep_alive=not self.draining)
         await self.handler(one)
-        return one.outcome
+        return CLOSED if one.keep_alive and await client.goes_back(request) else one.outcome
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -234,7 +295,7 @@ class Front(web.Server):
     async def adopt(self, handed: Handed) -> None:
         """Go on with a connection that the gateway has handed over."""
         client = self(handed.named)
-        client.begun, client.secured = handed.begun, handed.secured
+        client.begun, client.secured, client.back = handed.begun, handed.secured, handed.back
         try:
             await adopt(handed.client, handed.data, client)
         except OSError:  # it has left meanwhile

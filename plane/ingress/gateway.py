@@ -2,7 +2,9 @@
 
 Law: the thread owns all that compiled code writes; whoever else wants something of it has it done between two breaths.
 What is handed over goes to the asyncio loop as it came: the client's socket with the bytes that are not answered, and,
-where its request was sent already, the endpoint's socket with what came of the answer. There it is one request as any.
+where its request was sent already, the endpoint's socket with what came of the answer. There it is one request as any,
+and once that has its answer the client may come back. To go there and back costs what compiled code saves on two or
+three requests. So who is handed over again before WORTHWHILE answers stays for twice as many requests as before.
 """
 
 import re
@@ -11,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +34,7 @@ from plane.ingress import fastedge, fastlog, fastspeeds, forwarding, sharedlimit
 from plane.ingress.edge import Edge
 from plane.ingress.fastlog import Done
 from plane.ingress.forwarding import LAST_CHUNK
-from plane.ingress.handing import Address, Begun, Handed, Secured
+from plane.ingress.handing import Address, Back, Begun, Carried, Handed, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
 from plane.routecompiler import compile as compile_routes
@@ -44,6 +47,9 @@ LEAST_TICK_NS = 1_000_000
 TIMES = ("read", "idle", "head", "body", "send", "keep_alive")
 NOBODY = Edge()
 NAME = "gateway"  # of what is compiled for it
+WORTHWHILE = 8  # answers of compiled code
+LONGEST_STAY = 1024  # requests of a client that the asyncio side answers before it gives it back
+FOR_GOOD = frozenset(map(int, (layout.DRAINING, layout.FAILED, layout.ANNOUNCED_ODDLY)))
 
 _LENGTH = re.compile(rb"(?im)^(content-length:)[^\r\n]*")
 
@@ -68,6 +74,24 @@ def _leads_alike(one: Roads, other: Roads) -> bool:
     return np.array_equal(one.endpoints, other.endpoints) and np.array_equal(one.backends, other.backends)
 
 
+class Known(NamedTuple):
+    """A client that may come back: what is known of it, as CLIENT has that, and after how many requests it may."""
+
+    ip: int
+    port: int
+    ssl: int
+    announced: int
+    stay: int
+
+    @property
+    def peer(self) -> Address:
+        return int_to_ip(self.ip), self.port
+
+    @property
+    def stays_longer(self) -> "Known":
+        return self._replace(stay=_longer(self.stay))
+
+
 class Gateway:
     """The gateway's thread. ``ports``: those of plain HTTP, which it has, and of HTTPS, which redirects name.
 
@@ -77,7 +101,7 @@ class Gateway:
 
     What it calls there: ``take`` with what is handed over, ``count`` with requests done, and ``fail`` with why it has
     ended unasked: by then it has handed over everybody whom it can, and its listener is somebody else's. Of a
-    client by TLS, ``carry`` makes the socket to hand over, or none, and may not wait for this thread.
+    client by TLS, ``carry`` makes what to hand over, or nothing, and may not wait for this thread.
     """
 
     def __init__(
@@ -87,7 +111,7 @@ class Gateway:
         take: Callable[[Handed], object],
         count: Callable[[Done], object],
         fail: Callable[[str], object],
-        carry: Callable[[Secured], socket.socket | None],
+        carry: Callable[[Secured], Carried | None],
         *,
         edge: Edge = NOBODY,
         timed: bool = False,
@@ -107,6 +131,7 @@ class Gateway:
         self._log_due_s = 0.0
         self._endpoints: dict[tuple[int, int], int] = {}  # (ip, port) → row
         self._way: Way | None = None
+        self.given_back = 0  # how often a client has been, by the asyncio side
         self._driver = Driver("gateway", self._breathe, self._close, self._failed)
         loop = self._gateway.loop[0]
         loop["epoll"] = self._driver.epoll.fileno()
@@ -140,6 +165,10 @@ class Gateway:
         until_ns = time.monotonic_ns() + int(seconds * 1e9) if seconds else 0
         return self._driver.asked(lambda: self._put_out(address, until_ns))
 
+    def take_back(self, client: Known, fd: int) -> None:
+        """Go on with a client that was handed over, or hand it over once more; waits for nothing."""
+        self._driver.tell(lambda: self._take_back(client, fd))
+
     @property
     def idle(self) -> int:
         """How many connections to endpoints wait for a request."""
@@ -148,6 +177,11 @@ class Gateway:
     @property
     def at_work(self) -> int:
         return int(self._gateway.loop[0]["at_work"])
+
+    @property
+    def crowded_out(self) -> int:
+        """How many clients were closed, idle, to make room for others."""
+        return int(self._gateway.loop[0]["crowded_out"])
 
     @property
     def serves(self) -> bool:
@@ -312,16 +346,43 @@ class Gateway:
             row = int(gateway.handed[loop["handed"]])
             client = gateway.clients[row]
             data, begun = self._request(row), self._begun(row)
-            fd, ssl = int(client["fd"]), int(client["ssl"])
+            fd = int(client["fd"])
             self._driver.epoll.unregister(fd)
-            peer, announced = (int_to_ip(int(client["ip"])), int(client["port"])), int(client["announced"])
+            known, back = _known(client), int(client["reason"]) not in FOR_GOOD
             requests.forget(gateway, row)
-            end = self._carry(Secured(fd, ssl, peer)) if ssl else socket.socket(fileno=fd)
-            if end is not None:
-                secured, named = (peer, int(loop["https_port"])) if ssl else None, peer if announced == NAMED else None
-                self._take(Handed(end, data, begun, secured, named, unheard=announced == AWAITED))
-            elif begun is not None and begun.upstream is not None:
-                begun.upstream.close()
+            self._hand_over(known, fd, data, begun, back=back)
+
+    def _hand_over(self, client: Known, fd: int, data: bytes = b"", begun: Begun | None = None, *, back: bool) -> None:
+        """Give a client to the asyncio side, with a way back or without."""
+        if not client.ssl:
+            way, named = Back(partial(self.take_back, client), client.stay), client.announced == NAMED
+            handed = Handed(socket.socket(fileno=fd), data, begun, named=client.peer if named else None)
+            self._take(handed._replace(unheard=client.announced == AWAITED, back=way if back else None))
+            return
+        carried = self._carry(Secured(fd, client.ssl, client.peer))
+        if carried is not None:
+            handed = self._carried(client, fd, carried, carried.end)
+            self._take(handed._replace(data=data, begun=begun, back=handed.back if back else None))
+        elif begun is not None and begun.upstream is not None:
+            begun.upstream.close()
+
+    def _carried(self, client: Known, fd: int, carried: Carried, end: socket.socket) -> Handed:
+        """A client by TLS, to be handed over; and once more, should it have said more before it was given back."""
+        port = int(self._gateway.loop[0]["https_port"])
+
+        def keep(end: socket.socket) -> None:
+            self._take(self._carried(client.stays_longer, fd, carried, end))
+
+        way = Back(partial(carried.give_back, partial(self.take_back, client, fd), keep), client.stay)
+        return Handed(end, b"", None, secured=(client.peer, port), back=way)
+
+    def _take_back(self, client: Known, fd: int) -> None:
+        goes_on = self._driver.running and not self._gateway.loop[0]["draining"]
+        who = fd, client.ssl, client.ip, client.port, client.announced, client.stay
+        if goes_on and kernel.welcome_back(self._gateway, *who, time.monotonic_ns()):
+            self.given_back += 1
+        else:
+            self._hand_over(client.stays_longer, fd, back=goes_on)
 
     def _request(self, row: int) -> bytes:
         """What a client has sent and has no answer to; of a body that is streaming the rest, framed as a whole one."""
@@ -368,3 +429,13 @@ class Gateway:
         upstreams.forget(gateway, number)
         gateway.loop[0]["at_work"] -= 1
         return begun
+
+
+def _known(client: np.void) -> Known:
+    """What is to be known of a row of CLIENT that is handed over."""
+    stay = 1 if client["answers"] >= WORTHWHILE else _longer(int(client["stay"]))
+    return Known(int(client["ip"]), int(client["port"]), int(client["ssl"]), int(client["announced"]), stay)
+
+
+def _longer(stay: int) -> int:
+    return min(max(2 * stay, 1), LONGEST_STAY)

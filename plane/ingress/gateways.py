@@ -19,7 +19,7 @@ from plane.descriptors import allow_descriptors
 from plane.ingress.edge import Edge
 from plane.ingress.fastlog import Done
 from plane.ingress.gateway import NOBODY, Gateway
-from plane.ingress.handing import Address, Handed, Secured
+from plane.ingress.handing import Address, Carried, Handed, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.routes import Routes
 
@@ -38,7 +38,7 @@ class Gateways:
         take: Callable[[Handed], object],
         count: Callable[[Done], object],
         fail: Callable[[int, str], object],
-        carry: Callable[[Secured], socket.socket | None],
+        carry: Callable[[Secured], Carried | None],
         *,
         edge: Edge = NOBODY,
         timed: bool = False,
@@ -116,6 +116,16 @@ class Gateways:
     def punts(self) -> dict[str, int]:
         """How many connections were handed over, for each reason there was."""
         return dict(sum((Counter(thread.punts()) for thread in self.threads), Counter[str]()))
+
+    @property
+    def given_back(self) -> int:
+        """How many connections the asyncio side has given back."""
+        return sum(thread.given_back for thread in self.threads)
+
+    @property
+    def crowded_out(self) -> int:
+        """How many clients were closed, idle, to make room for others."""
+        return sum(thread.crowded_out for thread in self.threads)
 
     def settle(self) -> list[Done]:
         """The requests done that ``count`` has not been given, of each thread."""

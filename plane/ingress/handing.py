@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 Address = tuple[str, int]
@@ -37,11 +38,36 @@ class Begun(NamedTuple):
     waited_s: float = 0.0
 
 
+class Back(NamedTuple):
+    """A client's way back to compiled code.
+
+    take   has that go on with it, by a descriptor that says what it says; it waits for nothing
+    after  so many of its requests are to be answered before
+    """
+
+    take: Callable[[int], object]
+    after: int
+
+
+class Carried(NamedTuple):
+    """A client by TLS, carried for the asyncio side.
+
+    end        a socket that says what it says, deciphered
+    give_back  have nobody carry it any more: called with ``take``, ``keep`` and a descriptor of ``end``, the last one.
+               It calls ``take()`` once what the client was told has gone to it, and its own socket is the caller's;
+               or ``keep(end)``, and carries on, where the client has said more by then
+    """
+
+    end: socket.socket
+    give_back: Callable[[Callable[[], object], Callable[[socket.socket], object], int], object]
+
+
 class Handed(NamedTuple):
     """A client for the asyncio side: its socket, what it has sent and got no answer to, and what was begun of that.
 
     secured  who it is and to which port of ours it came, where the socket is not its own but says what it says by TLS
     named    who it is by the PROXY protocol; unheard: a header of that is what it begins with, and is still to be read
+    back     None: it stays
     """
 
     client: socket.socket
@@ -50,6 +76,7 @@ class Handed(NamedTuple):
     secured: tuple[Address, int] | None = None
     named: Address | None = None
     unheard: bool = False
+    back: Back | None = None
 
 
 class Secured(NamedTuple):

@@ -38,6 +38,7 @@ class Metrics:
         self._faults: dict[tuple[str, str, Port | None], int] = {}
         self.installs = 0
         self.punts: dict[str, int] = {}
+        self.given_back = self.crowded_out = 0
         self.mirrored = dict.fromkeys(("sent", "failed", "dropped"), 0)
 
     def add(
@@ -137,6 +138,8 @@ class Metrics:
         for reason, count in self.punts.items():
             punts.add_metric((reason,), count)
         yield punts
+        yield _count("given_back", "Connections that the slow path gave back to it.", self.given_back)
+        yield _count("crowded_out", "Idle connections that it closed to make room for others.", self.crowded_out)
 
     def _requests(self) -> Iterator[Metric]:
         durations = HistogramMetricFamily(
@@ -161,6 +164,12 @@ class Metrics:
         for (namespace, ingress, service), count in counts.items():
             found.add_metric((namespace, ingress, str(service or "")), count)
         return found
+
+
+def _count(name: str, text: str, count: int) -> CounterMetricFamily:
+    found = CounterMetricFamily(f"trafficplane_ingress_{name}", text)
+    found.add_metric((), count)
+    return found
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

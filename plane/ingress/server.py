@@ -31,7 +31,7 @@ from plane.ingress.exchange import Exchange
 from plane.ingress.external import Hosts
 from plane.ingress.forwarding import Origin
 from plane.ingress.front import Front
-from plane.ingress.handing import Handed, Secured
+from plane.ingress.handing import Carried, Handed, Secured
 from plane.ingress.hashing import Hashing
 from plane.ingress.limits import Limits
 from plane.ingress.metrics import Metrics
@@ -357,11 +357,11 @@ class Ingress:
 
     def _take_secured(self, client: Secured) -> None:
         """Go on with a client by TLS whom no gateway has."""
-        end = self._carry(client)
-        if end is not None:
-            self._take(Handed(end, b"", None, (client.peer, self._https_port)))
+        carried = self._carry(client)
+        if carried is not None:
+            self._take(Handed(carried.end, b"", None, (client.peer, self._https_port)))
 
-    def _carry(self, client: Secured) -> socket.socket | None:
+    def _carry(self, client: Secured) -> Carried | None:
         """What the asyncio side is to have of a client by TLS; called in the gateway's thread too."""
         assert self._terminator is not None
         return self._terminator.carry(client)
@@ -497,6 +497,7 @@ class Ingress:
             self._settle(gateway)
             left = self._terminator.punts() if self._terminator is not None else {}
             self._metrics.punts = dict(Counter(gateway.punts()) + Counter(left))
+            self._metrics.given_back, self._metrics.crowded_out = gateway.given_back, gateway.crowded_out
         return self._metrics.collect(
             at_work=self._at_work + (gateway.at_work if gateway else 0),
             idle=self.idle_connections,

@@ -4,7 +4,8 @@ Law: the thread owns all that compiled code writes; whoever else wants something
 A client that would speak HTTP/1.1 goes after its handshake through a channel to the gateways, and to ``take`` where
 that takes no more; any other goes to ``leave`` as it came, not a byte of it read. Which certificate it is shown is what
 ``plane.ingress.tls`` would say. One that a gateway hands over comes back, to be carried: the asyncio side has a socket
-that says what it says, deciphered.
+that says what it says, deciphered, until it gives it back to that gateway. Then nothing more of the client is read, and
+what it was told last goes to it first.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -27,7 +29,7 @@ from plane.descriptors import allow_descriptors
 from plane.driver import Driver
 from plane.ingress import fastedge
 from plane.ingress.edge import Edge
-from plane.ingress.handing import Address, Secured
+from plane.ingress.handing import Address, Carried, Secured
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.tls import Pair
 from plane.routes import Certificate
@@ -88,6 +90,7 @@ class Terminator:
         self._known: dict[Certificate, int] = {}
         self._installed: Sequence[Certificate] = ()
         self._rows: list[Certificate | None] = [None]
+        self._leaving: dict[int, Callable[[], object]] = {}  # rows, and what is called once what they were told is out
         self._some.contexts[0] = self._made[default]
         self._driver = Driver("terminator", self._breathe, self._end, self._failed)
         loop = self._some.loop[0]
@@ -142,11 +145,8 @@ class Terminator:
         odd = int(self._some.loop[0]["odd"])
         return {HANDED_REASONS[int(ANNOUNCED_ODDLY)]: odd} if odd else {}
 
-    def carry(self, client: Secured) -> socket.socket | None:
-        """A socket that says what a client says, deciphered; None where no descriptor is left: the client is, too.
-
-        It waits for nothing.
-        """
+    def carry(self, client: Secured) -> Carried | None:
+        """Decipher what a client says; None where no descriptor is left: the client is, too. It waits for nothing."""
         try:
             ours, theirs = socket.socketpair()
         except OSError:
@@ -156,7 +156,13 @@ class Terminator:
             end.setblocking(False)
         pair = ours.detach()
         self._driver.tell(lambda: self._carry(client, pair))
-        return theirs
+        return Carried(theirs, partial(self._give_back, client))
+
+    def _give_back(
+        self, client: Secured, take: Callable[[], object], keep: Callable[[socket.socket], object], end: int
+    ) -> None:
+        """As ``Carried`` says."""
+        self._driver.tell(lambda: self._let_go(client, take, keep, socket.socket(fileno=end)))
 
     def _close(self, client: Secured) -> None:
         self._maker.free_connection(client.ssl)
@@ -197,6 +203,27 @@ class Terminator:
         if self._ended or not kernel.carry(self._some, client.fd, np.uint64(client.ssl), pair, now_ns):
             os.close(pair)
             self._close(client)
+
+    def _let_go(
+        self, client: Secured, take: Callable[[], object], keep: Callable[[socket.socket], object], end: socket.socket
+    ) -> None:
+        try:
+            said = len(end.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            clients = self._some.clients  # it is there, or ``end`` would be at its end
+            (row,) = np.flatnonzero((clients["ssl"] == client.ssl) & (clients["state"] == layout.CARRYING)).tolist()
+            if clients[row]["in_start"] == clients[row]["in_end"]:
+                clients[row]["leaves"], self._leaving[row] = 1, take
+                end.close()  # which says that nothing follows what it was told
+            else:
+                keep(end)
+        except OSError:
+            end.close()
+        else:
+            if said:
+                keep(end)
+            else:
+                end.close()
 
     def _leave_channel(self) -> None:
         self._some.loop[0]["channel"] = -1
@@ -251,6 +278,12 @@ class Terminator:
                 assert wanted is not None
                 self._known[wanted] = some.contexts[client["name"]] = self._context_for(wanted)
                 kernel.go_on(some, row)
+            elif client["state"] == layout.RETURNED:
+                take = self._leaving.pop(row)
+                self._driver.epoll.unregister(int(client["fd"]))
+                os.close(int(client["pair"]))
+                kernel.forget(some, row)
+                take()
             elif client["state"] == layout.SHAKEN:
                 given = _secured(client)
                 kernel.forget(some, row)

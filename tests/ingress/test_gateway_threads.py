@@ -46,6 +46,9 @@ async def test_what_they_do_adds_up(vip: str, pods: list[Address]) -> None:
         for one in ones:
             one.send(b"PROPFIND / HTTP/1.1\r\nHost: example.com\r\n\r\n")  # which is not taken
             assert (await one.answer()).status == 200
+        gateway, front = here.ingress._gateway, here.ingress._front
+        assert gateway is not None
+        await eventually(lambda: gateway.clients == CLIENTS and not front.open_connections)  # it is back
         said = await scraped(vip)
         assert f'trafficplane_ingress_punts_total{{reason="method"}} {CLIENTS}.0' in said
         assert f"trafficplane_ingress_client_connections {CLIENTS}.0" in said

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.syscalls
 GET = b"GET /x?y HTTP/1.1\r\nHost: example.com\r\n\r\n"
 PUNTED = b"POST /x HTTP/1.1\r\nHost: example.com\r\nTE: trailers\r\nContent-Length: 3\r\n\r\nabc"
 NEW_TICKET = 4  # a message of the handshake, RFC 8446 B.3
+WHERE = {GET: [(1, 0), (1, 0)], PUNTED: [(1, 0), (0, 1)]}  # one connection is, after one request and after another
 SOAK = functools.partial(pytest.param, marks=pytest.mark.soak)
 
 
@@ -85,13 +86,14 @@ async def test_both_ways_are_alike(vip: str, pods: list[Address], raw: bytes) ->
     for gateway in (True, False):
         async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), gateway=gateway) as here:
             async with client(here.https, careless(), "foo.com") as one:
-                for _ in range(2):
+                for again in (False, True):
                     one.send(raw)
                     answer = await one.answer()
                     fields = [row for row in answer.fields if row[0] != "date"]
                     seen.append((gateway, answer.start, fields, answer.body))
-                if gateway:
-                    assert (taken(here), carried(here)) == ((1, 0) if raw == GET else (0, 1))
+                    if gateway:  # who is handed over comes back, but not at once the second time
+                        where = WHERE[raw][again]
+                        await eventually(lambda where=where: (taken(here), carried(here)) == where)
             for request in endpoint.requests:
                 fields = [row for row in request.fields if row[0] not in ("x-request-id", "x-forwarded-port")]
                 assert request.get("x-forwarded-proto") == "https"
@@ -230,8 +232,10 @@ async def test_tls_that_fails_is_left_to_the_other_side(
         ways = [client(here.https, careless(), "foo.com") for _ in range(2)]
         async with ways[0] as kept, ways[1] as one:
             assert (await kept.get()).status == 200
-            one.send(PUNTED)
-            assert (await one.answer()).status == 200
+            for _ in range(2):
+                one.send(PUNTED)
+                assert (await one.answer()).status == 200
+            await eventually(lambda: (taken(here), carried(here)) == (1, 1))
             monkeypatch.setattr(here.ingress._terminator, "_see_to_handed", fails)
             await eventually(lambda: here.ingress._problems and here.ingress._servers)
             assert await one.at_end()
