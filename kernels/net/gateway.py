@@ -52,13 +52,14 @@ from kernels.net import (
     replies,
     requests,
     ring,
+    rulings,
     streams,
     syscalls,
     upstreams,
 )
 
 WAKE_KEY, LISTENER_KEY, CHANNEL_KEY = 0, 1 << 30, 1 << 29
-BATCH = 64  # accepted in one pass, and decided on at once
+BATCH = 64  # accepted in one pass, and decided on together
 ROUNDS = 16  # steps of one client in one turn
 RETRY_NS = 20_000_000
 BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of a request, a connection
@@ -109,7 +110,7 @@ def create(
         out=np.zeros(OUT_BYTES, u1),
         hops=np.zeros((rows, HOP_BYTES), u1),
         nothing=np.zeros(0, u1),
-        asked=np.zeros(1, ASK),
+        asked=np.zeros(1 + BATCH, ASK),
         host=np.zeros(HOST_BYTES, u1),
         target=np.zeros(2 * TARGET_BYTES, u1),
         more=np.zeros(FIELDS_BYTES, u1),
@@ -151,6 +152,7 @@ def breath(way, gateway, until_ns):
         _take_comers(gateway, now_ns)
         _read(way, gateway, now_ns)
         _decide(way, gateway, now_ns)
+        _write(way, gateway, now_ns)
         if now_ns >= loop.next_tick_ns:
             loop.next_tick_ns = now_ns + loop.tick_ns
             _check_times(gateway, now_ns)
@@ -160,8 +162,8 @@ def breath(way, gateway, until_ns):
 
 @kernel
 def _is_full(loop):
-    """Whether one more turn and a batch may bring more requests done than there is room for, or more text of them."""
-    return loop.done + (1 + BATCH) * ROUNDS > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
+    """Whether one more turn and the batch may bring more requests done than there is room for, or more text of them."""
+    return loop.done + 1 + BATCH > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
 
 
 @kernel
@@ -218,7 +220,7 @@ def _on_event(gateway, event):
 
 @kernel
 def _read(way, gateway, now_ns):
-    """Give each client that has something to do a turn, until the batch is full: whose request is whole is in it then."""
+    """Give each client a turn that has something to do. Who has a request that is whole is in the batch, until it is full."""
     loop = gateway.loop[0]
     for _ in range(ring.size(gateway.ready)):
         if loop.asking == BATCH or _is_full(loop):
@@ -230,13 +232,20 @@ def _read(way, gateway, now_ns):
 
 @kernel
 def _decide(way, gateway, now_ns):
-    """Decide on the batch, in order, and send or answer each; what follows there of a client is for the next pass."""
+    """Decide on the batch."""
+    for place in range(1, gateway.loop[0].asking + 1):
+        rulings.decide(way, gateway, np.int64(place), now_ns)
+
+
+@kernel
+def _write(way, gateway, now_ns):
+    """Send or answer the batch, as was decided. What follows there of a client is for the next pass."""
     loop = gateway.loop[0]
     count = np.int64(loop.asking)
     loop.asking = BATCH
     for place in range(1, count + 1):
+        requests.write(way, gateway, place, now_ns)
         row = np.int64(gateway.asking[place])
-        requests.decide(way, gateway, row, gateway.lines[place], now_ns)
         client = gateway.clients[row]
         if client.state != WAITING or client.hangup:  # an answer to it is an event
             _carry(way, gateway, row, now_ns)
