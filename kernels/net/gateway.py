@@ -1,7 +1,9 @@
 """The L7 gateway: requests of HTTP/1.1 to the endpoints of the routes in force.
 
 One thread drives it in bounded *breaths*, with the GIL released, as it drives the relay. A breath makes passes: wait
-for events, accept, take each client from state to state (``layout_gateway.STATES``) as far as it goes, look at times.
+for events, accept, read, decide, write, look at times. To read is to take each client from state to state
+(``layout_gateway.STATES``) as far as it goes; requests that are whole then make a batch, on all of which is decided
+before the first of them is sent or answered. A pass leaves nothing in the batch, and a client has one request in it.
 Its owner changes what it works with only between breaths, and takes what was handed over.
 
 Law: nothing here blocks, allocates or raises. What is not fully understood is handed over, with its bytes, to the slow
@@ -220,7 +222,7 @@ def _on_event(gateway, event):
 
 @kernel
 def _read(way, gateway, now_ns):
-    """Give each client a turn that has something to do. Who has a request that is whole is in the batch, until it is full."""
+    """A turn for each client that has something to do; whose request is whole is in the batch then, if it has room."""
     loop = gateway.loop[0]
     for _ in range(ring.size(gateway.ready)):
         if loop.asking == BATCH or _is_full(loop):
