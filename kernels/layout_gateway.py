@@ -262,10 +262,10 @@ class Gateway(NamedTuple):
     heads, answer_heads  HEAD, of clients' requests and endpoints' answers; uploads, bodies: BODY of them
     requests, answers    uint8[rows, bytes]: what came; unsent: what waits to be taken; out: what is composed
     hops                 uint8[rows, bytes]: a client's forwarding fields, of a trusted one those of its request in hand
-    asking               uint32[1 + n]: the batch, rows of clients that are ASKING; place 0 is none
-    lines                LINE[1 + n, ...]: the fields of their requests' heads; row 0 is for other heads
-    asked                ASK[1]: the request that is decided on; host, target, more: what its rule has endpoint and
-                         client told
+    asking               uint32[1 + n]: the batch, by place: rows of clients that are ASKING
+    lines, asked         LINE[1 + n, ...], ASK[1 + n]: the fields of their requests, and what is decided; place 0 is
+                         for answers
+    host, target, more   what the rule of a request has endpoint and client told
     words                uint64[…]: room for digests
     tallies              TALLY[…]: what clients have used of limits. All that serve for one ingress have the same, in
                          whatever thread: kernels.net.limits

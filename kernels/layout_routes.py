@@ -272,6 +272,7 @@ ASK = np.dtype(
         ("shares", "u1"),  # that CORS is for
         ("sticks", "u1"),  # the client is to be given the key
         ("counted", "u1"),  # it is among those of its limit that are under way
+        ("said", "i2"),  # by ``decisions.decide``, or a reason to punt of ``hostpath.find``
     ],
     align=True,
 )

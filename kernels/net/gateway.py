@@ -1,7 +1,9 @@
 """The L7 gateway: requests of HTTP/1.1 to the endpoints of the routes in force.
 
 One thread drives it in bounded *breaths*, with the GIL released, as it drives the relay. A breath makes passes: wait
-for events, accept, take each client from state to state (``layout_gateway.STATES``) as far as it goes, look at times.
+for events, accept, read, decide, write, look at times. To read is to take each client from state to state
+(``layout_gateway.STATES``) as far as it goes; requests that are whole then make a batch, on all of which is decided
+before the first of them is sent or answered. A pass leaves nothing in the batch, and a client has one request in it.
 Its owner changes what it works with only between breaths, and takes what was handed over.
 
 Law: nothing here blocks, allocates or raises. What is not fully understood is handed over, with its bytes, to the slow
@@ -51,6 +53,7 @@ from kernels.net import (
     replies,
     requests,
     ring,
+    rulings,
     streams,
     syscalls,
     times,
@@ -59,7 +62,7 @@ from kernels.net import (
 )
 
 WAKE_KEY, LISTENER_KEY, CHANNEL_KEY = 0, 1 << 30, 1 << 29
-BATCH = 64  # accepted in one pass, and decided on at once
+BATCH = 64  # accepted in one pass, and decided on together
 ROUNDS = 16  # steps of one client in one turn
 RETRY_NS = 20_000_000
 DONE_ROWS = 8192
@@ -139,7 +142,7 @@ def _create_room() -> dict[str, np.ndarray]:
         "asking": np.zeros(1 + BATCH, np.uint32),
         "lines": np.zeros((1 + BATCH, LINES), LINE),
         "out": np.zeros(OUT_BYTES, np.uint8),
-        "asked": np.zeros(1, ASK),
+        "asked": np.zeros(1 + BATCH, ASK),
         "host": np.zeros(HOST_BYTES, np.uint8),
         "target": np.zeros(2 * TARGET_BYTES, np.uint8),
         "more": np.zeros(FIELDS_BYTES, np.uint8),
@@ -167,6 +170,7 @@ def breath(way, gateway, until_ns):
         _take_comers(gateway, now_ns)
         _read(way, gateway, now_ns)
         _decide(way, gateway, now_ns)
+        _write(way, gateway, now_ns)
         if now_ns >= wheel.next_ns(gateway.timers):
             times.check(gateway, now_ns)
         if woken or loop.handed or _is_full(loop) or now_ns >= until_ns:
@@ -175,8 +179,8 @@ def breath(way, gateway, until_ns):
 
 @kernel
 def _is_full(loop):
-    """Whether one more turn and a batch may bring more requests done than there is room for, or more text of them."""
-    return loop.done + (1 + BATCH) * ROUNDS > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
+    """Whether one more turn and the batch may bring more requests done than there is room for, or more text of them."""
+    return loop.done + 1 + BATCH > DONE_ROWS or 2 * loop.texts > TEXT_BYTES
 
 
 @kernel
@@ -233,7 +237,7 @@ def _on_event(gateway, event):
 
 @kernel
 def _read(way, gateway, now_ns):
-    """Give each client that has something to do a turn, until the batch is full; whole requests are in it then."""
+    """A turn for each client that has something to do; whose request is whole is in the batch then, if it has room."""
     loop = gateway.loop[0]
     for _ in range(ring.size(gateway.ready)):
         if loop.asking == BATCH or _is_full(loop):
@@ -245,13 +249,20 @@ def _read(way, gateway, now_ns):
 
 @kernel
 def _decide(way, gateway, now_ns):
-    """Decide on the batch, in order, and send or answer each; what follows there of a client is for the next pass."""
+    """Decide on the batch."""
+    for place in range(1, gateway.loop[0].asking + 1):
+        rulings.decide(way, gateway, np.int64(place), now_ns)
+
+
+@kernel
+def _write(way, gateway, now_ns):
+    """Send or answer the batch, as was decided. What follows there of a client is for the next pass."""
     loop = gateway.loop[0]
     count = np.int64(loop.asking)
     loop.asking = BATCH
     for place in range(1, count + 1):
+        requests.write(way, gateway, place, now_ns)
         row = np.int64(gateway.asking[place])
-        requests.decide(way, gateway, row, gateway.lines[place], now_ns)
         client = gateway.clients[row]
         if client.state != WAITING or client.hangup:
             _carry(way, gateway, row, now_ns)

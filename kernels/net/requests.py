@@ -182,17 +182,17 @@ def _begin(way, gateway, row, now_ns):
 
 
 @part
-def decide(way, gateway, row, lines, now_ns):
-    """ASKING: answer a request of the batch, whose head has these lines, or choose an endpoint and send it."""
-    said = rulings.decide(way, gateway, row, lines, now_ns)
+def write(way, gateway, place, now_ns):
+    """ASKING: do as was decided on a request of the batch: answer it, send it to an endpoint, or hand it over."""
+    row, said = np.int64(gateway.asking[place]), np.int64(gateway.asked[place].said)
     if gateway.clients[row].logged != 0:
-        notes.begin(gateway, row, lines)
+        notes.begin(gateway, row, gateway.lines[place])
     if said < 0:
         hand_over(gateway, row, -said)
     elif said == ANSWER:
-        _answer(way, gateway, row, now_ns)
+        _answer(way, gateway, place, now_ns)
     else:
-        _ask(way, gateway, row, lines, now_ns)
+        _ask(way, gateway, place, now_ns)
 
 
 @part
@@ -218,18 +218,19 @@ def _whole(gateway, row, size):
 
 
 @part
-def _answer(way, gateway, row, now_ns):
+def _answer(way, gateway, place, now_ns):
     """Answer a request that goes nowhere."""
+    row = np.int64(gateway.asking[place])
     client, head = gateway.clients[row], gateway.heads[row]
     if client.streams:  # its body is for somebody else to read, who knows for how long
         hand_over(gateway, row, UNREAD_BODY)
         return
-    size = rulings.write_answer(way, gateway, row)
+    size = rulings.write_answer(way, gateway, place)
     if size < 0:
         hand_over(gateway, row, NO_ROOM)
         return
     client.request_id = requesthead.request_number(gateway.requests[row], head)
-    if head.request_id_size == 0 and rulings.was_let_in(gateway, row):
+    if head.request_id_size == 0 and rulings.was_let_in(gateway, place):
         client.request_id = rulings.draw(gateway.loop[0])
     client.backend, client.routed_ns, client.since_ns = 0, clock(gateway, now_ns), now_ns
     client.state, client.over = ANSWERING, 1
@@ -238,9 +239,10 @@ def _answer(way, gateway, row, now_ns):
 
 
 @part
-def _ask(way, gateway, row, lines, now_ns):
+def _ask(way, gateway, place, now_ns):
     """Choose an endpoint and take a connection to it; where that is there, send the request."""
-    client, backend = gateway.clients[row], rulings.pick(way, gateway, row, lines, now_ns)
+    row, backend = np.int64(gateway.asking[place]), rulings.pick(way, gateway, place, now_ns)
+    client = gateway.clients[row]
     if backend < 0:
         hand_over(gateway, row, -backend)
         return
@@ -254,7 +256,7 @@ def _ask(way, gateway, row, lines, now_ns):
         return
     gateway.loop[0].at_work += 1
     if gateway.upstreams[client.upstream].used:
-        _send(way, gateway, row, lines, now_ns)
+        _send(way, gateway, row, gateway.lines[place], now_ns)
     else:
         client.state = CONNECTING
 

@@ -31,23 +31,24 @@ def draw(loop):
 
 
 @part
-def decide(way, gateway, row, lines, now_ns):
-    """GO, ANSWER, or a reason to hand a request over, negative; ``gateway.asked`` and its client's row say the rest."""
+def decide(way, gateway, place, now_ns):
+    """Have ``gateway.asked`` and its client's row say what becomes of a request of the batch."""
+    row, asked = np.int64(gateway.asking[place]), gateway.asked[place]
     client, head, loop, data = gateway.clients[row], gateway.heads[row], gateway.loop[0], gateway.requests[row]
     roads, start = way.roads, np.int64(head.start)
     host_size, path_size = np.int64(head.host_size), np.int64(head.path_size)
     road = hostpath.find(roads, data, start + head.host, host_size, start + head.target, path_size)
     if road < 0:
-        return road
-    asked = gateway.asked[0]
+        asked.said = road
+        return
     asked.draw, asked.client, asked.now_ns = draw(loop), client.who, now_ns
     asked.length = _announced(head)
     asked.host, asked.host_size = start + head.host, head.host_size
     asked.uri, asked.uri_size, asked.path_size = start + head.target, head.target_size, head.path_size
     asked.https_port, asked.secure, asked.bodiless = loop.https_port, client.by_https, head.method == HEAD_METHOD
     asked.options = head.method == OPTIONS
-    heard = Heard(data, head, lines)
-    said = np.int64(decisions.decide(roads, gateway.tallies, heard, asked, road))
+    heard = Heard(data, head, gateway.lines[place])
+    asked.said = decisions.decide(roads, gateway.tallies, heard, asked, road)
     client.goal, client.origin, client.rule = asked.goal, asked.origin, asked.rule
     client.ruling, client.install = loop.ruling, loop.install
     client.limit, client.counted, client.shares = asked.limit, asked.counted, asked.shares
@@ -57,7 +58,6 @@ def decide(way, gateway, row, lines, now_ns):
     client.retry_on = rule.retry_on
     client.read_ns = rule.read_ms * MS_NS if rule.read_ms else loop.read_ns
     client.send_ns = rule.send_ms * MS_NS if rule.send_ms else loop.read_ns
-    return said
 
 
 @kernel
@@ -69,9 +69,10 @@ def _announced(head):
 
 
 @part
-def pick(way, gateway, row, lines, now_ns):
-    """The backend id of the endpoint for a request that was decided on last, 0 for none; a reason to hand over, < 0."""
-    client, asked, roads = gateway.clients[row], gateway.asked[0], way.roads
+def pick(way, gateway, place, now_ns):
+    """The backend id of the endpoint for a request of the batch, 0 for none; a reason to hand over, < 0."""
+    row, asked, roads = np.int64(gateway.asking[place]), gateway.asked[place], way.roads
+    client = gateway.clients[row]
     rule, goal = roads.rules[client.rule], roads.goals[client.goal]
     client.sticks, client.asked_ns = 0, 0
     if goal.algorithm == RR and rule.cookie.length == 0 and rule.hashed.count == 0:
@@ -79,7 +80,7 @@ def pick(way, gateway, row, lines, now_ns):
     if goal.algorithm == EWMA:
         client.asked_ns = syscalls.monotonic_ns(gateway.exchange)
     asked.draw, asked.now_ns, asked.port = draw(gateway.loop[0]), now_ns, client.port
-    heard = Heard(gateway.requests[row], gateway.heads[row], lines)
+    heard = Heard(gateway.requests[row], gateway.heads[row], gateway.lines[place])
     backend = choosing.pick(way, gateway.endpoints, heard, asked, gateway.out, gateway.words)
     client.sticks, client.key = asked.sticks, asked.key
     return np.int64(backend)
@@ -104,9 +105,10 @@ def undo_limit(gateway, row):
 
 
 @part
-def write_answer(way, gateway, row):
+def write_answer(way, gateway, place):
     """Write the answer that was decided on to ``out``: its size, -1 where it has no room there."""
-    client, asked, roads, date = gateway.clients[row], gateway.asked[0], way.roads, gateway.ours.date
+    row, asked, roads, date = np.int64(gateway.asking[place]), gateway.asked[place], way.roads, gateway.ours.date
+    client = gateway.clients[row]
     client.status = asked.status
     if asked.reply != roads.goals[asked.goal].reply:
         client.goal = 0  # it was not the goal that had nobody
@@ -117,10 +119,10 @@ def write_answer(way, gateway, row):
 
 
 @kernel
-def was_let_in(gateway, row):
+def was_let_in(gateway, place):
     """Whether policies had nothing against a request that is answered for want of an endpoint, or of a goal."""
-    client = gateway.clients[row]
-    return client.goal != 0 or (client.rule != 0 and gateway.asked[0].reply == NO_RULE)
+    client, asked = gateway.clients[gateway.asking[place]], gateway.asked[place]
+    return client.goal != 0 or (client.rule != 0 and asked.reply == NO_RULE)
 
 
 @kernel

@@ -3,11 +3,13 @@
 import asyncio
 import re
 from asyncio import StreamReader, StreamWriter
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from kernels.net import times
+from kernels.net.gateway import BATCH
 from plane import routecompiler
 from plane.ingress.edge import Edge, networks
 from plane.ingress.timeouts import Timeouts
@@ -70,6 +72,25 @@ async def test_pipelined_requests_are_answered_in_order_and_recorded(vip: str, p
         rows = await here.ingress.records()
         assert list(rows["status"]) == [200] * 20
         assert here.ingress.idle_connections == 1
+
+
+async def test_each_of_many_who_ask_at_once_gets_its_own_answers_in_order(vip: str, pods: list[Address]) -> None:
+    many, nowhere = 2 * BATCH, b"GET / HTTP/1.1\r\nHost: other.com\r\n\r\n"
+    async with (
+        Endpoint(pods[0]) as endpoint,
+        running(vip, web(pods[0]), recording=True, gateway=True) as here,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(client(here.http)) for _ in range(many)]
+        for number, one in enumerate(clients):
+            somewhere = [b"GET /%d/%d HTTP/1.1\r\n%b\r\n" % (number, place, HOST) for place in range(2)]
+            one.send(nowhere + somewhere[0] + nowhere + nowhere + somewhere[1])
+        for one in clients:
+            assert [(await one.answer()).status for _ in range(5)] == [404, 200, 404, 404, 200]
+        asked = sorted(request.start for request in endpoint.requests)
+        assert asked == sorted(f"GET /{number}/{place} HTTP/1.1" for number in range(many) for place in range(2))
+        assert sorted((await here.ingress.records())["status"]) == [200] * 2 * many + [404] * 3 * many
+        assert not here.ingress._gateway.punts()
 
 
 @pytest.mark.parametrize("gateway", [False, True], ids=["asyncio", "compiled"])
