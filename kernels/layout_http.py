@@ -151,10 +151,10 @@ SKIPPED = 2  # only looked at: nothing is written
 OVER, COUNTED, ENDLESS, CHUNK_SIZE, IN_CHUNK, CHUNK_END, IN_TRAILERS = range(7)
 BODY_STATES = ("OVER", "COUNTED", "ENDLESS", "CHUNK_SIZE", "IN_CHUNK", "CHUNK_END", "IN_TRAILERS")
 
-# What ``http1.reframe`` answers, if not -reason.
+# What ``bodies.reframe`` answers, if not -reason.
 MORE, DONE = range(2)
 
-# One body under way (``http1.begin_body``).
+# One body under way (``bodies.begin``).
 BODY = np.dtype(
     [
         ("left", "i8"),  # bytes of what is COUNTED, or of the chunk
