@@ -90,8 +90,8 @@ async def test_both_ways_are_alike(vip: str, pods: list[Address], raw: bytes) ->
                     answer = await one.answer()
                     fields = [row for row in answer.fields if row[0] != "date"]
                     seen.append((gateway, answer.start, fields, answer.body))
-                if gateway:
-                    assert (taken(here), carried(here)) == ((1, 0) if raw == GET else (0, 1))
+                if gateway:  # the terminator frees its row once it has given its client away, which may be later
+                    await eventually(lambda: (taken(here), carried(here)) == ((1, 0) if raw == GET else (0, 1)))
             for request in endpoint.requests:
                 fields = [row for row in request.fields if row[0] not in ("x-request-id", "x-forwarded-port")]
                 assert request.get("x-forwarded-proto") == "https"
@@ -375,7 +375,7 @@ async def test_requests_that_come_in_few_records_are_answered_in_turn(vip: str, 
         async with client(here.https, careless(), "foo.com") as one:
             one.send(b"".join(b"GET %b HTTP/1.1\r\nHost: example.com\r\n\r\n" % path.encode() for path in paths))
             assert {(await one.answer()).status for _ in paths} == {200}
-            assert (taken(here), carried(here)) == (1, 0)
+            await eventually(lambda: (taken(here), carried(here)) == (1, 0))
         assert [request.start.split()[1] for request in endpoint.requests] == paths
 
 
@@ -386,8 +386,8 @@ async def test_who_comes_by_tls_waits_for_room_in_the_gateway(vip: str, pods: li
         loop["clients"], free = 0, int(loop["clients"])
         async with client(here.https, careless(), "foo.com") as one:
             one.send(GET)
-            await eventually(lambda: loop["comers"])
-            assert (carried(here), taken(here), int(loop["clients"])) == (0, free, 0)
+            await eventually(lambda: loop["comers"] and carried(here) == 0)
+            assert (taken(here), int(loop["clients"])) == (free, 0)
             loop["clients"] = free
             assert (await one.answer()).status == 200
             assert taken(here) == 1
