@@ -168,9 +168,11 @@ def breath(way, gateway, until_ns):
             woken |= _on_event(gateway, gateway.exchange.events[i])
         _accept(gateway, now_ns)
         _take_comers(gateway, now_ns)
-        _read(way, gateway, now_ns)
-        _decide(way, gateway, now_ns)
-        _write(way, gateway, now_ns)
+        turns = ring.size(gateway.ready)
+        while turns > 0:
+            turns = _read(way, gateway, turns, now_ns)
+            _decide(way, gateway, now_ns)
+            _write(way, gateway, now_ns)
         if now_ns >= wheel.next_ns(gateway.timers):
             times.check(gateway, now_ns)
         if woken or loop.handed or _is_full(loop) or now_ns >= until_ns:
@@ -236,15 +238,17 @@ def _on_event(gateway, event):
 
 
 @kernel
-def _read(way, gateway, now_ns):
-    """A turn for each client that has something to do; whose request is whole is in the batch then, if it has room."""
+def _read(way, gateway, turns, now_ns):
+    """So many clients have a turn, or fewer, until the batch is full of requests that are whole. The turns left."""
     loop = gateway.loop[0]
-    for _ in range(ring.size(gateway.ready)):
-        if loop.asking == BATCH or _is_full(loop):
-            return
+    while turns > 0 and loop.asking < BATCH:
+        if _is_full(loop):
+            return np.int64(0)
         row = ring.take(gateway.ready)
         gateway.clients[row].queued = 0
         _carry(way, gateway, row, now_ns)
+        turns -= 1
+    return turns
 
 
 @kernel
