@@ -12,7 +12,7 @@ import numpy as np
 from kernels.jit import kernel, part
 from kernels.layout import EWMA, LC, MAGLEV, MH, NQ, P2C, RR, SED, SH, WLC, WRR
 from kernels.lb.hashing import GOLDEN, mix64, reduce
-from kernels.net import decisions, text
+from kernels.net import text
 
 DECAY_NS = 1e10  # as plane.balance has it
 _NEVER = np.int64(np.iinfo(np.int64).max)
@@ -33,15 +33,17 @@ def pick(way, endpoints, asked):
     roads, memory, row = way.roads, way.memory, np.int64(asked["goal"])
     goal, now_ns = roads.goals[row], np.int64(asked["now_ns"])
     algorithm, first, count = goal["algorithm"], np.int64(goal["first"]), np.int64(goal["endpoints"])
-    if algorithm == RR or count == 0 or first + count > roads.endpoints.size:
-        return np.int64(decisions.pick(roads, memory, row, roads.endpoints, 0, now_ns))
+    if count == 0 or first + count > roads.endpoints.size:
+        return np.int64(0)
     there = roads.endpoints[first : first + count]
     fit, now_ns = count_fit(memory, there, now_ns)
+    if algorithm == RR:
+        return _in_turn(memory, row, there, now_ns)
     if algorithm == WRR:
-        return _in_weighted_turn(roads, memory, row, there, now_ns)
+        return _in_weighted_turn(roads.backends, memory, row, there, now_ns)
     if algorithm in (SH, MH, MAGLEV):
         client = client_of(asked["client"], asked["port"] if algorithm == MAGLEV else np.uint16(0))
-        return _ranked(roads, memory, there, client, now_ns)
+        return _ranked(roads.backends, memory, there, client, now_ns)
     if fit == 1:
         return _nth(memory, there, np.int64(0), now_ns)
     if algorithm in (LC, WLC, SED, NQ):
@@ -53,7 +55,7 @@ def pick(way, endpoints, asked):
         one = _nth(memory, there, place, now_ns)
         other = _nth(memory, there, after + (after >= place), now_ns)
         return _better(way, endpoints, algorithm, one, other, np.int64(asked["now_ns"]))
-    return _by_weight(roads, memory, there, draw, now_ns)
+    return _by_weight(roads.backends, memory, there, draw, now_ns)
 
 
 @kernel
@@ -73,10 +75,10 @@ def is_in(memory, backend, now_ns):
 
 
 @kernel
-def put_address(roads, backend, out, at):
-    """Write the address of an endpoint and its port."""
-    to = text.put_ip(out, at, np.int64(roads.backends[backend]["ip"]))
-    return text.put_decimal(out, text.put_all(out, to, _COLON), np.int64(roads.backends[backend]["port"]))
+def put_address(backends, backend, out, at):
+    """Write the address of an endpoint, row of BACKEND[…], and its port."""
+    to = text.put_ip(out, at, np.int64(backends[backend]["ip"]))
+    return text.put_decimal(out, text.put_all(out, to, _COLON), np.int64(backends[backend]["port"]))
 
 
 @kernel
@@ -92,8 +94,8 @@ def _nth(memory, there, number, now_ns):
 
 
 @kernel
-def _weight(roads, backend):
-    return max(np.int64(roads.backends[backend]["weight"]), np.int64(1))
+def _weight(backends, backend):
+    return max(np.int64(backends[backend]["weight"]), np.int64(1))
 
 
 @kernel
@@ -107,12 +109,23 @@ def _row_of(rows, endpoints, backend):
 
 
 @kernel
-def _in_weighted_turn(roads, memory, row, there, now_ns):
+def _in_turn(memory, row, there, now_ns):
+    """Turns go by the places of all, so that who comes back finds its own."""
+    for _ in range(there.size):
+        turn = memory.turns[row, 0] if memory.turns[row, 0] < there.size else np.int64(0)
+        memory.turns[row, 0] = turn + 1
+        if is_in(memory, np.int64(there[turn]), now_ns):
+            return np.int64(there[turn])
+    return np.int64(0)
+
+
+@kernel
+def _in_weighted_turn(backends, memory, row, there, now_ns):
     """IPVS' wrr: round after round, those whose weight is not below a mark that comes down from the heaviest."""
     heaviest, heaviest_in, step = np.int64(0), np.int64(0), np.int64(0)
     for place in range(there.size):
         backend = np.int64(there[place])
-        weight = _weight(roads, backend)
+        weight = _weight(backends, backend)
         step = _common(step, weight)
         heaviest = max(heaviest, weight)
         if is_in(memory, backend, now_ns):
@@ -128,7 +141,7 @@ def _in_weighted_turn(roads, memory, row, there, now_ns):
             continue
         backend = np.int64(there[turn])
         turn += 1
-        if _weight(roads, backend) >= mark and is_in(memory, backend, now_ns):
+        if _weight(backends, backend) >= mark and is_in(memory, backend, now_ns):
             memory.turns[row, 0], memory.turns[row, 1] = turn, mark
             return backend
 
@@ -164,7 +177,7 @@ def _least(way, endpoints, there, fit, asked, now_ns):
             return backend
         cost = np.float64(load)
         if algorithm != LC:
-            cost = np.float64(load + (algorithm != WLC)) / np.float64(_weight(roads, backend))
+            cost = np.float64(load + (algorithm != WLC)) / np.float64(_weight(roads.backends, backend))
         if cost < least:
             best, least = backend, cost
     return best
@@ -180,11 +193,11 @@ def _under_way(rows, endpoints, backend):
 @kernel
 def _better(way, endpoints, algorithm, one, other, now_ns):
     """That of two that has less under way for its weight, or answers faster; the first where they are alike."""
-    rows = way.endpoint_of
+    rows, backends = way.endpoint_of, way.roads.backends
     if algorithm == EWMA:
         return one if _score(rows, endpoints, one, now_ns) <= _score(rows, endpoints, other, now_ns) else other
     load, other_load = _under_way(rows, endpoints, one), _under_way(rows, endpoints, other)
-    return one if load * _weight(way.roads, other) <= other_load * _weight(way.roads, one) else other
+    return one if load * _weight(backends, other) <= other_load * _weight(backends, one) else other
 
 
 @kernel
@@ -211,18 +224,18 @@ def hear(there, took_ns, now_ns):
 
 
 @kernel
-def _by_weight(roads, memory, there, draw, now_ns):
+def _by_weight(backends, memory, there, draw, now_ns):
     total, chosen = np.int64(0), np.int64(0)
     for place in range(there.size):
         backend = np.int64(there[place])
         if is_in(memory, backend, now_ns):
-            total += _weight(roads, backend)
+            total += _weight(backends, backend)
     left = reduce(draw, total)
     for place in range(there.size):
         backend = np.int64(there[place])
         if is_in(memory, backend, now_ns) and left >= 0:
             chosen = backend
-            left -= _weight(roads, backend)
+            left -= _weight(backends, backend)
     return chosen
 
 
@@ -252,16 +265,16 @@ def _checked(word, byte):
 
 
 @kernel
-def _ranked(roads, memory, there, client, now_ns):
+def _ranked(backends, memory, there, client, now_ns):
     """That which ranks highest for a client, as ``plane.balance._rank`` has it."""
     best, highest = np.int64(0), -math.inf
     for place in range(there.size):
         backend = np.int64(there[place])
         if is_in(memory, backend, now_ns):
-            row = roads.backends[backend]
+            row = backends[backend]
             seed = mix64(np.uint64(row["ip"]) << _16 | np.uint64(row["port"]))
             share = (np.float64(mix64(client ^ seed) >> _12) + 0.5) * 2.0**-52
-            rank = -np.float64(_weight(roads, backend)) / math.log(share)
+            rank = -np.float64(_weight(backends, backend)) / math.log(share)
             if rank > highest:
                 best, highest = backend, rank
     return best

@@ -275,7 +275,7 @@ def _put_location(roads, reply, data, asked, out, at):
         return text.put(out, at, data, uri, uri + (uri_size if reply["keep_slash"] != 0 else trimmed))
     first = np.int64(reply["location"]["first"])
     for row in range(first, first + np.int64(reply["location"]["count"])):
-        at = variables.put(roads, roads.pieces[row], data, asked, out, at)
+        at = variables.put(roads.words, roads.pieces[row], data, asked, out, at)
     return at
 
 

@@ -33,8 +33,7 @@ _NEXT = _bytes(b", ")
 def begin(client, loop, out):
     """A client, row of CLIENT, sends its requests itself: write their forwarding fields to ``out``."""
     client["who"], client["by_https"] = client["ip"], client["secured"]
-    to = text.put_ip(out, text.put_all(out, np.int64(0), _FOR_FIELD), np.int64(client["ip"]))
-    client["hop"] = _put_rest(out, to, client, _port_of(client, loop))
+    client["hop"] = _write(out, client, out, np.int64(0), np.int64(0), _port_of(client, loop))
 
 
 @part
@@ -67,11 +66,7 @@ def hear(client, loop, trusted, heard, out):
     if port < 0 or who < 0:
         return False
     client["who"] = who
-    to = text.put_all(out, np.int64(0), _FOR_FIELD)
-    if list_ >= 0:
-        to = text.put_all(out, text.put(out, to, data, list_, list_end), _NEXT)
-    to = text.put_ip(out, to, np.int64(client["ip"]))
-    client["hop"] = _put_rest(out, to, client, port)
+    client["hop"] = _write(out, client, data, list_, list_end, port)
     return client["hop"] >= 0
 
 
@@ -81,15 +76,19 @@ def _port_of(client, loop):
     return np.int64(loop["https_port"] if client["secured"] != 0 else loop["port"])
 
 
-@kernel
-def _put_rest(out, to, client, port):
-    """Write what follows the list."""
+@part
+def _write(out, client, data, first, last, port):
+    """Write the fields, of a client that is named in the list ``data[first:last]``, if there is one. Their size."""
+    to = text.put_all(out, np.int64(0), _FOR_FIELD)
+    if last > first:
+        to = text.put_all(out, text.put(out, to, data, first, last), _NEXT)
+    to = text.put_ip(out, to, np.int64(client["ip"]))
     to = text.put_ip(out, text.put_all(out, to, _REAL_FIELD), np.int64(client["who"]))
     to = text.put_all(out, text.put_all(out, to, _PROTO_FIELD), _HTTPS if client["by_https"] != 0 else _HTTP)
     return text.end_line(out, text.put_decimal(out, text.put_all(out, to, _PORT_FIELD), port))
 
 
-@kernel
+@part
 def _value(heard, name):
     """Where the value of the one field with this name is: (first, last). The first is negative where there is none."""
     i, start = fields.find(heard, name, 0, name.size), np.int64(heard.head["start"])

@@ -40,7 +40,7 @@ def pick(way, heard, asked, out, words):
             backend = np.int64(there[place])
             if not balancing.is_in(memory, backend, now_ns):
                 continue
-            score = digests.finish(out, absorbed, balancing.put_address(roads, backend, out, size), words)
+            score = digests.finish(out, absorbed, balancing.put_address(roads.backends, backend, out, size), words)
             if (turn == 0 or score < below) and (found == 0 or score > highest):
                 found, highest = backend, score
     return found
@@ -53,9 +53,9 @@ def _put_key(roads, rule, heard, asked, out):
     for row in range(first, first + np.int64(rule["hashed"]["count"])):
         piece = roads.pieces[row]
         if piece["kind"] < URI:
-            at = variables.put(roads, piece, heard.data, asked, out, at)
+            at = variables.put(roads.words, piece, heard.data, asked, out, at)
         else:
-            begin, end = _value(roads, piece, heard, asked)
+            begin, end = _value(roads.words, piece, heard, asked)
             if piece["kind"] == REMOTE_ADDR:
                 at = text.put_ip(out, at, np.int64(asked["client"]))
             elif begin == fields.ODD:
@@ -66,7 +66,7 @@ def _put_key(roads, rule, heard, asked, out):
 
 
 @kernel
-def _value(roads, piece, heard, asked):
+def _value(words, piece, heard, asked):
     """Where a variable's value is in the request: (first, last). The first is negative where it has none, or ODD."""
     kind, offset, size = piece["kind"], np.int64(piece["text"]["offset"]), np.int64(piece["text"]["length"])
     uri, path_end = np.int64(asked["uri"]), np.int64(asked["uri"]) + np.int64(asked["path_size"])
@@ -76,14 +76,14 @@ def _value(roads, piece, heard, asked):
     if kind == ARGS:
         return min(path_end + 1, end), end
     if kind == ARG:
-        return _argument(roads, heard.data, min(path_end + 1, end), end, offset, size)
+        return _argument(words, heard.data, min(path_end + 1, end), end, offset, size)
     start = np.int64(heard.head["start"])
     if kind == REQUEST_METHOD:
         return start, start + np.int64(heard.head["target"]) - 1
     if kind == COOKIE:
-        return fields.cookie(heard, roads.words, offset, size)
+        return fields.cookie(heard, words, offset, size)
     if kind == FIELD:
-        i = fields.find(heard, roads.words, offset, size)
+        i = fields.find(heard, words, offset, size)
         if i >= 0:
             return start + np.int64(heard.lines[i]["value"]), start + np.int64(heard.lines[i]["end"])
         return i, start
@@ -91,12 +91,12 @@ def _value(roads, piece, heard, asked):
 
 
 @kernel
-def _argument(roads, data, at, end, offset, size):
+def _argument(words, data, at, end, offset, size):
     """Where the value of the first argument of this name, in whatever case, is: (first, last)."""
     while at < end:
         last = fields.place(data, at, end, _AND)
         equals = fields.place(data, at, last, _EQUALS)
-        if fields.is_folded(data, at, equals, roads.words, offset, size):
+        if fields.is_folded(data, at, equals, words, offset, size):
             return min(equals + 1, last), last
         at = last + 1
     return fields.NONE, at

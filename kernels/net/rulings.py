@@ -11,7 +11,7 @@ from kernels.jit import kernel, part
 from kernels.layout import EWMA, RETRY_CONDITIONS, RR
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
 from kernels.layout_routes import NO_RULE, Heard
-from kernels.net import choosing, decisions, hostpath, limits, rewrites, sharing, sticky, syscalls, text
+from kernels.net import decisions, hashed, hostpath, limits, rewrites, sharing, sticky, syscalls, text
 
 MS_NS = 1_000_000
 STATUSES = np.array(
@@ -81,7 +81,9 @@ def pick(way, gateway, place, now_ns):
         client.asked_ns = syscalls.monotonic_ns(gateway.exchange)
     asked.draw, asked.now_ns, asked.port = draw(gateway.loop[0]), now_ns, client.port
     heard = Heard(gateway.requests[row], gateway.heads[row], gateway.lines[place])
-    backend = choosing.pick(way, gateway.endpoints, heard, asked, gateway.out, gateway.words)
+    if rule.hashed.count != 0:
+        return np.int64(hashed.pick(way, heard, asked, gateway.out, gateway.words))
+    backend = sticky.pick(way, gateway.endpoints, heard, asked, gateway.out, gateway.words)
     client.sticks, client.key = asked.sticks, asked.key
     return np.int64(backend)
 

@@ -19,28 +19,33 @@ _SET_COOKIE = np.frombuffer(b"Set-Cookie: ", np.uint8)
 
 @part
 def pick(way, endpoints, heard, asked, out, words):
-    """The backend id of the endpoint for a request, 0 for none, by its cookie; a reason to punt, negative.
+    """The backend id of the endpoint for a request, 0 for none; a reason to punt, negative.
 
-    Of ``asked``, a row of ASK, count the rule and what ``balancing.pick`` goes by; ``sticks`` and ``key`` are written
-    to it. ``out`` and ``words`` are room to work in.
+    It goes by the client's cookie, if the route has one, and else by the goal's algorithm. Of ``asked``, a
+    row of ASK, count the rule and what ``balancing.pick`` goes by; ``sticks`` and ``key`` are written to it. ``out``
+    and ``words`` are room to work in.
     """
     roads = way.roads
     rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
     asked["sticks"] = 0
-    name = rule["cookie"]
-    first, last = fields.cookie(heard, roads.text, np.int64(name["offset"]), np.int64(name["length"]))
-    if first == fields.ODD:
-        return np.int64(-STICKY)
-    found = np.int64(0)
-    if first >= 0:
-        bar = _bar(heard.data, first, last)
+    name, found = rule["cookie"], np.int64(0)
+    if name["length"] != 0:
+        first, last = fields.cookie(heard, roads.text, np.int64(name["offset"]), np.int64(name["length"]))
+        if first == fields.ODD:
+            return np.int64(-STICKY)
+        bar = _bar(heard.data, first, last) if first >= 0 else first
         if bar > first and _is_of(heard.data, bar + 1, last, goal["digest"], out):
             size = text.put(out, np.int64(0), heard.data, first, bar)
             if rule["persistent"] == 0:
                 found = _balanced(roads, goal, size, out, words)
             elif size == _DIGITS:
                 found = _named(roads, goal, out, words)
-    return found if found != 0 else _first(way, endpoints, asked, out, words)
+    if found != 0:
+        return found
+    found = balancing.pick(way, endpoints, asked)
+    if name["length"] == 0 or found == 0 or way.memory.out_ns[found] > asked["now_ns"]:
+        return found
+    return _given(way, found, asked, out, words)
 
 
 @kernel
@@ -64,7 +69,7 @@ def _named(roads, goal, out, words):
     at = np.int64(_DIGITS)
     for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
         backend = np.int64(roads.endpoints[place])
-        size = balancing.put_address(roads, backend, out, at) - at
+        size = balancing.put_address(roads.backends, backend, out, at) - at
         digest = digests.digest(out[at:], size, words)
         end = text.put_hex(out, at, digest, _DIGITS)
         if fields.is_same(out, np.int64(0), at, out, at, end - at):
@@ -80,24 +85,21 @@ def _balanced(roads, goal, size, out, words):
     absorbed = digests.absorb(out, at, words)
     for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
         backend = np.int64(roads.endpoints[place])
-        score = digests.finish(out, absorbed, balancing.put_address(roads, backend, out, at), words)
+        score = digests.finish(out, absorbed, balancing.put_address(roads.backends, backend, out, at), words)
         if found == 0 or score > best:
             found, best = backend, score
     return found
 
 
 @kernel
-def _first(way, endpoints, asked, out, words):
-    """The endpoint of a client that has no key, and a key that leads to it, where there is one that is in."""
+def _given(way, chosen, asked, out, words):
+    """The endpoint of a client that is given a key, of which another one was chosen that is in, and that key."""
     roads, memory = way.roads, way.memory
     rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
     now_ns = np.int64(asked["now_ns"])
-    chosen = balancing.pick(way, endpoints, asked)
-    if chosen == 0 or memory.out_ns[chosen] > now_ns:
-        return chosen
     asked["sticks"] = 1
     if rule["persistent"] != 0:
-        asked["key"] = digests.digest(out, balancing.put_address(roads, chosen, out, np.int64(0)), words)
+        asked["key"] = digests.digest(out, balancing.put_address(roads.backends, chosen, out, np.int64(0)), words)
         return chosen
     for _ in range(KEYS):
         asked["key"] = asked["draw"]

@@ -14,14 +14,14 @@ _HTTP, _HTTPS = np.frombuffer(b"http", np.uint8), np.frombuffer(b"https", np.uin
 
 
 @part
-def put(roads, piece, data, asked, out, at):
-    """Write a piece, of another kind nothing."""
+def put(words, piece, data, asked, out, at):
+    """Write a piece, of another kind nothing; ``words`` are those of Roads."""
     host, host_size = np.int64(asked["host"]), np.int64(asked["host_size"])
     uri, uri_size = np.int64(asked["uri"]), np.int64(asked["uri_size"])
     kind, start = piece["kind"], at
     if kind == TEXT:
         first = np.int64(piece["text"]["offset"])
-        at = text.put(out, at, roads.words, first, first + np.int64(piece["text"]["length"]))
+        at = text.put(out, at, words, first, first + np.int64(piece["text"]["length"]))
     elif kind == SCHEME:
         at = text.put_all(out, at, _HTTPS if asked["secure"] != 0 else _HTTP)
     elif kind == HTTP_HOST:
