@@ -115,8 +115,7 @@ def _begin(way, gateway, row, now_ns):
         hand_over(gateway, row, TRUSTED)
         return True
     place = np.int64(loop.asking) + 1
-    lines = gateway.lines[place]
-    size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, lines)
+    size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, gateway.lines[place])
     if size == 0:
         return False
     if size < 0:
@@ -134,11 +133,9 @@ def _begin(way, gateway, row, now_ns):
         client.start = 0
         return True
     client.streams = whole == 0
-    if client.upstream != 0:  # it was scanned before its endpoint had taken the connection
-        _send(way, gateway, row, lines, now_ns)
-        return True
-    client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
-    client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
+    if client.upstream == 0:  # else it was decided on before its endpoint had taken the connection
+        client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
+        client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
     client.state, gateway.asking[place], loop.asking = ASKING, row, place
     return True
 
@@ -147,6 +144,9 @@ def _begin(way, gateway, row, now_ns):
 def write(way, gateway, place, now_ns):
     """ASKING: do as was decided on a request of the batch: answer it, send it to an endpoint, or hand it over."""
     row, said = np.int64(gateway.asking[place]), np.int64(gateway.asked[place].said)
+    if gateway.clients[row].upstream != 0:
+        _send(way, gateway, row, gateway.lines[place], now_ns)
+        return
     if gateway.clients[row].logged != 0:
         notes.begin(gateway, row, gateway.lines[place])
     if said < 0:
