@@ -255,7 +255,8 @@ def _read(way, gateway, turns, now_ns):
 def _decide(way, gateway, now_ns):
     """Decide on the batch."""
     for place in range(1, gateway.loop[0].asking + 1):
-        rulings.decide(way, gateway, np.int64(place), now_ns)
+        if gateway.clients[gateway.asking[place]].upstream == 0:  # else it was decided on, and is connected now
+            rulings.decide(way, gateway, np.int64(place), now_ns)
 
 
 @kernel

@@ -148,8 +148,7 @@ def _begin(way, gateway, row, now_ns):
     """Put a request that is whole into the batch. Returns False where it is not whole yet."""
     client, head, data, loop = gateway.clients[row], gateway.heads[row], gateway.requests[row], gateway.loop[0]
     place = np.int64(loop.asking) + 1
-    lines = gateway.lines[place]
-    size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, lines)
+    size = http1.scan_request(data, np.int64(client.start), np.int64(client.end), head, gateway.lines[place])
     if size == 0:
         return False
     if size < 0:
@@ -167,16 +166,14 @@ def _begin(way, gateway, row, now_ns):
         client.start = 0
         return True
     client.streams = whole == 0
-    if client.upstream != 0:  # it was scanned before its endpoint had taken the connection
-        _send(way, gateway, row, lines, now_ns)
-        return True
-    if client.trusted:
-        heard = Heard(data, head, lines)
-        if not forwarded.hear(client, gateway.loop[0], gateway.trusted, heard, gateway.hops[row]):
-            hand_over(gateway, row, TRUSTED)
-            return True
-    client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
-    client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
+    if client.upstream == 0:  # else it was decided on before its endpoint had taken the connection
+        if client.trusted:
+            heard = Heard(data, head, gateway.lines[place])
+            if not forwarded.hear(client, loop, gateway.trusted, heard, gateway.hops[row]):
+                hand_over(gateway, row, TRUSTED)
+                return True
+        client.size, client.method, client.keep_alive = max(whole, size), head.method, head.keep_alive
+        client.received_ns, client.connected_ns, client.first_byte_ns = clock(gateway, now_ns), 0, 0
     client.state, gateway.asking[place], loop.asking = ASKING, row, place
     return True
 
@@ -185,6 +182,9 @@ def _begin(way, gateway, row, now_ns):
 def write(way, gateway, place, now_ns):
     """ASKING: do as was decided on a request of the batch: answer it, send it to an endpoint, or hand it over."""
     row, said = np.int64(gateway.asking[place]), np.int64(gateway.asked[place].said)
+    if gateway.clients[row].upstream != 0:
+        _send(way, gateway, row, gateway.lines[place], now_ns)
+        return
     if gateway.clients[row].logged != 0:
         notes.begin(gateway, row, gateway.lines[place])
     if said < 0:
