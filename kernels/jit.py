@@ -10,8 +10,9 @@ It is compiled for types, not for numbers: one that a caller writes out is an in
 for a type of its own, and compile all that is called with it once more. True and False stay types, so that what reads
 in two ways is compiled for either.
 
-Python calls none whose name begins with an underscore, and no ``part``: these have no entrance for it, which takes
-longer to compile than what is in most of them, for it unpacks every array of every argument. A call is a TypeError.
+Python calls none whose name begins with an underscore, no ``inner``, ``part`` and ``passage``: these have no entrance
+for it, which takes longer to compile than what is in most of them, for it unpacks every array of every argument. A call
+is a TypeError.
 
 With ``NUMBA_DISABLE_JIT=1`` all of it is plain Python; hashes wrap around just as they do in machine code, and NumPy is
 told that this is no mistake.
@@ -47,11 +48,28 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compiled(function, **_OPTIONS)
 
 
+def inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``kernel``, for kernels of other files only: it has no entrance for Python, whatever its name is."""
+    if INTERPRETED:
+        return kernel(function)
+    return _closed(_compiled(function, **_OPTIONS, **_WITHOUT_ENTRANCE))
+
+
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """As ``kernel``, but called and not inlined: for large ones, which would be compiled once more for each caller."""
     if INTERPRETED:
         return kernel(function)
     return _closed(_compiled(function, **{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False}))
+
+
+def passage(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``part``, but written out in each that calls it, and never compiled by itself: for what only joins parts.
+
+    Numba compiles what is called anew with each caller, and so once more for each function on the way to it.
+    """
+    if INTERPRETED:
+        return kernel(function)
+    return _closed(numba.njit(**_OPTIONS, inline="always")(function))
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
@@ -76,7 +94,7 @@ def _closed(compiled: Any) -> Any:
 
     def refuse(*given: Any, **named: Any) -> None:
         name = f"{compiled.py_func.__module__}.{compiled.py_func.__name__}"
-        raise TypeError(f"{name} has no entrance for Python: it has to be a kernel without an underscore for that")
+        raise TypeError(f"{name} has no entrance for Python: it has to be a kernel, without an underscore, for that")
 
     def note(result: Any) -> None:
         compiled.overloads[tuple(result.signature.args)] = result  # and not in the table of what Python may call

@@ -14,7 +14,7 @@ long. The id of a backend has 24 bits, and of an endpoint's fingerprint there ar
 
 import numpy as np
 
-from kernels.jit import among, kernel, part
+from kernels.jit import among, inner, kernel, part
 from kernels.layout import TRACK, Conntrack
 from kernels.lb.tables import lined_up
 
@@ -148,13 +148,13 @@ def seek(entries, key):
     return np.int64(-1)
 
 
-@kernel
+@inner
 def is_not_in(entries, first, key):
     """1 where a flow is not in the bucket whose first entry this is, else 0, uint64; without a branch."""
     return among(entries, first, key) >> _2
 
 
-@kernel
+@inner
 def is_full(entries, first):
     """1 where a bucket has no empty entry, so that a search goes on behind it, else 0, uint64."""
     return among(entries, first, _NO_KEY) >> _2

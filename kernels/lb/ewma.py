@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.lb.hashing import mix64, reduce
 
 BY_POOL, BY_EWMA, BY_PEAK_EWMA = range(3)
@@ -58,7 +58,7 @@ def hear(speeds, backend, took_ns, now_ns):
     speeds.heard_ns[backend] = now_ns
 
 
-@kernel
+@inner
 def faster_of_two(fib, steering, pool, speeds, key, now_ns):
     """The backend id, uint32, that row ``pool`` of ``fib.pools`` gives a connection of hash ``key``; 0 for none."""
     row = fib.pools[pool]

@@ -16,7 +16,7 @@ https://kubernetes.io/docs/reference/networking/virtual-ips).
 
 import numpy as np
 
-from kernels.jit import kernel, prefetch
+from kernels.jit import inner, kernel, prefetch
 from kernels.layout import (
     AFFINITY,
     BACKEND,
@@ -368,7 +368,7 @@ def _decide(fib, steering, found, flow, now_ns):
     return given(fib, steering, pool, key, (outcome, backend), now_ns)
 
 
-@kernel
+@inner
 def without_pick(fib, steering, found, src_ip, now_ns):
     """(outcome, backend, 0) of a flow that needs no pick, else (NEW, 0, the pool to pick from)."""
     row, of_all, key = found

@@ -13,7 +13,7 @@ here members are left out, because a load of 0 stays 0 whatever weight it is div
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.layout import LC, NQ, SED, WLC
 from kernels.lb.hashing import endpoint_seed, mix64
 
@@ -24,7 +24,7 @@ NOBODY_NEW = (np.int64(0), np.int64(0))  # for ``warmth`` where nobody has to be
 _11 = np.uint64(11)
 
 
-@kernel
+@inner
 def warmth(fib, steering, row, now_ns):
     """(now, age of the oldest member), both int64 in ns, for ``takes_part``; ``row`` is one of ``fib.pools``."""
     first, oldest_ns = np.int64(row["first_member"]), np.int64(1)

@@ -5,7 +5,7 @@ Law: as in ``http1``, which calls it. Each returns 0 or one of REASONS.
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.layout_http import (
     BODILESS,
     CHUNKED,
@@ -31,7 +31,7 @@ from kernels.net import bodies, octets
 _STATUS_LINE = octets.of("HTTP/1.")
 
 
-@kernel
+@inner
 def take_line(data, at, stop, head):
     """Take the first line of an answer: a version, three digits and a phrase, which may be missing."""
     digits = at + _STATUS_LINE.size + 2
@@ -50,7 +50,7 @@ def take_line(data, at, stop, head):
     return 0
 
 
-@kernel
+@inner
 def take_field(data, value, end, head, line, rule):
     """Do what the rule of a known field says; those of framing and of the connection are written anew."""
     if rule == OF_DATE:
@@ -81,7 +81,7 @@ def _note_tokens(data, value, end, head):
             head["names_others"] = 1
 
 
-@kernel
+@inner
 def conclude(data, head, lines, method):
     """What the fields of an answer come to."""
     if head["lengths"] and head["codings"]:

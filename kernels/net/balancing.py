@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout import EWMA, LC, MAGLEV, MH, NQ, P2C, RR, SED, SH, WLC, WRR
 from kernels.lb.hashing import GOLDEN, mix64, reduce
 from kernels.net import text
@@ -58,7 +58,7 @@ def pick(way, endpoints, asked):
     return _by_weight(roads.backends, memory, there, draw, now_ns)
 
 
-@kernel
+@inner
 def count_fit(memory, there, now_ns):
     """How many of these endpoints may have a request, and as of what time: of those that are in, or all if none is."""
     fit = np.int64(0)
@@ -69,12 +69,12 @@ def count_fit(memory, there, now_ns):
     return fit, np.int64(now_ns)
 
 
-@kernel
+@inner
 def is_in(memory, backend, now_ns):
     return memory.out_ns[backend] <= now_ns
 
 
-@kernel
+@inner
 def put_address(backends, backend, out, at):
     """Write the address of an endpoint, row of BACKEND[…], and its port."""
     to = text.put_ip(out, at, np.int64(backends[backend]["ip"]))

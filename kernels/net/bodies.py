@@ -5,7 +5,7 @@ Law: as in ``http1``. What goes on of a body is left where the body came, for it
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout_http import (
     BODY,
     CANONICAL,
@@ -49,7 +49,7 @@ def create(count: int) -> np.ndarray:
     return np.zeros(count, BODY)
 
 
-@kernel
+@inner
 def take_framing(data, value, end, head, rule):
     """Take a Content-Length or a Transfer-Encoding."""
     if rule == OF_LENGTH:
@@ -83,7 +83,7 @@ def begin(body, head, mode):
         body["state"] = COUNTED if body["left"] > 0 else OVER
 
 
-@kernel
+@inner
 def pass_over(body, count):
     """Take so many bytes of a body that is COUNTED, and has them yet to come, without seeing them. DONE or MORE."""
     body["left"] -= count

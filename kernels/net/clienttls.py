@@ -5,12 +5,12 @@ Law: where the CLIENT has no ``ssl`` it is plain, and OpenSSL is not touched. Ne
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout_load import SHAKING
 from kernels.net import openssl, syscalls
 
 
-@kernel
+@inner
 def transmit(library, client, data):
     if client.ssl != 0:
         return openssl.transmit(library, np.int64(client.ssl), data)

@@ -7,7 +7,7 @@ backend refuses, or does not answer in time, is offered first to the next one th
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout import (
     CLIENT_RESET,
     CLOSED,
@@ -243,7 +243,7 @@ def _deliver(relay, index):
     streams.turn(relay, index)
 
 
-@kernel
+@inner
 def carry_on(steering, relay):
     """Give those whose last turn was over before they were done another one."""
     for _ in range(ring.size(relay.ready)):

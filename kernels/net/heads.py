@@ -6,7 +6,7 @@ whole yet is 0, one that is none BROKEN. Names of fields are read in any case (R
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.layout_load import CHUNKED, SIZED, TO_END, WHOLE
 
 HEAD_BYTES = 8192  # longer heads are BROKEN
@@ -24,7 +24,7 @@ IS_CLOSE = np.frombuffer(b"close", np.uint8)
 IS_KEPT = np.frombuffer(b"keep-alive", np.uint8)
 
 
-@kernel
+@inner
 def size_of_head(data, start, end):
     """Bytes of the head that begins at ``start``, with its empty line; 0 where that is not there."""
     at = start + 3
@@ -42,7 +42,7 @@ def size_of_head(data, start, end):
     return np.int64(0)
 
 
-@kernel
+@inner
 def begins_as(data, start, end, text):
     """Whether the bytes are ``text``, in lower case, as far as both go."""
     differing = 0
@@ -53,7 +53,7 @@ def begins_as(data, start, end, text):
     return differing == 0
 
 
-@kernel
+@inner
 def is_field(data, start, colon, name):
     return colon - start == name.size and begins_as(data, start, colon, name)
 
@@ -105,7 +105,7 @@ def scan(data, start, end, answer, bodiless):
     return size
 
 
-@kernel
+@inner
 def read_fields(data, start, end, answer):
     """What the fields from ``start``, the second line, to ``end``, the empty one, say. Returns 0 or BROKEN.
 
@@ -155,7 +155,7 @@ def _read_field(data, line, colon, end, answer):
     return np.int64(0)
 
 
-@kernel
+@inner
 def value_of(data, colon, end):
     """Where a field's value begins and ends, without the white space and the CR around it."""
     first, last = colon + 1, end
@@ -166,12 +166,12 @@ def value_of(data, colon, end):
     return first, last
 
 
-@kernel
+@inner
 def ends_as(data, first, last, text):
     return last - first >= text.size and begins_as(data, last - text.size, last, text)
 
 
-@kernel
+@inner
 def has_word(data, first, last, word):
     """Whether a value has that word somewhere; those looked for are parts of no other that is in use."""
     found = False

@@ -6,7 +6,7 @@ aside until there is more of it. What is no answer is PROTOCOL; after bytes behi
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.layout_load import (
     CHUNKED,
     DATA,
@@ -30,7 +30,7 @@ MORE = -1  # the answer is not whole
 MOST_CHUNK_DIGITS = 15
 
 
-@kernel
+@inner
 def take_in(buffer, end, client, asked, answer, aside):
     """Go through what was read: ``buffer[:end]``. Returns 0 where the answer is whole, MORE while it is not, PROTOCOL.
 
@@ -75,7 +75,7 @@ def take_in(buffer, end, client, asked, answer, aside):
     return np.int64(0)
 
 
-@kernel
+@inner
 def put_aside(buffer, start, end, client, aside):
     """Put the beginning of a head aside until there is more of it."""
     for i in range(end - start):

@@ -5,7 +5,7 @@ Law: as in ``http1``. What is asked is about ``data[at:end]``, all of which is h
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.layout_http import (
     CONTROL,
     LINE_END,
@@ -44,7 +44,7 @@ CLOSE = of("close")
 KEEP_ALIVE = of("keep-alive")
 
 
-@kernel
+@inner
 def text_end(data, at, end):
     """Where the first byte is that may not be within a line (all controls but tab), ``end`` if there is none."""
     while at < end:
@@ -55,13 +55,13 @@ def text_end(data, at, end):
     return at
 
 
-@kernel
+@inner
 def not_text(byte):
     """Why a byte may not be where it is, within a line."""
     return LINE_END if byte == LF else CONTROL
 
 
-@kernel
+@inner
 def is_same(data, at, end, word):
     """Whether ``data[at:end]`` is this word."""
     same = end - at == word.size
@@ -70,7 +70,7 @@ def is_same(data, at, end, word):
     return same
 
 
-@kernel
+@inner
 def is_folded(data, at, end, word):
     """Whether it is this word, of lower-case letters and hyphens, in any case."""
     same = end - at == word.size
@@ -79,7 +79,7 @@ def is_folded(data, at, end, word):
     return same
 
 
-@kernel
+@inner
 def is_blank(byte):
     return byte in (SPACE, TAB)
 
@@ -102,7 +102,7 @@ def decimal(data, at, end, digits):
     return number
 
 
-@kernel
+@inner
 def token_end(data, at, stop):
     """Where the token ends that begins at ``at``; ``at`` where none does."""
     while at < stop and CLASSES[data[at]] & TOKEN:
@@ -124,7 +124,7 @@ def member(data, at, end):
     return at, last, comma + 1
 
 
-@kernel
+@inner
 def name_row(data, at, end):
     """The row of NAMES that a field's name, which is not empty, has in any case; 0 for none."""
     size = end - at

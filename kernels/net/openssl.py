@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.net import syscalls
 
 FUNCTIONS = (
@@ -202,7 +202,7 @@ def accept(library, connection):
     return _answer(library, connection, _call(library[_ACCEPT], connection, 0, 0))
 
 
-@kernel
+@inner
 def waits_for_room(library, connection):
     """Whether what was answered ``-EAGAIN`` goes on once the socket takes more, not once there is more to read."""
     return _call(library[_WANT], connection, 0, 0) == _WRITING
@@ -216,7 +216,7 @@ def receive(library, connection, buffer):
     return _answer(library, connection, returned)
 
 
-@kernel
+@inner
 def holds_bytes(library, connection):
     """Whether bytes of the peer wait in the SSL, which no event will tell of."""
     return _call(library[_PENDING], connection, 0, 0) != 0
@@ -235,7 +235,7 @@ def transmit(library, connection, buffer):
     return sent if sent > 0 else said
 
 
-@kernel
+@inner
 def announce_end(library, connection):
     """Tell the peer that no more is coming."""
     _call(library[_CLEAR], 0, 0, 0)
@@ -362,7 +362,7 @@ def _typed_four(context, address, a, b, c, d):
 _call_with_four: Callable[..., Any] = intrinsic(_typed_four)
 
 
-@kernel
+@inner
 def ask_for(library, connection, name):
     """Have the handshake ask for a host (SNI): uint8[...] that ends with a zero; an empty one is nobody."""
     if name.size > 0:
@@ -382,24 +382,24 @@ def resume(library, connection, session):
     _call(library[_SET_SESSION], connection, session, 0)
 
 
-@kernel
+@inner
 def is_resumed(library, connection):
     """1 where the handshake resumed a session."""
     return _call(library[_REUSED], connection, 0, 0)
 
 
-@kernel
+@inner
 def session_of(library, connection):
     """The address of a connection's session, which is the caller's to free; 0 where it has none."""
     return _call_for_address(library[_GET_SESSION], connection, 0, 0)
 
 
-@kernel
+@inner
 def free_session(library, session):
     _call(library[_FREE_SESSION], session, 0, 0)
 
 
-@kernel
+@inner
 def has_pending(library, connection):
     """1 where bytes were read from the socket that nobody has received yet, deciphered or not."""
     return _call(library[_HAS_PENDING], connection, 0, 0)

@@ -7,7 +7,7 @@ have in pipes), whoever asked copies.
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.layout import Pipes
 from kernels.net import syscalls
 
@@ -24,7 +24,7 @@ def create(most: int) -> Pipes:
     )
 
 
-@kernel
+@inner
 def take(pipes, exchange):
     """The row of an empty pipe, int64; 0 where none is to be had."""
     if pipes.left[0] == 0:
@@ -49,14 +49,14 @@ def _open(pipes, exchange, row):
     return True
 
 
-@kernel
+@inner
 def give_back(pipes, row):
     """Take an empty pipe back; the next who takes one gets it."""
     pipes.free[pipes.left[0]] = row
     pipes.left[0] += 1
 
 
-@kernel
+@inner
 def spill(pipes, row):
     """Take a pipe back with what is in it, which is lost."""
     _close(pipes, row)

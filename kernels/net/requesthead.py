@@ -5,7 +5,7 @@ Law: as in ``http1``, which calls it. Each returns 0 or one of REASONS.
 
 import numpy as np
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 from kernels.layout_http import (
     BODILESS,
     CHUNKED,
@@ -44,7 +44,7 @@ _PARTS_OF_METHODS = octets.of("".join(f"{name} " for name in METHODS))
 _METHOD_ENDS = freeze(np.cumsum([len(name) + 1 for name in METHODS]))
 
 
-@kernel
+@inner
 def take_line(data, at, stop, head):
     """Take the first line of a request. Returns 0 or a reason, as those below do."""
     head["method"] = method_of(data, at, stop)
@@ -72,7 +72,7 @@ def take_line(data, at, stop, head):
     return 0
 
 
-@kernel
+@inner
 def method_of(data, at, end):
     """The method that ``data[at:end]`` begins with or, if it is too short for one, may begin with; 0 if none."""
     for method in range(GET, OPTIONS + 1):
@@ -82,7 +82,7 @@ def method_of(data, at, end):
     return 0
 
 
-@kernel
+@inner
 def take_field(data, start, value, end, head, line, row):
     """Do what the rule of a known field says; most of them are written anew."""
     rule, argument = NAME_RULES[row, 0], NAME_RULES[row, 1]
@@ -138,7 +138,7 @@ def _connection(data, value, end, head):
     return 0 if head["connections"] == 1 and (head["closes"] or keeps) else NO_CONNECTION
 
 
-@kernel
+@inner
 def conclude(data, head):
     """What the fields of a request come to."""
     if head["hosts"] != 1:

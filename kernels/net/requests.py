@@ -6,7 +6,7 @@ came: all its bytes are kept. A client that ends its sending while it waits has 
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part, passage
 from kernels.layout_gateway import (
     ANSWERING,
     ASIDE,
@@ -178,7 +178,7 @@ def _begin(way, gateway, row, now_ns):
     return True
 
 
-@part
+@passage
 def write(way, gateway, place, now_ns):
     """ASKING: do as was decided on a request of the batch: answer it, send it to an endpoint, or hand it over."""
     row, said = np.int64(gateway.asking[place]), np.int64(gateway.asked[place].said)
@@ -238,7 +238,7 @@ def _answer(way, gateway, place, now_ns):
     keep_unsent(gateway, row, np.int64(0), size)
 
 
-@part
+@passage
 def _ask(way, gateway, place, now_ns):
     """Choose an endpoint and take a connection to it; where that is there, send the request."""
     row, backend = np.int64(gateway.asking[place]), rulings.pick(way, gateway, place, now_ns)
@@ -445,7 +445,7 @@ def hand_over(gateway, row, reason):
         gateway.punts[reason] += 1
 
 
-@kernel
+@inner
 def clock(gateway, now_ns):
     """What time it is for the row of a request: that of the pass, but where somebody keeps the row, by the clock."""
     return syscalls.monotonic_ns(gateway.exchange) if gateway.loop[0].timed else now_ns
@@ -508,7 +508,7 @@ def forget(gateway, row):
     loop.paused_until_ns = 0
 
 
-@kernel
+@inner
 def queue(gateway, row):
     """Give it another turn in the next pass."""
     if not gateway.clients[row].queued:
@@ -516,7 +516,7 @@ def queue(gateway, row):
         ring.put(gateway.ready, row)
 
 
-@kernel
+@inner
 def next_request(gateway, row, now_ns):
     """The answer is out: go on with what follows the request."""
     client = gateway.clients[row]

@@ -7,7 +7,7 @@ began with is asked again, for its host and for the fields of its answer, as lon
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout import EWMA, RETRY_CONDITIONS, RR
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
 from kernels.layout_routes import NO_RULE, Heard
@@ -21,7 +21,7 @@ _13, _7, _17 = np.uint64(13), np.uint64(7), np.uint64(17)
 _COLON = np.frombuffer(b":", np.uint8)
 
 
-@kernel
+@inner
 def draw(loop):
     """64 random bits, never all 0 (xorshift64: https://doi.org/10.18637/jss.v008.i14)."""
     loop.seed ^= loop.seed << _13
@@ -88,7 +88,7 @@ def pick(way, gateway, place, now_ns):
     return np.int64(backend)
 
 
-@kernel
+@inner
 def leave_limit(gateway, row):
     """A request is done, and no more among those that its limit counts."""
     client = gateway.clients[row]
@@ -97,7 +97,7 @@ def leave_limit(gateway, row):
     client.limit, client.counted = 0, 0
 
 
-@kernel
+@inner
 def undo_limit(gateway, row):
     """A request goes to the slow path, which asks its limit anew."""
     client = gateway.clients[row]
@@ -120,14 +120,14 @@ def write_answer(way, gateway, place):
     )
 
 
-@kernel
+@inner
 def was_let_in(gateway, place):
     """Whether policies had nothing against a request that is answered for want of an endpoint, or of a goal."""
     client, asked = gateway.clients[gateway.asking[place]], gateway.asked[place]
     return client.goal != 0 or (client.rule != 0 and asked.reply == NO_RULE)
 
 
-@kernel
+@inner
 def holds(gateway, row):
     """Whether the rule of a request may be asked still: it has none, or the same rules are in force."""
     client = gateway.clients[row]
@@ -156,7 +156,7 @@ def write_target(way, gateway, row):
     return np.int64(rewrites.put_target(way.roads, rule, gateway.requests[row], gateway.heads[row], gateway.target))
 
 
-@kernel
+@inner
 def wants_another(client, status):
     """Whether the policy may have another endpoint asked after an answer with this status."""
     for i in range(STATUSES.shape[0]):

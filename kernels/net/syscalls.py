@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.jit import kernel
+from kernels.jit import inner, kernel
 
 EAGAIN, EINTR, EINPROGRESS = errno.EAGAIN, errno.EINTR, errno.EINPROGRESS
 EMFILE, ENFILE, ENOBUFS, ENOMEM = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
@@ -256,13 +256,13 @@ def monotonic_ns(exchange):
     return exchange.time[0] * 1_000_000_000 + exchange.time[1]
 
 
-@kernel
+@inner
 def stream_socket():
     """A new nonblocking IPv4 TCP socket, closed on exec."""
     return _answer(_socket(AF_INET, STREAM_SOCKET, 0))
 
 
-@kernel
+@inner
 def datagram_socket():
     """A new nonblocking IPv4 UDP socket, closed on exec."""
     return _answer(_socket(AF_INET, DATAGRAM_SOCKET, 0))
@@ -295,7 +295,7 @@ def connect(exchange, fd, ip, port):
     return _answer(_connect(fd, exchange.address.ctypes.data, SOCKADDR_BYTES))
 
 
-@kernel
+@inner
 def own_address(exchange, fd):
     """``getsockname``: the socket's own address is left in ``exchange.address``."""
     exchange.length[0] = SOCKADDR_BYTES
@@ -312,7 +312,7 @@ def segment_bytes(exchange, fd):
     return returned if returned < 0 else np.int64(exchange.option[0])
 
 
-@kernel
+@inner
 def set_option(exchange, fd, level, option, value):
     """Set an integer socket option."""
     exchange.option[0] = value
@@ -328,7 +328,7 @@ def overflowed(exchange, fd):
     return np.int64(exchange.option[8])
 
 
-@kernel
+@inner
 def reset_on_close(exchange, fd):
     """``SO_LINGER`` with a time of 0: ``close`` throws away what is unsent and sends RST."""
     exchange.option[0] = 1
@@ -342,25 +342,25 @@ def receive(fd, buffer):
     return _answer(_recv(fd, buffer.ctypes.data, buffer.size, 0))
 
 
-@kernel
+@inner
 def peek(fd, buffer):
     """The same, of bytes that stay where they are."""
     return _answer(_recv(fd, buffer.ctypes.data, buffer.size, MSG_PEEK))
 
 
-@kernel
+@inner
 def transmit(fd, buffer):
     """``send`` a slice of uint8; a broken pipe is an error and no signal."""
     return _answer(_send(fd, buffer.ctypes.data, buffer.size, MSG_NOSIGNAL))
 
 
-@kernel
+@inner
 def transmit_last(fd, buffer):
     """The same, of bytes that wait for ``end_sending``, which is to come at once, and go in one packet with it."""
     return _answer(_send(fd, buffer.ctypes.data, buffer.size, MSG_NOSIGNAL | MSG_MORE))
 
 
-@kernel
+@inner
 def transmit_to(exchange, fd, packet, ip):
     """``sendto`` of a whole packet, IP header and all, by a raw socket."""
     _put_address(exchange, ip, 0)
@@ -374,7 +374,7 @@ def pipe(exchange):
     return _answer(_pipe2(exchange.option.ctypes.data, PIPE))
 
 
-@kernel
+@inner
 def size_pipe(fd, size):
     """Have a pipe hold so many bytes, a page in each place. Returns how many it holds."""
     return _answer(_fcntl(fd, F_SETPIPE_SZ, size))
@@ -399,7 +399,7 @@ def receive_messages(messages, fd):
     return count
 
 
-@kernel
+@inner
 def transmit_message(messages, fd, i):
     """``send`` datagram ``i`` of those received to whom the socket is connected to."""
     return _answer(_send(fd, np.uintp(messages.filled[i].base), np.uintp(messages.filled[i].bytes), MSG_NOSIGNAL))
@@ -424,7 +424,7 @@ def send_messages(messages, fd, first, end, ip, port):
     return _answer(_sendmmsg(fd, rest.ctypes.data, np.uint32(rest.size), MSG_NOSIGNAL))
 
 
-@kernel
+@inner
 def end_sending(fd):
     """``shutdown(SHUT_WR)``: FIN after what is in the socket's buffer."""
     return _answer(_shutdown(fd, SHUT_WR))
@@ -451,7 +451,7 @@ def watch(exchange, epoll, fd, events, key, serial):
     return _answer(_epoll_ctl(epoll, EPOLL_CTL_ADD, fd, exchange.event.ctypes.data))
 
 
-@kernel
+@inner
 def rewatch(exchange, epoll, fd, events, key, serial):
     """The same of one that is in the set: have it tell of other events. Those that are there by now are told, too."""
     event = exchange.event[0]
@@ -461,7 +461,7 @@ def rewatch(exchange, epoll, fd, events, key, serial):
     return _answer(_epoll_ctl(epoll, EPOLL_CTL_MOD, fd, exchange.event.ctypes.data))
 
 
-@kernel
+@inner
 def unwatch(epoll, fd):
     """Hear of a descriptor no more. 0 or ``-errno``."""
     return _answer(_epoll_ctl(epoll, EPOLL_CTL_DEL, fd, 0))
@@ -473,7 +473,7 @@ def wait(exchange, epoll, timeout_ms):
     return _answer(_epoll_wait(epoll, exchange.events.ctypes.data, EVENTS, timeout_ms))
 
 
-@kernel
+@inner
 def wait_ns(exchange, epoll, timeout_ns):
     """The same by nanoseconds; ``-ENOSYS`` where the kernel is older than Linux 5.11."""
     exchange.time[0] = timeout_ns // 1_000_000_000

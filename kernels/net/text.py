@@ -7,7 +7,7 @@ its end. Every check stands here, beside the copying.
 
 import numpy as np
 
-from kernels.jit import kernel, move_bytes
+from kernels.jit import inner, kernel, move_bytes
 
 _ZERO, _LETTER = 48, 87  # digits from 10 on are small letters, from 97
 CRLF = np.frombuffer(b"\r\n", np.uint8)
@@ -80,7 +80,7 @@ def hex_value(byte):
     return low - _LETTER if 97 <= low <= 102 else np.int64(-1)
 
 
-@kernel
+@inner
 def put_ip(out, to, ip):
     """Write an IPv4 address."""
     for i in range(4):

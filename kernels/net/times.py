@@ -7,7 +7,7 @@ in one pass, so a crowd that came together holds up nobody.
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout_gateway import (
     ANNOUNCING,
     ANSWERING,
@@ -28,7 +28,7 @@ BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of
 LOOKS = 256
 
 
-@kernel
+@inner
 def file(gateway, row, now_ns):
     """Have a client looked at when it is late, should it not show a sign of life before."""
     client = gateway.clients[row]

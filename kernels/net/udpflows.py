@@ -8,7 +8,7 @@ silent would stay with a dead pod for ever.
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout import (
     BACKEND_GONE,
     CROWDED_OUT,
@@ -142,7 +142,7 @@ def begin(datagrams, key, client, frontend, at_listener, now_ns):
     return row
 
 
-@kernel
+@inner
 def make_room(steering, datagrams, now_ns):
     """End the flow that has been silent for longest of the next few, as Linux' conntrack does (``early_drop``).
 
@@ -291,7 +291,7 @@ def forget_gone(fib, steering, relay):
             end(steering, relay.datagrams, row, UNHEARD)
 
 
-@kernel
+@inner
 def is_heard(fib, datagrams, flow):
     """Whether the flow's listener is there, and is one for its frontend."""
     listener = datagrams.listeners[flow.listener if flow.listener < datagrams.listeners.size else 0]

@@ -7,7 +7,7 @@ unasked after that, nobody can tell from one.
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout import MARKS
 from kernels.net import syscalls, wheel
 
@@ -64,7 +64,7 @@ def _dial(gateway, endpoint):
     return row
 
 
-@kernel
+@inner
 def meets_nobody(gateway, row):
     """Whether a fresh connection has met a listener that stands for many, where the pod does not listen."""
     size = syscalls.segment_bytes(gateway.exchange, gateway.upstreams[row].fd)

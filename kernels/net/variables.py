@@ -5,7 +5,7 @@ Law: a piece is written as the request has it; what is asked about it is a row o
 
 import numpy as np
 
-from kernels.jit import kernel, part
+from kernels.jit import inner, kernel, part
 from kernels.layout_routes import HOSTNAME, HTTP_HOST, REQUEST_URI, SCHEME, TEXT, TRIMMED_URI
 from kernels.net import fields, text
 
@@ -46,7 +46,7 @@ def name_size(data, host, size):
     return np.int64(size)
 
 
-@kernel
+@inner
 def trimmed(data, uri, size):
     """Bytes of a target without a slash at its end."""
     return size - 1 if size > 0 and data[uri + size - 1] == _SLASH else size
