@@ -228,7 +228,6 @@ class Ingress:
             if patch is not None and self._routes is not None and patch.before == self.generation:
                 routes = patched(self._routes, patch)
             if routes is not None and routes.generation >= self.generation:
-                self._routes = routes
                 self._hosts.keep(routes.externals.values())
                 table = Table(
                     routes,
@@ -245,7 +244,7 @@ class Ingress:
                 self._certificates.install(routes.certificates)
                 if self._terminator is not None:
                     self._terminator.install(routes.certificates)
-                self._table = table
+                self._routes, self._table = routes, table
                 if self._gateway is not None and self._gateway.serves:
                     self._install_gateway(self._gateway, routes, table)
                 else:
