@@ -36,8 +36,8 @@ checked: setup
 # What takes too long for every day, and what nobody has tried yet: some minutes. What is found stays in .fuzzed/.
 soak: setup
 	$(BIN)/python -m pytest tests -m soak --hypothesis-profile=exploring
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m tests.kernels.fuzz_http1 requests .fuzzed/requests -max_total_time=60
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m tests.kernels.fuzz_http1 answers .fuzzed/answers -max_total_time=60
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m tests.kernels.fuzz_http1 requests .fuzzed/requests -artifact_prefix=.fuzzed/ -max_total_time=60
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m tests.kernels.fuzz_http1 answers .fuzzed/answers -artifact_prefix=.fuzzed/ -max_total_time=60
 
 bench: setup
 	$(BIN)/plane bench run configs/quickstart.yaml --out results
@@ -58,6 +58,7 @@ bench-growth: setup
 # What a change of routes costs those who send requests meanwhile.
 bench-changes: setup
 	$(BIN)/python -m tests.benchmarks.changes
+	$(BIN)/python -m tests.benchmarks.changes --ray
 
 # Saved below .benchmarks/, and shown beside what was saved last.
 microbench: setup

@@ -432,8 +432,8 @@ class ControlPlane:
         routes = published.routes
         if last and last.routes is routes:
             return None
-        if last:
-            installed = await agent.install(None, routepatches.between(last.routes, routes))
+        if last and routepatches.is_small(patch := routepatches.between(last.routes, routes), routes):
+            installed = await agent.install(None, patch)
             if installed.generation >= routes.generation:
                 return installed
         return await agent.install(self._shared(routes), None)

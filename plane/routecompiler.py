@@ -464,15 +464,15 @@ class _Table:
 
     def _certify(self, host: str) -> None:
         """The certificate of a host: of the first of the Ingresses that has one."""
-        self._certificates.pop(host, None)
         for ingress, _ in sorted(
             (self._said[name] for name in self._certified[host]), key=lambda said: winning(said[0])
         ):
             namespace = ingress["metadata"].get("namespace", "default")
             for name, secret in certified_hosts(ingress):
                 if name == host and (pair := certificate_in(self._snapshot.get("Secret", namespace, secret))):
-                    self._certificates[host] = Certificate(host, *pair)
+                    self._certificates[host] = Certificate(host, *pair)  # at its place, if it has one
                     return
+        self._certificates.pop(host, None)
         if not self._certified[host]:
             del self._certified[host]
 

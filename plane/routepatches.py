@@ -2,7 +2,7 @@
 
 Law: a patch holds each row that differs, and each beyond the length of the first; what it does not name stays the same
 object. So it costs what the change is worth, not what the tables hold, and who takes it up finds out as quickly what
-is new. It is for the Routes of one generation and for no others.
+is new. It is for the Routes of one generation and for no others, of one control plane: an agent never outlives that.
 """
 
 import operator
@@ -30,7 +30,7 @@ class Rows(NamedTuple):
 class Patch(NamedTuple):
     """From the Routes of generation ``before`` to those of ``generation``; by name what differs, ``policies`` apart.
 
-    What is neither a table nor a tuple is there as a whole.
+    What is neither a table nor a tuple is there as a whole, and is never None.
     """
 
     before: int
@@ -47,6 +47,14 @@ def between(one: Routes, other: Routes) -> Patch:
         _differences(one, other, _FIELDS),
         _differences(one.policies, other.policies, Tables._fields),
     )
+
+
+def is_small(patch: Patch, routes: Routes) -> bool:
+    """Whether to hand over a patch takes less than whole Routes, of which those who need them share one."""
+    tables = (getattr(routes, name) for name in _FIELDS)
+    rows = sum(len(table) for table in (*tables, *routes.policies))
+    found = (each for each in (*patch.routes.values(), *patch.policies.values()) if isinstance(each, Rows))
+    return 4 * sum(len(each.numbers) for each in found) < rows
 
 
 def patched(routes: Routes, patch: Patch) -> Routes:

@@ -76,6 +76,9 @@ class Certificate(NamedTuple):
     chain: bytes
     key: bytes
 
+    def __repr__(self) -> str:
+        return f"Certificate({self.host!r}, …)"  # whatever prints it, the key is nobody's to see
+
 
 @dataclass(frozen=True)
 class Routes:

@@ -121,7 +121,7 @@ def _distance(entries, one, other):
 
 @kernel
 def within(entries, first, key):
-    """The entry of a bucket that has this key, int64, 0 for one that is empty; -1 where none has."""
+    """The first entry of a bucket that has this key, int64, 0 for one that is empty; -1 where none has."""
     i = among(entries, first, key)
     return np.int64(first + i) if i < _4 else np.int64(-1)
 

@@ -269,7 +269,7 @@ def _write(way, gateway, now_ns):
         requests.write(way, gateway, place, now_ns)
         row = np.int64(gateway.asking[place])
         client = gateway.clients[row]
-        if client.state != WAITING or client.hangup:
+        if client.state != WAITING or client.hangup or gateway.upstreams[client.upstream].readable:
             _carry(way, gateway, row, now_ns)
         else:  # an answer to it is an event
             times.file(gateway, row, now_ns)

@@ -173,6 +173,8 @@ def _accept(some, now_ns):
                 client.announced, client.state = AWAITED, ANNOUNCING
             if not _watch(some, fd, row, HEARD):  # what it has said already is an event, too
                 _end(some, row)
+            else:  # and where that is nothing, it has no turn
+                wheel.file(some.timers, row, _due_ns(some, row), now_ns)
 
 
 @part

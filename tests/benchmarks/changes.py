@@ -1,9 +1,9 @@
 """What a change of routes costs those who send requests meanwhile: ``make bench-changes``.
 
-A plane in a process of its own, without Ray: the control plane with its API, a node, and an ingress with its compiled
-gateway, in it as many Ingresses as the size says, each with a host of its own, of a hundred Services. Changes go
-through the API by HTTPS, as those of kubectl do. Endpoints are servers of compiled code in another process, and so are
-clients.
+A plane: the control plane with its API, a node, and an ingress with its compiled gateway, in one process or, with
+``--ray``, the latter two in actors, as with ``plane up``. In it as many Ingresses as the size says, each with a host of
+its own, of a hundred Services. Changes go through the API by HTTPS, as those of kubectl do. Endpoints are servers of
+compiled code in another process, and so are clients.
 
 new route      an Ingress is created whose Service and endpoints are there: from the moment that the request to the
                API is sent until the gateway's first 200, asked for again and again on a kept connection, where 404 is
@@ -536,7 +536,7 @@ def main() -> None:
     arguments.add_argument("--ray", action="store_true", help="node and ingress are actors, as with `plane up`")
     arguments.add_argument("-o", dest="output", choices=["table", "json"], default="table")
     arguments.add_argument(
-        "--out", type=Path, default=Path("results/changes.md"), help="file for the table as Markdown"
+        "--out", type=Path, help="file for the table as Markdown; default: results/changes.md, or changes-ray.md"
     )
     arguments.add_argument("--plane", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
@@ -550,8 +550,9 @@ def main() -> None:
         return
     found = [measure(size, given.ray) for size in given.sizes or SIZES]
     lines = lines_of(found)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(markdown(lines))
+    out = given.out or Path("results", f"changes{'-ray' * given.ray}.md")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(markdown(lines))
     if given.output == "json":
         print(json.dumps(found, indent=2))
         return
@@ -559,7 +560,7 @@ def main() -> None:
     for line in lines[1:]:
         table.add_row(*line)
     Console(width=160).print(table)
-    print(f"✗: the goal is not met. As Markdown: {given.out}")
+    print(f"✗: the goal is not met. As Markdown: {out}")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,21 @@
 
 import asyncio
 import re
+import socket
+import time
 from asyncio import StreamReader, StreamWriter
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from kernels.net import gateway as kernel
 from kernels.net import times
 from kernels.net.gateway import BATCH
-from plane import routecompiler
+from plane import fastroutes, routecompiler
 from plane.ingress.edge import Edge, networks
+from plane.ingress.gateway import Gateway
+from plane.ingress.handing import Handed
 from plane.ingress.timeouts import Timeouts
 from plane.model import Snapshot
 from tests.ingress.manifests import ingress, prefix, rule, service, slices, snapshot_of, web
@@ -72,6 +77,32 @@ async def test_pipelined_requests_are_answered_in_order_and_recorded(vip: str, p
         rows = await here.ingress.records()
         assert list(rows["status"]) == [200] * 20
         assert here.ingress.idle_connections == 1
+
+
+def test_an_endpoint_that_answers_before_it_is_asked_is_heard(vip: str, pods: list[Address]) -> None:
+    """Which is news only once, with that of the connection: breaths are made here, so that both come at once."""
+    taken: list[Handed] = []
+    gateway = Gateway(Timeouts(), (PORT, 443), taken.append, lambda _: None, print, lambda _: None, capacity=4)
+    gateway.install(fastroutes.compile(routecompiler.compile(web(pods[0]))), 1).result()
+    with socket.create_server(pods[0]) as endpoint, socket.create_server((vip, PORT)) as listener:
+        listener.setblocking(False)
+        loop, deadline_s = gateway._gateway.loop[0], time.monotonic() + PATIENCE_S
+        kernel.watch(gateway._gateway, listener.fileno(), kernel.LISTENER_KEY)
+        loop["listener"], loop["backlog"] = listener.fileno(), 1
+        with socket.create_connection((vip, PORT)) as one:
+            one.sendall(REQUESTS["GET"][0])
+            while not loop["at_work"] and time.monotonic() < deadline_s:
+                kernel.breath(gateway._way, gateway._gateway, 0)
+            with endpoint.accept()[0] as hasty:
+                hasty.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                hasty.shutdown(socket.SHUT_WR)
+                while loop["at_work"] and time.monotonic() < deadline_s:
+                    kernel.breath(gateway._way, gateway._gateway, 0)
+                one.setblocking(False)
+                assert one.recv(4096).startswith(b"HTTP/1.1 503 ")
+        kernel.end_all(gateway._gateway, time.monotonic_ns())
+        gateway.stop()
+    assert not taken
 
 
 async def test_each_of_many_who_ask_at_once_gets_its_own_answers_in_order(vip: str, pods: list[Address]) -> None:

@@ -6,8 +6,9 @@
 
 DIRECTORY holds what has been found to take a new branch, and to begin with what is listed and what is kept in
 ``tests/kernels/corpus``. An input that llhttp and the compiled reader see differently ends the run, and stays in a file
-``crash-…`` of the current directory; one that has been read further than it goes ends the process. ``keep`` puts what
-goes where nothing else does among that which is kept, and which ``test_http1`` reads each time.
+``crash-…`` of the current directory, or where ``-artifact_prefix=`` says; one that has been read further than it goes
+ends the process. ``keep`` puts what goes where nothing else does among that which is kept, and which ``test_http1``
+reads each time.
 """
 
 import os

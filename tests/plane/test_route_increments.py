@@ -187,6 +187,24 @@ def check(changes: list[tuple[list[Object], list[int]]]) -> int:
     return kept
 
 
+def test_a_patch_is_as_small_as_what_it_changes() -> None:
+    """So one that makes most of it anew is not handed over; and of certificates no other is in it than the renewed."""
+    hosts = [ingress(f"i{n}", rule(f"h{n}.com", prefix("/", "s0")), tls=[tls(n)]) for n in range(50)]
+    secrets = [secret(f"cert{number}", b"chain", b"key") for number in range(50)]
+    snapshots = followed([(hosts[:1], []), ([*hosts, *secrets], []), ([secret("cert0", b"renewed", b"key")], [])])
+    index, compiler = EndpointIndex(), routecompiler.Compiler()
+    tables = [compiler.compile(each, index, index.follow(each)) for each in snapshots[1:]]
+    large, small = map(routepatches.between, tables, tables[1:])
+    assert not routepatches.is_small(large, tables[1])
+    assert routepatches.is_small(small, tables[2])
+    assert small.routes["certificates"].numbers.tolist() == [0]
+    assert "key" not in repr(small)
+
+
+def tls(number: int) -> Object:
+    return {"hosts": [f"h{number}.com"], "secretName": f"cert{number}"}
+
+
 def check_patch(before: routes.Routes, table: routes.Routes) -> None:
     """By a patch that has travelled an ingress has what its control plane has, and of what stayed the same objects."""
     patch = pickle.loads(pickle.dumps(routepatches.between(before, table)))
