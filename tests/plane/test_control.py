@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,22 +132,31 @@ async def test_a_lost_node_leaves_the_tables_the_others_go_on_and_it_comes_back(
         assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in back] == [1] * len(there)
 
 
+def handed_to(
+    agent: Any, generation: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[tuple[Any, ...]], list[bool]]:
+    """What an agent is handed from now on, and where to say, by [True], that its next install does nothing."""
+    handed: list[tuple[Any, ...]] = []
+    misses: list[bool] = []
+    install = agent.install
+
+    async def noted(*tables: Any) -> Installed:
+        handed.append(tables)
+        if misses and misses.pop():
+            return Installed(generation())
+        return await install(*tables)
+
+    monkeypatch.setattr(agent, "install", noted)
+    return handed, misses
+
+
 async def test_a_change_is_handed_over_as_a_patch_and_all_tables_to_a_node_that_missed_one_or_has_just_come(
     plan, monkeypatch
 ):
     monkeypatch.setattr(nodetables, "PATCHES", 3)  # then they are laid down whole
     async with serving(plan, manifests(1)) as control:
         node = control.fleet.nodes[1].agent
-        handed: list[tuple[Any, ...]] = []
-        install, misses = node.install, [False]  # whether the next call does nothing
-
-        async def noted(*tables: Any) -> Installed:
-            handed.append(tables)
-            if misses and misses.pop():
-                return Installed(node._proxy.generation)
-            return await install(*tables)
-
-        monkeypatch.setattr(node, "install", noted)
+        handed, misses = handed_to(node, lambda: node._proxy.generation, monkeypatch)
 
         async def moved(address: str) -> None:
             """Another endpoint, which nobody dials; it is in the tables of both nodes then."""
@@ -186,16 +196,7 @@ async def test_a_change_is_handed_over_as_a_patch_and_all_tables_to_a_node_that_
 async def test_a_change_of_routes_is_handed_over_as_a_patch_and_whole_to_an_ingress_that_missed_one(plan, monkeypatch):
     async with serving(plan, manifests(1)) as control:
         ingress = control.fleet.ingresses[1].agent
-        handed: list[tuple[Any, ...]] = []
-        install, misses = ingress.install, [False]  # whether the next call does nothing
-
-        async def noted(*tables: Any) -> Installed:
-            handed.append(tables)
-            if misses and misses.pop():
-                return Installed(ingress.generation)
-            return await install(*tables)
-
-        monkeypatch.setattr(ingress, "install", noted)
+        handed, misses = handed_to(ingress, lambda: ingress.generation, monkeypatch)
 
         async def more(host: str) -> None:
             """One host more, for which an Ingress of its own asks."""
@@ -205,7 +206,6 @@ async def test_a_change_of_routes_is_handed_over_as_a_patch_and_whole_to_an_ingr
             assert (await fetch(plan.vip(1), plan.bound_port(80), name=host))[0] == 200
             assert routes.equal(ingress._routes, control._published.routes)
 
-        misses[:] = []
         await more("one.com")
         [(whole, patch)] = handed
         assert whole is None
