@@ -98,9 +98,8 @@ def test_one_more_than_there_is_room_for_is_reset(plan: AddressPlan) -> None:
     with (
         answering(plan, 7241, capacity=1) as (place, (ip, port)),
         dial((ip, port + 1)) as first,
-        dial((ip, port + 1)) as second,
     ):
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), dial((ip, port + 1)) as second:  # as early as while it connects
             receive(second, 1)
         first.sendall(request(1))
         assert receive(first, 64) == request(1)

@@ -212,7 +212,7 @@ def test_backend_that_does_not_answer_resets_after_the_timeout(plan: AddressPlan
                 filler.connect_ex(full.getsockname())
             proxy.install(make_fib(1, {vip: [address]}))
             begun = time.monotonic()
-            with dial(vip) as client, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), dial(vip) as client:
                 client.recv(1)
             assert 0.25 < time.monotonic() - begun < 20
             assert proxy.ends()["TIMEOUT"] == 1
