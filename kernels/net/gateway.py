@@ -60,6 +60,7 @@ from kernels.net import (
     upstreams,
     wheel,
 )
+from kernels.reference import reference
 
 WAKE_KEY, LISTENER_KEY, CHANNEL_KEY = 0, 1 << 30, 1 << 29
 BATCH = 64  # accepted in one pass, and decided on together
@@ -156,6 +157,7 @@ def _create_room() -> dict[str, np.ndarray]:
 @kernel
 def breath(way, gateway, until_ns):
     """Carry requests until the clock shows ``until_ns``, or its owner is wanted; at least one pass. 0 or ``-errno``."""
+    way, gateway = reference(way), reference(gateway)
     loop = gateway.loop[0]
     now_ns = syscalls.monotonic_ns(gateway.exchange)
     woken = False
@@ -413,6 +415,7 @@ def welcome_back(gateway, fd, ssl, ip, port, heard, stay, now_ns):
 
     ``heard``: OWN_ADDRESS or NAMED, by which that is known. Returns False where there is no room: it is not taken.
     """
+    gateway = reference(gateway)
     if gateway.loop[0].clients == 0:
         return False
     row = _welcome(gateway, np.int64(fd), np.uint64(ssl), np.uint32(ip), np.uint16(port), np.int64(now_ns))
@@ -425,6 +428,7 @@ def welcome_back(gateway, fd, ssl, ip, port, heard, stay, now_ns):
 @kernel
 def close_left(gateway, endpoints):
     """Close the idle connections to these endpoints, int64[...] of their rows, which have left."""
+    gateway = reference(gateway)
     for i in range(endpoints.size):
         while gateway.endpoints[endpoints[i]].last != 0:
             upstreams.close_idle(gateway, np.int64(gateway.endpoints[endpoints[i]].last))
@@ -433,6 +437,7 @@ def close_left(gateway, endpoints):
 @kernel
 def drain(gateway, now_ns):
     """Accept who waits for it, as far as there are rows, and no more; then clients that ask for nothing leave."""
+    gateway = reference(gateway)
     loop = gateway.loop[0]
     for _ in range(loop.clients // BATCH + 1):
         _accept(gateway, now_ns)
@@ -445,6 +450,7 @@ def drain(gateway, now_ns):
 @kernel
 def leave(gateway):
     """Hand over everybody who has got nothing of the answer in hand."""
+    gateway = reference(gateway)
     for row in range(1, gateway.clients.size):
         state = gateway.clients[row].state
         if state == CONNECTING or (state == READING and gateway.clients[row].upstream != 0):
@@ -456,6 +462,7 @@ def leave(gateway):
 @kernel
 def end_all(gateway, now_ns):
     """Close everything that is left."""
+    gateway = reference(gateway)
     for row in range(1, gateway.clients.size):
         state = gateway.clients[row].state
         if CONNECTING <= state <= ANSWERING:
@@ -471,6 +478,7 @@ def end_all(gateway, now_ns):
 @kernel
 def watch(gateway, fd, key):
     """Have a breath hear of the listener, the channel or the wake-up descriptor. 0 or ``-errno``."""
+    gateway = reference(gateway)
     events = syscalls.EPOLLIN | syscalls.EPOLLET
     return syscalls.watch(gateway.exchange, gateway.loop[0].epoll, fd, events, key, 0)
 

@@ -44,6 +44,7 @@ from kernels.net import (
     upstreams,
     writing,
 )
+from kernels.reference import reference
 
 LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", np.uint8)
 SHORT_BYTES = 8192  # half of what OpenSSL reads of a socket at once
@@ -496,6 +497,7 @@ def end(gateway, row):
 @kernel
 def forget(gateway, row):
     """Free a client's row; its socket is closed, or somebody else's, and so is its TLS."""
+    gateway = reference(gateway)
     client, loop = gateway.clients[row], gateway.loop[0]
     client.state, client.fd, client.ssl, client.upstream, client.streamed = VACANT, -1, 0, 0, 0
     client.serial += 1

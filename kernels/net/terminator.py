@@ -33,6 +33,7 @@ from kernels.layout_tls import (
 )
 from kernels.layout_wheel import NEVER
 from kernels.net import announced, hello, openssl, ring, streams, syscalls, text, wheel
+from kernels.reference import reference
 
 WAKE_KEY, LISTENER_KEY, PAIR_KEY = 0, 1 << 30, 1 << 29
 GONE = syscalls.EPOLLRDHUP | syscalls.EPOLLHUP | syscalls.EPOLLERR
@@ -80,6 +81,7 @@ def create(capacity: int, kept: int, library: np.ndarray, trusted: np.ndarray | 
 @kernel
 def breath(some, until_ns):
     """Carry connections until the clock shows ``until_ns``, or its owner is wanted; one pass at least. 0 or -errno."""
+    some = reference(some)
     loop = some.loop[0]
     now_ns = syscalls.monotonic_ns(some.exchange)
     woken = False
@@ -202,6 +204,7 @@ def _watch(some, fd, key, events):
 @kernel
 def carry(some, fd, ssl, pair, now_ns):
     """Carry what a client by TLS says to and from a socket, which is its own from here on; False: there is no room."""
+    some = reference(some)
     if some.loop[0].free == 0:
         return False
     row = _seat(some, fd, ssl, now_ns)
@@ -310,6 +313,7 @@ def _begin(some, row):
 @kernel
 def go_on(some, row):
     """The certificate that a connection waited for is there."""
+    some = reference(some)
     if _begin(some, row):
         _queue(some, row)
 
@@ -448,6 +452,7 @@ def _end(some, row):
 @kernel
 def forget(some, row):
     """Free a row; what it had is closed, or somebody else's."""
+    some = reference(some)
     client, loop = some.clients[row], some.loop[0]
     client.state, client.fd, client.pair, client.ssl = VACANT, -1, -1, 0
     client.serial += 1
@@ -484,6 +489,7 @@ def _check_times(some, now_ns):
 @kernel
 def drain(some, now_ns):
     """Accept who waits for it, as far as there are rows, and no more."""
+    some = reference(some)
     loop = some.loop[0]
     for _ in range((loop.free - loop.kept) // BATCH + 1):
         _accept(some, now_ns)
@@ -493,6 +499,7 @@ def drain(some, now_ns):
 @kernel
 def end_all(some):
     """Close everything that is left."""
+    some = reference(some)
     for row in range(1, some.clients.size):
         if some.clients[row].state != VACANT:
             _end(some, row)
@@ -501,6 +508,7 @@ def end_all(some):
 @kernel
 def watch(some, fd, key):
     """Have a breath hear of the listener or of the wake-up descriptor. 0 or ``-errno``."""
+    some = reference(some)
     events = syscalls.EPOLLIN | syscalls.EPOLLET
     return syscalls.watch(some.exchange, some.loop[0].epoll, fd, events, key, 0)
 

@@ -10,6 +10,7 @@ import numpy as np
 from kernels.jit import inner, kernel, part
 from kernels.layout import MARKS
 from kernels.net import syscalls, wheel
+from kernels.reference import reference
 
 UPSTREAM_KEY = 1 << 31
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
@@ -113,6 +114,7 @@ def close(gateway, row):
 @kernel
 def forget(gateway, row):
     """Free the row; its socket is closed, or somebody else's."""
+    gateway = reference(gateway)
     loop = gateway.loop[0]
     upstream = gateway.upstreams[row]
     gateway.endpoints[upstream.endpoint].all -= 1
