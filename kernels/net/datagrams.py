@@ -35,6 +35,7 @@ from kernels.layout import (
 from kernels.lb.hashing import flow_hash
 from kernels.net import refusal, ring, shared, syscalls, udpflows
 from kernels.net.records import decide, record
+from kernels.reference import reference
 
 LISTENER_KEY = 1 << 29  # an event's key: this bit and the listener's row; udpflows.FLOW_KEY: a flow's
 TRIES = 4  # backends that may refuse a batch: where all do, a datagram does not cost a socket each
@@ -57,6 +58,7 @@ def with_listeners(relay: Relay, rows: int) -> Relay:
 @kernel
 def watch(relay, fd, row, serial):
     """Have a breath hear of a UDP listener. 0 or ``-errno``."""
+    relay = reference(relay)
     events = syscalls.EPOLLIN | syscalls.EPOLLET
     return syscalls.watch(relay.exchange, relay.loop[0].epoll, fd, events, LISTENER_KEY | row, serial)
 
@@ -64,6 +66,7 @@ def watch(relay, fd, row, serial):
 @kernel
 def attend(datagrams, row):
     """Have a listener's queue looked into."""
+    datagrams = reference(datagrams)
     listener = datagrams.listeners[row]
     if not listener.queued:
         listener.queued = 1

@@ -58,6 +58,7 @@ from kernels.layout_load import (
 from kernels.net import clienttls, heads, httpanswers, messages, openssl, syscalls
 from kernels.net.httpanswers import MORE
 from kernels.net.messages import ID_DIGITS
+from kernels.reference import reference
 
 BUFFER_BYTES = 1 << 18
 ROWS = 1 << 15
@@ -219,6 +220,7 @@ def breath(load, until_ns):
 
     Returns 0, or ``-errno`` where the epoll set is broken.
     """
+    load = reference(load)
     loop = load.loop[0]
     loop.now_ns = syscalls.monotonic_ns(load.exchange)
     while loop.now_ns < until_ns and load.rows.size - loop.rows >= ROOM and load.dials.size - loop.dials >= ROOM:
@@ -243,6 +245,7 @@ def breath(load, until_ns):
 @kernel
 def end_all(load):
     """Close every connection there is, and forget sessions."""
+    load = reference(load)
     for row in range(load.clients.size):
         client = load.clients[row]
         if client.ssl != 0:

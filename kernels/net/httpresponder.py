@@ -20,6 +20,7 @@ import numpy as np
 from kernels.jit import kernel
 from kernels.layout_load import ANSWER, COUNTER, DISH, HALL, SERVED, VISITOR, WHOLE, HttpResponder
 from kernels.net import heads, syscalls, text
+from kernels.reference import reference
 
 BUFFER_BYTES = 1 << 16
 COUNTER_KEY = 1 << 31  # an event's key: this bit and the row of a counter; without it, the row of a visitor
@@ -117,6 +118,7 @@ def create(counters: Sequence[Counter], capacity: int, keeping: int = 0) -> Http
 @kernel
 def listen(responder):
     """Have breaths hear of all counters. Returns 0 or ``-errno``."""
+    responder = reference(responder)
     for row in range(responder.counters.size):
         fd = responder.counters[row].fd
         key = COUNTER_KEY | row
@@ -132,6 +134,7 @@ def breath(responder, until_ns):
 
     Returns 0, or ``-errno`` where the epoll set is broken.
     """
+    responder = reference(responder)
     exchange = responder.exchange
     now_ns = syscalls.monotonic_ns(exchange)
     while now_ns < until_ns and 2 * responder.hall[0].served <= responder.served.size:
@@ -148,6 +151,7 @@ def breath(responder, until_ns):
 @kernel
 def end_all(responder):
     """Close every connection there is."""
+    responder = reference(responder)
     for row in range(responder.visitors.size):
         if responder.visitors[row].fd >= 0:
             _end(responder, row)
@@ -156,6 +160,7 @@ def end_all(responder):
 @kernel
 def end_idle(responder):
     """Close every connection that has no request under way."""
+    responder = reference(responder)
     for row in range(responder.visitors.size):
         visitor = responder.visitors[row]
         if visitor.fd >= 0 and not visitor.answering and visitor.held == 0 and visitor.left == 0:

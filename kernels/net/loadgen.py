@@ -37,6 +37,7 @@ from kernels.layout import (
     Load,
 )
 from kernels.net import answers, syscalls
+from kernels.reference import reference
 
 BUFFER_BYTES = 1 << 18
 LATENCIES = 1 << 16
@@ -94,6 +95,7 @@ def breath(load, until_ns):
 
     Returns 0, or ``-errno`` where the epoll set is broken.
     """
+    load = reference(load)
     loop = load.loop[0]
     now_ns = syscalls.monotonic_ns(load.exchange)
     while now_ns < until_ns and load.latencies.size - loop.answered >= syscalls.EVENTS:
@@ -110,6 +112,7 @@ def breath(load, until_ns):
 @kernel
 def ask_all(load):
     """Have those that hold ask, and nobody hold from here on."""
+    load = reference(load)
     load.loop[0].hold = 0
     for row in range(load.clients.size):
         if load.clients[row].state == HOLDING:
@@ -120,6 +123,7 @@ def ask_all(load):
 @kernel
 def give_up_overdue(load, before_ns):
     """Count those requests and connects as missed, and drop their connections, that began before."""
+    load = reference(load)
     for row in range(load.clients.size):
         client = load.clients[row]
         if client.began_ns < before_ns and (client.state == DIALLING or client.state == ASKING):
@@ -129,6 +133,7 @@ def give_up_overdue(load, before_ns):
 @kernel
 def end_all(load):
     """Close every connection there is."""
+    load = reference(load)
     for row in range(load.clients.size):
         if load.clients[row].state != ALONE:
             _hang_up(load, row)

@@ -38,6 +38,7 @@ from kernels.layout import (
 from kernels.lb.forward import create_steering, empty_fib, pool_for
 from kernels.net import connections, datagrams, pipes, ring, shared, streams, syscalls, udpflows
 from kernels.net.records import decide, record
+from kernels.reference import reference
 
 BATCH = syscalls.MESSAGES
 WAKE_KEY = 0  # a listener's events carry its row as their key, a connection's have connections.STREAM_KEY set
@@ -100,6 +101,7 @@ def breath(fib, steering, relay, until_ns):
 
     fib (Fib, read-only), steering (Steering), relay (Relay). Returns 0, or ``-errno`` where the epoll set is broken.
     """
+    fib, steering, relay = reference(fib), reference(steering), reference(relay)
     now_ns = syscalls.monotonic_ns(relay.exchange)
     woken = False
     while True:
@@ -147,6 +149,7 @@ def _on_event(fib, steering, relay, event, now_ns):
 @kernel
 def attend(relay, row):
     """Have the listener's queue looked into: edge-triggered, it will not call again before that is empty."""
+    relay = reference(relay)
     if not relay.listeners[row].queued:
         relay.listeners[row].queued = 1
         ring.put(relay.backlog, row)
@@ -303,6 +306,7 @@ def _check_connects(fib, steering, relay, now_ns):
 @kernel
 def watch(relay, fd, key, serial):
     """Have a breath hear of a listener (key: its row) or of the wake-up descriptor (WAKE_KEY). 0 or ``-errno``."""
+    relay = reference(relay)
     events = syscalls.EPOLLIN | syscalls.EPOLLET
     return syscalls.watch(relay.exchange, relay.loop[0].epoll, fd, events, key, serial)
 
@@ -310,6 +314,7 @@ def watch(relay, fd, key, serial):
 @kernel
 def end_all(steering, relay):
     """Reset every connection that is left, end every flow, and close the pipes and the socket held for the next."""
+    steering, relay = reference(steering), reference(relay)
     for row in range(1, relay.connections.size):
         if relay.connections[row].state != FREE:
             connections.end(steering, relay, row, STOPPED)

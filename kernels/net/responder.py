@@ -15,6 +15,7 @@ import numpy as np
 from kernels.jit import kernel
 from kernels.layout import CALLER, DESK, ROOM, TCP, UDP, Responder
 from kernels.net import answers, syscalls
+from kernels.reference import reference
 
 DESK_KEY = 1 << 31  # an event's key: this bit and the row of a desk; without it, the row of a caller
 WATCHED = syscalls.EPOLLIN | syscalls.EPOLLOUT | syscalls.EPOLLRDHUP | syscalls.EPOLLET
@@ -49,6 +50,7 @@ def create(desks: Sequence[tuple[int, int, int]], capacity: int, request_bytes: 
 @kernel
 def listen(responder):
     """Have breaths hear of all desks. Returns 0 or ``-errno``."""
+    responder = reference(responder)
     for row in range(responder.desks.size):
         answer = syscalls.watch(
             responder.exchange, responder.room[0].epoll, responder.desks[row].fd, syscalls.EPOLLIN, DESK_KEY | row, 0
@@ -61,6 +63,7 @@ def listen(responder):
 @kernel
 def breath(responder, until_ns):
     """Answer until the clock shows ``until_ns``. Returns 0, or ``-errno`` where the epoll set is broken."""
+    responder = reference(responder)
     exchange = responder.exchange
     now_ns = syscalls.monotonic_ns(exchange)
     while now_ns < until_ns:
@@ -77,6 +80,7 @@ def breath(responder, until_ns):
 @kernel
 def end_all(responder):
     """Close every connection there is."""
+    responder = reference(responder)
     for row in range(responder.callers.size):
         if responder.callers[row].fd >= 0:
             _end(responder, row)

@@ -37,6 +37,7 @@ from kernels.lb.forward import fingerprint
 from kernels.lb.frontends import find_frontend
 from kernels.lb.select import is_member
 from kernels.net import connections, refusal, ring, shared, syscalls
+from kernels.reference import reference
 
 FLOW_KEY = 1 << 30  # an event's key: this bit and the flow's row
 # Linux' nf_conntrack_udp_timeout and _stream; a question and its answer are no stream yet (nf_conntrack_proto_udp.c).
@@ -280,6 +281,7 @@ def forget_gone(fib, steering, relay):
 
     A backend that is ready, but for other frontends only, is gone for this one.
     """
+    fib, steering, relay = reference(fib), reference(steering), reference(relay)
     nodes = np.int64(0)
     for i in range(fib.sources.size):
         nodes = max(nodes, np.int64(fib.sources[i]["node"]))
@@ -319,12 +321,14 @@ def _serves(fib, flow, nodes):
 @kernel
 def forget_listener(steering, relay, at_listener):
     """End the flows of a listener that is about to be closed; between breaths only."""
+    steering, relay = reference(steering), reference(relay)
     _end_where(steering, relay.datagrams, at_listener, UNHEARD)
 
 
 @kernel
 def end_all(steering, datagrams, how):
     """End the flows that are left."""
+    steering, datagrams = reference(steering), reference(datagrams)
     _end_where(steering, datagrams, 0, how)
 
 
