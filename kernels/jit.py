@@ -27,6 +27,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
+from kernels import fragments
+
 INTERPRETED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 _OPTIONS: dict[str, Any] = {
@@ -36,7 +38,11 @@ _OPTIONS: dict[str, Any] = {
     "forceinline": True,
     "_nrt": False,
 }
-_WITHOUT_ENTRANCE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_WITHOUT_ENTRANCE: dict[str, Any] = {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": fragments.Compiler,
+}
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,6 +106,7 @@ def _closed(compiled: Any) -> Any:
         compiled.overloads[tuple(result.signature.args)] = result  # and not in the table of what Python may call
 
     compiled._compile_for_args, compiled.add_overload = refuse, note
+    compiled._cache = fragments.Cache(compiled.py_func)
     return compiled
 
 
