@@ -3,16 +3,15 @@
 Law: a kernel is compiled at its first call and never at import. It holds no GIL, keeps its machine code on disk,
 divides as NumPy does, so that no exception can leave it, and is inlined into kernels that call it. It has no access to
 Numba's run time for memory: one that allocates an array does not compile, and passing arrays about counts no
-references, which would cost ten times what deciding about a flow does. Integers that wrap are ``uint64`` throughout,
-because Numba and NumPy both turn ``uint64 + int64`` into a float.
+references, which would cost ten times what deciding about a flow does. Large tuples of them go by ``reference``.
+Integers that wrap are ``uint64`` throughout, because Numba and NumPy both turn ``uint64 + int64`` into a float.
 
 It is compiled for types, not for numbers: one that a caller writes out is an int64 as any other. Numba would take each
 for a type of its own, and compile all that is called with it once more. True and False stay types, so that what reads
 in two ways is compiled for either.
 
-Python calls none whose name begins with an underscore, no ``inner``, ``part`` and ``passage``: these have no entrance
-for it, which takes longer to compile than what is in most of them, for it unpacks every array of every argument. A call
-is a TypeError.
+Python calls none whose name begins with an underscore, no ``inner`` and no ``part``: these have no entrance for it,
+and become machine code only with those that have (``fragments``). A call is a TypeError.
 
 With ``NUMBA_DISABLE_JIT=1`` all of it is plain Python; hashes wrap around just as they do in machine code, and NumPy is
 told that this is no mistake.
@@ -62,20 +61,10 @@ def inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``kernel``, but called and not inlined: for large ones, which would be compiled once more for each caller."""
+    """As ``kernel``, but called and not inlined: for large ones, which would be there once more for each caller."""
     if INTERPRETED:
         return kernel(function)
     return _closed(_compiled(function, **{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False}))
-
-
-def passage(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``part``, but written out in each that calls it, and never compiled by itself: for what only joins parts.
-
-    Numba compiles what is called anew with each caller, and so once more for each function on the way to it.
-    """
-    if INTERPRETED:
-        return kernel(function)
-    return _closed(numba.njit(**_OPTIONS, inline="always")(function))
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:

@@ -22,7 +22,7 @@ from kernels.jit import INTERPRETED
 class Reference(types.Type):
     """Numba's type of a reference to a named tuple of type ``to``."""
 
-    def __init__(self, to: types.BaseNamedTuple):
+    def __init__(self, to: Any):
         self.to = to
         super().__init__(f"reference({to.name})")
 
@@ -47,7 +47,7 @@ class _ReferenceModel(models.PrimitiveModel):
 class _Fields(AttributeTemplate):
     key = Reference
 
-    def generic_resolve(self, kind: Reference, name: str) -> types.Type | None:
+    def generic_resolve(self, kind, name):  # type: ignore[override]
         if name not in kind.to.fields:
             return None
         _, found = kind.field(name)
@@ -74,11 +74,11 @@ def _array(context, builder, kind, place):
         return _constant(builder, cgutils.gep_inbounds(builder, place, 0, model.get_field_position(name), *number))
 
     shape = [at("shape", i) for i in range(kind.ndim)]
-    strides, items = [], size
-    for length in reversed(shape):
-        strides.insert(0, items)
-        items = builder.mul(items, length)
-    if kind.layout != "C":
+    if kind.layout == "C":
+        strides = [size]
+        for length in shape[:0:-1]:
+            strides.insert(0, builder.mul(strides[0], length))
+    else:
         strides = [at("strides", i) for i in range(kind.ndim)]
     known = {
         "nitems": at("nitems") if kind.ndim > 1 else shape[0],

@@ -15,7 +15,7 @@ import select
 
 import numpy as np
 
-from kernels.jit import kernel, part, passage
+from kernels.jit import kernel, part
 from kernels.layout import NETWORK
 from kernels.layout_announced import ANNOUNCEMENT, AWAITED, OWN_ADDRESS
 from kernels.layout_gateway import (
@@ -239,7 +239,7 @@ def _on_event(gateway, event):
     return False
 
 
-@passage
+@part
 def _read(way, gateway, turns, now_ns):
     """So many clients have a turn, or fewer, until the batch is full of requests that are whole. The turns left."""
     loop = gateway.loop[0]
@@ -253,7 +253,7 @@ def _read(way, gateway, turns, now_ns):
     return turns
 
 
-@passage
+@part
 def _decide(way, gateway, now_ns):
     """Decide on the batch."""
     for place in range(1, gateway.loop[0].asking + 1):
@@ -261,7 +261,7 @@ def _decide(way, gateway, now_ns):
             rulings.decide(way, gateway, np.int64(place), now_ns)
 
 
-@passage
+@part
 def _write(way, gateway, now_ns):
     """Send or answer the batch, as was decided. What follows there of a client is for the next pass."""
     loop = gateway.loop[0]
@@ -278,7 +278,7 @@ def _write(way, gateway, now_ns):
     loop.asking = 0
 
 
-@passage
+@part
 def _carry(way, gateway, row, now_ns):
     """Take a client on from state to state, as far as one turn goes."""
     client = gateway.clients[row]

@@ -6,7 +6,7 @@ came: all its bytes are kept. A client that ends its sending while it waits has 
 
 import numpy as np
 
-from kernels.jit import inner, kernel, part, passage
+from kernels.jit import inner, kernel, part
 from kernels.layout_gateway import (
     ANSWERING,
     ASIDE,
@@ -179,7 +179,7 @@ def _begin(way, gateway, row, now_ns):
     return True
 
 
-@passage
+@part
 def write(way, gateway, place, now_ns):
     """ASKING: do as was decided on a request of the batch: answer it, send it to an endpoint, or hand it over."""
     row, said = np.int64(gateway.asking[place]), np.int64(gateway.asked[place].said)
@@ -239,7 +239,7 @@ def _answer(way, gateway, place, now_ns):
     keep_unsent(gateway, row, np.int64(0), size)
 
 
-@passage
+@part
 def _ask(way, gateway, place, now_ns):
     """Choose an endpoint and take a connection to it; where that is there, send the request."""
     row, backend = np.int64(gateway.asking[place]), rulings.pick(way, gateway, place, now_ns)

@@ -27,7 +27,7 @@ def _shifted(number, by):
 
 
 KERNELS = Path(__file__).parents[2] / "kernels"
-CLOSED = {"inner", "part", "passage"}
+CLOSED = {"inner", "part"}
 
 
 def decorators(function: ast.FunctionDef) -> set[str]:
