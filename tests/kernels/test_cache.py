@@ -170,3 +170,47 @@ def test_a_copy_of_the_sources_somewhere_else_compiles_nothing(tmp_path: Path) -
     shutil.copytree(cache.SOURCES, tmp_path / "copy" / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     assert output(python(hashing, tmp_path, tmp_path / "copy")) == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")} == compiled
+
+
+# Two entrances to one function that has none; what is there by whom is asked of Numba's counts.
+FRAGMENTS = """
+import numpy as np
+from kernels.jit import inner, kernel, part
+
+@inner
+def _twice(number):
+    return 2 * number
+
+@part
+def _more(numbers, at):
+    numbers[at] += _twice(numbers[at])
+
+@kernel
+def one(numbers):
+    _more(numbers, 0)
+
+@kernel
+def other(numbers):
+    for i in range(numbers.size):
+        _more(numbers, i)
+"""
+CALLED = """
+import numpy as np
+import entrances
+numbers = np.arange(1, 4)
+entrances.{}(numbers)
+print(numbers.tolist(), sum(entrances.{}.stats.cache_hits.values()), sum(entrances._more.stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_what_has_no_entrance_is_kept_for_further_entrances_that_lead_there(tmp_path: Path) -> None:
+    (tmp_path / "entrances.py").write_text(FRAGMENTS)
+
+    def call(name: str) -> str:
+        code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + CALLED.format(name, name)
+        return output(python(code, tmp_path))
+
+    assert call("one") == "[3, 2, 3] 0 0\n"
+    assert call("other") == "[3, 6, 9] 0 1\n"
+    assert call("other") == "[3, 6, 9] 1 0\n"
