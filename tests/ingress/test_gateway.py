@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernels.net import gateway as kernel
-from kernels.net import times
+from kernels.net import wheel
 from kernels.net.gateway import BATCH
 from plane import fastroutes, routecompiler
 from plane.ingress.edge import Edge, networks
@@ -160,7 +160,7 @@ async def test_no_answer_in_time_is_504(vip: str, pods: list[Address]) -> None:
 async def test_a_crowd_that_asks_for_nothing_more_is_left_in_time(vip: str, pods: list[Address]) -> None:
     brief = Timeouts(keep_alive_s=0.2)
     async with running(vip, web(pods[0]), gateway=True, timeouts=brief) as here:
-        crowd = [await asyncio.open_connection(*here.http) for _ in range(times.LOOKS + 50)]
+        crowd = [await asyncio.open_connection(*here.http) for _ in range(wheel.LOOKS + 50)]
         for _, writer in crowd:
             writer.write(REQUESTS["no rule"][0])
         for reader, writer in crowd:
