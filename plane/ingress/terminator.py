@@ -139,7 +139,7 @@ class Terminator:
     def busy(self) -> bool:
         """Whether it carries anybody's bytes, of all that it was told to. Blocks for a moment.
 
-        Who is in a handshake still does not count: nobody has a request of it.
+        Who is still in a handshake does not count, for nobody has a request of it.
         """
         return self._driver.ask(lambda: bool((self._some.clients["state"] == layout.CARRYING).any()))
 
