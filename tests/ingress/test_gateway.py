@@ -99,9 +99,11 @@ def by_hand(vip: str, pod: Address, taken: list[Handed]) -> Iterator[tuple[Gatew
         listener.setblocking(False)
         kernel.watch(gateway._gateway, listener.fileno(), kernel.LISTENER_KEY)
         loop["listener"], loop["backlog"] = listener.fileno(), 1
-        yield gateway, breathe_until
-        kernel.end_all(gateway._gateway, time.monotonic_ns())
-        gateway.stop()
+        try:
+            yield gateway, breathe_until
+        finally:
+            kernel.end_all(gateway._gateway, time.monotonic_ns())
+            gateway.stop()
 
 
 def test_an_endpoint_that_answers_before_it_is_asked_is_heard(vip: str, pods: list[Address]) -> None:
