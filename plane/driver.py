@@ -57,11 +57,6 @@ class Driver:
     def has_stopped(self) -> bool:
         return self.epoll.closed
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether somebody has asked what is not answered yet."""
-        return not self._questions.empty()
-
     def start(self) -> None:
         self.running = True
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)

@@ -15,7 +15,7 @@ from kernels.lb.hashing import GOLDEN, mix64, reduce
 from kernels.net import text
 
 DECAY_NS = 1e10  # as plane.balance has it
-_NEVER = np.int64(np.iinfo(np.int64).max)
+_ALL_IN = np.int64(np.iinfo(np.int64).max)  # the time as of which nobody is out
 _POLYNOMIAL = np.uint64(0xEDB88320)  # of CRC-32, as zlib has it
 _ALL = np.uint64(0xFFFFFFFF)
 _DOT, _ZERO = 46, 48
@@ -33,45 +33,48 @@ def pick(way, endpoints, asked):
     roads, memory, row = way.roads, way.memory, np.int64(asked["goal"])
     goal, now_ns = roads.goals[row], np.int64(asked["now_ns"])
     algorithm, first, count = goal["algorithm"], np.int64(goal["first"]), np.int64(goal["endpoints"])
+    if algorithm == RR:
+        return in_turn(roads, memory, row, now_ns)
     if count == 0 or first + count > roads.endpoints.size:
         return np.int64(0)
     there = roads.endpoints[first : first + count]
-    fit, now_ns = count_fit(memory, there, now_ns)
-    if algorithm == RR:
-        return _in_turn(memory, row, there, now_ns)
+    fit, as_of_ns = count_fit(memory, there, now_ns)
     if algorithm == WRR:
-        return _in_weighted_turn(roads.backends, memory, row, there, now_ns)
+        return _in_weighted_turn(roads.backends, memory, row, there, as_of_ns)
     if algorithm in (SH, MH, MAGLEV):
         client = client_of(asked["client"], asked["port"] if algorithm == MAGLEV else np.uint16(0))
-        return _ranked(roads.backends, memory, there, client, now_ns)
+        return _ranked(roads.backends, memory, there, client, as_of_ns)
     if fit == 1:
-        return _nth(memory, there, np.int64(0), now_ns)
+        return _nth(memory, there, np.int64(0), as_of_ns)
     if algorithm in (LC, WLC, SED, NQ):
-        return _least(way, endpoints, there, fit, asked, now_ns)
+        return _least(way, endpoints, there, fit, asked, as_of_ns)
     draw = np.uint64(asked["draw"])
     if algorithm in (P2C, EWMA):
         place = reduce(draw, fit)
         after = reduce(mix64(draw), fit - 1)
-        one = _nth(memory, there, place, now_ns)
-        other = _nth(memory, there, after + (after >= place), now_ns)
-        return _better(way, endpoints, algorithm, one, other, np.int64(asked["now_ns"]))
-    return _by_weight(roads.backends, memory, there, draw, now_ns)
+        one = _nth(memory, there, place, as_of_ns)
+        other = _nth(memory, there, after + (after >= place), as_of_ns)
+        return _better(way, endpoints, algorithm, one, other, now_ns)
+    return _by_weight(roads.backends, memory, there, draw, as_of_ns)
 
 
 @inner
 def count_fit(memory, there, now_ns):
-    """How many of these endpoints may have a request, and as of what time: of those that are in, or all if none is."""
+    """How many of these endpoints may have a request, and as of when: those that are in now, or all if none is.
+
+    That time is ``as_of_ns`` to the functions below: now, or one as of which all are in.
+    """
     fit = np.int64(0)
     for place in range(there.size):
         fit += is_in(memory, np.int64(there[place]), now_ns)
     if fit == 0:
-        return np.int64(there.size), _NEVER
+        return np.int64(there.size), _ALL_IN
     return fit, np.int64(now_ns)
 
 
 @inner
-def is_in(memory, backend, now_ns):
-    return memory.out_ns[backend] <= now_ns
+def is_in(memory, backend, as_of_ns):
+    return memory.out_ns[backend] <= as_of_ns
 
 
 @inner
@@ -82,11 +85,11 @@ def put_address(backends, backend, out, at):
 
 
 @kernel
-def _nth(memory, there, number, now_ns):
+def _nth(memory, there, number, as_of_ns):
     """The endpoint with this number of those that are in; there are more than that."""
     for place in range(there.size):
         backend = np.int64(there[place])
-        if is_in(memory, backend, now_ns):
+        if is_in(memory, backend, as_of_ns):
             if number == 0:
                 return backend
             number -= 1
@@ -108,19 +111,30 @@ def _row_of(rows, endpoints, backend):
 # Turns
 
 
+@inner
+def in_turn(roads, memory, row, now_ns):
+    """By turns, which is what most goals have: the backend id of the endpoint, int64; 0 for none."""
+    first, count = np.int64(roads.goals[row]["first"]), np.int64(roads.goals[row]["endpoints"])
+    if first + count > roads.endpoints.size:
+        return np.int64(0)
+    there = roads.endpoints[first : first + count]
+    backend = _in_turn(memory, row, there, now_ns)
+    return backend if backend != 0 else _in_turn(memory, row, there, _ALL_IN)
+
+
 @kernel
-def _in_turn(memory, row, there, now_ns):
+def _in_turn(memory, row, there, as_of_ns):
     """Turns go by the places of all, so that who comes back finds its own."""
     for _ in range(there.size):
         turn = memory.turns[row, 0] if memory.turns[row, 0] < there.size else np.int64(0)
         memory.turns[row, 0] = turn + 1
-        if is_in(memory, np.int64(there[turn]), now_ns):
+        if is_in(memory, np.int64(there[turn]), as_of_ns):
             return np.int64(there[turn])
     return np.int64(0)
 
 
 @kernel
-def _in_weighted_turn(backends, memory, row, there, now_ns):
+def _in_weighted_turn(backends, memory, row, there, as_of_ns):
     """IPVS' wrr: round after round, those whose weight is not below a mark that comes down from the heaviest."""
     heaviest, heaviest_in, step = np.int64(0), np.int64(0), np.int64(0)
     for place in range(there.size):
@@ -128,7 +142,7 @@ def _in_weighted_turn(backends, memory, row, there, now_ns):
         weight = _weight(backends, backend)
         step = _common(step, weight)
         heaviest = max(heaviest, weight)
-        if is_in(memory, backend, now_ns):
+        if is_in(memory, backend, as_of_ns):
             heaviest_in = max(heaviest_in, weight)
     turn, mark = memory.turns[row, 0], memory.turns[row, 1]
     while True:  # ends: at the latest when the mark has come down to the heaviest that is in
@@ -141,7 +155,7 @@ def _in_weighted_turn(backends, memory, row, there, now_ns):
             continue
         backend = np.int64(there[turn])
         turn += 1
-        if _weight(backends, backend) >= mark and is_in(memory, backend, now_ns):
+        if _weight(backends, backend) >= mark and is_in(memory, backend, as_of_ns):
             memory.turns[row, 0], memory.turns[row, 1] = turn, mark
             return backend
 
@@ -158,7 +172,7 @@ def _common(one, other):
 
 
 @kernel
-def _least(way, endpoints, there, fit, asked, now_ns):
+def _least(way, endpoints, there, fit, asked, as_of_ns):
     """That with the least to do, by the measure of its algorithm; of equals that whose turn it is."""
     roads, memory, row = way.roads, way.memory, np.int64(asked["goal"])
     algorithm = roads.goals[row]["algorithm"]
@@ -167,7 +181,7 @@ def _least(way, endpoints, there, fit, asked, now_ns):
     best, least, number = np.int64(0), math.inf, np.int64(0)
     for place in range(2 * there.size):  # once around, from whose turn it is
         backend = np.int64(there[place % there.size])
-        if not is_in(memory, backend, now_ns):
+        if not is_in(memory, backend, as_of_ns):
             continue
         number += 1
         if number <= turn or number > turn + fit:
@@ -224,16 +238,16 @@ def hear(there, took_ns, now_ns):
 
 
 @kernel
-def _by_weight(backends, memory, there, draw, now_ns):
+def _by_weight(backends, memory, there, draw, as_of_ns):
     total, chosen = np.int64(0), np.int64(0)
     for place in range(there.size):
         backend = np.int64(there[place])
-        if is_in(memory, backend, now_ns):
+        if is_in(memory, backend, as_of_ns):
             total += _weight(backends, backend)
     left = reduce(draw, total)
     for place in range(there.size):
         backend = np.int64(there[place])
-        if is_in(memory, backend, now_ns) and left >= 0:
+        if is_in(memory, backend, as_of_ns) and left >= 0:
             chosen = backend
             left -= _weight(backends, backend)
     return chosen
@@ -265,12 +279,12 @@ def _checked(word, byte):
 
 
 @kernel
-def _ranked(backends, memory, there, client, now_ns):
+def _ranked(backends, memory, there, client, as_of_ns):
     """That which ranks highest for a client, as ``plane.balance._rank`` has it."""
     best, highest = np.int64(0), -math.inf
     for place in range(there.size):
         backend = np.int64(there[place])
-        if is_in(memory, backend, now_ns):
+        if is_in(memory, backend, as_of_ns):
             row = backends[backend]
             seed = mix64(np.uint64(row["ip"]) << _16 | np.uint64(row["port"]))
             share = (np.float64(mix64(client ^ seed) >> _12) + 0.5) * 2.0**-52

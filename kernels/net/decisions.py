@@ -1,6 +1,6 @@
-"""What becomes of a request whose road is known: what its rule says, which endpoint has it, or an answer of our own.
+"""What becomes of a request whose road is known: what its rule says, to which goal it goes, or an answer of our own.
 
-    hostpath.find ─► road ─► decide ─► GO: goal ─► pick ─► endpoint
+    hostpath.find ─► road ─► decide ─► GO: goal ─► balancing.pick ─► endpoint
                       │ 0      │ ANSWER: reply ─► write_answer
                       └────────┴── negative: a reason to punt
 
@@ -152,56 +152,6 @@ def _is_field(roads, word, data, start, size):
         if roads.words[offset + i] != fields.lower(data[start + i]):
             return False
     return True
-
-
-# Endpoints
-
-
-@kernel
-def pick(roads, memory, goal, tried, tries, now_ns):
-    """The backend id of the endpoint for a request, int64: by turns, as ``plane.ingress.table`` has it; 0 for none.
-
-    None of ``tried[:tries]``, ids that have failed it, and none that is out unless all others are.
-    """
-    found = _in_turn(roads, memory, goal, tried[:tries], now_ns)
-    return found if found != 0 else _in_turn(roads, memory, goal, tried[:tries], np.iinfo(np.int64).max)
-
-
-@kernel
-def _in_turn(roads, memory, goal, failed, now_ns):
-    """Whose turn it is, of those that are in at that time."""
-    first, count = np.int64(roads.goals[goal]["first"]), np.int64(roads.goals[goal]["endpoints"])
-    if first + count > roads.endpoints.size:
-        return np.int64(0)
-    for _ in range(count):
-        turn = memory.turns[goal, 0] if memory.turns[goal, 0] < count else 0
-        memory.turns[goal, 0] = turn + 1
-        backend = np.int64(roads.endpoints[first + turn])
-        if memory.out_ns[backend] <= now_ns and not _is_among(failed, backend):
-            return backend
-    return np.int64(0)
-
-
-@kernel
-def _is_among(rows, row):
-    for each in rows:  # noqa: SIM110  # any() of a generator does not compile
-        if each == row:
-            return True
-    return False
-
-
-@kernel
-def put_out(memory, backend, until_ns):
-    """An endpoint has failed: it is passed over until then, or until it answers."""
-    if 0 < backend < memory.out_ns.size:
-        memory.out_ns[backend] = until_ns
-
-
-@kernel
-def put_in(memory, backend):
-    """An endpoint has answered."""
-    if 0 < backend < memory.out_ns.size:
-        memory.out_ns[backend] = 0
 
 
 # Answers of the plane's own

@@ -23,14 +23,14 @@ def pick(way, heard, asked, out, words):
 
     Of ``asked``, a row of ASK, all that is asked counts, and the goal. ``out`` and ``words`` are room to work in.
     """
-    roads, memory, now_ns = way.roads, way.memory, np.int64(asked["now_ns"])
+    roads, memory = way.roads, way.memory
     rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
     first, count = np.int64(goal["first"]), np.int64(goal["endpoints"])
     size = text.put_all(out, _put_key(roads, rule, heard, asked, out), _BAR)
     if size < 0 or size + _ADDRESS_BYTES > out.size or first + count > roads.endpoints.size:
         return np.int64(-STICKY)
     there = roads.endpoints[first : first + count]
-    fit, now_ns = balancing.count_fit(memory, there, now_ns)
+    fit, as_of_ns = balancing.count_fit(memory, there, np.int64(asked["now_ns"]))
     sharing = min(max(np.int64(rule["subset"]), np.int64(1)), fit)
     absorbed = digests.absorb(out, size, words)
     found, highest = np.int64(0), np.uint64(0)
@@ -38,7 +38,7 @@ def pick(way, heard, asked, out, words):
         found, below = np.int64(0), highest
         for place in range(there.size):
             backend = np.int64(there[place])
-            if not balancing.is_in(memory, backend, now_ns):
+            if not balancing.is_in(memory, backend, as_of_ns):
                 continue
             score = digests.finish(out, absorbed, balancing.put_address(roads.backends, backend, out, size), words)
             if (turn == 0 or score < below) and (found == 0 or score > highest):

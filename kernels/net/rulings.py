@@ -11,7 +11,7 @@ from kernels.jit import inner, kernel, part
 from kernels.layout import EWMA, RETRY_CONDITIONS, RR
 from kernels.layout_http import BODILESS, HEAD_METHOD, OPTIONS, SIZED, Ours
 from kernels.layout_routes import NO_RULE, Heard
-from kernels.net import decisions, hashed, hostpath, limits, rewrites, sharing, sticky, syscalls, text
+from kernels.net import balancing, decisions, hashed, hostpath, limits, rewrites, sharing, sticky, syscalls, text
 
 MS_NS = 1_000_000
 STATUSES = np.array(
@@ -76,7 +76,7 @@ def pick(way, gateway, place, now_ns):
     rule, goal = roads.rules[client.rule], roads.goals[client.goal]
     client.sticks, client.asked_ns = 0, 0
     if goal.algorithm == RR and rule.cookie.length == 0 and rule.hashed.count == 0:
-        return np.int64(decisions.pick(roads, way.memory, np.int64(client.goal), roads.endpoints, 0, now_ns))
+        return balancing.in_turn(roads, way.memory, np.int64(client.goal), now_ns)
     if goal.algorithm == EWMA:
         client.asked_ns = syscalls.monotonic_ns(gateway.exchange)
     asked.draw, asked.now_ns, asked.port = draw(gateway.loop[0]), now_ns, client.port

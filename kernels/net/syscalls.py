@@ -444,21 +444,20 @@ def give_way():
 @kernel
 def watch(exchange, epoll, fd, events, key, serial):
     """Add a descriptor to an epoll set; its events will carry ``key`` and ``serial``."""
-    event = exchange.event[0]
-    event.events = events
-    event.key = key
-    event.serial = serial
-    return _answer(_epoll_ctl(epoll, EPOLL_CTL_ADD, fd, exchange.event.ctypes.data))
+    return _ask_for(exchange, epoll, EPOLL_CTL_ADD, fd, events, key, serial)
 
 
 @inner
 def rewatch(exchange, epoll, fd, events, key, serial):
     """The same of one that is in the set: have it tell of other events. Those that are there by now are told, too."""
+    return _ask_for(exchange, epoll, EPOLL_CTL_MOD, fd, events, key, serial)
+
+
+@kernel
+def _ask_for(exchange, epoll, how, fd, events, key, serial):
     event = exchange.event[0]
-    event.events = events
-    event.key = key
-    event.serial = serial
-    return _answer(_epoll_ctl(epoll, EPOLL_CTL_MOD, fd, exchange.event.ctypes.data))
+    event.events, event.key, event.serial = events, key, serial
+    return _answer(_epoll_ctl(epoll, how, fd, exchange.event.ctypes.data))
 
 
 @inner

@@ -43,7 +43,6 @@ BATCH = 64  # accepted in one pass
 ROUNDS = 16  # steps of one connection in one turn
 RETRY_NS = 20_000_000
 TICK_NS = 250_000_000
-LOOKS = 256  # at who may be late, in one pass
 
 
 def create(capacity: int, kept: int, library: np.ndarray, trusted: np.ndarray | None = None) -> Terminator:
@@ -474,16 +473,13 @@ def _due_ns(some, row):
 
 @part
 def _check_times(some, now_ns):
-    """Whoever takes too long over a handshake, or takes nothing, is left; no more than LOOKS in one pass."""
-    for _ in range(LOOKS):
+    """Whoever takes too long over a handshake, or takes nothing, is left."""
+    for _ in range(wheel.LOOKS):
         row = wheel.take(some.timers, now_ns)
         if row == 0:
             return
-        due_ns = _due_ns(some, row)
-        if due_ns < now_ns:
+        if wheel.is_late(some.timers, row, _due_ns(some, row), now_ns):
             _end(some, row)
-        else:
-            wheel.file(some.timers, row, due_ns, now_ns)
 
 
 @kernel

@@ -1,8 +1,7 @@
 """How long the gateway waits for whom, and what becomes of who is late.
 
 Law: a client is filed at the end of each of its turns, in which all that says so is written, a connection to an
-endpoint when it becomes idle. Nobody is looked at before his slot of the ``wheel`` comes up, and no more than LOOKS are
-in one pass, so a crowd that came together holds up nobody.
+endpoint when it becomes idle. Nobody is looked at before his slot of the ``wheel`` comes up.
 """
 
 import numpy as np
@@ -25,7 +24,6 @@ from kernels.layout_wheel import NEVER
 from kernels.net import requests, upstreams, wheel
 
 BEAT_NS = 50_000_000  # what does not come within it is handed over: the rest of a request, a connection
-LOOKS = 256
 
 
 @inner
@@ -62,7 +60,7 @@ def _due_ns(client, upstream, loop):
 @part
 def check(gateway, now_ns):
     """Whoever has waited too long is left, or handed over to whom can say so."""
-    for _ in range(LOOKS):
+    for _ in range(wheel.LOOKS):
         row = wheel.take(gateway.timers, now_ns)
         if row == 0:
             return
@@ -71,9 +69,10 @@ def check(gateway, now_ns):
             continue
         client = gateway.clients[row]
         state, is_sent = client.state, client.sent == client.unsent
-        if _due_ns(client, gateway.upstreams[client.upstream], gateway.loop[0]) >= now_ns:
-            file(gateway, row, now_ns)
-        elif state == CONNECTING or (state == READING and client.upstream != 0):
+        due_ns = _due_ns(client, gateway.upstreams[client.upstream], gateway.loop[0])
+        if not wheel.is_late(gateway.timers, row, due_ns, now_ns):
+            continue
+        if state == CONNECTING or (state == READING and client.upstream != 0):
             requests.redial(gateway, row, NO_CONNECTION)
         elif state == READING and client.end > client.start:
             requests.hand_over(gateway, row, SLOW_REQUEST)

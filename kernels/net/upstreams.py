@@ -87,7 +87,7 @@ def release(gateway, row, reusable, now_ns):
     endpoint.last = row
     endpoint.idle += 1
     gateway.loop[0].idle += 1
-    _file(gateway, row, now_ns)
+    wheel.file(gateway.timers, _timer(gateway, row), _due_ns(gateway, row), now_ns)
 
 
 @kernel
@@ -134,18 +134,21 @@ def close_idle(gateway, row):
 def check(gateway, row, now_ns):
     """Close a connection that has been idle for too long; one that has a request is filed again once it is idle."""
     upstream = gateway.upstreams[row]
-    if upstream.fd > 0 and upstream.client == 0:
-        if upstream.since_ns + gateway.loop[0].idle_ns < now_ns:
-            close_idle(gateway, row)
-        else:
-            _file(gateway, row, now_ns)
+    is_idle = upstream.fd > 0 and upstream.client == 0
+    if is_idle and wheel.is_late(gateway.timers, _timer(gateway, row), _due_ns(gateway, row), now_ns):
+        close_idle(gateway, row)
 
 
 @kernel
-def _file(gateway, row, now_ns):
-    """Have an idle connection looked at in time; its timers are behind those of clients."""
-    due_ns = gateway.upstreams[row].since_ns + gateway.loop[0].idle_ns
-    wheel.file(gateway.timers, gateway.clients.size + row, due_ns, now_ns)
+def _timer(gateway, row):
+    """That of a connection: they are behind those of clients."""
+    return gateway.clients.size + row
+
+
+@kernel
+def _due_ns(gateway, row):
+    """Until when an idle connection is kept."""
+    return gateway.upstreams[row].since_ns + gateway.loop[0].idle_ns
 
 
 @part

@@ -16,6 +16,7 @@ from kernels.jit import kernel, part
 from kernels.layout_wheel import NEVER, TIMER, WHEEL_CLOCK, Wheel
 
 SLOTS = 1024
+LOOKS = 256  # at rows whose slots have come up, in one pass: a crowd that came together holds up nobody
 
 
 def create(rows: int, tick_ns: int, slots: int = SLOTS) -> Wheel:
@@ -73,6 +74,15 @@ def take(wheel, now_ns):
         clock["turned"] += 1
     clock["next_ns"] = _first_ns(wheel)
     return np.int64(0)
+
+
+@kernel
+def is_late(wheel, row, due_ns, now_ns):
+    """Whether a row that ``take`` gave is late; else it is filed again, for when it is due."""
+    if due_ns < now_ns:
+        return True
+    file(wheel, row, due_ns, now_ns)
+    return False
 
 
 @part

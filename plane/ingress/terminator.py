@@ -137,8 +137,11 @@ class Terminator:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody's bytes are being carried, or are to be."""
-        return bool((self._some.clients["state"] == layout.CARRYING).any()) or self._driver.is_asked
+        """Whether it carries anybody's bytes, of all that it was told to. Blocks for a moment.
+
+        Who is still in a handshake does not count, for nobody has a request of it.
+        """
+        return self._driver.ask(lambda: bool((self._some.clients["state"] == layout.CARRYING).any()))
 
     def punts(self) -> dict[str, int]:
         """How many connections went to ``leave`` for want of more than TLS, by reason."""
@@ -188,6 +191,7 @@ class Terminator:
     def _breathe(self) -> int:
         status = int(kernel.breath(self._some, time.monotonic_ns() + BREATH_NS))
         self._see_to_handed()
+        self._forget_who_died()
         return status
 
     def _end(self, problem: Exception | None) -> None:
@@ -294,6 +298,13 @@ class Terminator:
                 named = _peer(client) if announced == NAMED else None
                 kernel.forget(some, row)
                 self._leave(end, named, announced == AWAITED)
+
+    def _forget_who_died(self) -> None:
+        """Of those that were to go back: compiled code has closed their connections."""
+        clients = self._some.clients
+        for row in tuple(self._leaving):
+            if clients[row]["state"] != layout.CARRYING or not clients[row]["leaves"]:  # or it is somebody else's now
+                del self._leaving[row]
 
 
 def _secured(client: np.void) -> Secured:

@@ -1,17 +1,20 @@
 """The compiled gateway: one request by it and one by the asyncio side are answered and forwarded alike."""
 
 import asyncio
+import contextlib
 import re
 import socket
 import time
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from kernels import layout_gateway as layout
 from kernels.net import gateway as kernel
-from kernels.net import times
+from kernels.net import wheel
 from kernels.net.gateway import BATCH
 from plane import fastroutes, routecompiler
 from plane.ingress.edge import Edge, networks
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.syscalls
 
 HOST = b"Host: example.com\r\n"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+Until = Callable[[Callable[[], object]], None]
 REQUESTS = {
     "GET": (b"GET /a?b HTTP/1.1\r\n" + HOST + b"Accept: */*\r\n\r\n", saying(b"hello")),
     "POST": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabc", saying(b"hello")),
@@ -79,29 +83,73 @@ async def test_pipelined_requests_are_answered_in_order_and_recorded(vip: str, p
         assert here.ingress.idle_connections == 1
 
 
+@contextlib.contextmanager
+def by_hand(vip: str, pod: Address, taken: list[Handed]) -> Iterator[tuple[Gateway, Until]]:
+    """A gateway without a thread, and what makes breaths until something is so; ``taken``: whom it hands over."""
+    gateway = Gateway(Timeouts(), (PORT, 443), taken.append, lambda _: None, print, lambda _: None, capacity=8)
+    gateway.install(fastroutes.compile(routecompiler.compile(web(pod))), 1).result()
+    loop, deadline_s = gateway._gateway.loop[0], time.monotonic() + PATIENCE_S
+
+    def breathe_until(what: Callable[[], object]) -> None:
+        while not what():
+            assert time.monotonic() < deadline_s
+            kernel.breath(gateway._way, gateway._gateway, 0)
+
+    with socket.create_server((vip, PORT)) as listener:
+        listener.setblocking(False)
+        kernel.watch(gateway._gateway, listener.fileno(), kernel.LISTENER_KEY)
+        loop["listener"], loop["backlog"] = listener.fileno(), 1
+        try:
+            yield gateway, breathe_until
+        finally:
+            kernel.end_all(gateway._gateway, time.monotonic_ns())
+            gateway.stop()
+
+
 def test_an_endpoint_that_answers_before_it_is_asked_is_heard(vip: str, pods: list[Address]) -> None:
     """Which is news only once, with that of the connection: breaths are made here, so that both come at once."""
     taken: list[Handed] = []
-    gateway = Gateway(Timeouts(), (PORT, 443), taken.append, lambda _: None, print, lambda _: None, capacity=4)
-    gateway.install(fastroutes.compile(routecompiler.compile(web(pods[0]))), 1).result()
-    with socket.create_server(pods[0]) as endpoint, socket.create_server((vip, PORT)) as listener:
-        listener.setblocking(False)
-        loop, deadline_s = gateway._gateway.loop[0], time.monotonic() + PATIENCE_S
-        kernel.watch(gateway._gateway, listener.fileno(), kernel.LISTENER_KEY)
-        loop["listener"], loop["backlog"] = listener.fileno(), 1
-        with socket.create_connection((vip, PORT)) as one:
-            one.sendall(REQUESTS["GET"][0])
-            while not loop["at_work"] and time.monotonic() < deadline_s:
-                kernel.breath(gateway._way, gateway._gateway, 0)
-            with endpoint.accept()[0] as hasty:
-                hasty.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                hasty.shutdown(socket.SHUT_WR)
-                while loop["at_work"] and time.monotonic() < deadline_s:
-                    kernel.breath(gateway._way, gateway._gateway, 0)
-                one.setblocking(False)
-                assert one.recv(4096).startswith(b"HTTP/1.1 503 ")
+    with (
+        socket.create_server(pods[0]) as endpoint,
+        by_hand(vip, pods[0], taken) as (gateway, breathe_until),
+        socket.create_connection((vip, PORT)) as one,
+    ):
+        one.sendall(REQUESTS["GET"][0])
+        breathe_until(lambda: gateway.at_work)
+        with endpoint.accept()[0] as hasty:
+            hasty.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            hasty.shutdown(socket.SHUT_WR)
+            breathe_until(lambda: not gateway.at_work)
+            one.setblocking(False)
+            assert one.recv(4096).startswith(b"HTTP/1.1 503 ")
+    assert not taken
+
+
+def test_whatever_a_request_waits_for_when_all_is_ended_it_has_a_row(vip: str, pods: list[Address]) -> None:
+    body = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 99999999\r\n\r\n"
+    taken: list[Handed] = []
+    with contextlib.ExitStack() as stack:
+        endpoint = stack.enter_context(socket.create_server(pods[0]))
+        gateway, breathe_until = stack.enter_context(by_hand(vip, pods[0], taken))
+        clients = gateway._gateway.clients
+
+        def sent(raw: bytes, state: int) -> None:
+            """One more client, whose request is in this state now."""
+            count = int((clients["state"] == state).sum())
+            stack.enter_context(socket.create_connection((vip, PORT))).sendall(raw)
+            breathe_until(lambda: (clients["state"] == state).sum() > count)
+
+        sent(REQUESTS["GET"][0], layout.WAITING)
+        stack.enter_context(endpoint.accept()[0]).sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        breathe_until(lambda: (clients["state"] == layout.ANSWERING).any())
+        sent(REQUESTS["GET"][0], layout.WAITING)
+        sent(body, layout.STREAMING)
+        sent(REQUESTS["GET"][0], layout.CONNECTING)  # which the endpoint has taken, but nobody has seen that
+        there = gateway._gateway.endpoints[1]
+        assert (gateway.at_work, there["all"]) == (4, 4)
         kernel.end_all(gateway._gateway, time.monotonic_ns())
-        gateway.stop()
+        assert (gateway.at_work, there["all"]) == (0, 0)
+        assert gateway.settle().result().rows["status"].tolist() == [499] * 4
     assert not taken
 
 
@@ -160,7 +208,7 @@ async def test_no_answer_in_time_is_504(vip: str, pods: list[Address]) -> None:
 async def test_a_crowd_that_asks_for_nothing_more_is_left_in_time(vip: str, pods: list[Address]) -> None:
     brief = Timeouts(keep_alive_s=0.2)
     async with running(vip, web(pods[0]), gateway=True, timeouts=brief) as here:
-        crowd = [await asyncio.open_connection(*here.http) for _ in range(times.LOOKS + 50)]
+        crowd = [await asyncio.open_connection(*here.http) for _ in range(wheel.LOOKS + 50)]
         for _, writer in crowd:
             writer.write(REQUESTS["no rule"][0])
         for reader, writer in crowd:

@@ -5,11 +5,12 @@ import contextlib
 import errno
 import functools
 import os
+import queue
 import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,13 @@ from kernels.layout_tls import SHAKING
 from kernels.net import openssl
 from plane.cluster import compile_gateway
 from plane.descriptors import allow_descriptors
+from plane.ingress.edge import Edge
+from plane.ingress.handing import Secured
 from plane.ingress.server import HTTPS, NO_COMPILED_TLS
+from plane.ingress.terminator import Terminator
 from plane.ingress.timeouts import Timeouts
+from plane.ingress.tls import Certificates
+from tests import loopback
 from tests.ingress.http2wire import http2
 from tests.ingress.manifests import secret, web
 from tests.ingress.test_tls import issued, snapshot, trusting
@@ -432,3 +438,61 @@ async def test_where_no_descriptor_is_left_who_would_be_handed_over_is_closed(
         async with client(here.https, careless(), "foo.com") as other:
             other.send(PUNTED)
             assert (await other.answer()).status == 200
+
+
+@contextlib.contextmanager
+def carrying(vip: str) -> Iterator[tuple[Terminator, ssl.SSLSocket, Secured]]:
+    """A terminator by itself, and a client whose handshake is done, with sockets that hold little."""
+    shaken: queue.SimpleQueue[Secured] = queue.SimpleQueue()
+    terminator = Terminator(
+        Timeouts(), Certificates().default, shaken.put, print, print, edge=Edge(), capacity=1, kept=1
+    )
+    terminator.unheard()
+    with socket.create_server((vip, 0)) as listener, socket.socket() as plain:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        listener.setblocking(False)
+        terminator.start(listener)
+        try:
+            plain.connect(listener.getsockname())
+            plain.settimeout(PATIENCE_S)
+            with careless().wrap_socket(plain, server_hostname="foo.com") as end:
+                yield terminator, end, shaken.get(timeout=PATIENCE_S)
+        finally:
+            terminator.stop()
+
+
+def test_who_dies_on_its_way_back_is_forgotten(vip: str) -> None:
+    back: list[str] = []
+    with carrying(vip) as (terminator, end, secured):
+        carried = terminator.carry(secured)
+        assert carried is not None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                carried.end.send(bytes(1 << 16))  # more than the sockets hold of a client that reads nothing
+        carried.give_back(lambda: back.append("taken"), lambda _: back.append("kept"), carried.end.detach())
+        loopback.eventually(lambda: terminator._leaving)
+        reset(end)
+        loopback.eventually(lambda: not terminator._leaving)
+        assert terminator._some.loop[0]["free"] == 2
+    assert not back
+
+
+def test_whom_a_terminator_is_still_to_carry_keeps_it_busy(vip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, carry = threading.Event(), threading.Event(), Terminator._carry
+
+    def slow(terminator: Terminator, client: Secured, pair: int) -> None:
+        begun.set()
+        assert go.wait(PATIENCE_S)
+        carry(terminator, client, pair)
+
+    monkeypatch.setattr(Terminator, "_carry", slow)
+    with carrying(vip) as (terminator, _, secured):
+        assert not terminator.busy
+        carried = terminator.carry(secured)
+        assert carried is not None
+        assert begun.wait(PATIENCE_S)
+        threading.Timer(0.05, go.set).start()
+        assert terminator.busy
+        carried.end.close()
+        loopback.eventually(lambda: not terminator.busy)

@@ -50,6 +50,11 @@ def pick(way, endpoints, asked):
 
 
 @kernel
+def pick_in_turn(roads, memory, goal, now_ns):
+    return balancing.in_turn(roads, memory, goal, now_ns)
+
+
+@kernel
 def put_cookie(roads, asked, out, at):
     return sticky.put_cookie(roads, asked, out, at)
 
@@ -290,10 +295,9 @@ def of_key(roads: Roads, memory: Memory, raw: bytes, asked: Asked, draw: int = 7
     return int(pick_hashed(way_of(roads, memory), Heard(data, head, lines), ask, *room))
 
 
-def picked(roads: Roads, memory: Memory, goal: int, tried: tuple[int, ...] = (), now_ns: int = NOW_NS) -> int:
-    rows = np.zeros(8, np.uint32)
-    rows[: len(tried)] = tried
-    return int(decisions.pick(roads, memory, goal, freeze(rows), len(tried), now_ns))
+def picked(roads: Roads, memory: Memory, goal: int, now_ns: int = NOW_NS) -> int:
+    """The backend whose turn it is."""
+    return int(pick_in_turn(roads, memory, goal, now_ns))
 
 
 def turns(roads: Roads, count: int) -> list[int]:

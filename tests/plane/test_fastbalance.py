@@ -11,9 +11,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from kernels.layout import EWMA, INGRESS_ALGORITHMS, LC, MAGLEV, MH, NQ, P2C, RANDOM, SED, SH, WLC, WRR, freeze
+from kernels.layout import EWMA, INGRESS_ALGORITHMS, LC, MAGLEV, MH, NQ, P2C, RANDOM, RR, SED, SH, WLC, WRR, freeze
 from kernels.layout_routes import FIRST_PUNT, PUNTS, SUBSET, Memory, Roads
-from kernels.net import decisions
 from plane import fastroutes, routecompiler
 from plane.addresses import int_to_ip
 from plane.affinity import endpoints_of
@@ -28,7 +27,7 @@ from tests.ingress.manifests import web
 from tests.plane.fast import NOW_NS, Asked, chosen, of_key, said, standings, way_of, with_policies
 
 PODS = [(f"127.244.1.{number}", 8080) for number in range(2, 7)]
-DETERMINED = (WRR, LC, WLC, SED, NQ, SH, MH, MAGLEV)
+DETERMINED = (RR, WRR, LC, WLC, SED, NQ, SH, MH, MAGLEV)
 MANY = 1 << 64
 
 
@@ -74,7 +73,7 @@ class Both:
     def put_out(self, places: set[int]) -> None:
         for place, backend in enumerate(self.backends):
             backend.endpoint.out = place in places
-            decisions.put_out(self.memory, backend.number, NOW_NS + 1 if place in places else 0)
+            self.memory.out_ns[backend.number] = NOW_NS + 1 if place in places else 0
 
     def load(self, loads: list[int]) -> None:
         for backend, load in zip(self.backends, loads, strict=False):
