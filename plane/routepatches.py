@@ -97,12 +97,14 @@ def _changed(before: Any, found: Any) -> Any:
     if not isinstance(found, Rows):
         return found
     if isinstance(before, tuple):
-        rows: list[Any] = [*before[: found.length], *[None] * (found.length - len(before))]
+        rows: list[Any] = list(before)
+        del rows[found.length :]
+        rows += [None] * (found.length - len(rows))
         for number, row in zip(found.numbers.tolist(), found.rows, strict=True):
             rows[number] = row
         return tuple(rows)
     table = np.empty(found.length, before.dtype)
-    both = min(len(before), found.length)
-    table[:both] = before[:both]
+    kept = min(len(before), found.length) * table.itemsize
+    table.view(np.uint8)[:kept] = before.view(np.uint8)[:kept]  # whole rows, and not field by field
     table[found.numbers] = found.rows
     return freeze(table)

@@ -283,8 +283,9 @@ class Gateway:
     def _swap(self, roads: Roads, number: int) -> None:
         self._count_done()
         rows = self._rows_of(roads)
-        memory = fastroutes.create_memory(roads)
-        if self._way is not None:
+        if self._way is None:
+            memory = fastroutes.create_memory(roads)
+        else:
             memory = fastroutes.carry_over(self._way.roads, self._way.memory, roads)
         if self._way is None or roads.rules is not self._way.roads.rules:
             self._gateway.loop[0]["ruling"] += 1

@@ -46,6 +46,7 @@ PLAIN: tuple[dict[str, str], ...] = (
     {"ssl_redirect": "false"},
     {"permanent_redirect": "https://e.com"},
     {"load_balance": "ewma"},
+    {"affinity": "cookie"},
     {"custom_headers": "default/answers"},
     BASIC,
     {"backend_protocol": "HTTPS", "proxy_ssl_secret": "default/cert"},
