@@ -39,7 +39,7 @@ RESTART_DELAY_S = 0.5
 EVENTS_KEPT = 500
 SEEN_AT_AN_ADDRESS = 256  # pods that are remembered
 RESTART_DELAY_AT_MOST_S = 10.0
-ADDRESSES_PAUSE_S = 0.1
+ADDRESSES_PAUSE_S = 0.1  # between two times, at least, that Ingresses are told where they are served
 
 log = logging.getLogger(__name__)
 
