@@ -1,9 +1,9 @@
 """Ray: where nodes and ingresses run as actors. The only file of the plane that knows Ray.
 
 Law: Ray places, publishes and supervises; it never carries a request. Whole tables are put into the object store once
-and mapped by every actor, a patch travels with the call that hands it over; an actor that dies shows as
-``AgentLostError`` and is started again by the control plane. All actors run on the machine of the driver, because the
-loopback addresses are there.
+and mapped by every actor, a patch travels with the call that hands it over, as bytes, for to Ray each of its arrays is
+an object of its own; an actor that dies shows as ``AgentLostError`` and is started again by the control plane. All
+actors run on the machine of the driver, because the loopback addresses are there.
 """
 
 import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
@@ -12,6 +12,7 @@ import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
 import asyncio
 import logging
 import os
+import pickle
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -35,13 +36,20 @@ from plane.metrics import INGRESS_PORT
 from plane.model import Object
 from plane.node import Node
 from plane.pods.status import PodStatus
-from plane.routepatches import Patch
-from plane.routes import Routes
 from plane.statuses import node_name
 
 OBJECT_STORE_BYTES = 256 * 2**20
 CALL_TIMEOUT_S = 30.0
 LOOPBACK = "127.0.0.1"
+
+
+def _packed(table: Any) -> Any:
+    """What a call carries of a table: bytes, unless all share it."""
+    return table if table is None or isinstance(table, ray.ObjectRef) else pickle.dumps(table, pickle.HIGHEST_PROTOCOL)
+
+
+def _unpacked(table: Any) -> Any:
+    return pickle.loads(table) if isinstance(table, bytes) else table
 
 
 class NodeActor:
@@ -53,7 +61,7 @@ class NodeActor:
         await self.node.start()
 
     async def install(self, *tables: Any) -> Installed:
-        return await self.node.install(*tables)
+        return await self.node.install(*map(_unpacked, tables))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.node.sync(pods)
@@ -103,8 +111,8 @@ class IngressActor:
         self.ingress = Ingress(plan.vip(1), *ports, plan=plan, metrics_port=port, **options._asdict())
         await self.ingress.start()
 
-    async def install(self, routes: Routes | None, patch: Patch | None) -> Installed:
-        return await self.ingress.install(routes, patch)
+    async def install(self, *tables: Any) -> Installed:
+        return await self.ingress.install(*map(_unpacked, tables))
 
     async def beat(self, timeout_s: float) -> None:
         await self.ingress.beat(timeout_s)
@@ -141,7 +149,7 @@ class Agent:
             raise error.cause from error
 
     async def install(self, *tables: Any) -> Installed:
-        return Installed(*await self.call("install", *tables))
+        return Installed(*await self.call("install", *map(_packed, tables)))
 
     async def sync(self, pods: Sequence[Object]) -> None:
         await self.call("sync", pods)

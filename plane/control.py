@@ -39,6 +39,7 @@ RESTART_DELAY_S = 0.5
 EVENTS_KEPT = 500
 SEEN_AT_AN_ADDRESS = 256  # pods that are remembered
 RESTART_DELAY_AT_MOST_S = 10.0
+ADDRESSES_PAUSE_S = 0.1  # between two times, at least, that Ingresses are told where they are served
 
 log = logging.getLogger(__name__)
 
@@ -544,7 +545,11 @@ class ControlPlane:
         self.store.update(put, drop)
 
     async def _give_addresses(self) -> None:
-        """Ingresses that are served say where, once they really are, and the others no more."""
+        """Ingresses that are served say where, once they really are, and the others no more.
+
+        It is a change as any, which the next one would wait for. So of Ingresses that come one after the other all that
+        come within a pause have it written at once.
+        """
         seen = -1
         ingresses: Followed[Name, Object] = Followed()
         classes: object = None
@@ -576,6 +581,7 @@ class ControlPlane:
                     events.append(_event(obj, "Sync", f"no longer served at {self.plan.vip(1)}"))
             if put:  # of thousands of events the first would go at the next change, which would wait for it
                 self.store.update([*put, *events[-EVENTS_KEPT:]], self._old_events())
+                await asyncio.sleep(ADDRESSES_PAUSE_S)
 
     def _old_events(self) -> list[Key]:
         events = sorted(self.store.snapshot.all("Event"), key=lambda obj: int(obj["metadata"]["resourceVersion"]))

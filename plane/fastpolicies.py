@@ -163,9 +163,15 @@ def chooses_oddly(rows: np.ndarray) -> np.ndarray:
     return np.where(rows["cookie"] > 0, dated, (rows["hash_by"] > 0) & (rows["hash_subset"] > SUBSET))
 
 
+def are_sticky(routes: Routes) -> np.ndarray:
+    """Whether clients of each of POLICY[…] stay at their endpoint by a cookie."""
+    sticky: np.ndarray = routes.policies.policies["cookie"] > 0
+    return sticky
+
+
 def say_services(goals: np.ndarray, routes: Routes) -> None:
     """The digests of Services that routes with cookies lead to."""
-    sticky = routes.policies.policies["cookie"] > 0
+    sticky = are_sticky(routes)
     if not sticky.any():
         return
     paths, hosts = routes.paths[sticky[routes.paths["policy"]]], routes.hosts[sticky[routes.hosts["policy"]]]

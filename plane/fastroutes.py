@@ -71,6 +71,7 @@ class Compiler:
         self._routes: Routes | None = None
         self._found: _Found | None = None
         self._made: _Made | None = None
+        self._led: _Led | None = None
 
     def compile(self, routes: Routes) -> Roads:
         """As the function of this name."""
@@ -83,13 +84,16 @@ class Compiler:
             or not _same(before.paths, routes.paths)
         ):
             self._found = _Found(routes)
-        if before is None or not named or not all(map(_same, *map(_read, (before, routes)))):
+        ruled = before is not None and named and all(map(_same, *map(_read, (before, routes))))
+        if not ruled:
             self._made = _Made(routes)
-        assert self._found is not None
         assert self._made is not None
+        if before is None or not ruled or not all(map(_same, *map(_read_by_goals, (before, routes)))):
+            self._led = _Led(routes, self._made)
+        assert self._found is not None
+        assert self._led is not None
         self._routes = routes
-        found, made = self._found, self._made
-        goals, words, replies = _goals(routes, len(made.replies), len(made.words))
+        found, made, led = self._found, self._made, self._led
         return Roads(
             generation=routes.generation,
             hosts=found.hosts,
@@ -99,13 +103,13 @@ class Compiler:
             slots=found.slots,
             text=routes.text,
             rules=made.rules,
-            forks=freeze(_forks(routes)),
+            forks=led.forks,
             networks=routes.policies.ranges,
             names=made.names,
             pieces=made.pieces,
-            replies=freeze(np.concatenate((made.replies, replies))),
-            words=freeze(np.concatenate((made.words, words))),
-            goals=freeze(goals),
+            replies=led.replies,
+            words=led.words,
+            goals=led.goals,
             endpoints=routes.endpoints,
             backends=routes.backends,
         )
@@ -118,6 +122,8 @@ def create_memory(roads: Roads) -> Memory:
 
 def carry_over(before: Roads, memory: Memory, roads: Roads) -> Memory:
     """What goes on under new Roads: the turns of the same Services, and which of the same endpoints are out."""
+    if roads.goals is before.goals and roads.backends is before.backends:
+        return memory
     after = create_memory(roads)
     both = min(len(before.goals), len(roads.goals))
     stays = before.goals["key"][:both] == roads.goals["key"][:both]
@@ -277,6 +283,16 @@ class _Made:
         return len(self._replies) - 1
 
 
+class _Led:
+    """Where rules lead, and the replies and words of all."""
+
+    def __init__(self, routes: Routes, made: _Made):
+        goals, words, replies = _goals(routes, len(made.replies), len(made.words))
+        self.forks, self.goals = freeze(_forks(routes)), freeze(goals)
+        self.replies = freeze(np.concatenate((made.replies, replies)))
+        self.words = freeze(np.concatenate((made.words, words)))
+
+
 _COPIED = (
     ("body_limit", "body_limit"),
     ("connect_ms", "connect_timeout_ms"),
@@ -384,15 +400,23 @@ def _read(routes: Routes) -> tuple[np.ndarray, ...]:
     return policies.policies, policies.strings, policies.ranges
 
 
+def _read_by_goals(routes: Routes) -> tuple[Any, ...]:
+    """What goals and forks are made of besides. Where clients stay at their endpoints it counts who leads where."""
+    ways = (routes.hosts, routes.paths) if fastpolicies.are_sticky(routes).any() else ()
+    return routes.targets, routes.services, routes.externals, routes.policies.canaries, *ways
+
+
 def _slots(rows: int) -> np.ndarray:
     """Slots for so many rows, of which they are at most half full."""
     return np.zeros(1 << (2 * max(rows, 1) - 1).bit_length(), SLOT)
 
 
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether two tables hold the same, by their bytes or, where there are some between fields, by their fields."""
     if one is other:
         return True
+    if not isinstance(one, np.ndarray):
+        return bool(one == other)
     if one.shape != other.shape:
         return False
     if np.array_equal(one.view(np.uint8), other.view(np.uint8)):

@@ -121,6 +121,12 @@ class Compiler:
 
         The index has followed the Snapshot, and ``change`` is what came of it.
         """
+        if change.services or change.endpoints or change.freed:
+            self._follow_endpoints(snapshot, index, change)
+        if self._sources.follow(snapshot, index.nodes, anew=change.nodes):
+            self._source_table.replace(self._sources.table)
+
+    def _follow_endpoints(self, snapshot: Snapshot, index: EndpointIndex, change: Change) -> None:
         backends = _Edited(self._backends)
         stale = dict(change.endpoints)
         _place(backends, index, change, self._family)
@@ -128,7 +134,6 @@ class Compiler:
             stale |= dict.fromkeys(self._remake(snapshot, index, change.services))
         self._fill(backends, index, stale)
         backends.note()
-        self._source_table.replace(self._sources.of(snapshot, index.nodes, anew=change.nodes))
 
     def whole(self, generation: int) -> Fib:
         """The Fib that was compiled last."""
@@ -388,20 +393,21 @@ class _Sources:
         self._pods: Followed[Name, Object] = Followed()
         self._spans: list[Span] = []  # of nodes and their ranges
         self._beyond: dict[Name, tuple[int, int]] = {}  # address and node of pods that are in none of them
-        self._table = freeze(np.zeros(0, family.range))
+        self.table = freeze(np.zeros(0, family.range))
 
-    def of(self, snapshot: Snapshot, nodes: Sequence[Node], *, anew: bool) -> np.ndarray:
-        """Those of a Snapshot. ``anew``: its nodes are others than those of the one before."""
+    def follow(self, snapshot: Snapshot, nodes: Sequence[Node], *, anew: bool) -> bool:
+        """Goes on to this Snapshot; whether the table is another. ``anew``: so are its nodes."""
         news = [(name, pod) for name, _, pod in self._pods.news(snapshot.rows("Pod"))]
         if anew:
             self._spans, self._beyond = _of_nodes(nodes, self._family), {}
             news = list(snapshot.rows("Pod").items())
-        if self._set_beyond(news, {node.name: node.number for node in nodes}) or anew:
-            spans = list(self._spans)
-            for _, (ip, node) in sorted(self._beyond.items()):
-                _add(spans, ip, ip, node)
-            self._table = freeze(np.array(_rows(self._family, spans), self._family.range))
-        return self._table
+        if not self._set_beyond(news, {node.name: node.number for node in nodes}) and not anew:
+            return False
+        spans = list(self._spans)
+        for _, (ip, node) in sorted(self._beyond.items()):
+            _add(spans, ip, ip, node)
+        self.table = freeze(np.array(_rows(self._family, spans), self._family.range))
+        return True
 
     def _set_beyond(self, pods: Iterable[tuple[Name, Object | None]], nodes: Mapping[str, int]) -> bool:
         """Notes where these pods are; whether that changes anything."""

@@ -380,8 +380,14 @@ class Packer:
 
     def tables(self) -> Tables:
         """All rows as they are now, of tables in which nothing is new the same objects as before."""
-        rows = self._policy_rows, self._canaries, self._strings, self._ranges, self._when_rows
-        return Tables._make(each.version() for each in rows)
+        return Tables._make(each.version() for each in self._tables())
+
+    def edited(self) -> dict[str, np.ndarray]:
+        """By the names of tables, the rows that these have otherwise than those before."""
+        return {name: each.edited for name, each in zip(Tables._fields, self._tables(), strict=True)}
+
+    def _tables(self) -> tuple[Growing, ...]:
+        return self._policy_rows, self._canaries, self._strings, self._ranges, self._when_rows
 
     def _packed(self, name: str, value: Any) -> Any:
         if isinstance(value, str):

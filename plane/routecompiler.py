@@ -17,7 +17,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,7 +41,7 @@ from plane.addresses import ip_to_int
 from plane.balance import BY_CLIENT
 from plane.dns.names import followed, loops, service_key
 from plane.endpointindex import Change, EndpointIndex
-from plane.growing import Growing, Numbered
+from plane.growing import NO_ROWS, Growing, Numbered
 from plane.headerlists import lines_of, trouble_with
 from plane.ingressclass import served, unserved_because, winning
 from plane.ingressrules import (
@@ -82,7 +82,7 @@ from plane.policies import (
     Policies,
     names_any_host,
 )
-from plane.routes import NO_ENDPOINT_STATUS, WHOLE, Certificate, External, Origin, Port, Routes
+from plane.routes import NO_ENDPOINT_STATUS, WHOLE, Certificate, Edits, External, Origin, Port, Routes
 from plane.rows import Followed, News
 
 TEXT_BYTES = 64  # that a string has, roughly
@@ -242,6 +242,7 @@ class _Table:
         self._same: dict[tuple[int, bool, bool], tuple[Asked, int]] = {}
         self._excuses = False  # whether some Service serves instead of others
         self._sizes: tuple[int, ...] = ()  # when all had been added
+        self._given: Routes | None = None  # the first that have the tables as they were given last
 
     def add(self, ingresses: Iterable[Object]) -> None:
         """All Ingresses: first what each says of its hosts as a whole, for that concerns the paths of the others."""
@@ -742,20 +743,31 @@ class _Table:
         self._target_rows[row] = self._target_rows[0]
 
     def routes(self) -> Routes:
-        return Routes(
+        """All as it is now, with the edits since it was otherwise."""
+        tables: dict[str, Growing | Numbered[Any] | _Text] = {
+            "hosts": self._host_rows,
+            "paths": self._path_rows,
+            "targets": self._target_rows,
+            "endpoints": self._endpoints,
+            "backends": self._backends,
+            "text": self._text,
+            "origins": self._origins,
+            "services": self._ports,
+        }
+        versions: dict[str, Any] = {name: table.version() for name, table in tables.items()}
+        policies, before = self._packer.tables(), self._given
+        edited = {name: table.edited for name, table in tables.items()}
+        found = Routes(
             generation=self._snapshot.generation,
-            hosts=self._host_rows.version(),
-            paths=self._path_rows.version(),
-            targets=self._target_rows.version(),
-            endpoints=self._endpoints.version(),
-            backends=self._backends.version(),
-            policies=self._packer.tables(),
-            text=self._text.version(),
-            origins=self._origins.version(),
-            services=self._ports.version(),
+            policies=policies,
             externals=self._externals.copy(),
             certificates=self._shown,
+            edits=None if before is None else Edits(before.generation, edited, self._packer.edited()),
+            **versions,
         )
+        if before is None or not found.has_tables_of(before):
+            self._given = found
+        return found
 
     def _paths(self, name: str, host: _Host) -> list[tuple[int, ...]]:
         """Rows of PATH of a host, in order of matching."""
@@ -805,9 +817,10 @@ class _Table:
 
 
 class _Text:
-    """The text blob while it is made; equal strings share their bytes."""
+    """The text blob while it is made; equal strings share their bytes. ``edited``: as that of ``Growing``."""
 
     def __init__(self) -> None:
+        self.edited = NO_ROWS
         self.bytes = bytearray()
         self._version = freeze(np.zeros(0, np.uint8))
         self._places: dict[str, tuple[int, int]] = {}
@@ -822,6 +835,7 @@ class _Text:
 
     def version(self) -> np.ndarray:
         """uint8[...], read-only; the same object while nothing was added."""
-        if len(self._version) != len(self.bytes):
+        self.edited = np.arange(len(self._version), len(self.bytes))
+        if len(self.edited):
             self._version = freeze(np.frombuffer(bytes(self.bytes), np.uint8))
         return self._version

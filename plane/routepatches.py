@@ -14,9 +14,9 @@ import numpy as np
 
 from kernels.layout import freeze
 from plane.policies import Tables
-from plane.routes import Routes, differing
+from plane.routes import Edits, Routes, differing
 
-_FIELDS = tuple(each.name for each in fields(Routes) if each.name not in ("generation", "policies"))
+_FIELDS = tuple(each.name for each in fields(Routes) if each.name not in ("generation", "policies", "edits"))
 
 
 class Rows(NamedTuple):
@@ -40,12 +40,13 @@ class Patch(NamedTuple):
 
 
 def between(one: Routes, other: Routes) -> Patch:
-    """The patch from one to another, in time that goes by the bytes of their tables."""
+    """The patch from one to another: by the edits of the other, or else in time that goes by the bytes of tables."""
+    _, known, known_policies = other.edits_since(one)
     return Patch(
         one.generation,
         other.generation,
-        _differences(one, other, _FIELDS),
-        _differences(one.policies, other.policies, Tables._fields),
+        _differences(one, other, _FIELDS, known),
+        _differences(one.policies, other.policies, Tables._fields, known_policies),
     )
 
 
@@ -64,22 +65,33 @@ def patched(routes: Routes, patch: Patch) -> Routes:
     policies = {name: _changed(getattr(routes.policies, name), rows) for name, rows in patch.policies.items()}
     others = {name: _changed(getattr(routes, name), rows) for name, rows in patch.routes.items()}
     kept = {name: getattr(routes, name) for name in _FIELDS if name not in others}
-    return Routes(generation=patch.generation, policies=routes.policies._replace(**policies), **kept, **others)
+    return Routes(
+        generation=patch.generation,
+        policies=routes.policies._replace(**policies),
+        edits=Edits(patch.before, _numbers(patch.routes), _numbers(patch.policies)),
+        **kept,
+        **others,
+    )
 
 
-def _differences(one: Any, other: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    found = {name: _difference(getattr(one, name), getattr(other, name)) for name in names}
+def _numbers(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: rows.numbers for name, rows in found.items() if isinstance(rows, Rows)}
+
+
+def _differences(one: Any, other: Any, names: tuple[str, ...], known: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    found = {name: _difference(getattr(one, name), getattr(other, name), known.get(name)) for name in names}
     return {name: difference for name, difference in found.items() if difference is not None}
 
 
-def _difference(before: Any, now: Any) -> Any:
-    """Rows, or all of what has none; None: there is no difference."""
+def _difference(before: Any, now: Any, numbers: np.ndarray | None) -> Any:
+    """Rows, or all of what has none; None: there is no difference. ``numbers`` are those of the rows, if known."""
     if before is now:
         return None
     if not isinstance(now, np.ndarray | tuple):
         return None if before == now else now
-    differ = differing(before, now) if isinstance(now, np.ndarray) else _differing_objects(before, now)
-    numbers = np.flatnonzero(differ)
+    if numbers is None:
+        differ = differing(before, now) if isinstance(now, np.ndarray) else _differing_objects(before, now)
+        numbers = np.flatnonzero(differ)
     if not len(numbers) and len(before) == len(now):
         return None
     return Rows(len(now), numbers, now[numbers] if isinstance(now, np.ndarray) else [now[row] for row in numbers])
@@ -97,12 +109,14 @@ def _changed(before: Any, found: Any) -> Any:
     if not isinstance(found, Rows):
         return found
     if isinstance(before, tuple):
-        rows: list[Any] = [*before[: found.length], *[None] * (found.length - len(before))]
+        rows: list[Any] = list(before)
+        del rows[found.length :]
+        rows += [None] * (found.length - len(rows))
         for number, row in zip(found.numbers.tolist(), found.rows, strict=True):
             rows[number] = row
         return tuple(rows)
     table = np.empty(found.length, before.dtype)
-    both = min(len(before), found.length)
-    table[:both] = before[:both]
+    kept = min(len(before), found.length) * table.itemsize
+    table.view(np.uint8)[:kept] = before.view(np.uint8)[:kept]  # whole rows, and not field by field
     table[found.numbers] = found.rows
     return freeze(table)

@@ -1,12 +1,14 @@
 """The Routes of an ingress: the tables that requests are looked up in, and what they name. Pure.
 
 Law: all that decides about a request is in the tables, so that whoever reads them (``plane.router`` in Python, the
-gateway in compiled code) routes alike. They are made by ``plane.routecompiler``. What differs between two versions of
-them is found by comparing tables, for what a change does not concern keeps its row.
+gateway in compiled code) routes alike. They are made by ``plane.routecompiler``. What a change does not concern keeps
+its row. So Routes may know by the numbers of rows what they have otherwise than others before them; to yet others they
+are compared table by table.
 """
 
 import hashlib
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -80,6 +82,17 @@ class Certificate(NamedTuple):
         return f"Certificate({self.host!r}, …)"  # whatever prints it, the key is nobody's to see
 
 
+class Edits(NamedTuple):
+    """The rows that Routes have otherwise than those of generation ``before``, or beyond theirs: int64[n], in order.
+
+    By the names of tables, ``policies`` apart. Of a table that is not named, and is another, it is not known.
+    """
+
+    before: int
+    routes: Mapping[str, np.ndarray]
+    policies: Mapping[str, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Routes:
     """What an ingress looks up, read-only; row 0 of every table is none.
@@ -96,6 +109,7 @@ class Routes:
     services      by the rows that TARGET.service means
     externals     row of a target that is an ExternalName → the host it stands for
     certificates  of ``spec.tls``, one for each host
+    edits         what is known of how they differ from Routes before them
     """
 
     generation: int
@@ -110,6 +124,19 @@ class Routes:
     services: tuple[Port, ...]
     externals: dict[int, External]
     certificates: tuple[Certificate, ...] = field(repr=False)
+    edits: Edits | None = field(default=None, compare=False, repr=False)
+
+    def has_tables_of(self, other: "Routes") -> bool:
+        """Whether all tables are the very objects of others."""
+        names = (row.name for row in fields(self) if row.name not in ("generation", "policies", "externals", "edits"))
+        same = all(getattr(self, name) is getattr(other, name) for name in names)
+        return same and all(map(operator.is_, self.policies, other.policies))
+
+    def edits_since(self, before: "Routes") -> Edits:
+        """What is known of how these differ from others of the same control plane."""
+        if self.edits is not None and self.edits.before == before.generation:
+            return self.edits
+        return Edits(before.generation, {}, {})
 
     def string(self, offset: int, length: int) -> str:
         return self.text[offset : offset + length].tobytes().decode()
@@ -145,7 +172,8 @@ class Routes:
 
 def equal(one: Routes, other: Routes) -> bool:
     """Whether two Routes route alike: the same but for their generation."""
-    pairs = [(getattr(one, row.name), getattr(other, row.name)) for row in fields(Routes) if row.name != "generation"]
+    names = [row.name for row in fields(Routes) if row.name not in ("generation", "edits")]
+    pairs = [(getattr(one, name), getattr(other, name)) for name in names]
     return all(_same(left, right) for left, right in pairs)
 
 
@@ -171,20 +199,25 @@ class Difference(NamedTuple):
 
 
 def difference(before: Routes, now: Routes) -> Difference | None:
-    """By comparing the tables, in time that goes by their bytes; None where all must be taken for new.
+    """By the edits, or by comparing tables, in time that goes by their bytes; None where all must be taken for new.
 
     Rows are compared by what they refer to only so far as it may change under them: to text, policies and conditions
     nothing but new rows may come.
     """
+    _, known, known_policies = now.edits_since(before)
+
+    def differ(name: str) -> np.ndarray:
+        return differing(getattr(before, name), getattr(now, name), known.get(name))
+
     canaryless = (tables._replace(canaries=tables.strings) for tables in (before.policies, now.policies))
-    if not _goes_on(before.text, now.text) or not all(map(_goes_on, *canaryless)):
+    if not _goes_on(before.text, now.text, known.get("text")) or not all(map(_goes_on, *canaryless)):
         return None
-    canaries = differing(before.policies.canaries, now.policies.canaries)
-    paths = differing(before.paths, now.paths) | canaries[now.paths["canary"]]
-    hosts = differing(before.hosts, now.hosts) | _any_of(paths, now.hosts["first_path"], now.hosts["paths"])
-    backends = differing(before.backends, now.backends)
-    endpoints = differing(before.endpoints, now.endpoints) | backends[now.endpoints]
-    targets = differing(before.targets, now.targets)
+    canaries = differing(before.policies.canaries, now.policies.canaries, known_policies.get("canaries"))
+    paths = differ("paths") | canaries[now.paths["canary"]]
+    hosts = differ("hosts") | _any_of(paths, now.hosts["first_path"], now.hosts["paths"])
+    backends = differ("backends")
+    endpoints = differ("endpoints") | backends[now.endpoints]
+    targets = differ("targets")
     targets |= _any_of(endpoints, now.targets["first_endpoint"], now.targets["endpoints"])
     if before.services is not now.services:
         renamed = np.ones(len(now.services), bool)
@@ -195,8 +228,12 @@ def difference(before: Routes, now: Routes) -> Difference | None:
     return Difference(hosts, targets, backends)
 
 
-def differing(before: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """bool[len(now)]: the rows that ``before`` has not, or not with the same bytes."""
+def differing(before: np.ndarray, now: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """bool[len(now)]: the rows that ``before`` has not, or not with the same bytes; by their numbers, if known."""
+    if known is not None:
+        marked = np.zeros(len(now), bool)
+        marked[known] = True
+        return marked
     differ = np.ones(len(now), bool)
     both = min(len(before), len(now))
     word = np.dtype(np.uint8 if now.itemsize % 4 else np.uint32)  # of which rows consist
@@ -207,10 +244,12 @@ def differing(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     return differ
 
 
-def _goes_on(before: np.ndarray, now: np.ndarray) -> bool:
-    """Whether all rows of one table are in another at the same place."""
+def _goes_on(before: np.ndarray, now: np.ndarray, known: np.ndarray | None = None) -> bool:
+    """Whether all rows of one table are in another at the same place; ``known`` are those that differ, if they are."""
     if before is now:
         return True
+    if known is not None:
+        return len(now) >= len(before) and (not len(known) or int(known[0]) >= len(before))
     there = now[: len(before)]
     return len(there) == len(before) and np.array_equal(there.view(np.uint8), before.view(np.uint8))
 

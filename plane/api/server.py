@@ -1,7 +1,8 @@
 """The API server: HTTPS on loopback, a token at the door, Kubernetes' own paths behind it.
 
 Law: nothing is looked at before the token. Every answer, also to what is malformed, is JSON; every failure is a
-``Status``. A request is served in one go between two steps of the loop; only a watch and ``wait`` last longer.
+``Status``. What a request asks for is done in one go between two steps of the loop, and what it wrote is on its way
+before warnings about it are looked for; only a watch and ``wait`` last longer.
 """
 
 import asyncio
@@ -116,7 +117,9 @@ class Api:
             code, document = resources.answer(self._store, asked)
             response = _json(code, document)
             if request.method in ADVISED and not target.subresource:
-                response.headers.extend(warning.fields(self._advise(self._store.snapshot, {key_of(document)})))
+                snapshot = self._store.snapshot
+                await asyncio.sleep(0)  # for who waits for it
+                response.headers.extend(warning.fields(self._advise(snapshot, {key_of(document)})))
             return response
         except Exception as error:
             return _failed(error, resources.subject(target, body) if target else None)

@@ -103,10 +103,12 @@ class AccessLog:
         self._held_up = ""
         try:
             del self._lines[: os.write(self._file, self._lines)]
+        except BlockingIOError:
+            pass  # of nothing at all it is told as of a part: a reader that is behind leaves room for now this, now that
         except OSError as error:
             self._held_up = os.strerror(error.errno or 0)
         if self._lines and not self._held_up:
-            self._held_up = "only a part was taken"
+            self._held_up = "not all of it is taken at once"
         if self._held_up and self._held_up != self._told:
             self._told = self._held_up
             log.warning("the access log waits: %s", self._held_up)

@@ -151,9 +151,13 @@ class Gateway:
         self._listener = listener
         self._driver.start()
 
-    def install(self, roads: Roads, number: int) -> Future[list[int]]:
-        """Put Roads in force, which rows of requests done will name by ``number``; returns what they name besides."""
+    def install(self, roads: Roads, number: int) -> Future[None]:
+        """Put Roads in force, which rows of requests done will name by ``number``."""
         return self._driver.asked(lambda: self._swap(roads, number))
+
+    def named(self) -> Future[list[int]]:
+        """What rows of requests that are under way will name. Those that are done are counted by then."""
+        return self._driver.asked(self._named)
 
     def hear(self, channel: int) -> None:
         """Take clients by TLS of a terminator's channel; before ``start``."""
@@ -276,11 +280,12 @@ class Gateway:
         self._log_due_s = time.monotonic() + LOG_S
         return done
 
-    def _swap(self, roads: Roads, number: int) -> list[int]:
+    def _swap(self, roads: Roads, number: int) -> None:
         self._count_done()
         rows = self._rows_of(roads)
-        memory = fastroutes.create_memory(roads)
-        if self._way is not None:
+        if self._way is None:
+            memory = fastroutes.create_memory(roads)
+        else:
             memory = fastroutes.carry_over(self._way.roads, self._way.memory, roads)
         if self._way is None or roads.rules is not self._way.roads.rules:
             self._gateway.loop[0]["ruling"] += 1
@@ -289,9 +294,13 @@ class Gateway:
         self._way = Way(roads, memory, rows)
         self._gateway.loop[0]["install"] = number
         self._date()
+
+    def _named(self) -> list[int]:
+        self._count_done()
         clients = self._gateway.clients
         under_way = (clients["state"] >= layout.CONNECTING) & (clients["state"] <= layout.ANSWERING)
-        return np.unique(clients["install"][under_way | (clients["upstream"] != 0)]).tolist()
+        named: list[int] = np.unique(clients["install"][under_way | (clients["upstream"] != 0)]).tolist()
+        return named
 
     def _rows_of(self, roads: Any) -> np.ndarray:
         """For each backend id the row of its endpoint; others have left, and their rows go to new ones when empty."""

@@ -70,11 +70,15 @@ class Gateways:
         for thread, listener in zip(self.threads, listeners, strict=True):
             thread.start(listener)
 
-    def install(self, routes: Routes, number: int) -> set[int]:
-        """Put Routes in force, which rows of requests done will name by ``number``; returns what they name besides."""
+    def install(self, routes: Routes, number: int) -> None:
+        """Put Routes in force, which rows of requests done will name by ``number``."""
         roads = self._compiler.compile(routes)
-        installing = [thread.install(roads, number) for thread in self._serving]
-        return {named for installed in installing for named in installed.result()}
+        for installing in [thread.install(roads, number) for thread in self._serving]:
+            installing.result()
+
+    def named(self) -> set[int]:
+        """What rows of requests that are under way will name. Those that are done are counted by then."""
+        return {number for named in [thread.named() for thread in self._serving] for number in named.result()}
 
     def hear(self, channel: int) -> None:
         """Take clients by TLS of a terminator's channel, each thread those that it reads first; before ``start``."""

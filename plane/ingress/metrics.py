@@ -82,7 +82,8 @@ class Metrics:
         if len(self._gone) > LATE:
             self._gone.clear()
         before, self._origins = self._origins, tuple(origins)
-        gone = {*compress(before, map(operator.ne, before, self._origins)), *before[len(self._origins) :]}
+        others = compress(range(len(before)), map(operator.is_not, before, self._origins))  # hardly any, but for equals
+        gone = {before[row] for row in others if before[row] != self._origins[row]} | {*before[len(self._origins) :]}
         self._gone.update((origin.namespace, origin.ingress) for origin in gone)
         if self._gone.isdisjoint(self._counted):
             return

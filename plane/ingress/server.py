@@ -1,7 +1,8 @@
 """The Ingress: HTTP and HTTPS in on one address, straight to the endpoints of the Routes in force.
 
-Law: an install is one assignment. A request keeps to the table that it began with, no connection is dropped, and only
-idle ones to endpoints that left are closed. The ports are taken at ``start`` and listened on from the first install, so
+Law: an install is one assignment, in the gateway and then here: the gateway carries nearly all, and what it leaves is
+looked at once both have it. A request keeps to the table that it began with, no connection is dropped, and only idle
+ones to endpoints that left are closed. The ports are taken at ``start`` and listened on from the first install, so
 that nobody is told 404 by an ingress that has not heard of its routes yet.
 """
 
@@ -228,33 +229,51 @@ class Ingress:
             if patch is not None and self._routes is not None and patch.before == self.generation:
                 routes = patched(self._routes, patch)
             if routes is not None and routes.generation >= self.generation:
-                self._hosts.keep(routes.externals.values())
-                table = Table(
-                    routes,
-                    self._pool,
-                    self._hosts,
-                    self._records,
-                    self._table,
-                    limits=self._limits,
-                    hashing=self._hashing,
-                    asking=self._asking,
-                    mirrors=self._mirrors,
-                    https_port=self._https_port,
-                )
-                self._certificates.install(routes.certificates)
-                if self._terminator is not None:
-                    self._terminator.install(routes.certificates)
-                self._routes, self._table = routes, table
-                if self._gateway is not None and self._gateway.serves:
-                    self._install_gateway(self._gateway, routes, table)
-                else:
-                    self._metrics.keep(table.origins)
-                self._metrics.installs += 1
-                self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
+                self._put_in_force(routes)
                 if not self._listens and not self._told_to_stop.is_set():
                     self._listens = True
                     await self._listen()
         return Installed(self.generation, self._problems)
+
+    def _put_in_force(self, routes: Routes) -> None:
+        """In one step of the loop. The threads that serve are waited for: they want Python's lock for it."""
+        self._certificates.install(routes.certificates)
+        if self._terminator is not None:
+            self._terminator.install(routes.certificates)
+        self._hosts.keep(routes.externals.values())
+        number = max(self._tables, default=0) + 1
+        gateway = self._gateway if self._gateway is not None and self._gateway.serves else None
+        if gateway is not None:
+            gateway.install(routes, number)
+        table = Table(
+            routes,
+            self._pool,
+            self._hosts,
+            self._records,
+            self._table,
+            limits=self._limits,
+            hashing=self._hashing,
+            asking=self._asking,
+            mirrors=self._mirrors,
+            https_port=self._https_port,
+        )
+        self._routes, self._table = routes, table
+        self._metrics.installs += 1
+        self._pool.keep(table.addresses, {rules.tls for rules in table.rules if rules.tls is not None})
+        if gateway is None:
+            self._metrics.keep(table.origins)
+            return
+        self._tables[number] = table
+        named = gateway.named()
+        # Once what the gateway has said before is counted.
+        asyncio.get_running_loop().call_soon(self._forget_all_but, named, number, table)
+
+    def _forget_all_but(self, named: set[int], number: int, table: Table) -> None:
+        """Of the tables before one of the gateway's those that no request names."""
+        for other in self._tables.keys() - named:
+            if other < number:
+                del self._tables[other]
+        self._metrics.keep(table.origins)
 
     async def beat(self, timeout_s: float) -> None:
         """Returns after that long, or as soon as it is told to stop: for whoever watches that it lives."""
@@ -369,19 +388,6 @@ class Ingress:
         task = asyncio.get_running_loop().create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-
-    def _install_gateway(self, gateway: "Gateways", routes: Routes, table: Table) -> None:
-        number = max(self._tables, default=0) + 1
-        self._tables[number] = table
-        named = gateway.install(routes, number)
-
-        def forget() -> None:
-            for other in self._tables.keys() - named:
-                if other < number:
-                    del self._tables[other]
-            self._metrics.keep(table.origins)
-
-        asyncio.get_running_loop().call_soon(forget)  # after what the gateway has said before is counted
 
     def _do_without_thread(self, thread: int, why: str) -> None:
         """One of the gateway has failed."""

@@ -548,6 +548,12 @@ def test_turns_go_on_where_rows_have_moved() -> None:
     assert ips == ips[:3] * 3
 
 
+def test_where_only_rules_differ_turns_and_who_is_out_are_kept_as_they_are() -> None:
+    before = fastroutes.compile(routecompiler.compile(web(*PODS[:2])))
+    memory = fastroutes.create_memory(before)
+    assert fastroutes.carry_over(before, memory, before._replace(generation=9, slots=before.slots.copy())) is memory
+
+
 def test_who_is_out_stays_out_but_not_another_endpoint_of_its_id() -> None:
     before = fastroutes.compile(routecompiler.compile(web(*PODS[:2])))
     memory = fastroutes.create_memory(before)
@@ -564,12 +570,31 @@ def test_only_what_differs_is_made_anew() -> None:
     assert (one.generation, other.generation) == (2, 3)
     assert all(getattr(one, name) is getattr(other, name) for name in ("hosts", "roads", "slots", "rules", "pieces"))
     assert (len(set(turns(one, 6))), len(set(turns(other, 6)))) == (2, 3)
+    second = ingress("second", rule("second.com", prefix("/", "web")), created="2020-01-01T00:00:00Z")
+    more = compiler.compile(routecompiler.compile(web(*PODS[:3], generation=5).changed([second])))
+    assert len(more.hosts) == len(other.hosts) + 1
+    assert all(getattr(more, name) is getattr(other, name) for name in ("goals", "forks", "replies", "words"))
     ruled = compiler.compile(
         routecompiler.compile(snapshot_of(*BASE, with_(prefix("/", "web"), app_root="/app"), generation=4))
     )
     fresh = fastroutes.compile(routecompiler.compile(snapshot_of(*BASE, with_(prefix("/", "web"), app_root="/app"))))
     for name in ruled._fields[1:]:
         assert getattr(ruled, name).tobytes() == getattr(fresh, name).tobytes(), name
+
+
+def test_a_service_that_a_cookie_leads_to_only_later_is_known_by_it() -> None:
+    """To who has none a route is no more than another; so nothing but rules differs."""
+    sticky = ingress("web", rule("a.com", prefix("/", "web")), annotations=policies.named(affinity="cookie"))
+    plain = ingress("echo", rule("b.com", prefix("/", "echo")))
+    there = (*BASE, service("echo"), *slices("echo", PODS), sticky, plain)
+    later = ingress("later", rule("c.com", prefix("/", "echo")), annotations=policies.named(affinity="cookie"))
+    compiler = fastroutes.Compiler()
+    one, other = (
+        compiler.compile(routecompiler.compile(snapshot_of(*objects, generation=number)))
+        for number, objects in enumerate([there, (*there, later)])
+    )
+    assert one.rules is other.rules
+    assert [sum(roads.goals["digest"][1:] > 0) for roads in (one, other)] == [1, 2]
 
 
 def test_tables_are_read_only_and_fit_their_rows() -> None:

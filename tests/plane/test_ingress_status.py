@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from plane import control as planes
 from plane.control import ControlPlane
 from plane.model import Key, Object
 from tests.ingress.manifests import ingress, ingress_class, prefix, rule
@@ -45,3 +46,15 @@ async def test_an_ingress_has_an_address_while_its_class_is_served_and_no_other_
         await control.apply([of_class("ours")])
         await eventually(lambda: addresses(control) == here)
         assert not (control.store.get(Key("Ingress", "default", "alien")).get("status") or {}).get("loadBalancer")
+
+
+async def test_addresses_are_written_together_and_a_route_waits_for_none(plan, monkeypatch):
+    monkeypatch.setattr(planes, "ADDRESSES_PAUSE_S", 600.0)
+    web = ingress("web", rule("example.com", prefix("/", "web")))
+    async with serving(plan, [service(), pod("a"), web], nodes=1) as control:
+        await eventually(lambda: addresses(control) != [])
+        for name in ("more", "third", "fourth"):  # whoever would write, had the time
+            await control.apply([ingress(name, rule(f"{name}.com", prefix("/", "web")))])
+        where = plan.vip(1), plan.bound_port(80)
+        assert await fetch(*where, name="more.com") == (200, "a")
+        assert not control.store.get(Key("Ingress", "default", "more")).get("status")

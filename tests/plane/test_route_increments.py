@@ -1,6 +1,7 @@
 """Routes that follow from one change after the other, and all that is made of them, say what those made anew say."""
 
 import asyncio
+import itertools
 import pickle
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plane import fastroutes, routecompiler, routepatches, routes
+from plane.compiler import Compiler
 from plane.dns.resolver import Resolver
 from plane.endpointindex import EndpointIndex
 from plane.growing import Growing
@@ -46,6 +48,7 @@ PLAIN: tuple[dict[str, str], ...] = (
     {"ssl_redirect": "false"},
     {"permanent_redirect": "https://e.com"},
     {"load_balance": "ewma"},
+    {"affinity": "cookie"},
     {"custom_headers": "default/answers"},
     BASIC,
     {"backend_protocol": "HTTPS", "proxy_ssl_secret": "default/cert"},
@@ -207,8 +210,11 @@ def tls(number: int) -> Object:
 
 def check_patch(before: routes.Routes, table: routes.Routes) -> None:
     """By a patch that has travelled an ingress has what its control plane has, and of what stayed the same objects."""
-    patch = pickle.loads(pickle.dumps(routepatches.between(before, table)))
+    made = routepatches.between(before, table)
+    check_same(made, routepatches.between(before, replace(table, edits=None)))
+    patch = pickle.loads(pickle.dumps(made))
     found = routepatches.patched(before, patch)
+    check_same(routes.difference(before, found), routes.difference(before, replace(found, edits=None)))
     assert found.generation == table.generation
     assert routes.equal(found, table)
     for name in ("origins", "services", "text", "paths"):
@@ -216,6 +222,46 @@ def check_patch(before: routes.Routes, table: routes.Routes) -> None:
             assert getattr(found, name) is getattr(before, name)
     with pytest.raises(ValueError, match=f"for no Routes of {table.generation}"):
         routepatches.patched(table, patch)
+
+
+def check_same(one: Any, other: Any) -> None:
+    """Whether what is found by edits is what is found by comparing."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        one, other = list(one.values()), [other[name] for name in one]
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        assert len(one) == len(other)
+        for each, its in zip(one, other, strict=True):
+            check_same(each, its)
+    elif isinstance(one, np.ndarray):
+        assert one.tolist() == other.tolist()
+    else:
+        assert one == other
+
+
+def test_edits_are_known_from_change_to_change_whatever_else_is_compiled_between() -> None:
+    def web(number: int, **status: Any) -> Object:
+        return {**ingress(f"i{number}", rule(f"h{number}.com", prefix("/", "s0"))), **status}
+
+    said = {"status": {"loadBalancer": {"ingress": [{"ip": "127.200.0.1"}]}}}
+    compiler = Compiler()
+    tables = [
+        compiler.compile(each)[2]
+        for each in followed([([web(1)], []), ([web(1, **said)], []), ([web(2)], []), ([], [1]), ([web(3)], [])])
+    ]
+    assert tables[2] is tables[1]
+    given = [tables[place] for place in (0, 1, 3, 4, 5)]
+    for before, table in itertools.pairwise(given):
+        assert table.edits is not None
+        assert table.edits.before == before.generation
+        check_patch(before, table)
+    patch = routepatches.between(given[1], given[2])
+    assert {name: len(rows.numbers) for name, rows in patch.routes.items() if name != "text"} == {
+        "hosts": 1,
+        "paths": 1,
+        "origins": 1,
+    }
+    check_patch(given[1], given[3])  # the edits are of others: tables are compared
 
 
 @settings(max_examples=20, deadline=None)
@@ -323,8 +369,12 @@ def test_rows_that_were_dropped_are_given_again_and_versions_stay_as_they_are() 
     first = rows.put([(1, 2), (3, 4)])
     before = rows.version()
     assert rows.version() is before
+    rows[first] = (1, 2)
+    assert rows.version() is before
+    assert rows.edited.tolist() == []
     rows.drop(first, 2)
     assert rows.version().tolist() == [(0, 0)] * 3
+    assert rows.edited.tolist() == [1, 2]
     assert rows.put([(5, 6)]) == 3
     assert rows.put([(7, 8), (9, 9)]) == first
     rows.shorten()
