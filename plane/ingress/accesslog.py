@@ -104,7 +104,7 @@ class AccessLog:
         try:
             del self._lines[: os.write(self._file, self._lines)]
         except BlockingIOError:
-            pass  # of nothing at all it is told as of a part: a reader that is behind leaves room for now this, now that
+            pass  # told as where a part was taken: a reader that is behind leaves room for some, or for none
         except OSError as error:
             self._held_up = os.strerror(error.errno or 0)
         if self._lines and not self._held_up:
