@@ -2,15 +2,22 @@
 
 Law: a fragment is never run by itself, so it is neither optimised as a whole nor given to the processor; both happen
 once, in what Python calls, where all of it lies together. Numba would do both for each function anew, with all that
-this calls in turn, and throw most of it away. What is kept on disk of a fragment is LLVM's code too.
+this calls in turn, and throw most of it away. What is kept on disk of a fragment is LLVM's code too, with a copy of all
+that it calls; so the names in it, by which copies of one function are told to be one, outlive the process that made
+them, and are no other process's.
 """
 
+import itertools
+import os
 from typing import Any
 
 import llvmlite.binding as llvm
-from numba.core import compiler
+from numba.core import bytecode, compiler
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
+
+# Numba counts its functions from 1 in each process, and tells those of one name apart by that.
+bytecode.FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
 
 
 class Fragment(JITCodeLibrary):
@@ -24,13 +31,13 @@ class Fragment(JITCodeLibrary):
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
-        """There is none."""
+        """There is none, which is 0."""
         self._ensure_finalized()
         return 0
 
     @property
     def codegen(self) -> Any:
-        """Asked for only by who sets environments, which are those of calls from Python."""
+        """Asked for only by who sets environments: those of fragments are set in each entrance, see ``complete``."""
         return _WithoutEnvironments
 
     def serialize_using_object_code(self) -> tuple[str, str, bytes]:
@@ -48,7 +55,7 @@ class Fragment(JITCodeLibrary):
 class _WithoutEnvironments:
     @staticmethod
     def set_env(name: str, environment: Any) -> None:
-        """Nobody will look for it."""
+        """There is no machine code that would look for it."""
 
 
 class Compiler(compiler.Compiler):
@@ -61,7 +68,9 @@ class Compiler(compiler.Compiler):
 
 class _OnDisk(CompileResultCacheImpl):
     def rebuild(self, context: Any, payload: tuple[Any, ...]) -> Any:
-        (name, _, bitcode), described, environment, signature, *_ = payload
+        library, described, environment, signature, _, _, _, reloads, _ = payload
+        assert not reloads
+        name, _, bitcode = library
         fragment = Fragment.of(context.codegen(), name, bitcode)
         return compiler.compile_result(
             target_context=context,
@@ -80,3 +89,9 @@ class Cache(FunctionCache):
     """Where fragments of a function are kept."""
 
     _impl_class = _OnDisk
+
+
+def complete(entrance: Any) -> None:
+    """Give the machine code of an entrance the environments of all that is in it; ``print`` looks for its own."""
+    for environment in entrance._find_referenced_environments():
+        entrance.library.codegen.set_env(environment.env_name, environment)

@@ -1,10 +1,11 @@
-"""How compiled functions in ``lb`` are compiled.
+"""How all that is compiled here is.
 
-Law: a kernel is compiled at its first call and never at import. It holds no GIL, keeps its machine code on disk,
-divides as NumPy does, so that no exception can leave it, and is inlined into kernels that call it. It has no access to
-Numba's run time for memory: one that allocates an array does not compile, and passing arrays about counts no
-references, which would cost ten times what deciding about a flow does. Large tuples of them go by ``reference``.
-Integers that wrap are ``uint64`` throughout, because Numba and NumPy both turn ``uint64 + int64`` into a float.
+Law: a kernel is compiled at its first call and never at import. It holds no GIL, is kept on disk, divides as NumPy
+does, so that no exception can leave it unless NUMBA_BOUNDSCHECK is set, and is inlined into kernels that call it. It
+has no access to Numba's run time for memory: one that allocates an array does not compile, and passing arrays about
+counts no references, which would cost ten times what deciding about a flow does. Large tuples of them go by
+``reference``. Integers that wrap are ``uint64`` throughout, because Numba and NumPy both turn ``uint64 + int64`` into a
+float.
 
 It is compiled for types, not for numbers: one that a caller writes out is an int64 as any other. Numba would take each
 for a type of its own, and compile all that is called with it once more. True and False stay types, so that what reads
@@ -61,7 +62,7 @@ def inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``kernel``, but called and not inlined: for large ones, which would be there once more for each caller."""
+    """As ``kernel``, but inlined only where LLVM finds that worth it: large ones would be there for each caller."""
     if INTERPRETED:
         return kernel(function)
     return _closed(_compiled(function, **{**_OPTIONS, **_WITHOUT_ENTRANCE, "forceinline": False}))
@@ -76,7 +77,13 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
         named = {name: _of_any_value(kind) for name, kind in named.items()}
         return called_with(tuple(map(_of_any_value, given)), named)
 
-    compiled.get_call_template = call_template
+    add = compiled.add_overload
+
+    def add_complete(result: Any) -> None:
+        fragments.complete(result)
+        add(result)
+
+    compiled.get_call_template, compiled.add_overload = call_template, add_complete
     return compiled
 
 

@@ -335,7 +335,7 @@ class Ingress:
         """Let what the asyncio side said last go to the clients, and close what is left."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + CANCELLING_S
-        while terminator.busy and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
+        while terminator.is_busy() and loop.time() < until_s:  # noqa: ASYNC110  # a thread sets no Event of a loop
             await asyncio.sleep(GATEWAY_BEAT_S)
         terminator.stop()
         await asyncio.sleep(0)  # whom it left last is here then

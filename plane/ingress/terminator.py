@@ -135,8 +135,7 @@ class Terminator:
         if not self._driver.has_stopped:
             self._driver.ask(self._leave_channel)
 
-    @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether it carries anybody's bytes, of all that it was told to. Blocks for a moment.
 
         Who is still in a handshake does not count, for nobody has a request of it.

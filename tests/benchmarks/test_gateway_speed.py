@@ -148,7 +148,7 @@ def test_end(benchmark: Any, plan: AddressPlan, work: Callable[[socket.socket], 
         def connected() -> tuple[tuple[socket.socket], dict[str, Any]]:
             for one in clients:
                 one.close()
-            clients[:] = [socket.create_connection(listener.getsockname())]
+            clients[:] = [socket.create_connection(listener.getsockname(), timeout=30)]
             return (listener.accept()[0],), {}
 
         benchmark.pedantic(work, setup=connected, rounds=4_000)

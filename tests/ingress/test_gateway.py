@@ -88,11 +88,12 @@ def by_hand(vip: str, pod: Address, taken: list[Handed]) -> Iterator[tuple[Gatew
     """A gateway without a thread, and what makes breaths until something is so; ``taken``: whom it hands over."""
     gateway = Gateway(Timeouts(), (PORT, 443), taken.append, lambda _: None, print, lambda _: None, capacity=8)
     gateway.install(fastroutes.compile(routecompiler.compile(web(pod))), 1).result()
-    loop, deadline_s = gateway._gateway.loop[0], time.monotonic() + PATIENCE_S
+    loop = gateway._gateway.loop[0]
 
     def breathe_until(what: Callable[[], object]) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
         while not what():
-            assert time.monotonic() < deadline_s
+            assert time.monotonic() < deadline_s, "what was waited for did not come"
             kernel.breath(gateway._way, gateway._gateway, 0)
 
     with socket.create_server((vip, PORT)) as listener:

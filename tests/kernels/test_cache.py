@@ -175,7 +175,7 @@ def test_a_copy_of_the_sources_somewhere_else_compiles_nothing(tmp_path: Path) -
 # Two entrances to one function that has none; what is there by whom is asked of Numba's counts.
 FRAGMENTS = """
 import numpy as np
-from kernels.jit import inner, kernel, part
+from kernels.jit import by_family, inner, kernel, part
 
 @inner
 def _twice(number):
@@ -184,6 +184,33 @@ def _twice(number):
 @part
 def _more(numbers, at):
     numbers[at] += _twice(numbers[at])
+
+@kernel
+def _is_less(one, other):
+    return one < other
+
+@kernel
+def _is_more(one, other):
+    return one > other
+
+less, more = by_family(_is_less, _is_less), by_family(_is_more, _is_more)
+
+@inner
+def _less(one, other):
+    return less(one, other)
+
+@inner
+def _more_than(one, other):
+    return more(one, other)
+
+@kernel
+def first(numbers):
+    numbers[0] = _less(numbers[0], numbers[1])
+
+@kernel
+def both(numbers):
+    first(numbers)
+    numbers[1] = _more_than(numbers[1], numbers[2])
 
 @kernel
 def one(numbers):
@@ -214,3 +241,6 @@ def test_what_has_no_entrance_is_kept_for_further_entrances_that_lead_there(tmp_
     assert call("one") == "[3, 2, 3] 0 0\n"
     assert call("other") == "[3, 6, 9] 0 1\n"
     assert call("other") == "[3, 6, 9] 1 0\n"
+    # What other processes have compiled of one name, here the lambdas of ``by_family``, stays apart.
+    assert call("first").startswith("[1, 2, 3] ")
+    assert call("both").startswith("[1, 0, 3] ")

@@ -4,6 +4,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 from numba import types
@@ -78,3 +79,30 @@ def test_python_calls_no_compiled_function_that_has_no_entrance_for_it() -> None
         if name in inner[module or path.stem]
     ]
     assert not wrong
+
+
+def test_references_are_made_at_the_head_of_what_python_calls_and_nowhere_else() -> None:
+    """Of its parameters, before anything else; where and how long they last is only known there."""
+    made, right = set(), set()
+    for path in KERNELS.rglob("*.py"):
+        for each in ast.walk(ast.parse(path.read_text())):
+            if _makes_reference(each):
+                made.add((path.name, each.lineno))
+            elif isinstance(each, ast.FunctionDef) and (head := _head_of(each)) is not None:
+                right.add((path.name, head.lineno))
+    assert made, "references have another name now"
+    assert made <= right
+
+
+def _makes_reference(node: ast.AST) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reference"
+
+
+def _head_of(function: ast.FunctionDef) -> ast.stmt | None:
+    """``a = reference(a)``, or so for several parameters, in one line, of what Python may call."""
+    head = (function.body[1:] if ast.get_docstring(function) else function.body)[:1]
+    is_entrance = decorators(function) == {"kernel"} and not function.name.startswith("_")
+    if not is_entrance or not head or not isinstance(head[0], ast.Assign):
+        return None
+    named = {each.id for each in ast.walk(head[0]) if isinstance(each, ast.Name)} - {"reference"}
+    return head[0] if named <= {each.arg for each in function.args.args} else None
