@@ -234,7 +234,7 @@ class Steering(NamedTuple):
                balancer sends them, which is to nodes that have an endpoint for them
     keys       uint64[2 * forward.BLOCK]: room for hashes of the flows that are being decided, and of those behind them
     places     likewise, for the hashes of where they go
-    buckets    likewise, for the first entries of the buckets of conntrack where they are looked for
+    buckets    likewise, for their entries of conntrack; until these are found, the first ones of their buckets
     late       uint16[forward.BLOCK + 1]: room for which of them are not where most are
     marks      uint32[backends]: room for what conntrack has for the fingerprints of endpoints that are there; a batch
                for which it is too short does without

@@ -37,6 +37,7 @@ _AHEAD = 1 << 23  # a tick that is no further ahead than this is in the future
 _NO_KEY = np.uint64(0)
 _1 = np.uint64(1)
 _2 = np.uint64(2)
+_3 = np.uint64(3)
 _4 = np.uint64(BUCKET)
 _32 = np.uint64(32)
 
@@ -149,9 +150,10 @@ def seek(entries, key):
 
 
 @inner
-def is_not_in(entries, first, key):
-    """1 where a flow is not in the bucket whose first entry this is, else 0, uint64; without a branch."""
-    return among(entries, first, key) >> _2
+def offset_in(entries, first, key):
+    """(which entry of a bucket a flow has, counted from 0, and 0), or (0, 1) where it has none; uint64, no branch."""
+    i = among(entries, first, key)
+    return i & _3, i >> _2
 
 
 @inner

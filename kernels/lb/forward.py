@@ -235,15 +235,24 @@ def _look_at_home(steering, half, size):
     """Lists in ``late`` the flows of a block that are not in their own bucket of conntrack; how many, uint64.
 
     They are looked for in the next bucket, those that are not there either in the one behind it, and so on: all of them
-    together, so that the memory is asked for all of them at once. It answers while frontends are looked for.
+    together, so that the memory is asked for all of them at once. It answers while frontends are looked for. Of a flow
+    that is found, ``buckets`` has the entry.
     """
     keys, buckets, late, entries = steering.keys, steering.buckets, steering.late, steering.conntrack.entries
     left = np.uint64(0)
     if entries.size > 0:
         for j in range(half, half + size):
             late[left] = j  # one of them too many, without a branch that nobody can foresee
-            left += conntrack.is_not_in(entries, buckets[j], keys[j])
+            left += _look_in(entries, buckets, keys, j)
     return _next_bucket(steering, left)
+
+
+@kernel
+def _look_in(entries, buckets, keys, j):
+    """Puts the entry of a flow in place of its bucket's first one; 1 where it is not in that bucket, else 0, uint64."""
+    offset, is_not_in = conntrack.offset_in(entries, buckets[j], keys[j])
+    buckets[j] += offset
+    return is_not_in
 
 
 @kernel
@@ -255,7 +264,7 @@ def _look_further(steering, left):
         for k in range(looked_for):
             j = np.uint64(late[k])
             late[left] = j
-            left += conntrack.is_not_in(entries, buckets[j], keys[j])
+            left += _look_in(entries, buckets, keys, j)
         left = _next_bucket(steering, left)
 
 
@@ -291,10 +300,10 @@ def write(steering, verdicts, i, outcome, backend):
 
 @kernel
 def _go_on(fib, steering, verdicts, rows, now_ns):
-    """Decides flows for as long as conntrack has them where they were looked for; the first one left.
+    """Decides flows for as long as conntrack has them where they were found; the first one left.
 
-    As ``_decide`` does, in a loop of its own. ``rows`` are the flow it begins with, the one behind the last, and
-    whether endpoints have marks.
+    As ``_decide`` does, in a loop of its own, and that has those which an earlier flow of the block moved or inserted.
+    ``rows`` are the flow it begins with, the one behind the last, and whether endpoints have marks.
     """
     begun, last, marked = rows
     entries = steering.conntrack.entries
@@ -305,8 +314,8 @@ def _go_on(fib, steering, verdicts, rows, now_ns):
     while i < end:
         j = _room(i)
         prefetch(entries, steering.buckets[j ^ _BLOCK])  # of the next block
-        place = conntrack.within(entries, steering.buckets[j], steering.keys[j])
-        if place < 0 or verdicts.frontend[i] == 0:
+        place = steering.buckets[j]
+        if entries[place]["key"] != steering.keys[j] or verdicts.frontend[i] == 0:
             break
         held = entries[place]["held"]
         if not conntrack.is_live(held, now_ns) or not _is_as_marked(fib, steering, held, marked):

@@ -55,7 +55,8 @@ class Table:
         """Has so many rows at least; new ones are zeros."""
         before = len(self.rows)
         if length > len(self._array):
-            grown = np.zeros(2 * length, self._array.dtype)  # what is not written to takes no memory
+            # Seldom, for each copy has new pages, which cost more than copying; what is not written to takes none.
+            grown = np.zeros(4 * length, self._array.dtype)
             grown[:before] = self.rows
             self._array = grown
         if length > before:
