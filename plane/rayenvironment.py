@@ -12,5 +12,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 # A call after shutdown is an error: without this, Ray would start or join another one behind our back.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+# Ray's own is 15, by which all that carries requests would come behind the control plane, and whoever wants a core.
+os.environ.setdefault("RAY_worker_niceness", "0")
 if not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & os.environ.keys():
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))

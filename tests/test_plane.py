@@ -249,6 +249,7 @@ def fetched(connection: http.client.HTTPConnection) -> tuple[int, str]:
 def test_a_killed_ingress_is_started_again_and_the_terminal_says_so(start, tmp_path):
     plane = start("-f", "configs/quickstart", "--nodes", "1", "--gateway-threads", "2")
     [victim] = [pid for pid, command in processes_of(plane.process.pid).items() if "ray::IngressActor" in command]
+    assert os.getpriority(os.PRIO_PROCESS, victim) == os.getpriority(os.PRIO_PROCESS, plane.process.pid)
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: "ingress-1 is back" in (tmp_path / "log").read_text())
     assert plane.via_ingress()[0] == 200
