@@ -13,6 +13,7 @@ import pytest
 
 from kernels.net import relay as kernel
 from kernels.net.relay import PIPES
+from kernels.reference import Reference
 from plane.addresses import AddressPlan, unprivileged_port_start
 from plane.errors import PlaneError
 from plane.fib import compile, equal
@@ -342,7 +343,8 @@ def test_warming_up_compiles_all_that_is_called_live(proxy: Proxy, plan: Address
         proxy.install(make_fib(2, {}))
         proxy.stop(0)
     for entry in (kernel.breath, kernel.attend, kernel.watch, kernel.end_all):
-        assert len(entry.signatures) == 1, entry
+        by_python = [given for given in entry.signatures if not any(isinstance(each, Reference) for each in given)]
+        assert len(by_python) == 1, entry
 
 
 def test_where_two_services_claim_an_address_only_the_one_that_is_reached_has_a_listener(
