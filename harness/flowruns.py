@@ -67,11 +67,12 @@ KINDS: Mapping[str, Callable[[Path, Path, str | None, Console], Result]] = {FLOW
 async def _on_actors(
     prepared: Prepared, folder: Path, address: str | None, console: Console, stop: threading.Event
 ) -> Result:
-    carrying = FlowActors(prepared.scenario.spec.workers)
+    spec = prepared.scenario.spec
     async with connected(address):
+        carrying = FlowActors(min(spec.workers, spec.balancer_count))
         try:
             with _stopping(stop, console, carrying.end):
-                return await asyncio.to_thread(running.run, prepared, folder, console, carrying, stop)
+                return await asyncio.to_thread(running.run, prepared, folder, console, carrying, stop, carrying.load)
         finally:
             carrying.end()
 
@@ -101,13 +102,20 @@ def _interrupt() -> None:
 
 
 class FlowActors:
-    """Carries shards by so many actors, each with one under way; ``lost`` counts those that had to be replaced."""
+    """Carries shards by so many actors, each with one under way; ``lost`` counts those that had to be replaced.
+
+    The actors start at once, while this process loads compiled code.
+    """
 
     def __init__(self, workers: int):
         self.lost = 0
-        self._workers = workers
-        self._idle: list[Any] = []
+        self._idle = [_actor() for _ in range(workers)]
         self._under_way: dict[Any, tuple[Any, Shard]] = {}
+
+    def load(self) -> None:
+        """Returns once the actors have loaded compiled code. One that is lost shows when it is to carry a shard."""
+        loading = [actor.load.remote() for actor in self._idle]
+        ray.wait(loading, num_returns=len(loading))
 
     def __call__(self, course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
         """As ``running.here``. Raises PlaneError where actors are lost again and again."""
@@ -115,7 +123,6 @@ class FlowActors:
             return
         shared = ray.put(course)
         waiting = list(reversed(shards))
-        self._idle += [_actor() for _ in range(min(self._workers, len(shards)) - len(self._idle))]
         finished: list[Carried] = []
         while waiting or self._under_way:
             while waiting and self._idle:

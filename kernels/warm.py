@@ -1,8 +1,8 @@
 """Compile the data path once, before the processes start that run it.
 
 Law: processes that fill one cache at the same time can spoil it for each other, so only the holder of the lock
-compiles, and a mark is left once all is there. The calls below have the types that are used live, a read-only Fib first
-of all: to Numba a writable array is another type and another compilation.
+compiles, and a mark is left once a part is there. The calls below have the types that are used live, a read-only Fib
+first of all: to Numba a writable array is another type and another compilation.
 """
 
 import contextlib
@@ -24,32 +24,27 @@ MARK = "warm"
 UNUSED_FOR_S = 30 * 24 * 3600  # other versions' code is thrown away after a month
 
 
-def is_warm() -> bool:
-    """Whether all that will be called is compiled already; with the JIT off there is nothing to compile."""
-    return INTERPRETED or (cache.directory() / MARK).exists()
+def warm(progress: Callable[[str], None] | None = None, *parts: str) -> None:
+    """Have everything compiled, and loaded into this process; or these of PARTS.
 
-
-def warm(progress: Callable[[str], None] | None = None) -> None:
-    """Have everything compiled, and loaded into this process.
-
-    Takes under a minute the first time, and part of a second afterwards. ``progress`` is called with a line to
-    show before each part, the first time only. Several processes may call it at the same time; one of them compiles.
+    All of it takes under a minute the first time, and part of a second afterwards. ``progress`` is called with a line
+    to show before each part, the first time only. Several processes may call it at the same time; one of them compiles.
     """
     if INTERPRETED:
         return
-    if not is_warm():
+    wanted = parts or tuple(PARTS)
+    if not all(map(is_there, wanted)):
         with _alone(cache.directory()):
-            if not is_warm():
-                for what, call in PARTS.items():
-                    if progress:
-                        progress(f"compiling for this machine, once: {what}")
-                    call()
-                (cache.directory() / MARK).touch()
-                _throw_away_unused(cache.directory())
-                return
+            for what in wanted:
+                if progress and not is_there(what):
+                    progress(f"compiling for this machine, once: {what}")
+                PARTS[what]()
+                _mark(what).touch()
+            _throw_away_unused(cache.directory())
+    else:
+        for what in wanted:
+            PARTS[what]()
     (cache.directory() / MARK).touch()
-    for call in PARTS.values():
-        call()
 
 
 def once(name: str, call: Callable[[], object]) -> None:
@@ -59,12 +54,16 @@ def once(name: str, call: Callable[[], object]) -> None:
         return
     with _alone(cache.directory()):
         call()
-        (cache.directory() / f"{MARK}-{name}").touch()
+        _mark(name).touch()
 
 
 def is_there(name: str) -> bool:
-    """Whether what ``once`` knows by this name is compiled already."""
-    return INTERPRETED or (cache.directory() / f"{MARK}-{name}").exists()
+    """Whether one of PARTS, or what ``once`` knows by this name, is compiled; it need not be with the JIT off."""
+    return INTERPRETED or _mark(name).exists()
+
+
+def _mark(name: str) -> Path:
+    return cache.directory() / f"{MARK}-{name}"
 
 
 def _load_balancer() -> None:
@@ -101,8 +100,9 @@ def _measuring() -> None:
     httpresponder.warm()
 
 
+LOAD_BALANCING = "load balancing"
 PARTS: dict[str, Callable[[], None]] = {
-    "load balancing": _load_balancer,
+    LOAD_BALANCING: _load_balancer,
     "connection relay": _relay,
     "load generator and responder": _measuring,
 }

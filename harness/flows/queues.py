@@ -102,7 +102,7 @@ def run(file: Path, out: Path, console: Console, stop: threading.Event) -> Resul
         console.print(line, markup=False, soft_wrap=True)
 
     lasts_ns, streams = _streams(scenario, file, console)
-    warm.warm(say)
+    warm.warm(say, warm.LOAD_BALANCING)
     warm.once(
         f"queues-{scenario.spec.addresses}",
         lambda: carry(scenario.spec, "random", made(scenario.spec, Fraction(1, 2), 1_000)),

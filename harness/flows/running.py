@@ -32,7 +32,7 @@ from harness.flows.traces import Trace, read_trace
 from harness.records import PREFIX, provenance_of
 from harness.scenario import ScenarioError, read_as
 from kernels.lb.consistent.tables import WITHOUT_WEIGHTS
-from kernels.warm import warm
+from kernels.warm import LOAD_BALANCING, warm
 from plane import manifests, offline
 from plane.errors import ManifestError, PlaneError, Problem
 from plane.families import Family
@@ -43,6 +43,8 @@ from plane.model import Service, Snapshot, weight_of
 SUMMARY_FILE = "summary.json"
 # A worker's turn: long enough that asking for the next costs nothing, short enough to see how it goes.
 SHARDS_OF_WORKER = 16
+# Towards the end turns are of so much of what is left, so that no worker waits long for the last one.
+LAST_SHARDS_OF_WORKER = 4
 
 # Carries shards of a course, in any order; ends early, between two of them, once it is told to.
 Carry = Callable[[Course, Sequence[Shard], threading.Event], Iterator[Carried]]
@@ -115,14 +117,26 @@ def _with_flows(scenario: FlowScenario, file: str, count: int) -> FlowScenario:
     return scenario.model_copy(update={"spec": spec.model_copy(update={"flows": count})})
 
 
-def run(prepared: Prepared, out: Path, console: Console, carry: Carry, stop: threading.Event) -> Result:
+def run(
+    prepared: Prepared,
+    out: Path,
+    console: Console,
+    carry: Carry,
+    stop: threading.Event,
+    load: Callable[[], object] = lambda: None,
+) -> Result:
     """Carries all flows and writes what became of them, to a folder in ``out``; what is said goes to ``console``.
+
+    load  returns once the processes that ``carry`` has beside this one have loaded compiled code, as this one has; a
+          run begins then, however many there are
 
     Raises ManifestError, PlaneError, and KeyboardInterrupt where nothing was finished before it was to stop.
     """
     for warning in warnings(prepared):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True, style="yellow")
-    warm(lambda line: console.print(line, markup=False, soft_wrap=True))
+    warm(lambda line: console.print(line, markup=False, soft_wrap=True), LOAD_BALANCING)
+    pa.array(())  # the first one imports pandas where that is installed, which the workers would be short of
+    load()
     begin, known = time.monotonic(), _facts(prepared)
     folder, algorithms = out / known["run"], prepared.algorithms
 
@@ -178,9 +192,14 @@ def read(folder: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def shards_of(balancers: int, workers: int) -> list[Shard]:
-    """All balancers, cut into shards."""
-    size = max(1, balancers // (SHARDS_OF_WORKER * workers))
-    return [Shard(first, min(first + size, balancers)) for first in range(0, balancers, size)]
+    """All balancers, cut into shards, of which the last are smaller and smaller (factoring: Hummel et al. 1992)."""
+    largest = balancers // (SHARDS_OF_WORKER * workers)
+    shards, first = [], 0
+    while first < balancers:
+        size = max(1, min(largest, (balancers - first) // (LAST_SHARDS_OF_WORKER * workers)))
+        shards.append(Shard(first, first + size))
+        first += size
+    return shards
 
 
 def warnings(prepared: Prepared) -> Iterator[str]:

@@ -128,6 +128,10 @@ def carry(course: Course, shard: Shard) -> Carried:
 class Worker:
     """What the runner makes an actor of: it is apart from it, so that such a process imports nothing of Ray's."""
 
+    def load(self) -> None:
+        """Loads what is compiled."""
+        warm.warm(None, warm.LOAD_BALANCING)
+
     def carry(self, course: Course, shard: Shard) -> Carried:
         return carry(course, shard)
 

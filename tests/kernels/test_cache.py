@@ -15,9 +15,8 @@ from kernels.jit import INTERPRETED
 # Compiles the smaller part only, for real; the lines that were shown as progress go to standard output.
 WARM = """
 from kernels import warm
-warm.PARTS = {"load balancing": warm.PARTS["load balancing"]}
-warm.warm(lambda line: print(line, flush=True))
-assert warm.is_warm()
+warm.warm(lambda line: print(line, flush=True), warm.LOAD_BALANCING)
+assert warm.is_there(warm.LOAD_BALANCING)
 """
 
 
