@@ -126,27 +126,35 @@ def by_family(ipv4: Callable[..., Any], ipv6: Callable[..., Any]) -> Callable[..
     return either
 
 
-@intrinsic
-def _prefetch(context, array, index):
-    """Bring the cache line in which ``array[index]`` begins close to the core; an index may be beyond the array."""
+def _prefetching(locality: int) -> Any:
+    """(array, index): bring the line in which ``array[index]`` begins to a cache; an index may be beyond the array.
 
-    def code(context, builder, signature, arguments):
-        held = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.bitcast(builder.gep(held.data, [arguments[1]]), cgutils.voidptr_t)
-        flag = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [address, flag(0), flag(3), flag(1)])  # to be read, for as long as possible, data
-        return context.get_dummy_value()
+    locality  LLVM's: 3 for the core's first cache, 2 for its second one
+    """
 
-    return types.void(array, types.uint64), code
+    @intrinsic
+    def prefetching(context, array, index):
+        def code(context, builder, signature, arguments):
+            held = context.make_array(signature.args[0])(context, builder, arguments[0])
+            address = builder.bitcast(builder.gep(held.data, [arguments[1]]), cgutils.voidptr_t)
+            flag = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
+            call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(call, [address, flag(0), flag(locality), flag(1)])  # to be read, data
+            return context.get_dummy_value()
+
+        return types.void(array, types.uint64), code
+
+    return prefetching
 
 
 def _nothing(array, index):
     """What interpreted code does for a prefetch."""
 
 
-prefetch: Callable[..., None] = _nothing if INTERPRETED else _prefetch
+prefetch: Callable[..., None] = _nothing if INTERPRETED else _prefetching(3)
+# For lines that take long: a core waits for three times as many on their way to its second cache as to its first.
+prefetch_far: Callable[..., None] = _nothing if INTERPRETED else _prefetching(2)
 
 
 @intrinsic

@@ -16,7 +16,7 @@ https://kubernetes.io/docs/reference/networking/virtual-ips).
 
 import numpy as np
 
-from kernels.jit import inner, kernel, prefetch
+from kernels.jit import inner, kernel, prefetch, prefetch_far
 from kernels.layout import (
     AFFINITY,
     BACKEND,
@@ -313,7 +313,7 @@ def _go_on(fib, steering, verdicts, rows, now_ns):
     i, end = np.uint64(begun), np.uint64(last)
     while i < end:
         j = _room(i)
-        prefetch(entries, steering.buckets[j ^ _BLOCK])  # of the next block
+        prefetch_far(entries, steering.buckets[j ^ _BLOCK])  # of the next block
         place = steering.buckets[j]
         if entries[place]["key"] != steering.keys[j] or verdicts.frontend[i] == 0:
             break

@@ -93,8 +93,9 @@ def populate(walks, names, taken, ring):
     taken  uint8[slots], zeros: room for which slots are
 
     A walk goes by places: a step is then one addition, and which slots come next depends on no slot before them, so the
-    processor looks at several at once. It begins in the middle of its slot. Each step rounds down by less than one, and
-    there are fewer than slots, so that a walk never gets as far as the slot below.
+    processor looks at several at once: at two while half are free, then at four. It begins in the middle of its slot.
+    Each step rounds down by less than one, and there are fewer than slots, so that a walk never gets as far as the slot
+    below.
     """
     size = np.uint64(ring.size)
     full = np.int64(0)
@@ -113,21 +114,38 @@ def populate(walks, names, taken, ring):
             if walk["earned"] < full:
                 continue
             walk["earned"] -= full
-            at, skip = walk["at"], walk["skip"]
-            while True:  # ends: the skip visits every slot, and one is free
-                one = taken[_slot(at, size)]
-                two = one & taken[_slot(at + skip, size)]
-                three = two & taken[_slot(at + _2 * skip, size)]
-                if not three & taken[_slot(at + _3 * skip, size)]:
-                    break
-                at += _4 * skip
-            at += np.uint64(one + two + three) * skip
+            if 2 * left > ring.size:
+                at = _free_by_two(taken, walk["at"], walk["skip"], size)
+            else:
+                at = _free_by_four(taken, walk["at"], walk["skip"], size)
             taken[_slot(at, size)] = 1
             ring[_slot(at, size)] = names[i]
-            walk["at"] = at + skip
+            walk["at"] = at + walk["skip"]
             left -= 1
             if left == 0:
                 return
+
+
+@kernel
+def _free_by_two(taken, at, skip, size):
+    """The place of the first slot that is free, on a walk that is at ``at``."""
+    while True:  # ends: the skip visits every slot, and one is free
+        one = taken[_slot(at, size)]
+        if not one & taken[_slot(at + skip, size)]:
+            return at + np.uint64(one) * skip
+        at += _2 * skip
+
+
+@kernel
+def _free_by_four(taken, at, skip, size):
+    """The same, for a walk that has some way to go."""
+    while True:
+        one = taken[_slot(at, size)]
+        two = one & taken[_slot(at + skip, size)]
+        three = two & taken[_slot(at + _2 * skip, size)]
+        if not three & taken[_slot(at + _3 * skip, size)]:
+            return at + np.uint64(one + two + three) * skip
+        at += _4 * skip
 
 
 @kernel

@@ -15,6 +15,9 @@ Run = tuple[int, np.ndarray]  # rows from a first one on
 
 LINE_BYTES = 64
 HUGE_PAGE_BYTES = 1 << 21
+# What a large table has room to grow by, and of which nothing is touched until it does: a copy of it has new pages,
+# which cost more than copying.
+LARGE_BYTES, RESERVED_BYTES = 1 << 22, 1 << 30
 NEAR = 16  # rows no further apart are noted as one run where all are replaced
 
 
@@ -55,8 +58,9 @@ class Table:
         """Has so many rows at least; new ones are zeros."""
         before = len(self.rows)
         if length > len(self._array):
-            # Seldom, for each copy has new pages, which cost more than copying; what is not written to takes none.
-            grown = np.zeros(4 * length, self._array.dtype)
+            itemsize = self._array.itemsize
+            more = max(length, RESERVED_BYTES // itemsize) if length * itemsize >= LARGE_BYTES else 3 * length
+            grown = np.zeros(length + more, self._array.dtype)
             grown[:before] = self.rows
             self._array = grown
         if length > before:
