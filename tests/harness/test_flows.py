@@ -167,6 +167,10 @@ def test_balancers_come_to_the_same_however_they_are_carried(tmp_path: Path, alg
 def test_shards_are_all_balancers_once(balancers: int, workers: int) -> None:
     shards = shards_of(balancers, workers)
     assert [each for shard in shards for each in range(*shard)] == list(range(balancers))
+    sizes = [shard.last - shard.first for shard in shards]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+    assert sizes[0] <= max(1, balancers // (running.SHARDS_OF_WORKER * workers))
 
 
 def test_stateless_algorithms_do_not_see_how_many_balancers_there_are(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.layout import INDEX
-from kernels.lb.tables import HUGE_PAGE_BYTES, LINE_BYTES, NEAR, Table, lined_up
+from kernels.lb.tables import HUGE_PAGE_BYTES, LARGE_BYTES, LINE_BYTES, NEAR, Table, lined_up
 
 # Mostly alike, so that few rows differ, and longer than what is near.
 contents = st.lists(st.sampled_from([0, 0, 0, 0, 0, 0, 0, 7]), max_size=4 * NEAR)
@@ -39,6 +39,25 @@ def test_of_a_large_table_little_is_noted_when_little_differs() -> None:
     rows["row"][[5, 4000]], rows["pool"][7] = 1, 2
     table.replace(rows)
     assert [(first, len(few)) for first, few in table.taken()] == [(5, 3), (4000, 1)]
+
+
+def test_a_table_keeps_its_rows_when_it_grows_and_a_large_one_its_place() -> None:
+    table = Table(np.dtype(np.uint32))
+    lengths = [1, 17, 1000, LARGE_BYTES // 4]
+    for length in lengths:
+        table.lengthen(length)
+        table.rows[length - 1] = length
+    before = table.rows
+    table.lengthen(LARGE_BYTES)
+    assert np.shares_memory(before, table.rows)
+    assert [int(table.rows[length - 1]) for length in (1, 17, 1000, LARGE_BYTES // 4)] == [
+        1,
+        17,
+        1000,
+        LARGE_BYTES // 4,
+    ]
+    assert len(table.rows) == LARGE_BYTES
+    assert not table.rows[LARGE_BYTES // 4 :].any()
 
 
 @pytest.mark.parametrize(("rows", "length"), [(3, 0), (0, 100), (3, 100), (100, 3), (1 << 18, 0)])
