@@ -153,7 +153,7 @@ def _nothing(array, index):
 
 
 prefetch: Callable[..., None] = _nothing if INTERPRETED else _prefetching(3)
-# For lines that take long: a core waits for three times as many on their way to its second cache as to its first.
+# For lines that take long: a core can wait for more on their way to its second cache than to its first.
 prefetch_far: Callable[..., None] = _nothing if INTERPRETED else _prefetching(2)
 
 
