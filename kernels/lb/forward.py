@@ -16,7 +16,7 @@ https://kubernetes.io/docs/reference/networking/virtual-ips).
 
 import numpy as np
 
-from kernels.jit import inner, kernel, prefetch, prefetch_far
+from kernels.jit import inner, kernel, prefetch, prefetch_far, vectorised
 from kernels.layout import (
     AFFINITY,
     BACKEND,
@@ -212,7 +212,7 @@ def _room(row):
     return row & (_TWO_BLOCKS - _1)
 
 
-@kernel
+@vectorised
 def _hash(steering, flows, first):
     """Hashes the flows of a block, by vector instructions; how many these are, uint64."""
     keys, places, buckets, entries = steering.keys, steering.places, steering.buckets, steering.conntrack.entries

@@ -1,15 +1,17 @@
-"""What has no entrance for Python: a call of it is refused, and there is none."""
+"""What has no entrance for Python: a call of it is refused, and there is none; and what LLVM is told of loops."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
+import numpy as np
 import pytest
 from numba import types
 
-from kernels.jit import INTERPRETED, kernel
+from kernels.jit import INTERPRETED, kernel, vectorised
 
 
 @kernel
@@ -27,8 +29,19 @@ def _shifted(number, by):
     return number + by
 
 
+@vectorised
+def _look_up(table, out):
+    for i in range(out.size):
+        out[i] = table[out[i]]
+
+
+@kernel
+def look_up(table, out):
+    _look_up(table, out)
+
+
 KERNELS = Path(__file__).parents[2] / "kernels"
-CLOSED = {"inner", "part"}
+CLOSED = {"inner", "part", "vectorised"}
 
 
 def decorators(function: ast.FunctionDef) -> set[str]:
@@ -58,6 +71,19 @@ def test_numbers_that_callers_write_out_are_compiled_for_once() -> None:
     for given in ((types.int64, types.literal(1)), (types.literal(2), types.literal(3)), (types.int64, types.int64)):
         _shifted.get_call_template(given, {})  # what Numba asks for where compiled code calls it
     assert list(_shifted.overloads) == [(types.int64, types.int64)]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_loops_over_columns_are_interleaved_and_their_arrays_lie_apart() -> None:
+    out = np.arange(100, dtype=np.uint32)[::-1].copy()
+    look_up(np.arange(1, 101, dtype=np.uint32), out)
+    assert out.tolist() == list(range(100, 0, -1))
+    _look_up.get_call_template((types.uint32[::1], types.uint32[::1]), {})  # also where it was on disk
+    (compiled,) = _look_up.overloads.values()
+    code = compiled.library.get_llvm_str()
+    assert re.search(r"^ +br .*!llvm\.loop", code, re.MULTILINE)
+    assert '!"llvm.loop.interleave.count", i32 4' in code
+    assert re.search(r"noalias [^,]*%arg\.out\.4", code)
 
 
 def test_python_calls_no_compiled_function_that_has_no_entrance_for_it() -> None:
