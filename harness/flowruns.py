@@ -32,6 +32,8 @@ from plane.errors import PlaneError
 
 POLL_S = 0.2
 LOST_AT_MOST = 8  # workers of one run
+# Shards that a worker has under way: one at work, and one that it goes on with while this process hears of the first.
+SHARDS_AT_A_TIME = 2
 
 
 def of_flows(file: Path, out: Path, address: str | None, console: Console) -> Result:
@@ -102,19 +104,20 @@ def _interrupt() -> None:
 
 
 class FlowActors:
-    """Carries shards by so many actors, each with one under way; ``lost`` counts those that had to be replaced.
+    """Carries shards by so many actors; ``lost`` counts those that had to be replaced.
 
     The actors start at once, while this process loads compiled code.
     """
 
     def __init__(self, workers: int):
         self.lost = 0
-        self._idle = [_actor() for _ in range(workers)]
+        self.actors = [_actor() for _ in range(workers)]
+        self._turns = self.actors * SHARDS_AT_A_TIME  # an actor for each shard that can be given out, the next one last
         self._under_way: dict[Any, tuple[Any, Shard]] = {}
 
     def load(self) -> None:
         """Returns once the actors have loaded compiled code. One that is lost shows when it is to carry a shard."""
-        loading = [actor.load.remote() for actor in self._idle]
+        loading = [actor.load.remote() for actor in self.actors]
         ray.wait(loading, num_returns=len(loading))
 
     def __call__(self, course: Course, shards: Sequence[Shard], stop: threading.Event) -> Iterator[Carried]:
@@ -123,13 +126,10 @@ class FlowActors:
             return
         shared = ray.put(course)
         waiting = list(reversed(shards))
-        finished: list[Carried] = []
         while waiting or self._under_way:
-            while waiting and self._idle:
-                actor, shard = self._idle.pop(), waiting.pop()
+            while waiting and self._turns:
+                actor, shard = self._turns.pop(), waiting.pop()
                 self._under_way[actor.carry.remote(shared, shard)] = actor, shard
-            yield from finished  # what becomes of them takes time: the actors have their next shards by then
-            finished.clear()
             done, _ = ray.wait(list(self._under_way), timeout=POLL_S)
             for reference in done:
                 actor, shard = self._under_way.pop(reference)
@@ -137,28 +137,33 @@ class FlowActors:
                     carried = ray.get(reference)
                 except RayActorError as error:
                     if not stop.is_set():
-                        self._replace(error)
+                        self._replace(actor, error)
                         waiting.append(shard)
                 except RayError as error:
                     raise PlaneError(
                         f"balancers {shard.first} to {shard.last - 1} can't be carried: {error}"
                     ) from error
                 else:
-                    self._idle.append(actor)
-                    finished.append(carried)
+                    self._turns.append(actor)
+                    yield carried
             if stop.is_set():
                 waiting.clear()
-        yield from finished
 
-    def _replace(self, error: RayActorError) -> None:
+    def _replace(self, actor: Any, error: RayActorError) -> None:
+        """Puts another in the place of an actor, unless an earlier one of its shards has."""
+        if actor not in self.actors:
+            return
         self.lost += 1
         if self.lost > LOST_AT_MOST:
             raise PlaneError(f"{self.lost} workers were lost one after the other, the last because: {error}") from error
-        self._idle.append(_actor())
+        self.actors.remove(actor)
+        another = _actor()
+        self.actors.append(another)
+        self._turns = [each for each in self._turns if each != actor] + [another] * SHARDS_AT_A_TIME
 
     def end(self) -> None:
         """Ends all actors, also with shards under way; may be called from any thread, and again."""
-        for actor in [*self._idle, *(actor for actor, _ in list(self._under_way.values()))]:
+        for actor in list(self.actors):
             ray.kill(actor)
 
 

@@ -104,26 +104,50 @@ def populate(walks, names, taken, ring):
         walk["at"] = _place(mix64(walk["seed"]) % size, size) + _WORD // (_2 * size)
         walk["skip"] = _place(mix64(walk["seed"] + GOLDEN) % (size - _1) + _1, size)
         full = max(full, walk["weight"])
+    is_alike = True
     for i in range(walks.size):
         walks[i]["earned"] = full // 2
+        is_alike &= walks[i]["weight"] == full
+    if is_alike:
+        _take_turns(walks, names, taken, ring, full, True)
+    else:
+        _take_turns(walks, names, taken, ring, full, False)
+
+
+@kernel
+def _take_turns(walks, names, taken, ring, full, is_alike):
+    """Has walks take turns until no slot is free; compiled by itself for weights that are alike."""
     left = ring.size
+    while 2 * left > ring.size:
+        left -= _round(walks, names, taken, ring, left, (full, is_alike, True))
     while left > 0:
-        for i in range(walks.size):
-            walk = walks[i]
+        left -= _round(walks, names, taken, ring, left, (full, is_alike, False))
+
+
+@kernel
+def _round(walks, names, taken, ring, left, how):
+    """A turn for each walk that has earned one, while there are slots; how many turns that are."""
+    full, is_alike, is_half_free = how
+    size, turns = np.uint64(ring.size), 0
+    for i in range(walks.size):
+        walk = walks[i]
+        if not is_alike:
             walk["earned"] += walk["weight"]
             if walk["earned"] < full:
                 continue
             walk["earned"] -= full
-            if 2 * left > ring.size:
-                at = _free_by_two(taken, walk["at"], walk["skip"], size)
-            else:
-                at = _free_by_four(taken, walk["at"], walk["skip"], size)
-            taken[_slot(at, size)] = 1
-            ring[_slot(at, size)] = names[i]
-            walk["at"] = at + walk["skip"]
-            left -= 1
-            if left == 0:
-                return
+        if is_half_free:
+            at = _free_by_two(taken, walk["at"], walk["skip"], size)
+        else:
+            at = _free_by_four(taken, walk["at"], walk["skip"], size)
+        slot = _slot(at, size)
+        taken[slot] = 1
+        ring[slot] = names[i]
+        walk["at"] = at + walk["skip"]
+        turns += 1
+        if turns == left:
+            break
+    return turns
 
 
 @kernel
