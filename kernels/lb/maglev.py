@@ -179,21 +179,11 @@ def steer(ring, flows, out):
     ring  uint32[slots], at least one slot
     out   uint32[n], the value of each flow's slot
     """
-    # Two loops, because one that does both is not compiled to vector instructions: four times the rate.
-    _hash(flows, out)
-    _look_up(ring, out)
+    _steer(ring, flows, out)
 
 
 @vectorised
-def _hash(flows, out):
-    """The half of each flow's hash that ``reduce`` takes."""
+def _steer(ring, flows, out):
     for i in range(flows.proto.size):
         word = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
-        out[i] = word >> _32
-
-
-@vectorised
-def _look_up(ring, out):
-    """What is in the slot of each half of a hash, in its place."""
-    for i in range(out.size):
-        out[i] = ring[reduce(np.uint64(out[i]) << _32, ring.size)]
+        out[i] = ring[reduce(word, ring.size)]
