@@ -168,6 +168,26 @@ prefetch_far: Callable[..., None] = _nothing if INTERPRETED else _prefetching(2)
 
 
 @intrinsic
+def _high_half(context, one, other):
+    """The high 64 bits of a product, uint64 all: as large a part of one factor as the other one is of 2^64."""
+
+    def code(context, builder, signature, arguments):
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(each, wide) for each in arguments))
+        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), code
+
+
+def _high_half_of_integers(one, other):
+    """The same of Python's integers, for interpreted code."""
+    return np.uint64(int(one) * int(other) >> 64)
+
+
+high_half: Callable[..., Any] = _high_half_of_integers if INTERPRETED else _high_half
+
+
+@intrinsic
 def _among(context, table, first, key):
     """Which of the four rows from ``table[first]`` on has this key, counted from 0, uint64; 4 where none has.
 

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from kernels.jit import kernel, vectorised
+from kernels.jit import high_half, kernel, vectorised
 from kernels.lb.hashing import GOLDEN, flow_hash, mix64, reduce
 
 # Prime, so that every skip visits every slot; Cilium's sizes, from its default on. They are few, because nearly all
@@ -29,7 +29,6 @@ SIZE_LIMIT = 1 << 30  # above it a place is not exact
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
 _1, _2, _3, _4 = (np.uint64(number) for number in range(1, 5))
-_32 = np.uint64(32)
 
 
 def table_size(endpoints: int) -> int:
@@ -83,7 +82,7 @@ def _place(slot, size):
 @kernel
 def _slot(place, size):
     """The slot that a place is in: the inverse of ``_place``, for any place within the slot."""
-    return ((place >> _32) * size) >> _32
+    return high_half(place, size)
 
 
 @kernel
