@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from rich.console import Console
 
 from harness.flows import growth, pages, queues, running
@@ -112,7 +112,7 @@ class FlowActors:
     def __init__(self, workers: int):
         self.lost = 0
         self.actors = [_actor() for _ in range(workers)]
-        self._turns = self.actors * SHARDS_AT_A_TIME  # an actor for each shard that can be given out, the next one last
+        self._turns: list[Any] = []  # an actor for each shard that can be given out, the next one last
         self._under_way: dict[Any, tuple[Any, Shard]] = {}
 
     def load(self) -> None:
@@ -126,11 +126,16 @@ class FlowActors:
             return
         shared = ray.put(course)
         waiting = list(reversed(shards))
-        while waiting or self._under_way:
-            while waiting and self._turns:
+        finished: list[Carried] = []
+        self._turns = self.actors * SHARDS_AT_A_TIME
+        while self._under_way or (waiting and not stop.is_set()):
+            while waiting and self._turns and not stop.is_set():
                 actor, shard = self._turns.pop(), waiting.pop()
                 self._under_way[actor.carry.remote(shared, shard)] = actor, shard
-            done, _ = ray.wait(list(self._under_way), timeout=POLL_S)
+            yield from finished  # what becomes of them takes time: the actors have their next shards by then
+            finished.clear()
+            under_way = list(self._under_way)
+            done, _ = ray.wait(under_way, timeout=POLL_S) if under_way else ([], [])
             for reference in done:
                 actor, shard = self._under_way.pop(reference)
                 try:
@@ -139,15 +144,27 @@ class FlowActors:
                     if not stop.is_set():
                         self._replace(actor, error)
                         waiting.append(shard)
+                except TaskCancelledError:
+                    continue
                 except RayError as error:
                     raise PlaneError(
                         f"balancers {shard.first} to {shard.last - 1} can't be carried: {error}"
                     ) from error
                 else:
-                    self._turns.append(actor)
-                    yield carried
+                    finished.append(carried)
+                    if actor in self.actors:
+                        self._turns.append(actor)
             if stop.is_set():
-                waiting.clear()
+                self._leave_those_that_wait()
+        yield from finished
+
+    def _leave_those_that_wait(self) -> None:
+        """Of shards that an actor has, only the earliest is at work."""
+        at_work = set()
+        for reference, (actor, _) in self._under_way.items():
+            if actor in at_work:
+                ray.cancel(reference)
+            at_work.add(actor)
 
     def _replace(self, actor: Any, error: RayActorError) -> None:
         """Puts another in the place of an actor, unless an earlier one of its shards has."""
@@ -157,6 +174,7 @@ class FlowActors:
         if self.lost > LOST_AT_MOST:
             raise PlaneError(f"{self.lost} workers were lost one after the other, the last because: {error}") from error
         self.actors.remove(actor)
+        ray.kill(actor)  # which may only have been out of reach
         another = _actor()
         self.actors.append(another)
         self._turns = [each for each in self._turns if each != actor] + [another] * SHARDS_AT_A_TIME

@@ -55,14 +55,14 @@ class Fragment(JITCodeLibrary):
 
 
 class _Interleaved(Fragment):
-    """One whose loops have four turns, or vectors, at work at once; by itself LLVM does so in short ones only."""
+    """One whose ``for`` loops have four turns, or vectors, at work at once; by itself LLVM does so in short ones."""
 
     def add_ir_module(self, module: ir.Module) -> None:
         turns = module.add_metadata([ir.MetaDataString(module, "llvm.loop.interleave.count"), ir.IntType(32)(4)])
         loop = module.add_metadata([turns])
         loop.operands = (loop, turns)  # what is said of a loop begins with itself
         for function in module.functions:
-            above = set()
+            above = set()  # where else jumps go back to what is above, LLVM takes no notice
             for block in function.blocks:
                 above.add(block)
                 if isinstance(block.terminator, Branch) and block.terminator.operands[0] in above:

@@ -69,9 +69,10 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def vectorised(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``inner``, for loops over columns: by vector instructions, of which four are at work where one would wait.
+    """As ``inner``, for loops over columns that become vector instructions: four are at work where one would wait.
 
-    An array that it writes to lies apart from all others that it is given: C's ``restrict``, and as little checked.
+    An array that it writes to lies apart from all others that it is given, and none of them is returned or kept: C's
+    ``restrict``, and as little checked.
     """
     if INTERPRETED:
         return kernel(function)

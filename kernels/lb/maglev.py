@@ -25,7 +25,7 @@ SLOTS_PER_ENDPOINT = 100  # the paper's M ≥ 100·N: the busiest endpoint has a
 # An endpoint on its walk along the permutation of slots that follows from its seed; ``at`` and ``skip`` are places, and
 # a place is what ``_place`` makes of a slot.
 _WALK = np.dtype([("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("at", "u8"), ("skip", "u8")])
-SIZE_LIMIT = 1 << 30  # above it a place is not exact
+SIZE_LIMIT = 1 << 30  # of twice as many a walk's places could get out of their slots
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
 _1, _2, _3, _4 = (np.uint64(number) for number in range(1, 5))
@@ -81,7 +81,7 @@ def _place(slot, size):
 
 @kernel
 def _slot(place, size):
-    """The slot that a place is in: the inverse of ``_place``, for any place within the slot."""
+    """The slot that a place is in."""
     return high_half(place, size)
 
 
@@ -176,7 +176,7 @@ def steer(ring, flows, out):
     """The backend that a ring alone gives each flow of a batch: all that a stateless balancer does.
 
     ring  uint32[slots], at least one slot
-    out   uint32[n], the value of each flow's slot
+    out   uint32[n], the value of each flow's slot; it lies apart from the others
     """
     _steer(ring, flows, out)
 
