@@ -112,7 +112,8 @@ def ready(course: Course) -> None:
     """Has this process compile, or load, whatever the course needs, with one flow."""
     one = replace(course, flows=1, share=1, tracked=1)
     kind = f"{'flows' if course.tables[0].rival is None else 'rivals'}-{course.address.itemsize}"
-    warm.once(kind, lambda: _carry_one(one, 0, 0, Batch(1, one.address), Carried.nothing(Shard(0, 1), one)))
+    room = Batch(1, one.address), np.empty(1, np.uint32)
+    warm.once(kind, lambda: _carry_one(one, 0, 0, *room, Carried.nothing(Shard(0, 1), one)))
 
 
 def carry(course: Course, shard: Shard) -> Carried:
@@ -120,8 +121,9 @@ def carry(course: Course, shard: Shard) -> Carried:
     ready(course)
     carried = Carried.nothing(shard, course)
     batch = Batch(min(BATCH, course.share), course.address)
+    last = np.empty(course.share, np.uint32)  # for all balancers, since pages that a process has cost it nothing
     for balancer in range(shard.first, shard.last):
-        _carry_one(course, balancer, balancer - shard.first, batch, carried)
+        _carry_one(course, balancer, balancer - shard.first, batch, last, carried)
     return carried
 
 
@@ -136,9 +138,11 @@ class Worker:
         return carry(course, shard)
 
 
-def _carry_one(course: Course, balancer: int, row: int, batch: Batch, carried: Carried) -> None:
+def _carry_one(course: Course, balancer: int, row: int, batch: Batch, last: np.ndarray, carried: Carried) -> None:
+    """Into a row of ``carried``; ``batch`` and ``last`` are room, the latter for the share of a balancer."""
     first = balancer * course.share
-    last = np.zeros(min(course.share, course.flows - first), np.uint32)  # the backend of each flow in the phase before
+    last = last[: course.flows - first]  # the backend of each flow in the phase before
+    last.fill(0)
     steering = _remembering(course, course.tables[0].fib)
     for phase, tables in enumerate(course.tables):
         steering = _under(tables, steering)

@@ -41,7 +41,7 @@ from kernels.lb import conntrack
 from kernels.lb.families import not_above
 from kernels.lb.frontends import build_index, find, home
 from kernels.lb.hashing import endpoint_seed, flow_hash, frontend_hash, joined, mix64, reduce
-from kernels.lb.select import at, is_member, pick, rendezvous
+from kernels.lb.select import is_member, pick, rendezvous
 
 # Linux' nf_conntrack forgets an established TCP flow after five days; Cilium, which like us sees connections being
 # opened only, after 2 h 13 min 20 s (its --bpf-ct-timeout-regular-tcp). A proxy that sees them close removes them.
@@ -221,8 +221,6 @@ def _hash(steering, flows, first):
         i = row + j
         key = flow_hash(flows.src_ip[i], flows.dst_ip[i], flows.src_port[i], flows.dst_port[i], flows.proto[i])
         keys[half + j] = key
-    for j in range(size):
-        i = row + j
         places[half + j] = frontend_hash(flows.dst_ip[i], flows.dst_port[i], flows.proto[i])
     if entries.size > 0:
         for j in range(size):
@@ -342,23 +340,27 @@ def _is_as_marked(fib, steering, held, marked):
 @kernel
 def _spread(fib, steering, verdicts, begun, last):
     """The same for as long as nothing is remembered, and all clients of their frontends have one Maglev ring."""
-    if steering.conntrack.entries.size > 0:
+    pools, rings, active, keys = fib.pools, fib.rings, steering.active, steering.keys
+    outcome, chosen = verdicts.outcome, verdicts.backend
+    if steering.conntrack.entries.size > 0 or active.size < fib.backends.size:
         return begun
     i, end = np.uint64(begun), np.uint64(last)
     while i < end:
-        pool = np.int64(verdicts.backend[i])
-        if pool == 0 or pool >= fib.pools.size or fib.pools[pool]["algorithm"] != MAGLEV:
+        pool = np.uint64(chosen[i])
+        if pool - _1 >= np.uint64(pools.size) - _1:  # 0 is none: one comparison, as one less than that is the largest
             break
-        ring = fib.pools[pool]
-        choice = reduce(steering.keys[_room(i)], ring["slots"])
-        backend = at(fib.rings, ring["first_slot"], ring["slots"], choice)
-        if backend == 0 or backend >= fib.backends.size:
+        ring = pools[pool]
+        place = np.uint64(ring["first_slot"]) + np.uint64(reduce(keys[_room(i)], ring["slots"]))
+        if ring["algorithm"] != MAGLEV or ring["slots"] == 0 or place >= np.uint64(rings.size):
             break
-        if backend < steering.active.size:
-            steering.active[backend] += 1
-        verdicts.outcome[i] = NEW
-        verdicts.backend[i] = backend
+        backend = np.uint64(rings[place])
+        if backend - _1 >= np.uint64(fib.backends.size) - _1:
+            break
+        active[backend] += 1
+        chosen[i] = backend
         i += _1
+    for decided in range(np.uint64(begun), i):
+        outcome[decided] = NEW
     steering.outcomes[NEW] += np.int64(i) - begun
     return np.int64(i)
 

@@ -6,7 +6,7 @@ is the seed and n times its step), so any range of flows can be made anywhere, a
 
 import numpy as np
 
-from kernels.jit import by_family, kernel
+from kernels.jit import by_family, kernel, vectorised
 from kernels.layout import AFFINITY, BEGUN, DISRUPTED, KEPT, NEW, UNAVOIDABLE, WITHOUT
 from kernels.lb.hashing import GOLDEN, mix64, reduce
 
@@ -45,17 +45,32 @@ def generate(fib, population, first, flows):
 
     population  Population, or Population6 for a Fib of IPv6
     """
-    rows = population.frontends
-    word = population.key + (np.uint64(first) << _1) * GOLDEN
+    _put_clients(population, first, flows)
+    _put_frontends(fib, population, first, flows)
+
+
+@vectorised
+def _put_clients(population, first, flows):
     for i in range(flows.proto.size):
-        who, where = mix64(word), mix64(word + GOLDEN)
-        word += GOLDEN << _1
-        frontend = fib.frontends[rows[reduce(where, rows.size)]]
+        who = mix64(_word(population, first, i))
         _put_client(flows.src_ip, i, population, who)
         flows.src_port[i] = FIRST_PORT + reduce(who << _32, PORTS)
+
+
+@kernel
+def _put_frontends(fib, population, first, flows):
+    rows = population.frontends
+    for i in range(flows.proto.size):
+        frontend = fib.frontends[rows[reduce(mix64(_word(population, first, i) + GOLDEN), rows.size)]]
         flows.dst_ip[i] = frontend["ip"]
         flows.dst_port[i] = frontend["port"]
         flows.proto[i] = frontend["proto"]
+
+
+@kernel
+def _word(population, first, i):
+    """What flow number ``first + i`` follows from, of two words that it has; the other one is behind it."""
+    return population.key + ((np.uint64(first) + np.uint64(i)) << _1) * GOLDEN
 
 
 @kernel

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from numba import types
@@ -74,7 +75,7 @@ def test_numbers_that_callers_write_out_are_compiled_for_once() -> None:
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
-def test_loops_over_columns_are_interleaved_and_their_arrays_lie_apart() -> None:
+def test_loops_over_columns_are_told_to_be_wide_and_interleaved_and_their_arrays_lie_apart() -> None:
     out = np.arange(100, dtype=np.uint32)[::-1].copy()
     look_up(np.arange(1, 101, dtype=np.uint32), out)
     assert out.tolist() == list(range(100, 0, -1))
@@ -83,6 +84,8 @@ def test_loops_over_columns_are_interleaved_and_their_arrays_lie_apart() -> None
     code = compiled.library.get_llvm_str()
     assert re.search(r"^ +br .*!llvm\.loop", code, re.MULTILINE)
     assert '!"llvm.loop.interleave.count", i32 4' in code
+    has_wide = bool(llvm.get_host_cpu_features().get("avx512dq"))
+    assert ('!"llvm.loop.vectorize.width", i32 8' in code) == has_wide
     assert re.search(r"noalias [^,]*%arg\.out\.4", code)
 
 
