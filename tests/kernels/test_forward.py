@@ -328,6 +328,19 @@ def test_no_frontend_and_no_endpoint_are_told_apart() -> None:
     assert verdicts.backend.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("tracked", [0, 16])
+def test_a_service_without_endpoints_has_none_of_its_neighbours(tracked: int) -> None:
+    """Its ring of no slots begins where another one does."""
+    rows = [Frontend(VIP, 80, TCP, MAGLEV, [1]), Frontend(VIP + 1, 80, TCP, MAGLEV, [])]
+    fib = fib_of(rows, {1: Backend(POD)})
+    steering = create_steering(fib, tracked)
+    flows = flows_of([(POD, VIP + which, 40000, 80, TCP) for which in (1, 0, 1)])
+    verdicts = decide(fib, steering, flows)
+    assert verdicts.outcome.tolist() == [REJECT, NEW, REJECT]
+    assert verdicts.backend.tolist() == [0, 1, 0]
+    assert steering.active.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_service_without_endpoints_refuses_and_recovers(algorithm: int) -> None:
     nobody = fib_of([Frontend(VIP, 80, TCP, algorithm, [])], {})
@@ -346,13 +359,14 @@ def test_flows_are_served_though_conntrack_is_full() -> None:
     assert decide(fib, steering, flows).backend.tolist() == verdicts.backend.tolist()
 
 
-def test_a_fib_with_runs_beyond_its_tables_gives_no_endpoint_and_reads_nothing_else() -> None:
+@pytest.mark.parametrize("tracked", [0, 16])
+def test_a_fib_with_runs_beyond_its_tables_gives_no_endpoint_and_reads_nothing_else(tracked: int) -> None:
     for algorithm in range(len(layout.ALGORITHMS)):
         fib = one_service(algorithm, 3)
         table = fib.pools.copy()
         table["first_member"], table["first_slot"] = 1 << 31, 1 << 31
         broken = fib._replace(pools=freeze(table))
-        assert set(names(decide(broken, create_steering(fib, 16), random_flows(20)))) == {"REJECT"}
+        assert set(names(decide(broken, create_steering(fib, tracked), random_flows(20)))) == {"REJECT"}
 
 
 @pytest.mark.skipif(INTERPRETED, reason="so many are too many for interpreted code")
