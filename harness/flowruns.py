@@ -112,6 +112,7 @@ class FlowActors:
     def __init__(self, workers: int):
         self.lost = 0
         self.actors = [_actor() for _ in range(workers)]
+        self._course: Any = None  # where it is in the object store
         self._turns: list[Any] = []  # an actor for each shard that can be given out, the next one last
         self._under_way: dict[Any, tuple[Any, Shard]] = {}
 
@@ -124,14 +125,16 @@ class FlowActors:
         """As ``running.here``. Raises PlaneError where actors are lost again and again."""
         if stop.is_set():  # while the tables were made
             return
-        shared = ray.put(course)
+        self._course = ray.put(course)
+        for actor in self.actors:
+            actor.take.remote(self._course)
         waiting = list(reversed(shards))
         finished: list[Carried] = []
         self._turns = self.actors * SHARDS_AT_A_TIME
         while self._under_way or (waiting and not stop.is_set()):
             while waiting and self._turns and not stop.is_set():
                 actor, shard = self._turns.pop(), waiting.pop()
-                self._under_way[actor.carry.remote(shared, shard)] = actor, shard
+                self._under_way[actor.carry.remote(shard)] = actor, shard
             yield from finished  # what becomes of them takes time: the actors have their next shards by then
             finished.clear()
             under_way = list(self._under_way)
@@ -176,6 +179,7 @@ class FlowActors:
         self.actors.remove(actor)
         ray.kill(actor)  # which may only have been out of reach
         another = _actor()
+        another.take.remote(self._course)
         self.actors.append(another)
         self._turns = [each for each in self._turns if each != actor] + [another] * SHARDS_AT_A_TIME
 

@@ -134,8 +134,12 @@ class Worker:
         """Loads what is compiled."""
         warm.warm(None, warm.LOAD_BALANCING)
 
-    def carry(self, course: Course, shard: Shard) -> Carried:
-        return carry(course, shard)
+    def take(self, course: Course) -> None:
+        """What the next shards are of: once for all of them, for a call that needs an object waits for its store."""
+        self._course = course
+
+    def carry(self, shard: Shard) -> Carried:
+        return carry(self._course, shard)
 
 
 def _carry_one(course: Course, balancer: int, row: int, batch: Batch, last: np.ndarray, carried: Carried) -> None:
@@ -167,10 +171,13 @@ def _phase(
 ) -> None:
     fib, rival, stays = course.tables[phase]
     now_ns = NS_PER_S + course.at_ns[phase]
-    spent = carried.spent_ns[row, phase]
+    fates, loads, volumes = carried.fates[row, phase], carried.loads[phase], carried.volumes[phase]
+    generate_ns = steer_ns = follow_ns = 0
+    flows, verdicts = batch.head(min(BATCH, len(last)))
     for begin in range(0, len(last), BATCH):
         some = last[begin : begin + BATCH]
-        flows, verdicts = batch.head(len(some))
+        if len(some) < len(flows.proto):
+            flows, verdicts = batch.head(len(some))
         generating = time.perf_counter_ns()
         _fill(course, fib, first + begin, flows)
         generated = time.perf_counter_ns()
@@ -184,11 +191,13 @@ def _phase(
         steered = time.perf_counter_ns()
         if course.tracked:  # those that conntrack did not know
             count_off(stays, steering, some, verdicts, True)
-        follow(stays, verdicts, some, carried.fates[row, phase], carried.loads[phase])
+        follow(stays, verdicts, some, fates, loads)
         if course.sizes is not None:
-            np.add.at(carried.volumes[phase], verdicts.backend, _bytes(course.sizes, first + begin, len(some)))
-        followed = time.perf_counter_ns()
-        spent += (generated - generating, steered - steering_begins, steering_begins - generated + followed - steered)
+            np.add.at(volumes, verdicts.backend, _bytes(course.sizes, first + begin, len(some)))
+        generate_ns += generated - generating
+        steer_ns += steered - steering_begins
+        follow_ns += steering_begins - generated + time.perf_counter_ns() - steered
+    carried.spent_ns[row, phase] = generate_ns, steer_ns, follow_ns
 
 
 def _fill(course: Course, fib: Fib, first: int, flows: Flows) -> None:
