@@ -342,12 +342,12 @@ def _spread(fib, steering, verdicts, begun, last):
     """The same for as long as nothing is remembered, and all clients of their frontends have one Maglev ring."""
     pools, rings, active, keys = fib.pools, fib.rings, steering.active, steering.keys
     outcome, chosen = verdicts.outcome, verdicts.backend
-    if steering.conntrack.entries.size > 0 or active.size < fib.backends.size:
+    if steering.conntrack.entries.size > 0 or pools.size == 0 or not 0 < fib.backends.size <= active.size:
         return begun
     i, end = np.uint64(begun), np.uint64(last)
     while i < end:
         pool = np.uint64(chosen[i])
-        if pool - _1 >= np.uint64(pools.size) - _1:  # 0 is none: one comparison, as one less than that is the largest
+        if pool - _1 >= np.uint64(pools.size) - _1:  # 0 is none, and one less than that is the largest there is
             break
         ring = pools[pool]
         place = np.uint64(ring["first_slot"]) + np.uint64(reduce(keys[_room(i)], ring["slots"]))

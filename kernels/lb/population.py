@@ -41,7 +41,7 @@ _put_client = by_family(_put_number, _put_row)
 
 @kernel
 def generate(fib, population, first, flows):
-    """Flows number ``first`` and following into the columns of ``flows``, of any length.
+    """Flows number ``first`` and following into the columns of ``flows``, of any length, which lie apart.
 
     population  Population, or Population6 for a Fib of IPv6
     """
