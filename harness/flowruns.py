@@ -114,7 +114,7 @@ class FlowActors:
         self.actors = [_actor() for _ in range(workers)]
         self._course: Any = None  # where it is in the object store
         self._turns: list[Any] = []  # an actor for each shard that can be given out, the next one last
-        self._under_way: dict[Any, tuple[Any, Shard]] = {}
+        self._under_way: dict[Any, tuple[Any, Shard | None]] = {}  # an actor and its shard, None for the course
 
     def load(self) -> None:
         """Returns once the actors have loaded compiled code. One that is lost shows when it is to carry a shard."""
@@ -126,15 +126,27 @@ class FlowActors:
         if stop.is_set():  # while the tables were made
             return
         self._course = ray.put(course)
-        for actor in self.actors:
-            actor.take.remote(self._course)
-        waiting = list(reversed(shards))
+        try:
+            for actor in self.actors:
+                self._hand_over_to(actor)
+            yield from self._carried(list(reversed(shards)), stop)
+        finally:
+            self._course = None  # the next one may need its room in the object store
+            for actor in self.actors:
+                actor.take.remote(None)
+
+    def _hand_over_to(self, actor: Any) -> None:
+        """Gives an actor the course, before any shard of it."""
+        self._under_way[actor.take.remote(self._course)] = actor, None
+
+    def _carried(self, waiting: list[Shard], stop: threading.Event) -> Iterator[Carried]:
+        """Shards that are carried, of those that wait, from the last one on."""
         finished: list[Carried] = []
         self._turns = self.actors * SHARDS_AT_A_TIME
         while self._under_way or (waiting and not stop.is_set()):
             while waiting and self._turns and not stop.is_set():
-                actor, shard = self._turns.pop(), waiting.pop()
-                self._under_way[actor.carry.remote(shard)] = actor, shard
+                actor, following = self._turns.pop(), waiting.pop()
+                self._under_way[actor.carry.remote(following)] = actor, following
             yield from finished  # what becomes of them takes time: the actors have their next shards by then
             finished.clear()
             under_way = list(self._under_way)
@@ -146,17 +158,16 @@ class FlowActors:
                 except RayActorError as error:
                     if not stop.is_set():
                         self._replace(actor, error)
-                        waiting.append(shard)
+                        waiting += [shard] if shard else []
                 except TaskCancelledError:
                     continue
                 except RayError as error:
-                    raise PlaneError(
-                        f"balancers {shard.first} to {shard.last - 1} can't be carried: {error}"
-                    ) from error
+                    balancers = shard and f"balancers {shard.first} to {shard.last - 1} can't be carried"
+                    raise PlaneError(f"{balancers or 'a worker cannot have the tables'}: {error}") from error
                 else:
-                    finished.append(carried)
-                    if actor in self.actors:
-                        self._turns.append(actor)
+                    if shard:
+                        finished.append(carried)
+                        self._turns += [actor] if actor in self.actors else []
             if stop.is_set():
                 self._leave_those_that_wait()
         yield from finished
@@ -179,8 +190,8 @@ class FlowActors:
         self.actors.remove(actor)
         ray.kill(actor)  # which may only have been out of reach
         another = _actor()
-        another.take.remote(self._course)
         self.actors.append(another)
+        self._hand_over_to(another)
         self._turns = [each for each in self._turns if each != actor] + [another] * SHARDS_AT_A_TIME
 
     def end(self) -> None:

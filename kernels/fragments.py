@@ -55,7 +55,7 @@ class Fragment(JITCodeLibrary):
 
 
 # For each loop: how many vectors are at work at once, four where LLVM by itself has as many in short ones only; and how
-# many words a vector has, eight where the processor has such, for LLVM by itself has half as many to keep its clock up.
+# many words a vector has, eight where the processor has such, and by itself half as many, lest its clock slow down.
 _ADVICE = {"interleave.count": 4}
 if llvm.get_host_cpu_features().get("avx512dq"):
     _ADVICE["vectorize.width"] = 8

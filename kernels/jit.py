@@ -69,8 +69,9 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def vectorised(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``inner``, for loops over columns that become vector instructions: four are at work where one would wait.
+    """As ``inner``, for loops over columns that become vector instructions: wide ones, four of them at work at once.
 
+    No loop adds up floats: in which order would differ from processor to processor.
     An array that it writes to lies apart from all others that it is given, and none of them is returned or kept: C's
     ``restrict``, and as little checked.
     """

@@ -121,7 +121,7 @@ def carry(course: Course, shard: Shard) -> Carried:
     ready(course)
     carried = Carried.nothing(shard, course)
     batch = Batch(min(BATCH, course.share), course.address)
-    last = np.empty(course.share, np.uint32)  # for all balancers, since pages that a process has cost it nothing
+    last = np.empty(course.share, np.uint32)  # for all balancers: pages that the process has cost no more
     for balancer in range(shard.first, shard.last):
         _carry_one(course, balancer, balancer - shard.first, batch, last, carried)
     return carried
@@ -134,11 +134,15 @@ class Worker:
         """Loads what is compiled."""
         warm.warm(None, warm.LOAD_BALANCING)
 
-    def take(self, course: Course) -> None:
-        """What the next shards are of: once for all of them, for a call that needs an object waits for its store."""
+    def take(self, course: Course | None) -> None:
+        """What the next shards are of, None for nothing any more.
+
+        Once for all of them, because each call that has an object among its arguments waits for the object store.
+        """
         self._course = course
 
     def carry(self, shard: Shard) -> Carried:
+        assert self._course is not None
         return carry(self._course, shard)
 
 

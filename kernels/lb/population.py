@@ -69,7 +69,7 @@ def _put_frontends(fib, population, first, flows):
 
 @kernel
 def _word(population, first, i):
-    """What flow number ``first + i`` follows from, of two words that it has; the other one is behind it."""
+    """The first of two words that flow number ``first + i`` follows from; the second is GOLDEN more."""
     return population.key + ((np.uint64(first) + np.uint64(i)) << _1) * GOLDEN
 
 

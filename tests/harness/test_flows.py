@@ -683,3 +683,34 @@ async def test_what_no_worker_has_begun_is_left_when_a_run_is_to_stop(tmp_path: 
             assert len(await asyncio.to_thread(list, carried)) <= 2
         finally:
             carrying.end()
+
+
+def _refuse() -> None:
+    raise ValueError("out of room")
+
+
+class Unreadable:
+    """What no process can have of another."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+@pytest.mark.ray
+async def test_workers_that_cannot_have_the_tables_carry_nothing_by_the_ones_before(tmp_path: Path) -> None:
+    courses: list[Course] = []
+
+    def noted(course: Course, shards: Any, stop: threading.Event) -> Any:
+        courses.append(course)
+        return here(course, shards, stop)
+
+    result_of(written(tmp_path, algorithms=["maglev"], timeline=[], balancers=4), noted)
+    shards, stop = [Shard(0, 2), Shard(2, 4)], threading.Event()
+    async with connected():
+        carrying = FlowActors(2)
+        try:
+            assert len(await asyncio.to_thread(list, carrying(courses[0], shards, stop))) == 2
+            with pytest.raises(PlaneError, match=r"(?s)a worker cannot have the tables: .*out of room"):
+                await asyncio.to_thread(list, carrying(Unreadable(), shards, stop))  # type: ignore[arg-type]
+        finally:
+            carrying.end()
