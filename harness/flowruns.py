@@ -158,7 +158,8 @@ class FlowActors:
                 except RayActorError as error:
                     if not stop.is_set():
                         self._replace(actor, error)
-                        waiting += [shard] if shard else []
+                        if shard:
+                            waiting.append(shard)
                 except TaskCancelledError:
                     continue
                 except RayError as error:
@@ -167,7 +168,8 @@ class FlowActors:
                 else:
                     if shard:
                         finished.append(carried)
-                        self._turns += [actor] if actor in self.actors else []
+                    if shard and actor in self.actors:
+                        self._turns.append(actor)
             if stop.is_set():
                 self._leave_those_that_wait()
         yield from finished
