@@ -126,7 +126,7 @@ class Fib(NamedTuple):
 
     generation      int, the Snapshot it was compiled from
     frontends       FRONTEND[F+1]; a row of protocol 0 is none
-    frontend_index  INDEX[power of two ≥ 2·F, and ≥ 4]: open addressing by hash of (ip, port, proto); an empty slot ends
+    frontend_index  INDEX[power of two ≥ 4·F]: open addressing by hash of (ip, port, proto); an empty slot ends
     pools           POOL[P+1]
     backends        BACKEND[B+1], the row is the backend's stable id
     members         uint32[...]: backend ids, one run for each pool

@@ -1,10 +1,11 @@
 """Which frontend a destination is: a hash table from (VIP, port, protocol) to a row of ``Fib.frontends``.
 
-Law: open addressing with linear probing, at most half full, built anew when what is looked up changes; an empty slot
-ends a search. It begins with a cache line, of whose four slots all are compared without a branch that nobody can
-foresee; few are further on. A slot has the whole hash, which of IPv4 says all that the address does; of IPv6 all 128
-bits are compared in the frontend's row besides. It also has the pool, where all clients have one, so that most flows
-ask the memory for nothing but their slot.
+Law: open addressing with linear probing, at most a quarter full, built anew when what is looked up changes; an empty
+slot ends a search. It begins with a cache line, of whose four slots all are compared without a branch that nobody can
+foresee. One frontend in 230 at most is further on, where its flows wait for that branch and then for the memory; of an
+index that is half full it would be one in 25. A slot has the whole hash, which of IPv4 says all that the address does;
+of IPv6 all 128 bits are compared in the frontend's row besides. It also has the pool, where all clients have one, so
+that most flows ask the memory for nothing but their slot.
 """
 
 from collections.abc import Collection
@@ -26,13 +27,13 @@ _1 = np.uint64(1)
 
 
 def build_index(frontends: np.ndarray, shadowed: Collection[int] = ()) -> np.ndarray:
-    """The read-only index of FRONTEND[F+1] or FRONTEND6[F+1], whose row 0 is none: INDEX[power of two ≥ 2·F, and ≥ 4].
+    """The read-only index of FRONTEND[F+1] or FRONTEND6[F+1], whose row 0 is none: INDEX[power of two ≥ 4·F].
 
     Rows without a protocol are no frontends, and those that are ``shadowed`` are not found. Of others with the same
     address, port and protocol the first is.
     """
     rows = max(len(frontends) - 1, 1)
-    index = lined_up(np.zeros(0, INDEX), max(1 << (2 * rows - 1).bit_length(), TOGETHER))
+    index = lined_up(np.zeros(0, INDEX), 1 << (TOGETHER * rows - 1).bit_length())
     found = frontends["proto"] != 0
     found[list(shadowed)] = False
     place(freeze(frontends[:]), np.flatnonzero(found), index)
@@ -46,7 +47,7 @@ def place(frontends, rows, index):
         frontend = frontends[row]
         key = frontend_hash(frontend["ip"], frontend["port"], frontend["proto"])
         at = home(index, key)
-        while index[at]["row"] != 0:  # ends: the index is at most half full
+        while index[at]["row"] != 0:  # ends: the index is at most a quarter full
             at = (at + _1) & mask
         index[at]["key"] = key
         index[at]["row"] = row

@@ -34,10 +34,10 @@ def test_lookup_equals_a_linear_search(rows: list[tuple[int, int, int]], asked: 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(addresses, max_size=40, unique=True))
-def test_index_is_a_power_of_two_and_at_most_half_full(rows: list[tuple[int, int, int]]) -> None:
+def test_index_is_a_power_of_two_and_at_most_a_quarter_full(rows: list[tuple[int, int, int]]) -> None:
     index = frontends.build_index(table_of(rows))
     assert index.size & (index.size - 1) == 0
-    assert index.size >= max(2 * len(rows), 2)
+    assert index.size >= max(4 * len(rows), 4)
     assert sorted(index["row"][index["row"] > 0]) == list(range(1, len(rows) + 1))
     assert not index.flags.writeable
 
