@@ -41,10 +41,9 @@ from plane.manifests import Loaded
 from plane.model import Service, Snapshot, weight_of
 
 SUMMARY_FILE = "summary.json"
-# A worker's turn: long enough that asking for the next costs nothing, short enough to see how it goes.
-SHARDS_OF_WORKER = 16
-# Towards the end turns are of so much of what is left, so that no worker waits long for the last one.
-LAST_SHARDS_OF_WORKER = 4
+# A worker's turn is at most so much of all balancers: large enough that asking for the next costs nothing, small enough
+# to see how it goes. And it is at most so much of what is left for a worker, so that none waits long for the last one.
+LARGEST_SHARD, LARGEST_OF_LEFT = 16, 2
 
 # Carries shards of a course, in any order; ends early, between two of them, once it is told to.
 Carry = Callable[[Course, Sequence[Shard], threading.Event], Iterator[Carried]]
@@ -193,10 +192,10 @@ def read(folder: Path) -> tuple[pa.Table, pa.Table]:
 
 def shards_of(balancers: int, workers: int) -> list[Shard]:
     """All balancers, cut into shards, of which the last are smaller and smaller (factoring: Hummel et al. 1992)."""
-    largest = balancers // (SHARDS_OF_WORKER * workers)
     shards, first = [], 0
     while first < balancers:
-        size = max(1, min(largest, (balancers - first) // (LAST_SHARDS_OF_WORKER * workers)))
+        left = balancers - first
+        size = max(1, min(balancers // LARGEST_SHARD, left // (LARGEST_OF_LEFT * workers)))
         shards.append(Shard(first, first + size))
         first += size
     return shards
