@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from kernels import layout
+from kernels.jit import INTERPRETED
 from kernels.layout import DH, LC, MAGLEV, MH, NQ, P2C, RANDOM, RR, SED, SH, TCP, WLC, WRR, Fib, Steering
-from kernels.lb.forward import create_steering, forward
+from kernels.lb.forward import create_steering, forward, forward_singly
 from tests.batches import POD, VIP, Backend, Frontend, fib_of, one_service, random_flows, verdicts_for
 
 WINDOW_S = 30
 WINDOW_NS = WINDOW_S * 10**9
 READY_NS = 10**15  # when those that are new became ready
-PICKS = 4000
+PICKS = 1000 if INTERPRETED else 4000
 MEMBERS = 5
 NEWCOMER = 3
 BUSY = 1000  # connections that the others have
@@ -43,7 +44,7 @@ def picked(fib: Fib, steering: Steering, age_ns: int, *, picks: int = PICKS) -> 
     count = np.zeros(len(fib.backends), np.int64)
     for number in range(picks):
         verdicts = verdicts_for(1)
-        forward(fib, steering, random_flows(1, seed=number), READY_NS + age_ns, verdicts)
+        forward_singly(fib, steering, random_flows(1, seed=number), READY_NS + age_ns, verdicts)
         [backend] = verdicts.backend
         count[backend] += 1
         steering.active[backend] -= 1
