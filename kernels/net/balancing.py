@@ -32,12 +32,12 @@ def pick(way, endpoints, asked):
     """
     roads, memory, row = way.roads, way.memory, np.int64(asked["goal"])
     goal, now_ns = roads.goals[row], np.int64(asked["now_ns"])
-    algorithm, first, count = goal["algorithm"], np.int64(goal["first"]), np.int64(goal["endpoints"])
+    algorithm, (first, last) = goal["algorithm"], endpoints_of(roads, goal)
     if algorithm == RR:
         return in_turn(roads, memory, row, now_ns)
-    if count == 0 or first + count > roads.endpoints.size:
+    if first == last:
         return np.int64(0)
-    there = roads.endpoints[first : first + count]
+    there = roads.endpoints[first:last]
     fit, as_of_ns = count_fit(memory, there, now_ns)
     if algorithm == WRR:
         return _in_weighted_turn(roads.backends, memory, row, there, as_of_ns)
@@ -56,6 +56,16 @@ def pick(way, endpoints, asked):
         other = _nth(memory, there, after + (after >= place), as_of_ns)
         return _better(way, endpoints, algorithm, one, other, now_ns)
     return _by_weight(roads.backends, memory, there, draw, as_of_ns)
+
+
+@kernel
+def endpoints_of(roads, goal):
+    """Where a goal's endpoints are in ``roads.endpoints``, int64 both: the first one, and behind the last.
+
+    There is none where the tables have not all of them.
+    """
+    first, last = np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])
+    return first, last if last <= roads.endpoints.size else first
 
 
 @inner
@@ -114,10 +124,8 @@ def _row_of(rows, endpoints, backend):
 @inner
 def in_turn(roads, memory, row, now_ns):
     """By turns, which is what most goals have: the backend id of the endpoint, int64; 0 for none."""
-    first, count = np.int64(roads.goals[row]["first"]), np.int64(roads.goals[row]["endpoints"])
-    if first + count > roads.endpoints.size:
-        return np.int64(0)
-    there = roads.endpoints[first : first + count]
+    first, last = endpoints_of(roads, roads.goals[row])
+    there = roads.endpoints[first:last]
     backend = _in_turn(memory, row, there, now_ns)
     return backend if backend != 0 else _in_turn(memory, row, there, _ALL_IN)
 

@@ -195,7 +195,7 @@ def _patience_ms(gateway, now_ns, until_ns):
     until_ns = min(until_ns, wheel.next_ns(gateway.timers))
     if loop.backlog or loop.comers:
         until_ns = min(until_ns, loop.paused_until_ns)
-    return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)
+    return syscalls.patience_ms(now_ns, until_ns)
 
 
 @part

@@ -25,11 +25,11 @@ def pick(way, heard, asked, out, words):
     """
     roads, memory = way.roads, way.memory
     rule, goal = roads.rules[asked["rule"]], roads.goals[asked["goal"]]
-    first, count = np.int64(goal["first"]), np.int64(goal["endpoints"])
+    first, last = balancing.endpoints_of(roads, goal)
+    there = roads.endpoints[first:last]
     size = text.put_all(out, _put_key(roads, rule, heard, asked, out), _BAR)
-    if size < 0 or size + _ADDRESS_BYTES > out.size or first + count > roads.endpoints.size:
+    if size < 0 or size + _ADDRESS_BYTES > out.size or there.size < goal["endpoints"]:
         return np.int64(-STICKY)
-    there = roads.endpoints[first : first + count]
     fit, as_of_ns = balancing.count_fit(memory, there, np.int64(asked["now_ns"]))
     sharing = min(max(np.int64(rule["subset"]), np.int64(1)), fit)
     absorbed = digests.absorb(out, size, words)

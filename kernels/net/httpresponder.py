@@ -138,8 +138,7 @@ def breath(responder, until_ns):
     exchange = responder.exchange
     now_ns = syscalls.monotonic_ns(exchange)
     while now_ns < until_ns and 2 * responder.hall[0].served <= responder.served.size:
-        patience_ms = max(0, (until_ns - now_ns + 999_999) // 1_000_000)
-        count = syscalls.wait(exchange, responder.hall[0].epoll, patience_ms)
+        count = syscalls.wait(exchange, responder.hall[0].epoll, syscalls.patience_ms(now_ns, until_ns))
         if count < 0 and count != -syscalls.EINTR:
             return count
         for i in range(count):

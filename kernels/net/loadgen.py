@@ -100,7 +100,7 @@ def breath(load, until_ns):
     now_ns = syscalls.monotonic_ns(load.exchange)
     while now_ns < until_ns and load.latencies.size - loop.answered >= syscalls.EVENTS:
         _dial_idle(load, now_ns)
-        count = syscalls.wait(load.exchange, loop.epoll, max(0, (until_ns - now_ns + 999_999) // 1_000_000))
+        count = syscalls.wait(load.exchange, loop.epoll, syscalls.patience_ms(now_ns, until_ns))
         if count < 0 and count != -syscalls.EINTR:
             return count
         for i in range(count):

@@ -128,7 +128,7 @@ def _patience_ms(relay, now_ns, until_ns):
         return 0
     if ring.size(relay.backlog):
         until_ns = min(until_ns, relay.loop[0].paused_until_ns)
-    return max(0, (until_ns - now_ns + 999_999) // 1_000_000)
+    return syscalls.patience_ms(now_ns, until_ns)
 
 
 @kernel

@@ -67,8 +67,7 @@ def breath(responder, until_ns):
     exchange = responder.exchange
     now_ns = syscalls.monotonic_ns(exchange)
     while now_ns < until_ns:
-        patience_ms = max(0, (until_ns - now_ns + 999_999) // 1_000_000)
-        count = syscalls.wait(exchange, responder.room[0].epoll, patience_ms)
+        count = syscalls.wait(exchange, responder.room[0].epoll, syscalls.patience_ms(now_ns, until_ns))
         if count < 0 and count != -syscalls.EINTR:
             return count
         for i in range(count):

@@ -67,7 +67,8 @@ def _is_of(data, first, last, digest, out):
 def _named(roads, goal, out, words):
     """The backend of a Service whose address has the digest ``out[:_DIGITS]``, 0 where none has."""
     at = np.int64(_DIGITS)
-    for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
+    first, last = balancing.endpoints_of(roads, goal)
+    for place in range(first, last):
         backend = np.int64(roads.endpoints[place])
         size = balancing.put_address(roads.backends, backend, out, at) - at
         digest = digests.digest(out[at:], size, words)
@@ -83,7 +84,8 @@ def _balanced(roads, goal, size, out, words):
     found, best = np.int64(0), np.uint64(0)
     at = text.put_all(out, size, _BAR)
     absorbed = digests.absorb(out, at, words)
-    for place in range(np.int64(goal["first"]), np.int64(goal["first"]) + np.int64(goal["endpoints"])):
+    first, last = balancing.endpoints_of(roads, goal)
+    for place in range(first, last):
         backend = np.int64(roads.endpoints[place])
         score = digests.finish(out, absorbed, balancing.put_address(roads.backends, backend, out, at), words)
         if found == 0 or score > best:

@@ -472,6 +472,12 @@ def wait(exchange, epoll, timeout_ms):
     return _answer(_epoll_wait(epoll, exchange.events.ctypes.data, EVENTS, timeout_ms))
 
 
+@kernel
+def patience_ms(now_ns, until_ns):
+    """How long to wait in ``wait``, int64: rounded up, so that the time has come when it is over; 0 once it has."""
+    return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)
+
+
 @inner
 def wait_ns(exchange, epoll, timeout_ns):
     """The same by nanoseconds; ``-ENOSYS`` where the kernel is older than Linux 5.11."""

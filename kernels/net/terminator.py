@@ -110,7 +110,7 @@ def _patience_ms(some, now_ns, until_ns):
     until_ns = min(until_ns, wheel.next_ns(some.timers))
     if loop.backlog:
         until_ns = min(until_ns, loop.paused_until_ns)
-    return max(np.int64(0), (until_ns - now_ns + 999_999) // 1_000_000)
+    return syscalls.patience_ms(now_ns, until_ns)
 
 
 @kernel
