@@ -510,6 +510,20 @@ def test_a_cookie_leads_to_the_endpoint_that_it_leads_to_elsewhere(
     assert line == f"Set-Cookie: {set_cookie(asks, key, 'default/web:80', secure=False, now_s=0)}\r\n"
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_goal_with_endpoints_beyond_the_table_has_none(persistent: bool) -> None:
+    asks = Policies(cookie="c", cookie_persistent=persistent, cookie_path="/")
+    table = with_policies(routecompiler.compile(web(*PODS[:2])), asks)
+    cookie = f"c={new_key(AT[1], persistent=persistent)}|{OWN}"
+    roads = fastroutes.compile(table)
+    assert stuck(roads, fastroutes.create_memory(roads), (cookie,), draw=1)[0] > 0
+    goals = roads.goals.copy()
+    goals["endpoints"] += 1
+    beyond = roads._replace(goals=freeze(goals))
+    assert stuck(beyond, fastroutes.create_memory(beyond), (cookie,), draw=1)[0] == 0
+    assert picked(beyond, fastroutes.create_memory(beyond), 1) == 0
+
+
 def test_a_new_key_leads_past_an_endpoint_that_is_out() -> None:
     asks = Policies(cookie="c", cookie_path="/")
     roads = fastroutes.compile(with_policies(routecompiler.compile(web(*PODS[:2])), asks))
