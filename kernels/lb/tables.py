@@ -5,6 +5,7 @@ of nothing else. What is written is noted, unless it stood there before; ``taken
 shorter but by ``replace``, and rows that it gains, or gives out ``fresh``, are noted as well, whatever is in them.
 """
 
+import math
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ class Table:
             self._array, self._written = values.copy(), [(0, len(values))]
             self.rows = self._array[:]
             return
-        differing = np.flatnonzero(self.rows != values)
+        differing = _differing(self.rows, values)
         for few in np.split(differing, np.flatnonzero(np.diff(differing) > NEAR) + 1) if len(differing) else ():
             self.write(int(few[0]), values[few[0] : few[-1] + 1])
 
@@ -106,6 +107,15 @@ class Table:
                 runs.append((first, last))
         self._written = []
         return [(first, self.rows[first:last].copy()) for first, last in runs]
+
+
+def _differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The rows that are not the same in two tables of one length and dtype, ascending int64: compared as plain words.
+
+    NumPy compares rows field by field, which takes more than twice as long.
+    """
+    word = np.dtype(f"u{math.gcd(one.itemsize, 8)}")
+    return np.unique(np.flatnonzero(one.view(word) != other.view(word)) // (one.itemsize // word.itemsize))
 
 
 class Rooms:
