@@ -177,16 +177,19 @@ def look(fib, steering, flows, verdicts, first):
 
 @kernel
 def _ask_for_rows(flows, verdicts, first):
-    """Asks the memory for the columns of a block, those of 32 bits line by line; what is not there does no harm."""
+    """Asks the memory for the columns of a block, those of 32 bits line by line; what is not there does no harm.
+
+    To the second cache: the first can wait for few lines at once, and those of the index and of conntrack are urgent.
+    """
     for i in range(np.uint64(first), np.uint64(first + BLOCK), _ROWS_OF_LINE):
-        prefetch(flows.src_ip, i)
-        prefetch(flows.dst_ip, i)
-        prefetch(flows.src_port, i)
-        prefetch(flows.dst_port, i)
-        prefetch(flows.proto, i)
-        prefetch(verdicts.outcome, i)
-        prefetch(verdicts.frontend, i)
-        prefetch(verdicts.backend, i)
+        prefetch_far(flows.src_ip, i)
+        prefetch_far(flows.dst_ip, i)
+        prefetch_far(flows.src_port, i)
+        prefetch_far(flows.dst_port, i)
+        prefetch_far(flows.proto, i)
+        prefetch_far(verdicts.outcome, i)
+        prefetch_far(verdicts.frontend, i)
+        prefetch_far(verdicts.backend, i)
 
 
 @kernel
