@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup check lint test checked soak bench bench-peers bench-growth bench-changes microbench clean lock
+.PHONY: setup check lint test checked soak bench bench-peers bench-growth bench-changes bench-workers microbench clean lock
 
 setup: $(STAMP)
 
@@ -59,6 +59,10 @@ bench-growth: setup
 bench-changes: setup
 	$(BIN)/python -m tests.benchmarks.changes
 	$(BIN)/python -m tests.benchmarks.changes --ray
+
+# What a second worker of flows is worth, for some minutes.
+bench-workers: setup
+	$(BIN)/python -m tests.benchmarks.workers
 
 # Saved below .benchmarks/, and shown beside what was saved last.
 microbench: setup

@@ -201,6 +201,26 @@ def shards_of(balancers: int, workers: int) -> list[Shard]:
     return shards
 
 
+def course_of(prepared: Prepared, algorithm: str) -> tuple[Course, list[Made]]:
+    """What flows of one algorithm go through, and what its tables took to make, phase by phase."""
+    spec, phases, trace = prepared.scenario.spec, prepared.phases, prepared.trace
+    tables, made = Maker(prepared.scenario, algorithm).make(phases)
+    course = Course(
+        tables=tuple(tables),
+        at_ns=tuple(phase.at_ns for phase in phases),
+        failed=tuple(phase.failed for phase in phases),
+        population=None if trace else making.population_of(spec, tables[0].fib, phases[0].snapshot),
+        trace=trace.flows if trace else None,
+        sizes=trace.bytes if trace else spec.sizes,
+        flows=spec.flows,
+        share=spec.of_balancer,
+        tracked=spec.tracked,
+        idle_ns=spec.idle,
+        address=spec.family.address,
+    )
+    return course, made
+
+
 def warnings(prepared: Prepared) -> Iterator[str]:
     """What the scenario and its manifests ask for and do not get."""
     yield from map(str, prepared.manifests.warnings)
@@ -223,20 +243,7 @@ def _measured(
     """One algorithm's shards, as they are finished."""
     spec, phases, algorithm = prepared.scenario.spec, prepared.phases, prepared.algorithms[place]
     show(f"making tables for {algorithm}", 0)
-    tables, made = Maker(prepared.scenario, algorithm).make(phases)
-    course = Course(
-        tables=tuple(tables),
-        at_ns=tuple(phase.at_ns for phase in phases),
-        failed=tuple(phase.failed for phase in phases),
-        population=None if prepared.trace else making.population_of(spec, tables[0].fib, phases[0].snapshot),
-        trace=prepared.trace.flows if prepared.trace else None,
-        sizes=prepared.trace.bytes if prepared.trace else spec.sizes,
-        flows=spec.flows,
-        share=spec.of_balancer,
-        tracked=spec.tracked,
-        idle_ns=spec.idle,
-        address=spec.family.address,
-    )
+    course, made = course_of(prepared, algorithm)
     ready(course)  # before others do: processes that fill one cache at a time can spoil it for each other
     for carried in carry(course, shards_of(spec.balancer_count, spec.workers), stop):
         yield Measured(prepared.algorithms, place, phases, course, made, carried)
