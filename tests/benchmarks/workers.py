@@ -22,7 +22,7 @@ from plane.cluster import connected
 
 SCENARIO = Path("configs/flows-billion.yaml")
 BALANCERS = 100
-TURNS = 40
+TURNS = 60
 
 
 def seconds(carrying: FlowActors, course: Course, workers: int) -> float:
