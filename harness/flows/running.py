@@ -41,9 +41,10 @@ from plane.manifests import Loaded
 from plane.model import Service, Snapshot, weight_of
 
 SUMMARY_FILE = "summary.json"
-# A worker's turn is at most so much of all balancers: large enough that asking for the next costs nothing, small enough
-# to see how it goes. And it is at most so much of what is left for a worker, so that none waits long for the last one.
-LARGEST_SHARD, LARGEST_OF_LEFT = 16, 2
+# A worker's turn is at most one part in so many of all balancers: large enough that asking for the next costs nothing,
+# small enough to see how it goes. And it is at most one in so many of a worker's part of what is left, so that none
+# waits long for the last one.
+PARTS_OF_ALL, PARTS_OF_LEFT = 16, 2
 
 # Carries shards of a course, in any order; ends early, between two of them, once it is told to.
 Carry = Callable[[Course, Sequence[Shard], threading.Event], Iterator[Carried]]
@@ -195,7 +196,7 @@ def shards_of(balancers: int, workers: int) -> list[Shard]:
     shards, first = [], 0
     while first < balancers:
         left = balancers - first
-        size = max(1, min(balancers // LARGEST_SHARD, left // (LARGEST_OF_LEFT * workers)))
+        size = max(1, min(balancers // PARTS_OF_ALL, left // (PARTS_OF_LEFT * workers)))
         shards.append(Shard(first, first + size))
         first += size
     return shards

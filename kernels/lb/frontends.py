@@ -2,10 +2,10 @@
 
 Law: open addressing with linear probing, at most a quarter full, built anew when what is looked up changes; an empty
 slot ends a search. It begins with a cache line, of whose four slots all are compared without a branch that nobody can
-foresee. One frontend in 230 at most is further on, where its flows wait for that branch and then for the memory; of an
-index that is half full it would be one in 25. A slot has the whole hash, which of IPv4 says all that the address does;
-of IPv6 all 128 bits are compared in the frontend's row besides. It also has the pool, where all clients have one, so
-that most flows ask the memory for nothing but their slot.
+foresee. Of an index as full as that one frontend in 230 is further on, where its flows wait for that branch and then
+for the memory; where half of it is full it would be one in 25. A slot has the whole hash, which of IPv4 says all that
+the address does; of IPv6 all 128 bits are compared in the frontend's row besides. It also has the pool, where all
+clients have one, so that most flows ask the memory for nothing but their slot.
 """
 
 from collections.abc import Collection

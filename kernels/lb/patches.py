@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.layout import Fib, freeze
 from kernels.lb.forward import empty_fib
-from kernels.lb.tables import Run, lined_up
+from kernels.lb.tables import Run, differing, lined_up
 
 TABLES = Fib._fields[1:]
 
@@ -57,7 +57,7 @@ def between(one: Fib, other: Fib) -> Patch:
 def _differing(old: np.ndarray, new: np.ndarray) -> Run | None:
     """The rows of ``new`` from the first to the last that is not so in ``old``; None where all are."""
     both = min(len(old), len(new))
-    differ = np.flatnonzero(old[:both] != new[:both])
+    differ = differing(old[:both], new[:both])
     last = len(new) if len(new) > both else int(differ[-1]) + 1 if differ.size else 0
     first = int(differ[0]) if differ.size else both
     return (first, new[first:last]) if first < last else None

@@ -86,8 +86,8 @@ class Table:
             self._array, self._written = values.copy(), [(0, len(values))]
             self.rows = self._array[:]
             return
-        differing = _differing(self.rows, values)
-        for few in np.split(differing, np.flatnonzero(np.diff(differing) > NEAR) + 1) if len(differing) else ():
+        found = differing(self.rows, values)
+        for few in np.split(found, np.flatnonzero(np.diff(found) > NEAR) + 1) if len(found) else ():
             self.write(int(few[0]), values[few[0] : few[-1] + 1])
 
     def note(self, first: int, last: int) -> None:
@@ -109,10 +109,10 @@ class Table:
         return [(first, self.rows[first:last].copy()) for first, last in runs]
 
 
-def _differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The rows that are not the same in two tables of one length and dtype, ascending int64: compared as plain words.
+def differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The rows that are not the same in two tables of one length and dtype, ascending int64.
 
-    NumPy compares rows field by field, which takes more than twice as long.
+    They are compared as plain words, since NumPy takes longer for rows: it goes field by field.
     """
     word = np.dtype(f"u{math.gcd(one.itemsize, 8)}")
     return np.unique(np.flatnonzero(one.view(word) != other.view(word)) // (one.itemsize // word.itemsize))

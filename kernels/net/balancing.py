@@ -32,9 +32,10 @@ def pick(way, endpoints, asked):
     """
     roads, memory, row = way.roads, way.memory, np.int64(asked["goal"])
     goal, now_ns = roads.goals[row], np.int64(asked["now_ns"])
-    algorithm, (first, last) = goal["algorithm"], endpoints_of(roads, goal)
+    algorithm = goal["algorithm"]
     if algorithm == RR:
         return in_turn(roads, memory, row, now_ns)
+    first, last = endpoints_of(roads, goal)
     if first == last:
         return np.int64(0)
     there = roads.endpoints[first:last]

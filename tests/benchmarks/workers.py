@@ -42,17 +42,15 @@ async def main(turns: int, console: Console) -> None:
     async with connected(None):
         actors = {workers: FlowActors(workers) for workers in (1, 2)}
         try:
-            for each in actors.values():
+            for workers, each in actors.items():
                 await asyncio.to_thread(each.load)
+                await asyncio.to_thread(seconds, each, course, workers)  # they see the tables for the first time
             took: dict[int, list[float]] = {workers: [] for workers in actors}
-            for turn in range(turns + 1):
+            for turn in range(turns):
                 for workers in sorted(actors, reverse=bool(turn % 2)):
                     took[workers].append(await asyncio.to_thread(seconds, actors[workers], course, workers))
-                if turn == 0:  # in which actors see the tables for the first time
-                    took = {workers: [] for workers in actors}
-                    continue
                 one, two = (took[workers][-1] for workers in (1, 2))
-                line = f"turn {turn:3}: one {one:.2f} s, two {two:.2f} s, {one / two:.2f} times"
+                line = f"turn {turn + 1:3}: one {one:.2f} s, two {two:.2f} s, {one / two:.2f} times"
                 console.print(line, highlight=False)
         finally:
             for each in actors.values():
