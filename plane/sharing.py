@@ -10,7 +10,9 @@ Little: one plane on a machine shares a port, for two would get each other's con
 can say that nobody is there (``kernels.net.refusal``). Where a port cannot be shared, each frontend has a listener.
 """
 
+import asyncio
 import errno
+import os
 import secrets
 import socket
 from pathlib import Path
@@ -81,7 +83,21 @@ def _is_taken(kind: socket.SocketKind, address: str, port: int) -> bool:
         return any(place in line and line.split()[3] == state for line in lines)
 
 
-def is_refusal(connected: socket.socket) -> bool:
-    """Whether a connection to a pod has met a shared listener instead: the pod does not listen, and a reset follows."""
-    segment_bytes = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-    return segment_bytes in MARKS and not is_service_address(connected.getpeername()[0])
+def ensure_accepted(transport: asyncio.WriteTransport) -> None:
+    """Abort a new connection to a pod that has met a shared listener instead: the pod does not listen, a reset follows.
+
+    Raises ConnectionRefusedError then, and ConnectionResetError where it cannot be said any more who it was.
+    """
+    try:
+        if not _is_refusal(transport.get_extra_info("socket")):
+            return
+        number = errno.ECONNREFUSED
+    except OSError:  # the reset is here already
+        number = errno.ECONNRESET
+    transport.abort()
+    raise OSError(number, os.strerror(number))
+
+
+def _is_refusal(connected: socket.socket) -> bool:
+    host, *_ = connected.getpeername()
+    return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) in MARKS and not is_service_address(host)

@@ -5,7 +5,6 @@ of an ExternalName is, the cluster's own names first. Certificates are not verif
 """
 
 import asyncio
-import errno
 import os
 import ssl
 from urllib.parse import SplitResult
@@ -16,7 +15,7 @@ from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.external import Hosts
 from plane.ingress.upstream import Address, Endpoint, Pool
 from plane.routes import External
-from plane.sharing import is_refusal
+from plane.sharing import ensure_accepted
 
 BODY_BYTES = 1 << 16  # of an answer that are read so that its connection can be used again
 PLACES = 1024  # that connections are kept to: clients may choose some of them
@@ -82,13 +81,11 @@ class Outside:
                 transport, connection = await self._pool.loop.create_connection(
                     lambda: Connection(self._pool, endpoint), ip, port, ssl=tls, server_hostname=tls_name or None
                 )
+            ensure_accepted(transport)
         except TimeoutError:
             raise UnansweredError(504, f"no connection within {self._connect_s:g} s", unsent=True) from None
         except OSError as error:
             raise UnansweredError(502, f"no connection: {_why(error)}", unsent=True) from error
-        if is_refusal(transport.get_extra_info("socket")):
-            transport.abort()
-            raise UnansweredError(502, f"no connection: {os.strerror(errno.ECONNREFUSED)}", unsent=True)
         return connection
 
     def _endpoint(self, place: Place) -> Endpoint:

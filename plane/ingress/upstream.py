@@ -9,7 +9,6 @@ over while there are others. That holds for an address, as long as there is an e
 """
 
 import asyncio
-import errno
 import os
 import ssl
 from collections.abc import Callable, Collection
@@ -19,7 +18,7 @@ from plane.ingress.connection import Connection, UnansweredError
 from plane.ingress.handing import Begun, adopt
 from plane.ingress.timeouts import Timeouts
 from plane.ingress.upstreamtls import UpstreamTls
-from plane.sharing import is_refusal
+from plane.sharing import ensure_accepted
 
 TICK_S = 0.25  # how exactly timeouts are kept, unless they are shorter themselves
 Address = tuple[str, int]
@@ -118,9 +117,7 @@ class Pool:
                     ssl=tls.context if tls is not None else None,
                     server_hostname=tls.name_of(ip) if tls is not None else None,
                 )
-            if is_refusal(transport.get_extra_info("socket")):
-                transport.abort()
-                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            ensure_accepted(transport)
         except TimeoutError:
             raise UnansweredError(504, f"no connection within {connect_s:g} s", kind="timeout", unsent=True) from None
         except ssl.SSLError as error:

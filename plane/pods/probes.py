@@ -4,7 +4,6 @@ https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-read
 """
 
 import asyncio
-import errno
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from yarl import URL
 
 from plane.model import Object
 from plane.pods.spec import ContainerSpec
-from plane.sharing import is_refusal
+from plane.sharing import ensure_accepted
 
 USER_AGENT = "kube-probe/1.34"
 SUCCESS = range(200, 400)
@@ -120,10 +119,8 @@ class Prober:
     async def _tcp_socket(self, host: str, port: int) -> None:
         try:
             _, writer = await asyncio.open_connection(host, port, local_addr=(self._source, 0))
-            refused = is_refusal(writer.get_extra_info("socket"))
+            ensure_accepted(writer.transport)
             writer.transport.abort()
-            if refused:
-                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except OSError as problem:
             raise ProbeError(f"dial tcp {host}:{port}: {_reason(problem)}") from problem
 

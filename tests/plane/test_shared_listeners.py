@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import itertools
+import select
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from plane.ingress.upstream import Pool
 from plane.listeners import Frontend
 from plane.pods.probes import ProbeError, Prober
 from plane.proxy import Proxy
-from plane.sharing import SHARE_FROM, SHARE_UNTIL, bind_alone, refuser
+from plane.sharing import SHARE_FROM, SHARE_UNTIL, bind_alone, ensure_accepted, refuser
 from tests.loopback import PATIENCE_S, Address, Pod, ask, dial, echo, eventually, make_fib, open_descriptors, saying
 from tests.plane.proxied import assert_reset_at_once, refuses
 
@@ -260,6 +262,27 @@ async def test_ingress_and_probes_are_refused_by_a_pod_that_is_dead(proxy: Proxy
             await prober._tcp_socket(*dead)
         pool.close()
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["unread", "read"])
+async def test_connection_whose_reset_is_here_already_is_given_up_as_reset(read: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if read:
+            accepted.close()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        else:
+            writer.transport.pause_reading()
+            hung_up = select.poll()
+            hung_up.register(writer.get_extra_info("socket"), 0)
+            accepted.close()
+            assert hung_up.poll(1000 * PATIENCE_S)
+        with pytest.raises(ConnectionResetError):
+            ensure_accepted(writer.transport)
+        assert writer.transport.is_closing()
 
 
 @both_protocols
