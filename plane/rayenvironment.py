@@ -14,5 +14,9 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 # Ray's own is 15, by which all that carries requests would come behind the control plane, and whoever wants a core.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# A Ray of our own has no dashboard, which these figures would be gathered for, at 5 ms of each second of a core.
+if "RAY_ADDRESS" not in os.environ:
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", str(3_600_000))
 if not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & os.environ.keys():
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))

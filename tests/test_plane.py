@@ -295,6 +295,9 @@ def is_ready(pod: dict) -> bool:
 
 def test_ctrl_c_ends_everything_also_when_ray_hears_it_too(start):
     plane = start("-f", "configs/quickstart", "--nodes", "2")
+    commands = processes_of(plane.process.pid).values()
+    assert any("gcs_server" in command for command in commands)
+    assert not any("monitor.py" in command for command in commands), "they would work for nobody"
     os.killpg(plane.process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
     assert plane.process.wait(PATIENCE_S) == 0
 

@@ -1,17 +1,29 @@
-"""What a second worker is worth: a hundred million flows by one actor and by two, in turns: ``make bench-workers``.
+"""What a second worker is worth: a hundred million flows by each of two actors and by both: ``make bench-workers``.
 
-The actors of both are there all the time, and whoever has no turn waits. So what the machine does besides falls on
-both, where it lasts longer than a turn. A turn is from the course's being given out until all shards have come back: of
-a run, that is what grows with its flows.
+Each actor has a core of its own, for where a machine is shared with others its cores are of different speeds, now one
+of them faster, now the other. A turn is one actor alone, then both, then the other alone, and its figure the rate of
+both over the mean of the two rates. Rates are of the time from the course's being given out until all shards have come
+back: of a run, that is what grows with its flows.
+
+It is also said how much of the cores the actors had: what both lack of two is what this process, Ray and the system
+took of them.
 """
 
+import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
+
+# isort: split
 import argparse
 import asyncio
+import os
 import statistics
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
+import ray
 from rich.console import Console
 
 from harness.flowruns import FlowActors
@@ -25,13 +37,39 @@ BALANCERS = 100
 TURNS = 60
 
 
-def seconds(carrying: FlowActors, course: Course, workers: int) -> float:
-    """How long these actors take for the first balancers."""
-    begin = time.monotonic()
-    shards = running.shards_of(BALANCERS, workers)
-    carried = sum(int(each.outcomes.sum()) for each in carrying(course, shards, threading.Event()))
-    assert carried == BALANCERS * course.share * len(course.tables)
-    return time.monotonic() - begin
+class Player:
+    """What has these actors, each on a core, carry the first balancers of a course, as often as it is asked to."""
+
+    def __init__(
+        self, carrying: FlowActors, course: Course, actors: Sequence[Any], processes: Sequence[psutil.Process]
+    ):
+        self.rates: list[float] = []  # of each time, in flows of one phase a second
+        self.shares: list[float] = []  # of these cores, that the actors had
+        self._carrying, self._course, self._actors, self._processes = carrying, course, actors, processes
+
+    def play(self) -> None:
+        self._carrying.actors = list(self._actors)
+        shards = running.shards_of(BALANCERS, len(self._actors))
+        had, begin = self._cpu_s(), time.monotonic()
+        carried = sum(int(each.outcomes.sum()) for each in self._carrying(self._course, shards, threading.Event()))
+        took = time.monotonic() - begin
+        self.rates.append(carried / took)
+        self.shares.append((self._cpu_s() - had) / took / len(self._actors))
+        assert carried == BALANCERS * self._course.share * len(self._course.tables)
+
+    def _cpu_s(self) -> float:
+        times = [process.cpu_times() for process in self._processes]
+        return sum(each.user + each.system for each in times)
+
+
+def placed(actors: Sequence[Any]) -> list[psutil.Process]:
+    """The processes of actors, each on one core of its own from now on."""
+    pids = ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in actors])
+    processes = [psutil.Process(pid) for pid in pids]
+    for process, core in zip(processes, sorted(os.sched_getaffinity(0)), strict=False):
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, {core})
+    return processes
 
 
 async def main(turns: int, console: Console) -> None:
@@ -40,25 +78,31 @@ async def main(turns: int, console: Console) -> None:
     course, _ = running.course_of(prepared, prepared.algorithms[0])
     ready(course)
     async with connected(None):
-        actors = {workers: FlowActors(workers) for workers in (1, 2)}
+        carrying = FlowActors(2)
+        actors = list(carrying.actors)
         try:
-            for workers, each in actors.items():
-                await asyncio.to_thread(each.load)
-                await asyncio.to_thread(seconds, each, course, workers)  # they see the tables for the first time
-            took: dict[int, list[float]] = {workers: [] for workers in actors}
+            await asyncio.to_thread(carrying.load)
+            processes = placed(actors)
+            one, other, both = (
+                Player(carrying, course, actors[these], processes[these]) for these in (slice(1), slice(1, 2), slice(2))
+            )
+            await asyncio.to_thread(Player(carrying, course, actors, processes).play)  # they see the tables first
+            ratios = []
             for turn in range(turns):
-                for workers in sorted(actors, reverse=bool(turn % 2)):
-                    took[workers].append(await asyncio.to_thread(seconds, actors[workers], course, workers))
-                one, two = (took[workers][-1] for workers in (1, 2))
-                line = f"turn {turn + 1:3}: one {one:.2f} s, two {two:.2f} s, {one / two:.2f} times"
-                console.print(line, highlight=False)
+                for player in (one, both, other)[:: -1 if turn % 2 else 1]:
+                    await asyncio.to_thread(player.play)
+                ratios.append(2 * both.rates[-1] / (one.rates[-1] + other.rates[-1]))
+                rates = ", ".join(f"{player.rates[-1] / 1e6:.1f}" for player in (one, other, both))
+                console.print(f"turn {turn + 1:3}: {rates} M flows/s, {ratios[-1]:.2f} times", highlight=False)
         finally:
-            for each in actors.values():
-                each.end()
-    low, median, high = statistics.quantiles([one / two for one, two in zip(took[1], took[2], strict=True)], n=4)
+            carrying.actors = actors
+            carrying.end()
+    low, median, high = statistics.quantiles(ratios, n=4)
+    alone, together = statistics.median(one.shares + other.shares), statistics.median(both.shares)
     console.print(
         f"two carry {median:.2f} times what one does (quartiles {low:.2f} to {high:.2f}); "
-        f"by all of the time {sum(took[1]) / sum(took[2]):.2f} times",
+        f"by the means of all rates {2 * sum(both.rates) / sum(one.rates + other.rates):.2f} times\n"
+        f"one had {alone:.1%} of a core, two had {together:.1%} of two: {2 * together / alone:.2f} times",
         highlight=False,
         soft_wrap=True,
     )
