@@ -74,7 +74,9 @@ async def _on_actors(
         carrying = FlowActors(min(spec.workers, spec.balancer_count))
         try:
             with _stopping(stop, console, carrying.end):
-                return await asyncio.to_thread(running.run, prepared, folder, console, carrying, stop, carrying.load)
+                return await asyncio.to_thread(
+                    running.run, prepared, folder, console, carrying, stop, carrying.load, lambda: carrying.lost
+                )
         finally:
             carrying.end()
 

@@ -124,11 +124,13 @@ def run(
     carry: Carry,
     stop: threading.Event,
     load: Callable[[], object] = lambda: None,
+    lost: Callable[[], int] = lambda: 0,
 ) -> Result:
     """Carries all flows and writes what became of them, to a folder in ``out``; what is said goes to ``console``.
 
     load  returns once the processes that ``carry`` has beside this one have loaded compiled code, as this one has; a
           run begins then, however many there are
+    lost  how many of them had to be replaced by now
 
     Raises ManifestError, PlaneError, and KeyboardInterrupt where nothing was finished before it was to stop.
     """
@@ -147,7 +149,7 @@ def run(
             **known,
             "interrupted": "true",
             "seconds": f"{time.monotonic() - begin:.3f}",
-            "workers_lost": str(getattr(carry, "lost", 0)),
+            "workers_lost": str(lost()),
             "peak_rss_bytes": str(peak_rss_bytes),
         }
 

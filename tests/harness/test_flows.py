@@ -71,8 +71,8 @@ def written(tmp_path: Path, **spec: Any) -> Path:
     return file
 
 
-def result_of(file: Path, carry_by: running.Carry = here) -> running.Result:
-    return running.run(prepare(file), file.parent / "out", console(), carry_by, threading.Event())
+def result_of(file: Path, carry_by: running.Carry = here, **others: Any) -> running.Result:
+    return running.run(prepare(file), file.parent / "out", console(), carry_by, threading.Event(), **others)
 
 
 def rows_of(result: running.Result) -> list[pa.Table]:
@@ -646,11 +646,11 @@ async def test_a_worker_that_is_lost_is_replaced_and_the_result_is_the_same(tmp_
         ray.kill(carrying.actors[0])  # before it is asked for anything
         await asyncio.to_thread(carrying.load)
         try:
-            together = rows_of(await asyncio.to_thread(result_of, file, killing))
+            together = await asyncio.to_thread(result_of, file, killing, lost=lambda: carrying.lost)
         finally:
             carrying.end()
-    assert carrying.lost == 5  # one before, and two of each algorithm
-    assert [one.equals(other) for one, other in zip(alone, together, strict=True)] == [True, True]
+    assert together.summary["workers_lost"] == 5  # one before, and two of each algorithm
+    assert [one.equals(other) for one, other in zip(alone, rows_of(together), strict=True)] == [True, True]
 
 
 @pytest.mark.ray
