@@ -86,18 +86,17 @@ def _is_taken(kind: socket.SocketKind, address: str, port: int) -> bool:
 def ensure_accepted(transport: asyncio.WriteTransport) -> None:
     """Abort a new connection to a pod that has met a shared listener instead: the pod does not listen, a reset follows.
 
-    Raises ConnectionRefusedError then, and ConnectionResetError where it cannot be said any more who it was.
+    Raises ConnectionRefusedError then, and ConnectionResetError where the reset is here already.
     """
+    connected = transport.get_extra_info("socket")
     try:
-        if not _is_refusal(transport.get_extra_info("socket")):
+        if connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) not in MARKS:
+            return
+        host, *_ = connected.getpeername()
+        if is_service_address(host):
             return
         number = errno.ECONNREFUSED
-    except OSError:  # the reset is here already
+    except OSError:  # it is not connected any more
         number = errno.ECONNRESET
     transport.abort()
     raise OSError(number, os.strerror(number))
-
-
-def _is_refusal(connected: socket.socket) -> bool:
-    host, *_ = connected.getpeername()
-    return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) in MARKS and not is_service_address(host)

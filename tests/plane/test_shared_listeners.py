@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kernels.layout import REJECT, TCP, UDP, Fib, freeze
+from kernels.layout import REJECT, SHARED_SEGMENT_BYTES, TCP, UDP, Fib, freeze
 from kernels.lb.frontends import build_index
 from plane import listeners
 from plane.addresses import AddressPlan, ip_to_int, unprivileged_port_start
@@ -264,25 +264,35 @@ async def test_ingress_and_probes_are_refused_by_a_pod_that_is_dead(proxy: Proxy
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("read", [False, True], ids=["unread", "read"])
-async def test_connection_whose_reset_is_here_already_is_given_up_as_reset(read: bool) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+@pytest.mark.parametrize("shared", [False, True], ids=["pod", "shared"])
+async def test_connection_whose_reset_is_here_already_has_met_a_pod_or_a_shared_listener(shared: bool) -> None:
+    """Whom a pod accepts and leaves at once has reached it, as the kubelet sees it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if shared:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SHARED_SEGMENT_BYTES)
+        listener.listen()
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.transport.pause_reading()
         accepted, _ = listener.accept()
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if read:
-            accepted.close()
-            with pytest.raises(ConnectionResetError):
-                await reader.read()
-        else:
-            writer.transport.pause_reading()
-            hung_up = select.poll()
-            hung_up.register(writer.get_extra_info("socket"), 0)
-            accepted.close()
-            assert hung_up.poll(1000 * PATIENCE_S)
+        hung_up = select.poll()
+        hung_up.register(writer.get_extra_info("socket"), 0)
+        accepted.close()
+        assert hung_up.poll(1000 * PATIENCE_S)
+        with pytest.raises(ConnectionResetError) if shared else contextlib.nullcontext():
+            ensure_accepted(writer.transport)
+        assert writer.transport.is_closing() == shared
+        writer.transport.abort()
+
+
+async def test_connection_that_the_loop_has_closed_already_is_reset() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.close()
+        await writer.wait_closed()
         with pytest.raises(ConnectionResetError):
             ensure_accepted(writer.transport)
-        assert writer.transport.is_closing()
 
 
 @both_protocols
