@@ -60,7 +60,7 @@ bench-changes: setup
 	$(BIN)/python -m tests.benchmarks.changes
 	$(BIN)/python -m tests.benchmarks.changes --ray
 
-# What a second worker of flows is worth, for some minutes.
+# What a second worker of flows is worth: a dozen minutes.
 bench-workers: setup
 	$(BIN)/python -m tests.benchmarks.workers
 
