@@ -1,4 +1,4 @@
-"""What a second worker is worth: a hundred million flows by each of two actors and by both: ``make bench-workers``.
+"""What a second worker is worth: three hundred million flows by each of two actors and by both: ``make bench-workers``.
 
 Each actor has a core of its own, for where a machine is shared with others its cores are of different speeds, now one
 of them faster, now the other. A turn is one actor alone, then both, then the other alone, and its figure the rate of
@@ -33,8 +33,8 @@ from kernels.warm import LOAD_BALANCING, warm
 from plane.cluster import connected
 
 SCENARIO = Path("configs/flows-billion.yaml")
-BALANCERS = 100
-TURNS = 60
+BALANCERS = 300
+TURNS = 20
 
 
 class Player:
