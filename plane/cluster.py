@@ -380,7 +380,7 @@ def _start_ray(address: str | None = None) -> bool:
             # have, and complains of it on the terminal where there is no network.
             ray._private.services.node_ip_address_from_perspective = lambda address=None: LOOPBACK
             # Nor need it have what reads the logs for this terminal, where none are shown, and what would add machines.
-            # Both wake up all the time, and take a core 10 ms of each second.
+            # Both wake up all the time, at the price of whoever wants a core.
             for needless in ("start_log_monitor", "start_monitor"):
                 setattr(ray._private.node.Node, needless, lambda node: None)
             ray.init(

@@ -14,7 +14,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 # Ray's own is 15, by which all that carries requests would come behind the control plane, and whoever wants a core.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# A Ray of our own has no dashboard, which these figures would be gathered for, at 5 ms of each second of a core.
+# Of a Ray of our own nobody sees the figures that its processes gather all the time: it has no dashboard.
 if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
     os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", str(3_600_000))

@@ -31,14 +31,15 @@ from harness.flows import running
 from harness.flows.steering import Course, ready
 from kernels.warm import LOAD_BALANCING, warm
 from plane.cluster import connected
+from plane.errors import PlaneError
 
 SCENARIO = Path("configs/flows-billion.yaml")
 BALANCERS = 300
 TURNS = 20
 
 
-class Player:
-    """What has these actors, each on a core, carry the first balancers of a course, as often as it is asked to."""
+class Crew:
+    """Actors, each on a core, that carry the first balancers of a course as often as they are asked to."""
 
     def __init__(
         self, carrying: FlowActors, course: Course, actors: Sequence[Any], processes: Sequence[psutil.Process]
@@ -47,7 +48,7 @@ class Player:
         self.shares: list[float] = []  # of these cores, that the actors had
         self._carrying, self._course, self._actors, self._processes = carrying, course, actors, processes
 
-    def play(self) -> None:
+    def carry(self) -> None:
         self._carrying.actors = list(self._actors)
         shards = running.shards_of(BALANCERS, len(self._actors))
         had, begin = self._cpu_s(), time.monotonic()
@@ -63,10 +64,13 @@ class Player:
 
 
 def placed(actors: Sequence[Any]) -> list[psutil.Process]:
-    """The processes of actors, each on one core of its own from now on."""
+    """The processes of actors, each on one core of its own from now on. Raises PlaneError where there are too few."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < len(actors):
+        raise PlaneError(f"{len(actors)} workers need a core each, this process may use {len(cores)}")
     pids = ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in actors])
     processes = [psutil.Process(pid) for pid in pids]
-    for process, core in zip(processes, sorted(os.sched_getaffinity(0)), strict=False):
+    for process, core in zip(processes, cores, strict=False):
         for thread in process.threads():
             os.sched_setaffinity(thread.id, {core})
     return processes
@@ -84,15 +88,15 @@ async def main(turns: int, console: Console) -> None:
             await asyncio.to_thread(carrying.load)
             processes = placed(actors)
             one, other, both = (
-                Player(carrying, course, actors[these], processes[these]) for these in (slice(1), slice(1, 2), slice(2))
+                Crew(carrying, course, actors[these], processes[these]) for these in (slice(1), slice(1, 2), slice(2))
             )
-            await asyncio.to_thread(Player(carrying, course, actors, processes).play)  # they see the tables first
+            await asyncio.to_thread(Crew(carrying, course, actors, processes).carry)  # they see the tables first
             ratios = []
             for turn in range(turns):
-                for player in (one, both, other)[:: -1 if turn % 2 else 1]:
-                    await asyncio.to_thread(player.play)
+                for crew in (one, both, other)[:: -1 if turn % 2 else 1]:
+                    await asyncio.to_thread(crew.carry)
                 ratios.append(2 * both.rates[-1] / (one.rates[-1] + other.rates[-1]))
-                rates = ", ".join(f"{player.rates[-1] / 1e6:.1f}" for player in (one, other, both))
+                rates = ", ".join(f"{crew.rates[-1] / 1e6:.1f}" for crew in (one, other, both))
                 console.print(f"turn {turn + 1:3}: {rates} M flows/s, {ratios[-1]:.2f} times", highlight=False)
         finally:
             carrying.actors = actors
@@ -114,4 +118,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.turns < 2:
         parser.error("--turns: of fewer than 2 there are no quartiles")
-    asyncio.run(main(given.turns, Console()))
+    try:
+        asyncio.run(main(given.turns, Console()))
+    except PlaneError as error:
+        parser.exit(1, f"error: {error}\n")
