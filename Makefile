@@ -60,7 +60,7 @@ bench-changes: setup
 	$(BIN)/python -m tests.benchmarks.changes
 	$(BIN)/python -m tests.benchmarks.changes --ray
 
-# What a second worker of flows is worth: ten minutes.
+# What a second worker of flows is worth: a quarter of an hour.
 bench-workers: setup
 	$(BIN)/python -m tests.benchmarks.workers
 

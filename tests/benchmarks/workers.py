@@ -1,12 +1,14 @@
-"""What a second worker is worth: three hundred million flows by each of two actors and by both: ``make bench-workers``.
+"""What a second worker is worth: a hundred million flows for each actor, by each of two alone and by both together:
+``make bench-workers``.
 
 Each actor has a core of its own, for where a machine is shared with others its cores are of different speeds, now one
-of them faster, now the other. A turn is one actor alone, then both, then the other alone, and its figure the rate of
-both over the mean of the two rates. Rates are of the time from the course's being given out until all shards have come
-back: of a run, that is what grows with its flows.
+of them faster, now the other, for seconds. A turn is one actor alone, then both, then the other alone, each for as
+long, and its figure the rate of both over the mean of the two rates. Such a figure is worth little; of many it is said
+how well they know their median (a bootstrap). Rates are of the time from the course's being given out until all shards
+have come back: of a run, that is what grows with its flows.
 
 It is also said how much of the cores the actors had: what both lack of two is what this process, Ray and the system
-took of them.
+took of them, or nobody while the last shard was carried.
 """
 
 import plane.rayenvironment  # noqa: F401  # Ray reads it when it is imported
@@ -22,9 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import ray
 from rich.console import Console
+from scipy import stats
 
 from harness.flowruns import FlowActors
 from harness.flows import running
@@ -34,8 +38,9 @@ from plane.cluster import connected
 from plane.errors import PlaneError
 
 SCENARIO = Path("configs/flows-billion.yaml")
-BALANCERS = 300
-TURNS = 20
+BALANCERS = 100  # of each actor that carries, a million flows each
+TURNS = 60
+CONFIDENCE, SEED = 0.95, 1  # of the bootstrap
 
 
 class Crew:
@@ -50,13 +55,14 @@ class Crew:
 
     def carry(self) -> None:
         self._carrying.actors = list(self._actors)
-        shards = running.shards_of(BALANCERS, len(self._actors))
+        balancers = BALANCERS * len(self._actors)
+        shards = running.shards_of(balancers, len(self._actors))
         had, begin = self._cpu_s(), time.monotonic()
         carried = sum(int(each.outcomes.sum()) for each in self._carrying(self._course, shards, threading.Event()))
         took = time.monotonic() - begin
         self.rates.append(carried / took)
         self.shares.append((self._cpu_s() - had) / took / len(self._actors))
-        assert carried == BALANCERS * self._course.share * len(self._course.tables)
+        assert carried == balancers * self._course.share * len(self._course.tables)
 
     def _cpu_s(self) -> float:
         times = [process.cpu_times() for process in self._processes]
@@ -102,10 +108,12 @@ async def main(turns: int, console: Console) -> None:
             carrying.actors = actors
             carrying.end()
     low, median, high = statistics.quantiles(ratios, n=4)
+    known = stats.bootstrap((ratios,), np.median, confidence_level=CONFIDENCE, rng=SEED).confidence_interval
+    means = 2 * sum(both.rates) / sum(one.rates + other.rates)
     alone, together = statistics.median(one.shares + other.shares), statistics.median(both.shares)
     console.print(
-        f"two carry {median:.2f} times what one does (quartiles {low:.2f} to {high:.2f}); "
-        f"by the means of all rates {2 * sum(both.rates) / sum(one.rates + other.rates):.2f} times\n"
+        f"two carry {median:.2f} times what one does, {known.low:.2f} to {known.high:.2f} with {CONFIDENCE:.0%} "
+        f"confidence (quartiles {low:.2f} to {high:.2f}); by the means of all rates {means:.2f} times\n"
         f"one had {alone:.1%} of a core, two had {together:.1%} of two: {2 * together / alone:.2f} times",
         highlight=False,
         soft_wrap=True,
