@@ -1,21 +1,22 @@
 """Steering at the sizes of flow mode: a thousand endpoints, a hundred thousand Services, ten million tracked flows.
 
 Beside the kernels stand NumPy, the same in C (gcc -O3 -march=native, compiled here), a copy of as many bytes, and
-uhashring, the ketama of Python. Each answer is compared before time is taken.
+uhashring, the ketama of Python. Each answer is compared before time is taken; what does the same work takes turns with
+the kernel.
 """
 
 import ctypes
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from kernels.jit import INTERPRETED
-from kernels.layout import BACKEND, FRONTEND, MAGLEV, NEW, RIVALS, TCP, TRACKED, Fib, Flows, freeze
+from kernels.layout import BACKEND, FRONTEND, MAGLEV, NEW, RIVALS, TCP, TRACKED, Fib, Flows, Steering, Verdicts, freeze
 from kernels.lb import conntrack, hashing, maglev
 from kernels.lb.consistent import forward as consistent
 from kernels.lb.consistent.tables import Builder
@@ -24,11 +25,13 @@ from kernels.lb.frontends import build_index
 from kernels.lb.rings import Rings
 from plane.addresses import int_to_ip
 from tests.batches import POD, VIP, one_service, random_flows, verdicts_for
-from tests.benchmarks.test_lb import measure, numpy_steer
+from tests.benchmarks.measuring import Work, in_turns, measure
+from tests.benchmarks.test_lb import numpy_steer
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="compares machine code")
 
 FLOWS = 1 << 20
+MANY_FLOWS = 10_000_000
 FEW_FLOWS = 2_000
 ENDPOINTS, SLOTS = 1_000, 65_537  # of the Maglev paper
 SERVICES = 100_000
@@ -81,22 +84,30 @@ def pointer(array: np.ndarray) -> ctypes.c_void_p:
 class TestHashAndSelect:
     pytestmark = pytest.mark.benchmark(group="flows: hash and Maglev, 1,000 endpoints, 65,537 slots")
 
-    def test_kernel(self, benchmark: Any, flows: Flows, fib: Fib) -> None:
-        out = np.zeros(FLOWS, np.uint32)
+    @pytest.fixture
+    def flows(self, benchmark: Any) -> Flows:
+        return random_flows(FLOWS if benchmark.disabled else MANY_FLOWS)
+
+    @pytest.fixture
+    def ours(self, flows: Flows, fib: Fib) -> Work:
+        out = np.zeros(len(flows.proto), np.uint32)
         maglev.steer(fib.rings, flows, out)
         assert np.array_equal(out, numpy_steer(fib.rings, flows))
-        measure(benchmark, lambda: maglev.steer(fib.rings, flows, out), FLOWS)
+        return lambda: maglev.steer(fib.rings, flows, out)
 
-    def test_c(self, benchmark: Any, flows: Flows, fib: Fib, c: ctypes.CDLL) -> None:
-        out = np.zeros(FLOWS, np.uint32)
+    def test_kernel(self, benchmark: Any, flows: Flows, ours: Work) -> None:
+        measure(benchmark, ours, len(flows.proto))
+
+    def test_c(self, benchmark: Any, flows: Flows, fib: Fib, c: ctypes.CDLL, ours: Work) -> None:
+        out = np.zeros(len(flows.proto), np.uint32)
         slots = ctypes.c_uint64(len(fib.rings))
-        given = (*map(pointer, flows), ctypes.c_size_t(FLOWS), pointer(fib.rings), slots, pointer(out))
+        given = (*map(pointer, flows), ctypes.c_size_t(len(out)), pointer(fib.rings), slots, pointer(out))
         c.steer(*given)
         assert np.array_equal(out, numpy_steer(fib.rings, flows))
-        measure(benchmark, lambda: c.steer(*given), FLOWS)
+        measure(benchmark, lambda: c.steer(*given), len(flows.proto), ours)
 
-    def test_numpy(self, benchmark: Any, flows: Flows, fib: Fib) -> None:
-        measure(benchmark, lambda: numpy_steer(fib.rings, flows), FLOWS)
+    def test_numpy(self, benchmark: Any, flows: Flows, fib: Fib, ours: Work) -> None:
+        measure(benchmark, lambda: numpy_steer(fib.rings, flows), len(flows.proto), ours)
 
     def test_duckdb(self, benchmark: Any, flows: Flows) -> None:
         """Its own hash of the same columns, a slot by it, and the last such slot: on one thread, from Arrow."""
@@ -109,9 +120,9 @@ class TestHashAndSelect:
                 return int(database.execute(sql).fetchone()[0])
 
             assert SLOTS - 100 < work() < SLOTS
-            measure(benchmark, work, FLOWS)
+            measure(benchmark, work, len(flows.proto))
 
-    def test_copy(self, benchmark: Any, flows: Flows) -> None:
+    def test_copy(self, benchmark: Any, flows: Flows, ours: Work) -> None:
         """What memory allows: the columns of the flows copied, and nothing else."""
         out = Flows(*(np.empty_like(column) for column in flows))
 
@@ -119,7 +130,7 @@ class TestHashAndSelect:
             for source, target in zip(flows, out, strict=True):
                 np.copyto(target, source)
 
-        measure(benchmark, work, FLOWS)
+        measure(benchmark, work, len(flows.proto), ours)
 
 
 class TestRivals:
@@ -154,19 +165,24 @@ class TestManyServices:
 
     pytestmark = pytest.mark.benchmark(group="flows: forward over 100,000 Services, not tracked")
 
-    def test_kernel(self, benchmark: Any, flows: Flows, many: Fib) -> None:
+    @pytest.fixture
+    def spread(self, flows: Flows) -> Flows:
         draw = np.random.default_rng(1)
-        spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
+        return flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
+
+    @pytest.fixture
+    def ours(self, spread: Flows, many: Fib) -> Work:
         steering, verdicts = create_steering(many, 0), verdicts_for(FLOWS)
         forward(many, steering, spread, 0, verdicts)
         assert np.array_equal(verdicts.frontend, spread.dst_ip - VIP + 1)
         assert np.array_equal(verdicts.backend, numpy_steer(many.rings, spread))
-        measure(benchmark, lambda: forward(many, steering, spread, 0, verdicts), FLOWS)
+        return lambda: forward(many, steering, spread, 0, verdicts)
 
-    def test_c(self, benchmark: Any, flows: Flows, many: Fib, c: ctypes.CDLL) -> None:
+    def test_kernel(self, benchmark: Any, ours: Work) -> None:
+        measure(benchmark, ours, FLOWS)
+
+    def test_c(self, benchmark: Any, spread: Flows, many: Fib, c: ctypes.CDLL, ours: Work) -> None:
         """Without policy, conntrack and outcomes."""
-        draw = np.random.default_rng(1)
-        spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
         index, ring = many.frontend_index, many.rings
         active, frontend, backend = (np.zeros(size, np.uint32) for size in (len(many.backends), FLOWS, FLOWS))
         tables = pointer(index), ctypes.c_uint64(len(index)), pointer(ring), ctypes.c_uint64(len(ring))
@@ -174,11 +190,9 @@ class TestManyServices:
         c.look_up(*given)
         assert np.array_equal(frontend, spread.dst_ip - VIP + 1)
         assert np.array_equal(backend, numpy_steer(many.rings, spread))
-        measure(benchmark, lambda: c.look_up(*given), FLOWS)
+        measure(benchmark, lambda: c.look_up(*given), FLOWS, ours)
 
-    def test_numpy(self, benchmark: Any, flows: Flows, many: Fib) -> None:
-        draw = np.random.default_rng(1)
-        spread = flows._replace(dst_ip=(VIP + draw.integers(0, SERVICES, FLOWS)).astype(np.uint32))
+    def test_numpy(self, benchmark: Any, spread: Flows, many: Fib, ours: Work) -> None:
         known = many.frontends["ip"][1:]
 
         def work() -> np.ndarray:
@@ -187,57 +201,60 @@ class TestManyServices:
             return np.bincount(np.where(found, numpy_steer(many.rings, spread), 0))
 
         assert work().sum() == FLOWS
-        measure(benchmark, work, FLOWS)
+        measure(benchmark, work, FLOWS, ours)
 
 
+class Known(NamedTuple):
+    """Flows that are all tracked, and ``forward`` of all of them once more."""
+
+    flows: Flows
+    steering: Steering
+    verdicts: Verdicts
+    again: Work
+
+
+@pytest.mark.parametrize("count", CONNTRACKS)
 class TestTracked:
     """All of ``forward`` where so many flows are tracked, and each of them comes again."""
 
-    @pytest.mark.parametrize("count", CONNTRACKS)
-    def test_kernel(self, benchmark: Any, fib: Fib, count: int) -> None:
+    @pytest.fixture
+    def known(self, benchmark: Any, fib: Fib, count: int) -> Known:
         if benchmark.disabled:
             pytest.skip("so many flows only where time is measured")
         benchmark.group = f"flows: forward, {count:,} tracked"
-        known, steering, verdicts = random_flows(count), create_steering(fib, count), verdicts_for(count)
-        forward(fib, steering, known, 0, verdicts)
-        forward(fib, steering, known, 1, verdicts)
+        flows, steering, verdicts = random_flows(count), create_steering(fib, count), verdicts_for(count)
+        forward(fib, steering, flows, 0, verdicts)
+        forward(fib, steering, flows, 1, verdicts)
         assert steering.outcomes[TRACKED] >= count
-        benchmark.extra_info["bytes_a_flow"] = round(steering.conntrack.entries.nbytes / count, 1)
-        measure(benchmark, lambda: forward(fib, steering, known, 2, verdicts), count)
+        return Known(flows, steering, verdicts, lambda: forward(fib, steering, flows, 2, verdicts))
 
-    @pytest.mark.parametrize("count", CONNTRACKS)
-    def test_c(self, benchmark: Any, fib: Fib, c: ctypes.CDLL, count: int) -> None:
+    def test_kernel(self, benchmark: Any, known: Known, count: int) -> None:
+        benchmark.extra_info["bytes_a_flow"] = round(known.steering.conntrack.entries.nbytes / count, 1)
+        measure(benchmark, known.again, count)
+
+    def test_c(self, benchmark: Any, known: Known, fib: Fib, c: ctypes.CDLL, count: int) -> None:
         """The look-ups alone, in the table that ``forward`` has filled."""
-        if benchmark.disabled:
-            pytest.skip("so many flows only where time is measured")
-        benchmark.group = f"flows: forward, {count:,} tracked"
-        known, steering, verdicts = random_flows(count), create_steering(fib, count), verdicts_for(count)
-        forward(fib, steering, known, 0, verdicts)
         fingerprints = np.array([fingerprint(row) for row in fib.backends], np.uint32)
-        entries, index = steering.conntrack.entries, fib.frontend_index
+        entries, index = known.steering.conntrack.entries, fib.frontend_index
         frontend, backend = np.zeros(count, np.uint32), np.zeros(count, np.uint32)
-        idle = -(-int(steering.idle_ns[0]) // conntrack.TICK_NS)
+        idle = -(-int(known.steering.idle_ns[0]) // conntrack.TICK_NS)
         size, until, now = ctypes.c_uint64(len(entries)), ctypes.c_uint64(idle), ctypes.c_uint64(0)
         tables = pointer(index), ctypes.c_uint64(len(index)), pointer(entries), size
-        columns = (*map(pointer, known), ctypes.c_size_t(count))
+        columns = (*map(pointer, known.flows), ctypes.c_size_t(count))
         given = (*columns, *tables, pointer(fingerprints), until, now, pointer(frontend), pointer(backend))
         c.follow.restype = ctypes.c_size_t
         assert c.follow(*given) == count
-        assert np.array_equal(backend, verdicts.backend)
-        assert np.array_equal(frontend, verdicts.frontend)
-        measure(benchmark, lambda: c.follow(*given), count)
+        assert np.array_equal(backend, known.verdicts.backend)
+        assert np.array_equal(frontend, known.verdicts.frontend)
+        measure(benchmark, lambda: c.follow(*given), count, known.again)
 
-    @pytest.mark.parametrize("count", CONNTRACKS)
-    def test_memory(self, benchmark: Any, c: ctypes.CDLL, count: int) -> None:
+    def test_memory(self, benchmark: Any, known: Known, c: ctypes.CDLL, count: int) -> None:
         """A random cache line for each flow, of as many as the table has, read and written by C: what memory allows."""
-        if benchmark.disabled:
-            pytest.skip("so many flows only where time is measured")
-        benchmark.group = f"flows: forward, {count:,} tracked"
-        words = np.ones(conntrack.create(count).entries.nbytes // 8, np.uint64)
+        words = np.ones(known.steering.conntrack.entries.nbytes // 8, np.uint64)
         given = pointer(words), ctypes.c_uint64(len(words) // 8), ctypes.c_size_t(count)
         c.touch.restype = ctypes.c_uint64
         assert c.touch(*given) >= count
-        measure(benchmark, lambda: c.touch(*given), count)
+        measure(benchmark, lambda: c.touch(*given), count, known.again)
 
 
 class TestManyRings:
@@ -276,4 +293,5 @@ class TestMaglevBuild:
         given = (pointer(seeds), ctypes.c_uint32(ENDPOINTS), pointer(ring), ctypes.c_uint32(SLOTS), *map(pointer, room))
         c.populate(*given)
         assert np.array_equal(ring, maglev.build(seeds, np.ones(ENDPOINTS, np.uint16), SLOTS))
-        benchmark(lambda: c.populate(*given))
+        weights = np.ones(ENDPOINTS, np.uint16)
+        in_turns(benchmark, lambda: c.populate(*given), lambda: maglev.build(seeds, weights, SLOTS))

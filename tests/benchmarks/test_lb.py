@@ -3,7 +3,6 @@
 ``extra_info`` holds what one round works on; where that is flows, also flows a second on one core, from the median.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from kernels.layout import MAGLEV, NEW, TRACKED, Fib, Flows
 from kernels.lb import hashing, maglev
 from kernels.lb.forward import create_steering, forward, forward_singly
 from tests.batches import one_service, random_flows, verdicts_for
+from tests.benchmarks.measuring import measure
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="compares machine code")
 
@@ -33,13 +33,6 @@ def flows() -> Flows:
 @pytest.fixture(scope="module")
 def fib() -> Fib:
     return one_service(MAGLEV, ENDPOINTS, slots=SLOTS)
-
-
-def measure(benchmark: Any, work: Callable[[], object], flows: int) -> None:
-    benchmark.extra_info["flows"] = flows
-    benchmark(work)
-    if benchmark.stats:  # none where benchmarks run as tests
-        benchmark.extra_info["flows_per_s"] = round(flows / benchmark.stats["median"])
 
 
 def numpy_mix64(words: np.ndarray) -> np.ndarray:
