@@ -235,6 +235,9 @@ def _on_event(gateway, event):
         client.readable |= readable
         client.writable |= writable
         client.hangup |= hangup | failed
+        if readable and client.ssl != 0 and CONNECTING <= client.state <= ANSWERING and client.state != STREAMING:
+            # Nobody reads meanwhile, and by TLS the end is something that it says: it may wait for ours to close.
+            client.hangup |= openssl.has_ended(gateway.library, np.int64(client.ssl), gateway.out[:1])
     requests.queue(gateway, row)
     return False
 

@@ -28,6 +28,7 @@ FUNCTIONS = (
     "SSL_set_fd",
     "SSL_accept",
     "SSL_read",
+    "SSL_peek",
     "SSL_write",
     "SSL_shutdown",
     "SSL_has_pending",
@@ -35,7 +36,9 @@ FUNCTIONS = (
     "SSL_want",
     "ERR_clear_error",
 )
-_NEW, _FREE, _SET_FD, _ACCEPT, _READ, _WRITE, _SHUTDOWN, _PENDING, _GET_ERROR, _WANT, _CLEAR = range(len(FUNCTIONS))
+_NEW, _FREE, _SET_FD, _ACCEPT, _READ, _PEEK, _WRITE, _SHUTDOWN, _PENDING, _GET_ERROR, _WANT, _CLEAR = range(
+    len(FUNCTIONS)
+)
 # <openssl/ssl.h>, which has them as macros of ``SSL_CTX_ctrl``.
 _CTRL_MODE, _CTRL_READ_AHEAD, _CTRL_TICKET_KEYS, _CTRL_MIN_VERSION, _TLS_1_2 = 33, 41, 59, 123, 0x0303
 _TICKET_KEY_BYTES = 80
@@ -214,6 +217,17 @@ def receive(library, connection, buffer):
     _call(library[_CLEAR], 0, 0, 0)
     returned = _call(library[_READ], connection, np.int64(buffer.ctypes.data), buffer.size)
     return _answer(library, connection, returned)
+
+
+@part
+def has_ended(library, connection, room):
+    """Whether the peer has announced its end, or its TLS is broken, and nothing that it said before is unread.
+
+    room  uint8[1], written to
+    """
+    _call(library[_CLEAR], 0, 0, 0)
+    returned = _call(library[_PEEK], connection, np.int64(room.ctypes.data), 1)
+    return returned <= 0 and _answer(library, connection, returned) != -syscalls.EAGAIN
 
 
 @inner

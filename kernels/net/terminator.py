@@ -381,6 +381,8 @@ def _inward(some, row, now_ns):
             client.readable = 0
             return False
         if got <= 0:
+            if got == 0:  # it may wait for our word to close
+                openssl.announce_end(some.library, np.int64(client.ssl))
             _end(some, row)
             return False
         client.in_start, client.in_end = 0, got

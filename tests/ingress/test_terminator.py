@@ -379,6 +379,41 @@ async def test_a_last_answer_arrives_though_something_its_client_has_said_is_unr
             await eventually(lambda: taken(here) == 0)
 
 
+@pytest.mark.parametrize("gateway", [False, True], ids=["by asyncio", "compiled"])
+@pytest.mark.parametrize(
+    ("begun", "fields"),
+    [
+        (b"", b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", b""),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+        ),
+    ],
+    ids=["no answer", "events", "websocket"],
+)
+async def test_a_client_that_says_its_end_gets_ours_and_its_endpoint_is_let_go(
+    vip: str, pods: list[Address], begun: bytes, fields: bytes, gateway: bool
+) -> None:
+    """Such a client, by asyncio for one, closes its socket only then."""
+
+    async def held(_: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begun)
+        await reader.read()
+
+    async with Endpoint(pods[0], serve=held) as endpoint, running(vip, web(pods[0]), gateway=gateway) as here:
+        plain = socket.create_connection(here.https, PATIENCE_S)
+        with careless().wrap_socket(plain, do_handshake_on_connect=False) as end:
+            await asyncio.to_thread(end.do_handshake)
+            end.sendall(b"GET / HTTP/1.1\r\nHost: example.com\r\n" + fields + b"\r\n")
+            await eventually(lambda: endpoint.open == 1)
+            if begun:
+                assert (await asyncio.to_thread(end.recv, 1000)).startswith(begun[:12])
+            await asyncio.to_thread(end.unwrap)
+            await eventually(lambda: endpoint.open == 0)
+
+
 async def test_requests_that_come_in_few_records_are_answered_in_turn(vip: str, pods: list[Address]) -> None:
     paths = [f"/{number}" for number in range(500)]
     async with Endpoint(pods[0]) as endpoint, running(vip, web(pods[0]), gateway=True) as here:
