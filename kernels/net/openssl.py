@@ -227,7 +227,8 @@ def has_ended(library, connection, room):
     """
     _call(library[_CLEAR], 0, 0, 0)
     returned = _call(library[_PEEK], connection, np.int64(room.ctypes.data), 1)
-    return returned <= 0 and _answer(library, connection, returned) != -syscalls.EAGAIN
+    said = _answer(library, connection, returned)
+    return said <= 0 and said != -syscalls.EAGAIN
 
 
 @inner

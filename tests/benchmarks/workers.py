@@ -1,5 +1,4 @@
-"""What a second worker is worth: a hundred million flows for each actor, by each of two alone and by both together:
-``make bench-workers``.
+"""What a second worker is worth: a hundred million flows an actor, by either and by both: ``make bench-workers``.
 
 Each actor has a core of its own, for where a machine is shared with others its cores are of different speeds, now one
 of them faster, now the other, for seconds. A turn is one actor alone, then both, then the other alone, each for as
