@@ -134,6 +134,8 @@ class Fib(NamedTuple):
     rings           uint32[...]: Maglev slots holding backend ids, runs may be shared by pools of equal members
     sources         RANGE[...]: which node a client is at
     ranges          RANGE[...]: where clients of load balancers may come from, one run for each frontend that says so
+    ring_of         uint64[P+1]: where the ring of each pool lies that goes by Maglev, ``first_slot << 32 | slots``; 0
+                    of others. It follows from ``pools``, and is what vector instructions fetch for each flow
     """
 
     generation: int
@@ -146,6 +148,7 @@ class Fib(NamedTuple):
     rings: np.ndarray
     sources: np.ndarray
     ranges: np.ndarray
+    ring_of: np.ndarray
 
 
 class Rival(NamedTuple):
@@ -233,7 +236,7 @@ class Steering(NamedTuple):
     arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
                balancer sends them, which is to nodes that have an endpoint for them
     keys       uint64[2 * forward.BLOCK]: room for hashes of the flows that are being decided, and of those behind them
-    places     likewise, for the hashes of where they go
+    places     likewise, for the hashes of where they go, and then for their slots of ``rings``
     buckets    likewise, for their entries of conntrack; until these are found, the first ones of their buckets
     late       uint16[forward.BLOCK + 1]: room for which of them are not where most are
     marks      uint32[backends]: room for what conntrack has for the fingerprints of endpoints that are there; a batch

@@ -105,6 +105,7 @@ class Compiler:
             self._rings.table,
             self._source_table,
             self._parts.ranges,
+            self._parts.ring_of,
         )
         self._frontend_index.replace(empty_fib().frontend_index)
         for table in self._tables:

@@ -81,14 +81,13 @@ def fib_of(
         ranges += row.ranges
     lines = np.array(packed, family.frontend)
     return Fib(
-        generation,
-        freeze(lines),
-        frontends.build_index(lines),
-        *pools.tables()[:1],
-        freeze(table),
-        *pools.tables()[1:],
-        _ranges(SOURCES, family),
-        _ranges([(*each, 0) for each in ranges], family),
+        generation=generation,
+        frontends=freeze(lines),
+        frontend_index=frontends.build_index(lines),
+        backends=freeze(table),
+        sources=_ranges(SOURCES, family),
+        ranges=_ranges([(*each, 0) for each in ranges], family),
+        **pools.tables(),
     )
 
 

@@ -47,16 +47,12 @@ def make_fib(
         row["served"] = bool(members)
         choice = algorithm, members, [1] * len(members), REJECT
         row["inside"] = row["outside"] = pools.add((ip, port), choice, slow_start_s=slow_start_s)
-    table, members, weights, rings = pools.tables()
     return empty_fib()._replace(
         generation=generation,
         frontends=freeze(rows),
         frontend_index=build_index(rows),
-        pools=table,
         backends=freeze(backends),
-        members=members,
-        weights=weights,
-        rings=rings,
+        **pools.tables(),
     )
 
 

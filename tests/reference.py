@@ -36,12 +36,13 @@ def joined(ip: Address, rest: int) -> int:
 
 def flow_hash(flow: Flow) -> int:
     src_ip, dst_ip, src_port, dst_port, proto = flow
-    rest = src_port << 24 | dst_port << 8 | proto
-    return mix64(joined(src_ip, word_of(dst_ip)) ^ mix64((rest + GOLDEN) & WORD)) or 1
+    return mix64(joined(src_ip, src_port) ^ frontend_hash(dst_ip, dst_port, proto)) or 1
 
 
 def frontend_hash(ip: Address, port: int, proto: int) -> int:
-    return mix64(joined(ip, port << 8 | proto))
+    word = joined(ip, port << 8 | proto)
+    word = (word ^ word >> 32) * 0xBF58476D1CE4E5B9 & WORD
+    return word ^ word >> 32
 
 
 def endpoint_seed(ip: Address, port: int, proto: int) -> int:

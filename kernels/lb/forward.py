@@ -24,7 +24,6 @@ from kernels.layout import (
     FRONTEND,
     GONE,
     INSIDE,
-    MAGLEV,
     NEW,
     NO_FRONTEND,
     OUTCOMES,
@@ -40,7 +39,7 @@ from kernels.layout import (
 from kernels.lb import conntrack
 from kernels.lb.families import not_above
 from kernels.lb.frontends import build_index, find, home
-from kernels.lb.hashing import endpoint_seed, flow_hash, frontend_hash, joined, mix64, reduce
+from kernels.lb.hashing import endpoint_seed, flow_hash, frontend_hash, joined, mix64
 from kernels.lb.select import is_member, pick, rendezvous
 
 # Linux' nf_conntrack forgets an established TCP flow after five days; Cilium, which like us sees connections being
@@ -57,10 +56,10 @@ FURTHER = 4
 WORTH_MARKS = 4
 
 _NONE = np.uint32(0)
-_1 = np.uint64(1)
+_0, _1, _32, _LOW = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 _BLOCK, _TWO_BLOCKS = np.uint64(BLOCK), np.uint64(2 * BLOCK)
 _ROWS_OF_LINE = np.uint64(16)
-_NO_MARK = np.uint32(1 << 16)
+_NO_MARK, _NOWHERE = np.uint32(1 << 16), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 def empty_fib() -> Fib:
@@ -78,6 +77,7 @@ def empty_fib() -> Fib:
         rings=nothing,
         sources=nowhere,
         ranges=nowhere,
+        ring_of=freeze(np.zeros(1, np.uint64)),
     )
 
 
@@ -114,6 +114,8 @@ def forward(fib, steering, flows, now_ns, verdicts):
     for first in range(-BLOCK, flows.proto.size, BLOCK):
         last = look(fib, steering, flows, verdicts, first)
         i = np.int64(max(first, 0))
+        if steering.conntrack.entries.size == 0:
+            _look_in_rings(fib, steering, verdicts, i, last)
         while i < last:
             i = _go_on(fib, steering, verdicts, (i, last, marked), now_ns)
             i = _spread(fib, steering, verdicts, i, last)
@@ -341,29 +343,47 @@ def _is_as_marked(fib, steering, held, marked):
 
 
 @kernel
+def _look_in_rings(fib, steering, verdicts, begun, last):
+    """Puts in ``places`` where in ``rings`` the flows of a block fall to, and asks the memory for that.
+
+    ``_NOWHERE`` stands for those that are picked otherwise.
+    """
+    first, size = np.uint64(begun), np.uint64(last - begun)
+    _find_in_rings(fib, steering, verdicts, first, size)
+    for j in range(_room(first), _room(first) + size):
+        prefetch(fib.rings, steering.places[j])
+
+
+@vectorised
+def _find_in_rings(fib, steering, verdicts, first, size):
+    ring_of, keys, places, room = fib.ring_of, steering.keys, steering.places, _room(first)
+    for j in range(size):
+        pool = np.uint64(verdicts.backend[first + j])
+        ring = ring_of[pool] if pool < np.uint64(ring_of.size) else _0
+        slots = ring & _LOW
+        place = (ring >> _32) + ((keys[room + j] >> _32) * slots >> _32)  # ``reduce``
+        places[room + j] = place if slots != _0 else _NOWHERE
+
+
+@kernel
 def _spread(fib, steering, verdicts, begun, last):
     """The same for as long as nothing is remembered, and all clients of their frontends have one Maglev ring."""
-    pools, rings, active, keys = fib.pools, fib.rings, steering.active, steering.keys
-    outcome, chosen = verdicts.outcome, verdicts.backend
-    if steering.conntrack.entries.size > 0 or pools.size == 0 or not 0 < fib.backends.size <= active.size:
+    rings, active, chosen = fib.rings, steering.active, verdicts.backend
+    if steering.conntrack.entries.size > 0 or not 0 < fib.backends.size <= active.size:
         return begun
     i, end = np.uint64(begun), np.uint64(last)
     while i < end:
-        pool = np.uint64(chosen[i])
-        if pool - _1 >= np.uint64(pools.size) - _1:  # 0 is none, and one less than that is the largest there is
-            break
-        ring = pools[pool]
-        place = np.uint64(ring["first_slot"]) + np.uint64(reduce(keys[_room(i)], ring["slots"]))
-        if ring["algorithm"] != MAGLEV or ring["slots"] == 0 or place >= np.uint64(rings.size):
+        place = steering.places[_room(i)]
+        if place >= np.uint64(rings.size):
             break
         backend = np.uint64(rings[place])
-        if backend - _1 >= np.uint64(fib.backends.size) - _1:
+        if backend - _1 >= np.uint64(fib.backends.size) - _1:  # 0 is none, and one less is the largest there is
             break
         active[backend] += 1
         chosen[i] = backend
         i += _1
     for decided in range(np.uint64(begun), i):
-        outcome[decided] = NEW
+        verdicts.outcome[decided] = NEW
     steering.outcomes[NEW] += np.int64(i) - begun
     return np.int64(i)
 

@@ -1,10 +1,12 @@
 """Hashes of flows, frontends and endpoints: 64 bits, well mixed, the same on every machine and in every process.
 
-Law: a hash is a pure function of addresses, ports and protocol, never of an index or of the order of a list. All are
-made of one mixer, the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
-OOPSLA 2014; constants are variant 13 of D. Stafford's search over MurmurHash3's fmix64). It is a bijection, so equal
-hashes of different inputs can only come from folding 104 bits into 64, or of IPv6 296. It has no secret: who can choose
-ports freely can choose flows that collide. What two families have in common is all but how an address becomes a word.
+Law: a hash is a pure function of addresses, ports and protocol, never of an index or of the order of a list. All but
+one are made of one mixer, the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+generators", OOPSLA 2014; constants are variant 13 of D. Stafford's search over MurmurHash3's fmix64). A frontend's is a
+single round of its kind: enough to spread an index, where it is compared as a whole, and it is mixed in a flow's.
+Both are bijections, so equal hashes of different inputs can only come from folding 104 bits into 64, or of IPv6 296. No
+hash has a secret: who can choose ports freely can choose flows that collide. What two families have in common is all
+but how an address becomes a word.
 
 A flow's high and low bits are independent, and users take different ones: Maglev the high, conntrack the low.
 """
@@ -22,7 +24,6 @@ _30 = np.uint64(30)
 _27 = np.uint64(27)
 _31 = np.uint64(31)
 _32 = np.uint64(32)
-_24 = np.uint64(24)
 _8 = np.uint64(8)
 
 
@@ -65,9 +66,11 @@ joined = by_family(_joined_number, _joined_row)
 
 @kernel
 def flow_hash(src_ip, dst_ip, src_port, dst_port, proto):
-    """The uint64 hash of a 5-tuple in host order; never 0, which means "no entry" in conntrack."""
-    rest = (np.uint64(src_port) << _24) | (np.uint64(dst_port) << _8) | np.uint64(proto)
-    word = mix64(joined(src_ip, word_of(dst_ip)) ^ mix64(rest + GOLDEN))
+    """The uint64 hash of a 5-tuple in host order; never 0, which means "no entry" in conntrack.
+
+    It is that of where the flow goes, with where it comes from mixed in: who looks up both makes the first one once.
+    """
+    word = mix64(joined(src_ip, src_port) ^ frontend_hash(dst_ip, dst_port, proto))
     return word | np.uint64(word == np.uint64(0))
 
 
@@ -81,7 +84,9 @@ def flow_hashes(flows, out):
 @kernel
 def frontend_hash(ip, port, proto):
     """The uint64 hash of a VIP, port and protocol; of IPv4 all 56 bits count, so no two frontends share a hash."""
-    return mix64(joined(ip, (np.uint64(port) << _8) | np.uint64(proto)))
+    word = joined(ip, (np.uint64(port) << _8) | np.uint64(proto))
+    word = (word ^ (word >> _32)) * _MIX_1
+    return word ^ (word >> _32)
 
 
 @kernel

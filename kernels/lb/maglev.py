@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from kernels.jit import high_half, kernel, vectorised
+from kernels.jit import high_half, kernel, part, vectorised
 from kernels.lb.hashing import GOLDEN, flow_hash, mix64, reduce
 
 # Prime, so that every skip visits every slot; Cilium's sizes, from its default on. They are few, because nearly all
@@ -24,11 +24,14 @@ SLOTS_PER_ENDPOINT = 100  # the paper's M ≥ 100·N: the busiest endpoint has a
 
 # An endpoint on its walk along the permutation of slots that follows from its seed; ``at`` and ``skip`` are places, and
 # a place is what ``_place`` makes of a slot.
-_WALK = np.dtype([("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("at", "u8"), ("skip", "u8")])
+_WALK = np.dtype([("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("at", "u8"), ("skip", "u8"), ("back", "u8")])
 SIZE_LIMIT = 1 << 30  # of twice as many a walk's places could get out of their slots
+SPARSE = 64  # where one slot in so many is free, those that are get listed
+TOGETHER = 16  # so many bytes of ``taken`` are looked at as one
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
 _1, _2, _3, _4 = (np.uint64(number) for number in range(1, 5))
+_INDEX = np.uint64((1 << 24) - 1)  # enough for all that are listed of SIZE_LIMIT slots
 
 
 def table_size(endpoints: int) -> int:
@@ -63,7 +66,10 @@ def build(
     walks["weight"] = np.asarray(weights)[order]
     if ring is None:
         ring = np.empty(size, np.uint32)
-    populate(walks, order.astype(np.uint32) if names is None else names[order], np.zeros(size, np.uint8), ring)
+    taken = np.zeros(size + -size % TOGETHER, np.uint8)
+    taken[size:] = 1
+    free = np.empty(size // SPARSE + 1, np.uint64)
+    populate(walks, order.astype(np.uint32) if names is None else names[order], taken, free, ring)
     return ring
 
 
@@ -86,41 +92,48 @@ def _slot(place, size):
 
 
 @kernel
-def populate(walks, names, taken, ring):
+def populate(walks, names, taken, free, ring):
     """Fill ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0.
 
-    taken  uint8[slots], zeros: room for which slots are
+    taken  uint8[a multiple of TOGETHER, at least slots]: room for which slots are; 0 for each slot, 1 behind them
+    free   uint64[slots // SPARSE + 1]: room for a list of those that are not
 
     A walk goes by places: a step is then one addition, and which slots come next depends on no slot before them, so the
     processor looks at several at once: at two while half are free, then at four. It begins in the middle of its slot.
     Each step rounds down by less than one, and there are fewer than slots, so that a walk never gets as far as the slot
     below.
+
+    The last slots would take the longest walks. Of those that are free then, the next one is the nearest, by which step
+    of the walk each is: as many skips as lie between, modulo slots, which is a multiplication by the skip's inverse.
     """
     size = np.uint64(ring.size)
     full = np.int64(0)
     for i in range(walks.size):
         walk = walks[i]
         walk["at"] = _place(mix64(walk["seed"]) % size, size) + _WORD // (_2 * size)
-        walk["skip"] = _place(mix64(walk["seed"] + GOLDEN) % (size - _1) + _1, size)
+        walk["skip"] = _place(_skip(walk["seed"], size), size)
         full = max(full, walk["weight"])
     is_alike = True
     for i in range(walks.size):
         walks[i]["earned"] = full // 2
         is_alike &= walks[i]["weight"] == full
     if is_alike:
-        _take_turns(walks, names, taken, ring, full, True)
+        left = _take_turns(walks, names, taken, ring, full, True)
     else:
-        _take_turns(walks, names, taken, ring, full, False)
+        left = _take_turns(walks, names, taken, ring, full, False)
+    if left > 0:
+        _take_last(walks, names, free, _list_free(taken, free), ring, full)
 
 
 @kernel
 def _take_turns(walks, names, taken, ring, full, is_alike):
-    """Has walks take turns until no slot is free; compiled by itself for weights that are alike."""
+    """Has walks take turns until few slots are free, or none; how many. Compiled by itself for weights alike."""
     left = ring.size
     while 2 * left > ring.size:
         left -= _round(walks, names, taken, ring, left, (full, is_alike, True))
-    while left > 0:
+    while left > ring.size // SPARSE:
         left -= _round(walks, names, taken, ring, left, (full, is_alike, False))
+    return left
 
 
 @kernel
@@ -169,6 +182,81 @@ def _free_by_four(taken, at, skip, size):
         if not three & taken[_slot(at + _3 * skip, size)]:
             return at + np.uint64(one + two + three) * skip
         at += _4 * skip
+
+
+@kernel
+def _list_free(taken, free):
+    """Lists the slots that are free, in ascending order; how many, uint64. Of most TOGETHER there is none."""
+    left = np.uint64(0)
+    for first in range(np.uint64(0), np.uint64(taken.size), np.uint64(TOGETHER)):
+        if not _are_taken(taken, first):
+            for slot in range(first, first + np.uint64(TOGETHER)):
+                free[left] = slot  # one too many, without a branch that nobody can foresee
+                left += _1 - taken[slot]
+    return left
+
+
+@kernel
+def _are_taken(taken, first):
+    found = taken[first]
+    for j in range(np.uint64(TOGETHER)):
+        found &= taken[first + j]
+    return found != 0
+
+
+@part
+def _take_last(walks, names, free, left, ring, full):
+    """Has walks take turns at the first ``left`` slots of ``free``, whose order is lost.
+
+    From its first turn here on a walk's ``at`` is a slot: the next one of its walk, then the last one that it took.
+    """
+    size, i = np.uint64(ring.size), 0
+    while left > 0:
+        walk, name = walks[i], names[i]
+        i = (i + 1) % walks.size
+        walk["earned"] += walk["weight"]
+        if walk["earned"] < full:
+            continue
+        walk["earned"] -= full
+        if walk["back"] == 0:
+            walk["at"] = _slot(walk["at"], size)
+            walk["back"] = _place(_inverse(_skip(walk["seed"], size), size), size)
+        nearest = _nearest(free, left, walk["at"], walk["back"])
+        slot = free[nearest]
+        ring[slot] = name
+        walk["at"] = slot
+        left -= _1
+        free[nearest] = free[left]
+
+
+@vectorised
+def _nearest(free, left, at, back):
+    """Which of the first ``left`` slots of ``free``, at least one, a walk at slot ``at`` comes to first, uint64.
+
+    A slot's step of the walk, as a fraction of 2^64, is what lies between times ``back``: the inverse of the skip, as a
+    place. That is less than ``size`` off, and steps are 2^64 / size apart, so the low bits have room for an index.
+    """
+    nearest = _WORD
+    for k in range(left):
+        nearest = min(nearest, ((free[k] - at) * back & ~_INDEX) | k)
+    return nearest & _INDEX
+
+
+@kernel
+def _skip(seed, size):
+    """How many slots a walk goes at each step, from 1 on."""
+    return mix64(seed + GOLDEN) % (size - _1) + _1
+
+
+@kernel
+def _inverse(number, size):
+    """By what to multiply ``number`` for 1 modulo the prime ``size``: the extended Euclidean algorithm."""
+    rest, next_rest, factor, next_factor = size, number, np.uint64(0), _1
+    while next_rest > _1:
+        whole = rest // next_rest
+        rest, next_rest = next_rest, rest - whole * next_rest
+        factor, next_factor = next_factor, factor - whole * next_factor
+    return next_factor if next_factor < size else next_factor + size  # below 0 it has wrapped
 
 
 @kernel

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.layout import FRONTEND, POOL, RANGE
+from kernels.lb.pools import ring_of
 from kernels.lb.tables import NOWHERE, Place, Rooms, Table
 
 
@@ -46,7 +47,7 @@ class Parts:
     def __init__(self, frontend: np.dtype = FRONTEND, range: np.dtype = RANGE) -> None:
         self.frontends, self.pools = Table(frontend, 1), Table(POOL, 1)
         self.members, self.weights = Table(np.dtype(np.uint32)), Table(np.dtype(np.uint16))
-        self.ranges = Table(range)
+        self.ranges, self.ring_of = Table(range), Table(np.dtype(np.uint64), 1)
         self._rooms = Rooms(1), Rooms(1), Rooms(), Rooms()
 
     def put(self, part: Part, before: Placed) -> Placed:
@@ -68,6 +69,7 @@ class Parts:
         pools["first_member"] += np.uint32(placed.members.first)
         _put(self.frontends, placed.frontends, frontends)
         _put(self.pools, placed.pools, pools)
+        _put(self.ring_of, placed.pools, ring_of(pools))
         _put(self.members, placed.members, np.array(part.members, np.uint32))
         _put(self.weights, placed.members, np.array(part.weights, np.uint16))
         _put(self.ranges, placed.ranges, np.array(list(part.ranges), self.ranges.rows.dtype))

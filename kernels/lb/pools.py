@@ -46,11 +46,12 @@ class Pools:
             self.rows += [(*self._row(*each), slow_start_s) for each in wanted]
         return self._known[key]
 
-    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """``pools, members, weights, rings`` of the Fib, read-only."""
+    def tables(self) -> dict[str, np.ndarray]:
+        """``pools, members, weights, rings, ring_of`` of the Fib, read-only."""
         pools = np.array([tuple(np.zeros((), POOL).item()), *self.rows], POOL)
         members, weights = np.array(self.members, np.uint32), np.array(self.weights, np.uint16)
-        return freeze(pools), freeze(members), freeze(weights), freeze(self._rings.table.rows.copy())
+        tables = {"pools": pools, "members": members, "weights": weights, "rings": self._rings.table.rows.copy()}
+        return {name: freeze(table) for name, table in {**tables, "ring_of": ring_of(pools)}.items()}
 
     def _row(self, algorithm: int, ids: tuple[int, ...], weights: tuple[int, ...], otherwise: int) -> tuple[int, ...]:
         first = self._runs.get((ids, weights))
@@ -67,6 +68,12 @@ class Pools:
         numbers, slots = np.array(ids, np.uint32), self._slots or table_size(len(ids))
         self.held.append(self._rings.hold(numbers, np.array(weights, np.uint16), self._backends[numbers], slots))
         return self.held[-1], slots
+
+
+def ring_of(pools: np.ndarray) -> np.ndarray:
+    """``Fib.ring_of`` for these rows of POOL."""
+    rings = pools["first_slot"].astype(np.uint64) << np.uint64(32) | pools["slots"]
+    return np.where(pools["algorithm"] == MAGLEV, rings, np.uint64(0))
 
 
 def _usable(

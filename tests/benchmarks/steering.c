@@ -13,10 +13,14 @@ static inline uint64_t mix64(uint64_t word) {
     return word ^ (word >> 31);
 }
 
+static inline uint64_t frontend_hash(uint32_t ip, uint16_t port, uint8_t proto) {
+    uint64_t word = (uint64_t)ip << 32 | (uint64_t)port << 8 | proto;
+    word = (word ^ (word >> 32)) * UINT64_C(0xBF58476D1CE4E5B9);
+    return word ^ (word >> 32);
+}
+
 static inline uint64_t flow_hash(uint32_t src_ip, uint32_t dst_ip, uint16_t src_port, uint16_t dst_port, uint8_t proto) {
-    uint64_t addresses = (uint64_t)src_ip << 32 | dst_ip;
-    uint64_t rest = (uint64_t)src_port << 24 | (uint64_t)dst_port << 8 | proto;
-    uint64_t word = mix64(addresses ^ mix64(rest + GOLDEN));
+    uint64_t word = mix64(((uint64_t)src_ip << 32 | src_port) ^ frontend_hash(dst_ip, dst_port, proto));
     return word | (word == 0);
 }
 
@@ -34,10 +38,6 @@ struct slot {
     uint64_t key;
     uint32_t row, pool;
 };
-
-static inline uint64_t frontend_hash(uint32_t ip, uint16_t port, uint8_t proto) {
-    return mix64((uint64_t)ip << 32 | (uint64_t)port << 8 | proto);
-}
 
 /* The slot of a frontend, or an empty one; the search begins with a cache line. */
 static inline const struct slot *find(const struct slot *index, uint64_t slots, uint64_t key) {

@@ -42,9 +42,10 @@ def numpy_mix64(words: np.ndarray) -> np.ndarray:
 
 
 def numpy_hashes(flows: Flows) -> np.ndarray:
-    addresses = flows.src_ip.astype(U64) << U64(32) | flows.dst_ip
-    rest = flows.src_port.astype(U64) << U64(24) | flows.dst_port.astype(U64) << U64(8) | flows.proto
-    words = numpy_mix64(addresses ^ numpy_mix64(rest + hashing.GOLDEN))
+    places = flows.dst_ip.astype(U64) << U64(32) | flows.dst_port.astype(U64) << U64(8) | flows.proto
+    places = (places ^ (places >> U64(32))) * U64(0xBF58476D1CE4E5B9)
+    places ^= places >> U64(32)
+    words = numpy_mix64((flows.src_ip.astype(U64) << U64(32) | flows.src_port) ^ places)
     return words | (words == 0)
 
 

@@ -34,6 +34,7 @@ from kernels.layout import (
 from kernels.lb import conntrack
 from kernels.lb.conntrack import TICK_NS
 from kernels.lb.forward import BLOCK, IDLE_NS, create_steering, empty_fib, forward, forward_singly
+from kernels.lb.pools import ring_of
 from plane.families import FAMILIES, IPV4, IPV6, Family
 from tests import reference
 from tests.batches import (
@@ -365,7 +366,7 @@ def test_a_fib_with_runs_beyond_its_tables_gives_no_endpoint_and_reads_nothing_e
         fib = one_service(algorithm, 3)
         table = fib.pools.copy()
         table["first_member"], table["first_slot"] = 1 << 31, 1 << 31
-        broken = fib._replace(pools=freeze(table))
+        broken = fib._replace(pools=freeze(table), ring_of=freeze(ring_of(table)))
         assert set(names(decide(broken, create_steering(fib, tracked), random_flows(20)))) == {"REJECT"}
 
 
@@ -378,7 +379,7 @@ def test_as_many_backends_as_there_can_be() -> None:
         pools = fib.pools.copy()
         pools["algorithm"] = algorithm
         count = 200 if name in ("lc", "wlc", "sed", "nq", "wrr") else 20_000
-        chosen = fib._replace(pools=freeze(pools))
+        chosen = fib._replace(pools=freeze(pools), ring_of=freeze(ring_of(pools)))
         verdicts = decide(chosen, create_steering(chosen, count), random_flows(count))
         assert (verdicts.outcome == NEW).all(), name
         assert 1 <= verdicts.backend.min() <= verdicts.backend.max() <= 65_535

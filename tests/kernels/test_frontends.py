@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +80,31 @@ def test_ten_thousand_frontends_are_each_found() -> None:
     found = [int(frontends.find_frontend(fib, 0x7F600101 + i, 443, 6)) for i in range(0, count, 37)]
     assert found == [i + 1 for i in range(0, count, 37)]
     assert int(frontends.find_frontend(fib, 0x7F600101, 80, 6)) == 0
+
+
+@pytest.mark.parametrize(
+    ("addresses", "ports"),
+    [
+        (0x0A600000 + np.arange(20_000), [80]),
+        (0x0A600000 + np.arange(7_000), [80, 443, 9090]),
+        (0x0A600000 + 4 * np.arange(20_000), [80]),
+        (0x0A000001 + 256 * np.arange(20_000), [443]),
+        (0xC0A80101 + np.arange(8), range(30_000, 32_768)),
+        ([0x0A600001], range(1, 20_001)),
+    ],
+    ids=["neighbours", "ports of neighbours", "every fourth", "one of each /24", "node ports", "ports of one"],
+)
+def test_nearly_all_frontends_are_in_the_line_where_their_search_begins(addresses, ports) -> None:
+    keys = [reference.frontend_hash(int(ip), port, 6) for ip in addresses for port in ports]
+    table = np.zeros(len(keys) + 1, FRONTEND)
+    table["ip"][1:], table["port"][1:] = np.repeat(addresses, len(ports)), np.tile(ports, len(addresses))
+    table["proto"] = 6
+    index = frontends.build_index(table)
+    home = np.array(keys, np.uint64) & np.uint64(len(index) - frontends.TOGETHER)
+    place = np.empty(len(table), np.int64)
+    place[index["row"]] = np.arange(len(index))
+    assert (index["key"][place[1:]] == keys).all()
+    assert np.mean(place[1:] - home.astype(np.int64) >= frontends.TOGETHER) < 0.006
 
 
 def test_empty_fib_has_no_frontend() -> None:

@@ -11,6 +11,7 @@ from tests import reference
 from tests.batches import random_flows, rows_of
 
 SMALL = (251, 509, 1021)
+PRIMES = (251, 131_071, 1_073_741_789)  # the last one is the largest below the limit
 SIZES = SMALL if INTERPRETED else (*SMALL, *maglev.SIZES)
 
 
@@ -24,6 +25,12 @@ def place_of(slot, size):
 def slot_at(place, size):
     """Likewise."""
     return maglev._slot(place, size)
+
+
+@kernel
+def nearest_to(free, at, skip, size):
+    """Likewise."""
+    return maglev._nearest(free, np.uint64(free.size), at, maglev._place(maglev._inverse(skip, size), size))
 
 
 def seeds_of(count: int, *, first: int = 0x7FF40102) -> np.ndarray:
@@ -56,10 +63,30 @@ def test_ring_of_each_size_equals_twin(size: int) -> None:
     assert maglev.build(seeds, weights, size).tolist() == reference.maglev(seeds.tolist(), weights.tolist(), size)
 
 
+@pytest.mark.parametrize("is_alike", [True, False])
+@pytest.mark.parametrize(("count", "size"), [(1, 127), (2, 2), (5, 3), (40, 4093), (90, 4093), (300, 251)])
+def test_ring_of_any_number_of_endpoints_equals_twin(count: int, size: int, is_alike: bool) -> None:
+    """Up to a slot in 64 is left for the list of those that are free; with 90 endpoints that is within a round."""
+    seeds = seeds_of(count)
+    weights = np.full(count, 3) if is_alike else 1 + np.arange(count) % 5
+    names = np.arange(count, dtype=np.uint32) + np.uint32(100)
+    ring = maglev.build(seeds, weights.astype(np.uint16), size, names)
+    assert (ring - 100).tolist() == reference.maglev(seeds.tolist(), weights.tolist(), size)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(PRIMES), st.data())
+def test_nearest_slot_is_the_one_that_a_walk_comes_to_first(size: int, data: st.DataObject) -> None:
+    slots = st.integers(0, size - 1)
+    at, skip = data.draw(slots), data.draw(st.integers(1, size - 1) | st.sampled_from([1, size - 1]))
+    free = data.draw(st.lists(slots | st.just(at), min_size=1, max_size=40, unique=True))
+    steps = [(slot - at) * pow(skip, -1, size) % size for slot in free]
+    assert nearest_to(np.array(free, np.uint64), *map(np.uint64, (at, skip, size))) == steps.index(min(steps))
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from([251, 131_071, 1_073_741_789]), st.data())
+@given(st.sampled_from(PRIMES), st.data())
 def test_walk_by_places_is_exact_to_its_last_step(size: int, data: st.DataObject) -> None:
-    """The last size is the largest prime below the limit."""
     slots = st.integers(0, size - 1)
     offset, skip, step = data.draw(slots), data.draw(slots), data.draw(slots | st.integers(size - 3, size + 2))
     begin, stride = (int(place_of(np.uint64(slot), np.uint64(size))) for slot in (offset, skip))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kernels.layout import BACKEND, INSIDE, OUTSIDE, Fib
 from kernels.lb.frontends import build_index
 from kernels.lb.patches import Patch, Replica, between, patched
+from kernels.lb.pools import ring_of
 from plane import fib, healthchecks, routecompiler, routes
 from plane import rows as rows_module
 from plane.addresses import AddressPlan
@@ -228,6 +229,7 @@ def assert_indexed(table: Fib) -> None:
     reached = table.frontend_index["row"]
     shadowed = set(np.flatnonzero(table.frontends["proto"]).tolist()) - set(reached.tolist())
     assert build_index(table.frontends, shadowed).tobytes() == table.frontend_index.tobytes()
+    assert ring_of(table.pools).tolist() == table.ring_of.tolist()
 
 
 # Of those who hear of tables: each hears of some only. Now and then the compiler fails, or lays the tables down whole.
