@@ -29,8 +29,8 @@ class Rings:
         """
         seeds = np.empty(len(ids), np.uint64)
         hashing.endpoint_seeds(freeze(endpoints), seeds)
-        order = np.argsort(ids, kind="stable")
-        key = slots.to_bytes(4) + b"".join(column[order].tobytes() for column in (ids, weights, seeds))
+        order = ids.argsort(kind="stable")
+        key = slots.to_bytes(4) + ids[order].tobytes() + weights[order].tobytes() + seeds[order].tobytes()
         if (place := self._places.get(key)) is None:
             place = self._places[key] = self._rooms.lend(slots)
             self.table.lengthen(place.first + place.room)
