@@ -135,7 +135,8 @@ class Fib(NamedTuple):
     sources         RANGE[...]: which node a client is at
     ranges          RANGE[...]: where clients of load balancers may come from, one run for each frontend that says so
     ring_of         uint64[P+1]: where the ring of each pool lies that goes by Maglev, ``first_slot << 32 | slots``; 0
-                    of others. It follows from ``pools``, and is what vector instructions fetch for each flow
+                    of others. It follows from ``pools``, so who replaces them replaces it (``lb.pools.ring_of``), and
+                    is what vector instructions fetch for each flow
     """
 
     generation: int
@@ -236,7 +237,7 @@ class Steering(NamedTuple):
     arrival    int64[1]: N of the node at which clients from outside reach an address of no node, 0: wherever a load
                balancer sends them, which is to nodes that have an endpoint for them
     keys       uint64[2 * forward.BLOCK]: room for hashes of the flows that are being decided, and of those behind them
-    places     likewise, for the hashes of where they go, and then for their slots of ``rings``
+    places     likewise, for the hashes of where they go; without conntrack then for their slots of ``rings``
     buckets    likewise, for their entries of conntrack; until these are found, the first ones of their buckets
     late       uint16[forward.BLOCK + 1]: room for which of them are not where most are
     marks      uint32[backends]: room for what conntrack has for the fingerprints of endpoints that are there; a batch

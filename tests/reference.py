@@ -36,12 +36,17 @@ def joined(ip: Address, rest: int) -> int:
 
 def flow_hash(flow: Flow) -> int:
     src_ip, dst_ip, src_port, dst_port, proto = flow
-    return mix64(joined(src_ip, src_port) ^ frontend_hash(dst_ip, dst_port, proto)) or 1
+    return mix64(joined(src_ip, src_port) ^ destination(dst_ip, dst_port, proto)) or 1
+
+
+def destination(ip: Address, port: int, proto: int) -> int:
+    word = joined(ip, port << 8 | proto)
+    word = (word ^ word >> 32) * 0xBF58476D1CE4E5B9 & WORD
+    return word ^ word >> 32
 
 
 def frontend_hash(ip: Address, port: int, proto: int) -> int:
-    word = joined(ip, port << 8 | proto)
-    word = (word ^ word >> 32) * 0xBF58476D1CE4E5B9 & WORD
+    word = destination(ip, port, proto) * 0x94D049BB133111EB & WORD
     return word ^ word >> 32
 
 

@@ -344,7 +344,7 @@ def _is_as_marked(fib, steering, held, marked):
 
 @kernel
 def _look_in_rings(fib, steering, verdicts, begun, last):
-    """Puts in ``places`` where in ``rings`` the flows of a block fall to, and asks the memory for that.
+    """Puts in ``places`` where in ``rings`` the flows of a block, all of it, fall to, and asks the memory for that.
 
     ``_NOWHERE`` stands for those that are picked otherwise.
     """
@@ -367,7 +367,7 @@ def _find_in_rings(fib, steering, verdicts, first, size):
 
 @kernel
 def _spread(fib, steering, verdicts, begun, last):
-    """The same for as long as nothing is remembered, and all clients of their frontends have one Maglev ring."""
+    """As ``_go_on``, for as long as nothing is remembered and ``_look_in_rings`` found where flows fall to."""
     rings, active, chosen = fib.rings, steering.active, verdicts.backend
     if steering.conntrack.entries.size > 0 or not 0 < fib.backends.size <= active.size:
         return begun

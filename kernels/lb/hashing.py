@@ -1,10 +1,11 @@
 """Hashes of flows, frontends and endpoints: 64 bits, well mixed, the same on every machine and in every process.
 
-Law: a hash is a pure function of addresses, ports and protocol, never of an index or of the order of a list. All but
-one are made of one mixer, the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
-generators", OOPSLA 2014; constants are variant 13 of D. Stafford's search over MurmurHash3's fmix64). A frontend's is a
-single round of its kind: enough to spread an index, where it is compared as a whole, and it is mixed in a flow's.
-Both are bijections, so equal hashes of different inputs can only come from folding 104 bits into 64, or of IPv6 296. No
+Law: a hash is a pure function of addresses, ports and protocol, never of an index or of the order of a list. All end
+in one mixer, the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA
+2014; constants are variant 13 of D. Stafford's search over MurmurHash3's fmix64), but for a frontend's, which has two
+rounds of the kind with shifts of its own: the first of them is what a flow's goes on from, so who looks up both has it
+once. It is not enough by itself: node ports at nodes that are a subnet apart would share a few slots of an index. Each
+step is a bijection, so equal hashes of different inputs can only come from folding 104 bits into 64, or of IPv6 296. No
 hash has a secret: who can choose ports freely can choose flows that collide. What two families have in common is all
 but how an address becomes a word.
 
@@ -59,18 +60,15 @@ def _joined_row(ip, rest):
     return mix64(_word_of_row(ip) + GOLDEN) ^ np.uint64(rest)
 
 
-# (ip, rest): a uint64 of an address and of what comes with it: 32 bits, or the ``word_of`` another address. Of two that
-# differ in ``rest`` alone it differs, and so it does where addresses of IPv4 do.
+# (ip, rest): a uint64 of an address and of 32 bits that come with it. Of two that differ in ``rest`` alone it differs,
+# and so it does where addresses of IPv4 do.
 joined = by_family(_joined_number, _joined_row)
 
 
 @kernel
 def flow_hash(src_ip, dst_ip, src_port, dst_port, proto):
-    """The uint64 hash of a 5-tuple in host order; never 0, which means "no entry" in conntrack.
-
-    It is that of where the flow goes, with where it comes from mixed in: who looks up both makes the first one once.
-    """
-    word = mix64(joined(src_ip, src_port) ^ frontend_hash(dst_ip, dst_port, proto))
+    """The uint64 hash of a 5-tuple in host order; never 0, which means "no entry" in conntrack."""
+    word = mix64(joined(src_ip, src_port) ^ _destination(dst_ip, dst_port, proto))
     return word | np.uint64(word == np.uint64(0))
 
 
@@ -84,8 +82,17 @@ def flow_hashes(flows, out):
 @kernel
 def frontend_hash(ip, port, proto):
     """The uint64 hash of a VIP, port and protocol; of IPv4 all 56 bits count, so no two frontends share a hash."""
-    word = joined(ip, (np.uint64(port) << _8) | np.uint64(proto))
-    word = (word ^ (word >> _32)) * _MIX_1
+    return _folded(_destination(ip, port, proto) * _MIX_2)
+
+
+@kernel
+def _destination(ip, port, proto):
+    """A uint64 of where a flow goes, a bijection of as many bits: half of its frontend's hash."""
+    return _folded(_folded(joined(ip, (np.uint64(port) << _8) | np.uint64(proto))) * _MIX_1)
+
+
+@kernel
+def _folded(word):
     return word ^ (word >> _32)
 
 

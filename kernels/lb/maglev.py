@@ -22,11 +22,13 @@ SIZES = (16381, 32749, 65521, 131071)
 SIZE_OF_ONE = 251  # where every slot is the same
 SLOTS_PER_ENDPOINT = 100  # the paper's M ≥ 100·N: the busiest endpoint has about 1 % more than the mean
 
-# An endpoint on its walk along the permutation of slots that follows from its seed; ``at`` and ``skip`` are places, and
-# a place is what ``_place`` makes of a slot.
+# An endpoint on its walk along the permutation of slots that follows from its seed. ``at``, ``skip`` and ``back`` are
+# places, and a place is what ``_place`` makes of a slot; for the last turns ``at`` is a slot, and ``back`` is made.
 _WALK = np.dtype([("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("at", "u8"), ("skip", "u8"), ("back", "u8")])
 SIZE_LIMIT = 1 << 30  # of twice as many a walk's places could get out of their slots
-SPARSE = 64  # where one slot in so many is free, those that are get listed
+# Where one slot in so many is free, and not more than so many times the root of all, those that are get listed: a turn
+# then takes as long as the list is, where it would walk over as many slots as there are for each that is free.
+SPARSE, ROOTS = 64, 3
 TOGETHER = 16  # so many bytes of ``taken`` are looked at as one
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -68,7 +70,7 @@ def build(
         ring = np.empty(size, np.uint32)
     taken = np.zeros(size + -size % TOGETHER, np.uint8)
     taken[size:] = 1
-    free = np.empty(size // SPARSE + 1, np.uint64)
+    free = np.empty(min(size // SPARSE, ROOTS * math.isqrt(size)) + 1, np.uint64)
     populate(walks, order.astype(np.uint32) if names is None else names[order], taken, free, ring)
     return ring
 
@@ -96,7 +98,7 @@ def populate(walks, names, taken, free, ring):
     """Fill ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0.
 
     taken  uint8[a multiple of TOGETHER, at least slots]: room for which slots are; 0 for each slot, 1 behind them
-    free   uint64[slots // SPARSE + 1]: room for a list of those that are not
+    free   uint64[one more than are listed]: room for a list of those that are not
 
     A walk goes by places: a step is then one addition, and which slots come next depends on no slot before them, so the
     processor looks at several at once: at two while half are free, then at four. It begins in the middle of its slot.
@@ -118,20 +120,21 @@ def populate(walks, names, taken, free, ring):
         walks[i]["earned"] = full // 2
         is_alike &= walks[i]["weight"] == full
     if is_alike:
-        left = _take_turns(walks, names, taken, ring, full, True)
+        left = _take_turns(walks, names, taken, ring, (full, True), free.size)
     else:
-        left = _take_turns(walks, names, taken, ring, full, False)
+        left = _take_turns(walks, names, taken, ring, (full, False), free.size)
     if left > 0:
         _take_last(walks, names, free, _list_free(taken, free), ring, full)
 
 
 @kernel
-def _take_turns(walks, names, taken, ring, full, is_alike):
-    """Has walks take turns until few slots are free, or none; how many. Compiled by itself for weights alike."""
+def _take_turns(walks, names, taken, ring, weights, few):
+    """Has walks take turns until fewer than ``few`` slots are free; how many. Compiled by itself for weights alike."""
+    full, is_alike = weights
     left = ring.size
     while 2 * left > ring.size:
         left -= _round(walks, names, taken, ring, left, (full, is_alike, True))
-    while left > ring.size // SPARSE:
+    while left >= few:
         left -= _round(walks, names, taken, ring, left, (full, is_alike, False))
     return left
 

@@ -13,14 +13,19 @@ static inline uint64_t mix64(uint64_t word) {
     return word ^ (word >> 31);
 }
 
-static inline uint64_t frontend_hash(uint32_t ip, uint16_t port, uint8_t proto) {
+static inline uint64_t destination(uint32_t ip, uint16_t port, uint8_t proto) {
     uint64_t word = (uint64_t)ip << 32 | (uint64_t)port << 8 | proto;
     word = (word ^ (word >> 32)) * UINT64_C(0xBF58476D1CE4E5B9);
     return word ^ (word >> 32);
 }
 
+static inline uint64_t frontend_hash(uint32_t ip, uint16_t port, uint8_t proto) {
+    uint64_t word = destination(ip, port, proto) * UINT64_C(0x94D049BB133111EB);
+    return word ^ (word >> 32);
+}
+
 static inline uint64_t flow_hash(uint32_t src_ip, uint32_t dst_ip, uint16_t src_port, uint16_t dst_port, uint8_t proto) {
-    uint64_t word = mix64(((uint64_t)src_ip << 32 | src_port) ^ frontend_hash(dst_ip, dst_port, proto));
+    uint64_t word = mix64(((uint64_t)src_ip << 32 | src_port) ^ destination(dst_ip, dst_port, proto));
     return word | (word == 0);
 }
 

@@ -14,6 +14,7 @@ from kernels.layout import (
     GONE,
     INSIDE,
     MAGLEV,
+    MH,
     NEW,
     NO_FRONTEND,
     OUTCOMES,
@@ -170,6 +171,44 @@ def test_a_large_batch_equals_the_twin(algorithm: int, family: Family) -> None:
     verdicts = decide(fib, steering, flows, 12345)
     expected = reference.forward(fib, reference.Steering(IDLE_NS, 2, 8), rows_of(flows), 12345)
     assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
+
+
+@pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 1, 4 * BLOCK + 1])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_blocks_of_flows_equal_the_twin_where_none_is_remembered(family: Family, count: int) -> None:
+    """To rings of several sizes, to pools that have none or are picked from otherwise, and to nobody; tables change."""
+    backends = {number: Backend(POD + number, weight=1 + number // 7) for number in range(1, 10)}
+    served = [
+        Frontend(VIP, 80, TCP, MAGLEV, [1, 2, 3]),
+        Frontend(VIP + 1, 80, TCP, MH, [1, 2, 3]),
+        Frontend(VIP + 2, 80, TCP, RR, [4, 5]),
+        Frontend(VIP + 3, 80, TCP, MAGLEV, []),
+        Frontend(VIP + 4, 80, TCP, MAGLEV, [2, 7, 9]),
+        Frontend(VIP + 5, 80, TCP, MAGLEV, [1, 2], outside=[3, 4]),
+        Frontend(VIP + 6, 80, TCP, MAGLEV, [6]),
+    ]
+    fibs = [
+        fib_of(served, backends, family=family),
+        fib_of(served[::-1], backends, family=family, slots=127),
+        fib_of(served[:2], backends, family=family),
+    ]
+    assert len(set(fibs[0].ring_of[fibs[0].ring_of > 0].tolist())) == 5
+    draw = np.random.default_rng(count)
+    steering = create_steering(fibs[0], 0)
+    twin = reference.Steering(IDLE_NS, len(steering.turns), len(steering.active), remembers=False)
+    for fib in fibs:
+        clients, to = POD + draw.integers(0, 50, count), VIP + draw.integers(0, 8, count)
+        ports = draw.integers(1024, 65536, count), np.where(draw.integers(0, 20, count), 80, 81)
+        columns = (column.tolist() for column in (clients, to, *ports))
+        rows = [
+            (address_of(src, family), address_of(dst, family), src_port, dst_port, TCP)
+            for src, dst, src_port, dst_port in zip(*columns, strict=True)
+        ]
+        verdicts = decide(fib, steering, flows_of(rows, family))
+        expected = reference.forward(fib, twin, rows, 0)
+        assert list(zip(*(column.tolist() for column in verdicts), strict=True)) == expected
+    active = {backend: count for backend, count in enumerate(steering.active.tolist()) if count}
+    assert active == {backend: count for backend, count in twin.active.items() if count}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

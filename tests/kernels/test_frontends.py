@@ -82,29 +82,40 @@ def test_ten_thousand_frontends_are_each_found() -> None:
     assert int(frontends.find_frontend(fib, 0x7F600101, 80, 6)) == 0
 
 
+NODE_PORTS = np.random.default_rng(3).permutation(2_768) + 30_000
+
+
 @pytest.mark.parametrize(
     ("addresses", "ports"),
     [
-        (0x0A600000 + np.arange(20_000), [80]),
-        (0x0A600000 + np.arange(7_000), [80, 443, 9090]),
-        (0x0A600000 + 4 * np.arange(20_000), [80]),
-        (0x0A000001 + 256 * np.arange(20_000), [443]),
-        (0xC0A80101 + np.arange(8), range(30_000, 32_768)),
-        ([0x0A600001], range(1, 20_001)),
+        pytest.param(np.arange(16_384), [80], id="neighbours"),
+        pytest.param(np.arange(4_096), [80, 443, 8_080, 9_090], id="ports of neighbours"),
+        pytest.param(4 * np.arange(16_384), [80], id="every fourth"),
+        pytest.param(256 * np.arange(16_384), [443], id="one of each /24"),
+        pytest.param([0], range(1, 16_385), id="ports of one"),
+        *(
+            pytest.param(
+                np.arange(count) << apart, ports[: 16_384 // count], id=f"{kind}, {count} nodes 2^{apart} apart"
+            )
+            for count, apart in ((8, 0), (16, 8), (16, 12), (16, 14), (8, 16), (16, 16), (64, 16))
+            for kind, ports in (("node ports", NODE_PORTS), ("even ports", 30_000 + 2 * np.arange(2_768)))
+        ),
+        pytest.param(np.arange(256) << 16, 1 + 256 * np.arange(64), id="every 256th port of one of each /16"),
     ],
-    ids=["neighbours", "ports of neighbours", "every fourth", "one of each /24", "node ports", "ports of one"],
 )
-def test_nearly_all_frontends_are_in_the_line_where_their_search_begins(addresses, ports) -> None:
-    keys = [reference.frontend_hash(int(ip), port, 6) for ip in addresses for port in ports]
-    table = np.zeros(len(keys) + 1, FRONTEND)
-    table["ip"][1:], table["port"][1:] = np.repeat(addresses, len(ports)), np.tile(ports, len(addresses))
-    table["proto"] = 6
+def test_nearly_all_frontends_are_in_the_line_where_their_search_begins(addresses: Any, ports: Any) -> None:
+    """In an index that is a quarter full: of an ideal hash 0.37 % are not, within a tenth of that."""
+    ips = 0x0A000001 + np.asarray(addresses)
+    table = np.zeros(len(ips) * len(ports) + 1, FRONTEND)
+    assert len(table) == 16_385
+    table["ip"][1:], table["port"][1:], table["proto"] = np.repeat(ips, len(ports)), np.tile(ports, len(ips)), 6
     index = frontends.build_index(table)
-    home = np.array(keys, np.uint64) & np.uint64(len(index) - frontends.TOGETHER)
-    place = np.empty(len(table), np.int64)
-    place[index["row"]] = np.arange(len(index))
-    assert (index["key"][place[1:]] == keys).all()
-    assert np.mean(place[1:] - home.astype(np.int64) >= frontends.TOGETHER) < 0.006
+    assert len(index) == 4 * 16_384
+    used = np.flatnonzero(index["row"])
+    assert len(used) == 16_384
+    home = index["key"][used] & np.uint64(len(index) - frontends.TOGETHER)
+    beyond = (used - home.astype(np.int64)) % len(index)
+    assert np.mean(beyond >= frontends.TOGETHER) < 0.008
 
 
 def test_empty_fib_has_no_frontend() -> None:

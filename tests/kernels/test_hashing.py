@@ -42,7 +42,7 @@ def test_flow_hash_golden_vectors(flow: tuple[str, str, int, int, int], expected
 
 
 def test_frontend_and_endpoint_golden_vectors() -> None:
-    assert int(hashing.frontend_hash(ip_to_int("127.96.1.1"), 80, 6)) == 0x026E7CA6213FADA9
+    assert int(hashing.frontend_hash(ip_to_int("127.96.1.1"), 80, 6)) == 0x0150973C8905341F
     assert int(hashing.endpoint_seed(ip_to_int("127.244.1.2"), 8080, 6)) == 0x649C038C35F7DDFA
 
 
@@ -109,10 +109,10 @@ def test_hash_does_not_depend_on_the_type_of_integer(kind: type) -> None:
 
 
 def test_no_flow_hashes_to_zero() -> None:
-    # mix64 is a bijection that keeps 0, so a client that cancels the hash of where it goes would hash to 0. It can
+    # mix64 is a bijection that keeps 0, so a client that cancels the word of where it goes would hash to 0. It can
     # where the 16 bits of that which nothing of a client falls to are 0.
-    ip = next(ip for ip in itertools.count(1) if not reference.frontend_hash(ip, 80, 6) & 0xFFFF0000)
-    place = reference.frontend_hash(ip, 80, 6)
+    ip = next(ip for ip in itertools.count(1) if not reference.destination(ip, 80, 6) & 0xFFFF0000)
+    place = reference.destination(ip, 80, 6)
     row = (place >> 32, ip, place & 0xFFFF, 80, 6)
     assert int(hashing.flow_hash(*row)) == 1 == reference.flow_hash(row)
 

@@ -103,7 +103,7 @@ def test_those_that_are_warm_share_evenly_what_the_newcomer_does_not_get(algorit
     else:
         others = picked(fib, steering, 0)
     others = np.delete(others, [0, NEWCOMER])
-    assert others.min() > 0.9 * others.mean()
+    assert others.min() > others.mean() - 4 * others.mean() ** 0.5  # standard deviations of a draw
 
 
 @pytest.mark.parametrize("algorithm", named([*BY_SHARE, *LEAST, P2C]))

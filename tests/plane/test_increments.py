@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernels.layout import BACKEND, INSIDE, OUTSIDE, Fib
 from kernels.lb.frontends import build_index
-from kernels.lb.patches import Patch, Replica, between, patched
+from kernels.lb.patches import TABLES, Patch, Replica, between, patched
 from kernels.lb.pools import ring_of
 from plane import fib, healthchecks, routecompiler, routes
 from plane import rows as rows_module
@@ -257,7 +257,8 @@ def test_patches_one_after_the_other_or_composed_or_upon_whole_tables_come_to_th
 def test_a_patch_that_is_large_beside_the_whole_tables_is_not_kept_for_those_who_are_behind():
     rows = np.zeros(100, np.uint32)
     sizes = (1, 100, 10, 1)
-    patches = [Patch(at, at + 1, (0,) * 9, {"members": [(0, rows[:size])]}) for at, size in enumerate(sizes, start=1)]
+    lengths = (0,) * len(TABLES)
+    patches = [Patch(at, at + 1, lengths, {"members": [(0, rows[:size])]}) for at, size in enumerate(sizes, start=1)]
     whole = fib.compile(Snapshot(5))
     journal = Journal(patches=tuple(patches)).begun(whole, 5, 44 * 8)
     assert [patch.before for patch in journal.patches] == [3, 4]
