@@ -39,7 +39,7 @@ from kernels.layout import (
 from kernels.lb import conntrack
 from kernels.lb.families import not_above
 from kernels.lb.frontends import build_index, find, home
-from kernels.lb.hashing import endpoint_seed, flow_hash, frontend_hash, joined, mix64
+from kernels.lb.hashing import endpoint_seed, flow_hash, frontend_hash, joined, mix64, reduce
 from kernels.lb.select import is_member, pick, rendezvous
 
 # Linux' nf_conntrack forgets an established TCP flow after five days; Cilium, which like us sees connections being
@@ -361,7 +361,7 @@ def _find_in_rings(fib, steering, verdicts, first, size):
         pool = np.uint64(verdicts.backend[first + j])
         ring = ring_of[pool] if pool < np.uint64(ring_of.size) else _0
         slots = ring & _LOW
-        place = (ring >> _32) + ((keys[room + j] >> _32) * slots >> _32)  # ``reduce``
+        place = (ring >> _32) + np.uint64(reduce(keys[room + j], slots))
         places[room + j] = place if slots != _0 else _NOWHERE
 
 

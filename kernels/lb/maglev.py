@@ -146,11 +146,8 @@ def _round(walks, names, taken, ring, left, how):
     size, turns = np.uint64(ring.size), 0
     for i in range(walks.size):
         walk = walks[i]
-        if not is_alike:
-            walk["earned"] += walk["weight"]
-            if walk["earned"] < full:
-                continue
-            walk["earned"] -= full
+        if not is_alike and not _earns_turn(walk, full):
+            continue
         if is_half_free:
             at = _free_by_two(taken, walk["at"], walk["skip"], size)
         else:
@@ -163,6 +160,16 @@ def _round(walks, names, taken, ring, left, how):
         if turns == left:
             break
     return turns
+
+
+@kernel
+def _earns_turn(walk, full):
+    """Whether a walk has a turn in this round; adds what it earns, and takes off what a turn costs."""
+    walk["earned"] += walk["weight"]
+    if walk["earned"] < full:
+        return False
+    walk["earned"] -= full
+    return True
 
 
 @kernel
@@ -217,10 +224,8 @@ def _take_last(walks, names, free, left, ring, full):
     while left > 0:
         walk, name = walks[i], names[i]
         i = (i + 1) % walks.size
-        walk["earned"] += walk["weight"]
-        if walk["earned"] < full:
+        if not _earns_turn(walk, full):
             continue
-        walk["earned"] -= full
         if walk["back"] == 0:
             walk["at"] = _slot(walk["at"], size)
             walk["back"] = _place(_inverse(_skip(walk["seed"], size), size), size)

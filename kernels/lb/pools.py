@@ -50,8 +50,9 @@ class Pools:
         """``pools, members, weights, rings, ring_of`` of the Fib, read-only."""
         pools = np.array([tuple(np.zeros((), POOL).item()), *self.rows], POOL)
         members, weights = np.array(self.members, np.uint32), np.array(self.weights, np.uint16)
-        tables = {"pools": pools, "members": members, "weights": weights, "rings": self._rings.table.rows.copy()}
-        return {name: freeze(table) for name, table in {**tables, "ring_of": ring_of(pools)}.items()}
+        tables = {"pools": pools, "members": members, "weights": weights}
+        tables |= {"rings": self._rings.table.rows.copy(), "ring_of": ring_of(pools)}
+        return {name: freeze(table) for name, table in tables.items()}
 
     def _row(self, algorithm: int, ids: tuple[int, ...], weights: tuple[int, ...], otherwise: int) -> tuple[int, ...]:
         first = self._runs.get((ids, weights))

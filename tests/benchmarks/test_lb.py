@@ -42,10 +42,10 @@ def numpy_mix64(words: np.ndarray) -> np.ndarray:
 
 
 def numpy_hashes(flows: Flows) -> np.ndarray:
-    places = flows.dst_ip.astype(U64) << U64(32) | flows.dst_port.astype(U64) << U64(8) | flows.proto
-    places = (places ^ (places >> U64(32))) * U64(0xBF58476D1CE4E5B9)
-    places ^= places >> U64(32)
-    words = numpy_mix64((flows.src_ip.astype(U64) << U64(32) | flows.src_port) ^ places)
+    to = flows.dst_ip.astype(U64) << U64(32) | flows.dst_port.astype(U64) << U64(8) | flows.proto
+    to = (to ^ (to >> U64(32))) * U64(0xBF58476D1CE4E5B9)
+    to ^= to >> U64(32)
+    words = numpy_mix64((flows.src_ip.astype(U64) << U64(32) | flows.src_port) ^ to)
     return words | (words == 0)
 
 
