@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import llvmlite.binding as llvm
 from llvmlite import ir
 from llvmlite.ir.instructions import Branch
-from numba.core import bytecode, compiler
+from numba.core import bytecode, compiler, config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
-from numba.core.codegen import JITCodeLibrary
+from numba.core.codegen import JITCodeLibrary, get_host_cpu_features
 
 # Numba counts its functions from 1 in each process, and tells those of one name apart by that.
 bytecode.FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
@@ -54,10 +54,13 @@ class Fragment(JITCodeLibrary):
         return fragment
 
 
+_told: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]  # by who wants code for another processor
+HAS_AVX512 = "+avx512dq" in (get_host_cpu_features() if _told is None else _told).split(",")
+
 # For each loop: how many vectors are at work at once, four where LLVM by itself has as many in short ones only; and how
 # many words a vector has, eight where the processor has such, and by itself half as many, lest its clock slow down.
 _ADVICE = {"interleave.count": 4}
-if llvm.get_host_cpu_features().get("avx512dq"):
+if HAS_AVX512:
     _ADVICE["vectorize.width"] = 8
 
 

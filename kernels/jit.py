@@ -225,6 +225,96 @@ if INTERPRETED or numba.config.BOUNDSCHECK:  # type: ignore[attr-defined]
     among = kernel(_among_rows)
 
 
+LANES = 16  # so many numbers of 32 bits are looked up together where the processor can
+
+
+@intrinsic
+def _unmarked(context, marks, at, step, size, count, out, to):
+    """Copy to ``out[to:]`` those of ``count`` numbers ``at, at + step, …`` modulo ``size`` of which ``marks`` is 0.
+
+    In order; how many these are, uint64, as all numbers are. They are looked up LANES at a time and moved together,
+    without a branch, for which compilers find no way of their own.
+
+    marks     uint8[at least size + 3], 0 or 1 below size
+    at, step  below ``size``, and that at most 2^31
+    count     a multiple of LANES; of ``out``, uint32, there is room for all of them
+    """
+    number = ir.IntType(32)
+    lanes, flags = ir.VectorType(number, LANES), ir.VectorType(ir.IntType(1), LANES)
+    none = lanes([0] * LANES)
+
+    def code(context, builder, signature, arguments):
+        def call(name, result, *given):
+            kind = ir.FunctionType(result, [each.type for each in given])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)
+
+        def in_all(value):
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, number(0))
+            return builder.shuffle_vector(one, one, none)
+
+        def add(one, other, modulus):
+            total = builder.add(one, other)
+            less = builder.sub(total, modulus)
+            return builder.select(builder.icmp_unsigned("<", total, less), total, less)
+
+        def data(i):
+            return context.make_array(signature.args[i])(context, builder, arguments[i]).data
+
+        at, step, size = (builder.trunc(each, number) for each in arguments[1:4])
+        sizes, numbers = in_all(size), in_all(at)
+        for bit in (1, 2, 4, 8):  # of a lane's number, by which it is so many steps further
+            has_bit = lanes([-1 if lane & bit else 0 for lane in range(LANES)])
+            numbers = add(numbers, builder.and_(in_all(step), has_bit), sizes)
+            step = add(step, step, size)
+        steps, bytes_of = in_all(step), builder.bitcast(data(0), cgutils.voidptr_t)
+        ahead = cgutils.alloca_once_value(builder, numbers)
+        end = cgutils.alloca_once_value(builder, arguments[6])
+        with cgutils.for_range(builder, builder.udiv(arguments[4], arguments[4].type(LANES))):
+            numbers, to = builder.load(ahead), builder.load(end)
+            gathered = none, bytes_of, numbers, flags([1] * LANES), number(1)
+            mark = call("llvm.x86.avx512.mask.gather.dpi.512", lanes, *gathered)
+            mark = builder.and_(mark, lanes([255] * LANES))
+            free = builder.icmp_unsigned("==", mark, none)
+            call("llvm.masked.compressstore.v16i32", ir.VoidType(), numbers, builder.gep(data(5), [to]), free)
+            found = builder.ctpop(builder.bitcast(free, ir.IntType(LANES)))
+            builder.store(builder.add(to, builder.zext(found, to.type)), end)
+            builder.store(add(numbers, steps, sizes), ahead)
+        return builder.sub(builder.load(end), arguments[6])
+
+    every = types.uint64
+    return every(marks, every, every, every, every, out, every), code
+
+
+@kernel
+def _unmarked_by_four(marks, at, step, size, count, out, to):
+    """The same by four, for other processors, interpreted code and where every index is checked."""
+    found, two = np.uint64(0), _sum(step, step, size)
+    three, four = _sum(step, two, size), _sum(two, two, size)
+    for _ in range(count // np.uint64(4)):
+        found += _copy_unmarked(marks, at, out, to + found)
+        found += _copy_unmarked(marks, _sum(at, step, size), out, to + found)
+        found += _copy_unmarked(marks, _sum(at, two, size), out, to + found)
+        found += _copy_unmarked(marks, _sum(at, three, size), out, to + found)
+        at = _sum(at, four, size)
+    return found
+
+
+@kernel
+def _sum(one, other, size):
+    total = one + other
+    return min(total, total - size)
+
+
+@kernel
+def _copy_unmarked(marks, number, out, to):
+    out[to] = number  # one too many, without a branch that nobody can foresee
+    return np.uint64(1) - marks[number]
+
+
+has_lanes = fragments.HAS_AVX512 and not INTERPRETED and not numba.config.BOUNDSCHECK  # type: ignore[attr-defined]
+unmarked: Callable[..., Any] = _unmarked if has_lanes else _unmarked_by_four
+
+
 @intrinsic
 def _move_bytes(context, out, to, data, first, size):
     """Copy ``data[first : first + size]`` to ``out[to:]``, uint8 both, which may overlap; the caller has checked that.

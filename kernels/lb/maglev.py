@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from kernels.jit import high_half, kernel, part, vectorised
+from kernels.jit import LANES, kernel, part, unmarked, vectorised
 from kernels.lb.hashing import GOLDEN, flow_hash, mix64, reduce
 
 # Prime, so that every skip visits every slot; Cilium's sizes, from its default on. They are few, because nearly all
@@ -21,18 +21,24 @@ from kernels.lb.hashing import GOLDEN, flow_hash, mix64, reduce
 SIZES = (16381, 32749, 65521, 131071)
 SIZE_OF_ONE = 251  # where every slot is the same
 SLOTS_PER_ENDPOINT = 100  # the paper's M ≥ 100·N: the busiest endpoint has about 1 % more than the mean
+SIZE_LIMIT = 1 << 30  # twice as many are told apart by 32 bits
 
-# An endpoint on its walk along the permutation of slots that follows from its seed. ``at``, ``skip`` and ``back`` are
-# places, and a place is what ``_place`` makes of a slot; for the last turns ``at`` is a slot, and ``back`` is made.
-_WALK = np.dtype([("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("at", "u8"), ("skip", "u8"), ("back", "u8")])
-SIZE_LIMIT = 1 << 30  # of twice as many a walk's places could get out of their slots
+# An endpoint on its walk along the permutation of slots that follows from its seed: ``at`` is the next slot to look at,
+# or for the last turns the one to look from; ``reach`` is as many skips as are looked at together, modulo slots; those
+# found free then are listed from ``next`` to ``end``. ``back`` is the inverse of the skip, for the last turns.
+_WALK = np.dtype(
+    [("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("back", "u8")]
+    + [(name, "u4") for name in ("at", "skip", "reach", "next", "end")]
+)
+# A walk looks so many times the root of its share of slots ahead. The longer, the more turns share what looking costs,
+# and the more of the slots found free are taken before their turn comes: best is in proportion to the root.
+AHEAD = 3
 # Where one slot in so many is free, and not more than so many times the root of all, those that are get listed: a turn
 # then takes as long as the list is, where it would walk over as many slots as there are for each that is free.
 SPARSE, ROOTS = 64, 3
-TOGETHER = 16  # so many bytes of ``taken`` are looked at as one
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
-_1, _2, _3, _4 = (np.uint64(number) for number in range(1, 5))
+_0, _1 = np.uint64(0), np.uint64(1)
 _INDEX = np.uint64((1 << 24) - 1)  # enough for all that are listed of SIZE_LIMIT slots
 
 
@@ -68,10 +74,12 @@ def build(
     walks["weight"] = np.asarray(weights)[order]
     if ring is None:
         ring = np.empty(size, np.uint32)
-    taken = np.zeros(size + -size % TOGETHER, np.uint8)
+    taken = np.zeros(size + -size % LANES + LANES, np.uint8)
     taken[size:] = 1
-    free = np.empty(min(size // SPARSE, ROOTS * math.isqrt(size)) + 1, np.uint64)
-    populate(walks, order.astype(np.uint32) if names is None else names[order], taken, free, ring)
+    ahead = max(AHEAD * math.isqrt(size // order.size) // LANES, 1) * LANES
+    listed = np.empty(order.size * ahead, np.uint32)
+    free = np.empty(min(size // SPARSE, ROOTS * math.isqrt(size)) + 1, np.uint32)
+    populate(walks, order.astype(np.uint32) if names is None else names[order], taken, listed, free, ring)
     return ring
 
 
@@ -81,81 +89,63 @@ def is_prime(number: int) -> bool:
 
 
 @kernel
-def _place(slot, size):
-    """⌊slot · 2^64 / size⌋: a fraction of the circle, on which going round is the overflow of 64 bits."""
-    whole = _WORD // size
-    return slot * whole + slot * (_WORD - whole * size + _1) // size
-
-
-@kernel
-def _slot(place, size):
-    """The slot that a place is in."""
-    return high_half(place, size)
-
-
-@kernel
-def populate(walks, names, taken, free, ring):
+def populate(walks, names, taken, listed, free, ring):
     """Fill ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0.
 
-    taken  uint8[a multiple of TOGETHER, at least slots]: room for which slots are; 0 for each slot, 1 behind them
-    free   uint64[one more than are listed]: room for a list of those that are not
+    taken   uint8[slots and at least LANES more, a multiple of LANES]: room for which are; 0 for each slot, 1 behind
+    listed  uint32[a multiple of walks × LANES]: room for the slots that walks have ahead of them
+    free    uint32[one more than are listed]: room for a list of the last ones that are free
 
-    A walk goes by places: a step is then one addition, and which slots come next depends on no slot before them, so the
-    processor looks at several at once: at two while half are free, then at four. It begins in the middle of its slot.
-    Each step rounds down by less than one, and there are fewer than slots, so that a walk never gets as far as the slot
-    below.
+    A walk looks at some slots ahead at once, which takes no branch, and lists those that are free; a turn then takes
+    the first that still is. Looked at one by one, each turn would end where no processor can foresee it.
 
     The last slots would take the longest walks. Of those that are free then, the next one is the nearest, by which step
     of the walk each is: as many skips as lie between, modulo slots, which is a multiplication by the skip's inverse.
     """
-    size = np.uint64(ring.size)
+    size, ahead = np.uint64(ring.size), np.uint64(listed.size // walks.size)
     full = np.int64(0)
     for i in range(walks.size):
         walk = walks[i]
-        walk["at"] = _place(mix64(walk["seed"]) % size, size) + _WORD // (_2 * size)
-        walk["skip"] = _place(_skip(walk["seed"], size), size)
+        walk["at"] = mix64(walk["seed"]) % size
+        walk["skip"] = mix64(walk["seed"] + GOLDEN) % (size - _1) + _1
+        walk["reach"] = ahead * walk["skip"] % size
         full = max(full, walk["weight"])
     is_alike = True
     for i in range(walks.size):
         walks[i]["earned"] = full // 2
         is_alike &= walks[i]["weight"] == full
     if is_alike:
-        left = _take_turns(walks, names, taken, ring, (full, True), free.size)
+        left = _take_turns(walks, names, taken, listed, ring, (full, True), free.size)
     else:
-        left = _take_turns(walks, names, taken, ring, (full, False), free.size)
+        left = _take_turns(walks, names, taken, listed, ring, (full, False), free.size)
     if left > 0:
-        _take_last(walks, names, free, _list_free(taken, free), ring, full)
+        whole = np.uint64(taken.size - LANES)
+        unmarked(taken, _0, _1, whole, whole, free, _0)
+        _take_last(walks, names, listed, free, np.uint64(left), ring, full)
 
 
 @kernel
-def _take_turns(walks, names, taken, ring, weights, few):
+def _take_turns(walks, names, taken, listed, ring, weights, few):
     """Has walks take turns until fewer than ``few`` slots are free; how many. Compiled by itself for weights alike."""
-    full, is_alike = weights
     left = ring.size
-    while 2 * left > ring.size:
-        left -= _round(walks, names, taken, ring, left, (full, is_alike, True))
     while left >= few:
-        left -= _round(walks, names, taken, ring, left, (full, is_alike, False))
+        left -= _round(walks, names, taken, listed, ring, left, weights)
     return left
 
 
 @kernel
-def _round(walks, names, taken, ring, left, how):
+def _round(walks, names, taken, listed, ring, left, weights):
     """A turn for each walk that has earned one, while there are slots; how many turns that are."""
-    full, is_alike, is_half_free = how
+    full, is_alike = weights
     size, turns = np.uint64(ring.size), 0
+    ahead = np.uint64(listed.size // walks.size)
     for i in range(walks.size):
         walk = walks[i]
         if not is_alike and not _earns_turn(walk, full):
             continue
-        if is_half_free:
-            at = _free_by_two(taken, walk["at"], walk["skip"], size)
-        else:
-            at = _free_by_four(taken, walk["at"], walk["skip"], size)
-        slot = _slot(at, size)
+        slot = _next_free(walk, np.uint64(i) * ahead, ahead, taken, listed, size)
         taken[slot] = 1
         ring[slot] = names[i]
-        walk["at"] = at + walk["skip"]
         turns += 1
         if turns == left:
             break
@@ -173,62 +163,39 @@ def _earns_turn(walk, full):
 
 
 @kernel
-def _free_by_two(taken, at, skip, size):
-    """The place of the first slot that is free, on a walk that is at ``at``."""
-    while True:  # ends: the skip visits every slot, and one is free
-        one = taken[_slot(at, size)]
-        if not one & taken[_slot(at + skip, size)]:
-            return at + np.uint64(one) * skip
-        at += _2 * skip
+def _next_free(walk, first, ahead, taken, listed, size):
+    """The first slot of a walk that is free; ``first`` is where in ``listed`` its own ``ahead`` places begin."""
+    while True:  # ends, as does the other: the skip visits every slot, and one is free
+        while walk["next"] == walk["end"]:
+            walk["next"] = first
+            walk["end"] = first + unmarked(taken, walk["at"], walk["skip"], size, ahead, listed, first)
+            walk["at"] = _further(walk["at"], walk["reach"], size)
+        slot = listed[walk["next"]]
+        walk["next"] += _1
+        if not taken[slot]:
+            return slot
 
 
 @kernel
-def _free_by_four(taken, at, skip, size):
-    """The same, for a walk that has some way to go."""
-    while True:
-        one = taken[_slot(at, size)]
-        two = one & taken[_slot(at + skip, size)]
-        three = two & taken[_slot(at + _2 * skip, size)]
-        if not three & taken[_slot(at + _3 * skip, size)]:
-            return at + np.uint64(one + two + three) * skip
-        at += _4 * skip
-
-
-@kernel
-def _list_free(taken, free):
-    """Lists the slots that are free, in ascending order; how many, uint64. Of most TOGETHER there is none."""
-    left = np.uint64(0)
-    for first in range(np.uint64(0), np.uint64(taken.size), np.uint64(TOGETHER)):
-        if not _are_taken(taken, first):
-            for slot in range(first, first + np.uint64(TOGETHER)):
-                free[left] = slot  # one too many, without a branch that nobody can foresee
-                left += _1 - taken[slot]
-    return left
-
-
-@kernel
-def _are_taken(taken, first):
-    found = taken[first]
-    for j in range(np.uint64(TOGETHER)):
-        found &= taken[first + j]
-    return found != 0
+def _further(slot, skip, size):
+    """As many slots further, around."""
+    slot += skip
+    return slot - size if slot >= size else slot
 
 
 @part
-def _take_last(walks, names, free, left, ring, full):
-    """Has walks take turns at the first ``left`` slots of ``free``, whose order is lost.
-
-    From its first turn here on a walk's ``at`` is a slot: the next one of its walk, then the last one that it took.
-    """
+def _take_last(walks, names, listed, free, left, ring, full):
+    """Has walks take turns at the first ``left`` slots of ``free``, whose order is lost."""
     size, i = np.uint64(ring.size), 0
     while left > 0:
         walk, name = walks[i], names[i]
         i = (i + 1) % walks.size
         if not _earns_turn(walk, full):
             continue
-        if walk["back"] == 0:
-            walk["at"] = _slot(walk["at"], size)
-            walk["back"] = _place(_inverse(_skip(walk["seed"], size), size), size)
+        if walk["back"] == 0:  # its first turn here
+            walk["back"] = _fraction(_inverse(walk["skip"], size), size)
+            if walk["next"] < walk["end"]:
+                walk["at"] = listed[walk["next"]]
         nearest = _nearest(free, left, walk["at"], walk["back"])
         slot = free[nearest]
         ring[slot] = name
@@ -241,19 +208,20 @@ def _take_last(walks, names, free, left, ring, full):
 def _nearest(free, left, at, back):
     """Which of the first ``left`` slots of ``free``, at least one, a walk at slot ``at`` comes to first, uint64.
 
-    A slot's step of the walk, as a fraction of 2^64, is what lies between times ``back``: the inverse of the skip, as a
-    place. That is less than ``size`` off, and steps are 2^64 / size apart, so the low bits have room for an index.
+    A slot's step of the walk, as a fraction of 2^64, is what lies between times ``back``, the ``_fraction`` of the
+    skip's inverse. That is less than ``size`` off, and steps are 2^64 / size apart: low bits have room for an index.
     """
     nearest = _WORD
     for k in range(left):
-        nearest = min(nearest, ((free[k] - at) * back & ~_INDEX) | k)
+        nearest = min(nearest, ((np.uint64(free[k]) - at) * back & ~_INDEX) | k)
     return nearest & _INDEX
 
 
 @kernel
-def _skip(seed, size):
-    """How many slots a walk goes at each step, from 1 on."""
-    return mix64(seed + GOLDEN) % (size - _1) + _1
+def _fraction(slot, size):
+    """⌊slot · 2^64 / size⌋."""
+    whole = _WORD // size
+    return slot * whole + slot * (_WORD - whole * size + _1) // size
 
 
 @kernel

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
-import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numba import types
 
-from kernels.jit import INTERPRETED, kernel, vectorised
+from kernels import jit
+from kernels.fragments import HAS_AVX512
+from kernels.jit import INTERPRETED, LANES, kernel, vectorised
 
 
 @kernel
@@ -39,6 +42,26 @@ def _look_up(table, out):
 @kernel
 def look_up(table, out):
     _look_up(table, out)
+
+
+@kernel
+def unmarked(marks, at, step, size, count, out, to):
+    """What compiled code alone can call."""
+    return jit.unmarked(marks, at, step, size, count, out, to)
+
+
+@kernel
+def unmarked_by_four(marks, at, step, size, count, out, to):
+    """The same as it is where there are no such instructions."""
+    return jit._unmarked_by_four(marks, at, step, size, count, out, to)
+
+
+@st.composite
+def marked(draw: st.DrawFn) -> tuple[list[int], int, int]:
+    """Marks, the first number, and the step."""
+    marks = draw(st.lists(st.integers(0, 1), min_size=1, max_size=300))
+    numbers = st.integers(0, len(marks) - 1)
+    return marks, draw(numbers), draw(numbers | st.just(len(marks) - 1))
 
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -69,8 +92,8 @@ def test_a_call_from_python_is_refused_before_and_after_compiled_code_has_made_o
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
 def test_numbers_that_callers_write_out_are_compiled_for_once() -> None:
-    for given in ((types.int64, types.literal(1)), (types.literal(2), types.literal(3)), (types.int64, types.int64)):
-        _shifted.get_call_template(given, {})  # what Numba asks for where compiled code calls it
+    for kinds in ((types.int64, types.literal(1)), (types.literal(2), types.literal(3)), (types.int64, types.int64)):
+        _shifted.get_call_template(kinds, {})  # what Numba asks for where compiled code calls it
     assert list(_shifted.overloads) == [(types.int64, types.int64)]
 
 
@@ -84,9 +107,25 @@ def test_loops_over_columns_are_told_to_be_wide_and_interleaved_and_their_arrays
     code = compiled.library.get_llvm_str()
     assert re.search(r"^ +br .*!llvm\.loop", code, re.MULTILINE)
     assert '!"llvm.loop.interleave.count", i32 4' in code
-    has_wide = bool(llvm.get_host_cpu_features().get("avx512dq"))
-    assert ('!"llvm.loop.vectorize.width", i32 8' in code) == has_wide
+    assert ('!"llvm.loop.vectorize.width", i32 8' in code) == HAS_AVX512
     assert re.search(r"noalias [^,]*%arg\.out\.4", code)
+
+
+@pytest.mark.parametrize("of", [unmarked, unmarked_by_four])
+@settings(deadline=None, max_examples=200)
+@given(marked(), st.integers(0, 3), st.integers(0, 5), st.integers(0, 1 << 32))
+def test_unmarked_of_a_walk_are_copied_in_its_order(of, given_marks, rounds: int, to: int, seed: int) -> None:
+    """What lies behind the marks, and in front of and behind what is copied, makes no difference and is left alone."""
+    marks, at, step = given_marks
+    size, count = len(marks), rounds * LANES
+    behind = np.random.default_rng(seed).integers(0, 256, 3)
+    wanted = [number for k in range(count) if not marks[number := (at + k * step) % size]]
+    out = np.full(to + count + 4, 7777, np.uint32)
+    numbers = (np.uint64(number) for number in (at, step, size, count))
+    assert of(np.array([*marks, *behind], np.uint8), *numbers, out, np.uint64(to)) == len(wanted)
+    assert out[:to].tolist() == [7777] * to
+    assert out[to : to + len(wanted)].tolist() == wanted
+    assert (out[to + count :] == 7777).all()
 
 
 def test_python_calls_no_compiled_function_that_has_no_entrance_for_it() -> None:

@@ -16,21 +16,9 @@ SIZES = SMALL if INTERPRETED else (*SMALL, *maglev.SIZES)
 
 
 @kernel
-def place_of(slot, size):
-    """What compiled code alone can call."""
-    return maglev._place(slot, size)
-
-
-@kernel
-def slot_at(place, size):
-    """Likewise."""
-    return maglev._slot(place, size)
-
-
-@kernel
 def nearest_to(free, at, skip, size):
-    """Likewise."""
-    return maglev._nearest(free, np.uint64(free.size), at, maglev._place(maglev._inverse(skip, size), size))
+    """What compiled code alone can call."""
+    return maglev._nearest(free, np.uint64(free.size), at, maglev._fraction(maglev._inverse(skip, size), size))
 
 
 def seeds_of(count: int, *, first: int = 0x7FF40102) -> np.ndarray:
@@ -81,17 +69,7 @@ def test_nearest_slot_is_the_one_that_a_walk_comes_to_first(size: int, data: st.
     at, skip = data.draw(slots), data.draw(st.integers(1, size - 1) | st.sampled_from([1, size - 1]))
     free = data.draw(st.lists(slots | st.just(at), min_size=1, max_size=40, unique=True))
     steps = [(slot - at) * pow(skip, -1, size) % size for slot in free]
-    assert nearest_to(np.array(free, np.uint64), *map(np.uint64, (at, skip, size))) == steps.index(min(steps))
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.sampled_from(PRIMES), st.data())
-def test_walk_by_places_is_exact_to_its_last_step(size: int, data: st.DataObject) -> None:
-    slots = st.integers(0, size - 1)
-    offset, skip, step = data.draw(slots), data.draw(slots), data.draw(slots | st.integers(size - 3, size + 2))
-    begin, stride = (int(place_of(np.uint64(slot), np.uint64(size))) for slot in (offset, skip))
-    place = (begin + ((1 << 64) - 1) // (2 * size) + step * stride) % (1 << 64)
-    assert slot_at(np.uint64(place), np.uint64(size)) == (offset + step * skip) % size
+    assert nearest_to(np.array(free, np.uint32), *map(np.uint64, (at, skip, size))) == steps.index(min(steps))
 
 
 @settings(deadline=None, max_examples=40)
