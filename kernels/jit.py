@@ -235,11 +235,11 @@ def _unmarked(context, marks, at, step, size, count, out, to):
     In order; how many these are, uint64, as all numbers are. They are looked up LANES at a time and moved together,
     without a branch, for which compilers find no way of their own.
 
-    marks     uint8[at least size + 3], 0 or 1 below size
+    marks     uint8, uint16 or uint32[at least size + 3]
     at, step  below ``size``, and that at most 2^31
     count     a multiple of LANES; of ``out``, uint32, there is room for all of them
     """
-    number = ir.IntType(32)
+    number, bits = ir.IntType(32), marks.dtype.bitwidth
     lanes, flags = ir.VectorType(number, LANES), ir.VectorType(ir.IntType(1), LANES)
     none = lanes([0] * LANES)
 
@@ -271,13 +271,12 @@ def _unmarked(context, marks, at, step, size, count, out, to):
         end = cgutils.alloca_once_value(builder, arguments[6])
         with cgutils.for_range(builder, builder.udiv(arguments[4], arguments[4].type(LANES))):
             numbers, to = builder.load(ahead), builder.load(end)
-            gathered = none, bytes_of, numbers, flags([1] * LANES), number(1)
-            mark = call("llvm.x86.avx512.mask.gather.dpi.512", lanes, *gathered)
-            mark = builder.and_(mark, lanes([255] * LANES))
-            free = builder.icmp_unsigned("==", mark, none)
+            where = none, bytes_of, numbers, flags([1] * LANES), number(bits // 8)
+            found = call("llvm.x86.avx512.mask.gather.dpi.512", lanes, *where)  # each with what lies behind it
+            free = builder.icmp_unsigned("==", builder.and_(found, lanes([(1 << bits) - 1] * LANES)), none)
             call("llvm.masked.compressstore.v16i32", ir.VoidType(), numbers, builder.gep(data(5), [to]), free)
-            found = builder.ctpop(builder.bitcast(free, ir.IntType(LANES)))
-            builder.store(builder.add(to, builder.zext(found, to.type)), end)
+            count = builder.ctpop(builder.bitcast(free, ir.IntType(LANES)))
+            builder.store(builder.add(to, builder.zext(count, to.type)), end)
             builder.store(add(numbers, steps, sizes), ahead)
         return builder.sub(builder.load(end), arguments[6])
 
@@ -308,7 +307,7 @@ def _sum(one, other, size):
 @kernel
 def _copy_unmarked(marks, number, out, to):
     out[to] = number  # one too many, without a branch that nobody can foresee
-    return np.uint64(1) - marks[number]
+    return np.uint64(marks[number] == 0)
 
 
 has_lanes = fragments.HAS_AVX512 and not INTERPRETED and not numba.config.BOUNDSCHECK  # type: ignore[attr-defined]

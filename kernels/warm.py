@@ -74,6 +74,8 @@ def _load_balancer() -> None:
     nothing = forward.empty_fib()
     seeds = np.empty(1, np.uint64)
     hashing.endpoint_seeds(nothing.backends, seeds)
+    many = 1 << 8  # endpoints, whose numbers take two bytes; so many that they take four are not seen in a Service
+    maglev.build(np.zeros(many, np.uint64), np.ones(many, np.uint16), maglev.SIZE_OF_ONE)
     ring = maglev.build(seeds, np.ones(1, np.uint16), maglev.SIZE_OF_ONE)
     maglev.steer(freeze(ring), flows, np.empty(1, np.uint32))
     table = np.zeros(2, nothing.frontends.dtype)

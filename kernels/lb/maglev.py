@@ -74,12 +74,12 @@ def build(
     walks["weight"] = np.asarray(weights)[order]
     if ring is None:
         ring = np.empty(size, np.uint32)
-    taken = np.zeros(size + -size % LANES + LANES, np.uint8)
-    taken[size:] = 1
+    takers = np.zeros(size + -size % LANES + LANES, np.min_scalar_type(order.size))
+    takers[size:] = 1
     ahead = max(AHEAD * math.isqrt(size // order.size) // LANES, 1) * LANES
     listed = np.empty(order.size * ahead, np.uint32)
     free = np.empty(min(size // SPARSE, ROOTS * math.isqrt(size)) + 1, np.uint32)
-    populate(walks, order.astype(np.uint32) if names is None else names[order], taken, listed, free, ring)
+    populate(walks, order.astype(np.uint32) if names is None else names[order], takers, listed, free, ring)
     return ring
 
 
@@ -89,10 +89,11 @@ def is_prime(number: int) -> bool:
 
 
 @kernel
-def populate(walks, names, taken, listed, free, ring):
+def populate(walks, names, takers, listed, free, ring):
     """Fill ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0.
 
-    taken   uint8[slots and at least LANES more, a multiple of LANES]: room for which are; 0 for each slot, 1 behind
+    takers  uint8, uint16 or uint32[slots and at least LANES more, a multiple of LANES]: room for by which walk each is
+            taken, counted from 1, which its numbers are wide enough for; 0 for each slot, 1 behind them
     listed  uint32[a multiple of walks × LANES]: room for the slots that walks have ahead of them
     free    uint32[one more than are listed]: room for a list of the last ones that are free
 
@@ -115,38 +116,37 @@ def populate(walks, names, taken, listed, free, ring):
         walks[i]["earned"] = full // 2
         is_alike &= walks[i]["weight"] == full
     if is_alike:
-        left = _take_turns(walks, names, taken, listed, ring, (full, True), free.size)
+        left = _take_turns(walks, takers, listed, size, (full, True), free.size)
     else:
-        left = _take_turns(walks, names, taken, listed, ring, (full, False), free.size)
+        left = _take_turns(walks, takers, listed, size, (full, False), free.size)
     if left > 0:
-        whole = np.uint64(taken.size - LANES)
-        unmarked(taken, _0, _1, whole, whole, free, _0)
-        _take_last(walks, names, listed, free, np.uint64(left), ring, full)
+        whole = np.uint64(takers.size - LANES)
+        unmarked(takers, _0, _1, whole, whole, free, _0)
+        _take_last(walks, takers, listed, free, left, size, full)
+    _write(takers, names, ring)
 
 
 @kernel
-def _take_turns(walks, names, taken, listed, ring, weights, few):
+def _take_turns(walks, takers, listed, size, weights, few):
     """Has walks take turns until fewer than ``few`` slots are free; how many. Compiled by itself for weights alike."""
-    left = ring.size
-    while left >= few:
-        left -= _round(walks, names, taken, listed, ring, left, weights)
+    left = size
+    while left >= np.uint64(few):
+        left -= _round(walks, takers, listed, size, left, weights)
     return left
 
 
 @kernel
-def _round(walks, names, taken, listed, ring, left, weights):
+def _round(walks, takers, listed, size, left, weights):
     """A turn for each walk that has earned one, while there are slots; how many turns that are."""
     full, is_alike = weights
-    size, turns = np.uint64(ring.size), 0
-    ahead = np.uint64(listed.size // walks.size)
+    turns, ahead = _0, np.uint64(listed.size // walks.size)
     for i in range(walks.size):
         walk = walks[i]
         if not is_alike and not _earns_turn(walk, full):
             continue
-        slot = _next_free(walk, np.uint64(i) * ahead, ahead, taken, listed, size)
-        taken[slot] = 1
-        ring[slot] = names[i]
-        turns += 1
+        slot = _next_free(walk, np.uint64(i) * ahead, ahead, takers, listed, size)
+        takers[slot] = i + 1
+        turns += _1
         if turns == left:
             break
     return turns
@@ -163,16 +163,16 @@ def _earns_turn(walk, full):
 
 
 @kernel
-def _next_free(walk, first, ahead, taken, listed, size):
+def _next_free(walk, first, ahead, takers, listed, size):
     """The first slot of a walk that is free; ``first`` is where in ``listed`` its own ``ahead`` places begin."""
     while True:  # ends, as does the other: the skip visits every slot, and one is free
         while walk["next"] == walk["end"]:
             walk["next"] = first
-            walk["end"] = first + unmarked(taken, walk["at"], walk["skip"], size, ahead, listed, first)
+            walk["end"] = first + unmarked(takers, walk["at"], walk["skip"], size, ahead, listed, first)
             walk["at"] = _further(walk["at"], walk["reach"], size)
         slot = listed[walk["next"]]
         walk["next"] += _1
-        if not taken[slot]:
+        if not takers[slot]:
             return slot
 
 
@@ -184,12 +184,12 @@ def _further(slot, skip, size):
 
 
 @part
-def _take_last(walks, names, listed, free, left, ring, full):
+def _take_last(walks, takers, listed, free, left, size, full):
     """Has walks take turns at the first ``left`` slots of ``free``, whose order is lost."""
-    size, i = np.uint64(ring.size), 0
+    i = -1
     while left > 0:
-        walk, name = walks[i], names[i]
         i = (i + 1) % walks.size
+        walk = walks[i]
         if not _earns_turn(walk, full):
             continue
         if walk["back"] == 0:  # its first turn here
@@ -198,7 +198,7 @@ def _take_last(walks, names, listed, free, left, ring, full):
                 walk["at"] = listed[walk["next"]]
         nearest = _nearest(free, left, walk["at"], walk["back"])
         slot = free[nearest]
-        ring[slot] = name
+        takers[slot] = i + 1
         walk["at"] = slot
         left -= _1
         free[nearest] = free[left]
@@ -215,6 +215,12 @@ def _nearest(free, left, at, back):
     for k in range(left):
         nearest = min(nearest, ((np.uint64(free[k]) - at) * back & ~_INDEX) | k)
     return nearest & _INDEX
+
+
+@vectorised
+def _write(takers, names, ring):
+    for slot in range(ring.size):
+        ring[slot] = names[np.uint64(takers[slot]) - _1]
 
 
 @kernel

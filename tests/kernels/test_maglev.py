@@ -52,9 +52,14 @@ def test_ring_of_each_size_equals_twin(size: int) -> None:
 
 
 @pytest.mark.parametrize("is_alike", [True, False])
-@pytest.mark.parametrize(("count", "size"), [(1, 127), (2, 2), (5, 3), (40, 4093), (90, 4093), (300, 251)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 127), (2, 2), (5, 3), (40, 4093), (90, 4093), (255, 1021), (256, 1021), (300, 251)]
+)
 def test_ring_of_any_number_of_endpoints_equals_twin(count: int, size: int, is_alike: bool) -> None:
-    """Up to a slot in 64 is left for the list of those that are free; with 90 endpoints that is within a round."""
+    """Up to a slot in 64 is left for the list of those that are free; with 90 endpoints that is within a round.
+
+    From 256 endpoints on their numbers take two bytes.
+    """
     seeds = seeds_of(count)
     weights = np.full(count, 3) if is_alike else 1 + np.arange(count) % 5
     names = np.arange(count, dtype=np.uint32) + np.uint32(100)
