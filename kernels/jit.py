@@ -170,26 +170,6 @@ prefetch_far: Callable[..., None] = _nothing if INTERPRETED else _prefetching(2)
 
 
 @intrinsic
-def _high_half(context, one, other):
-    """The high 64 bits of a product, uint64 all: as large a part of one factor as the other one is of 2^64."""
-
-    def code(context, builder, signature, arguments):
-        wide = ir.IntType(128)
-        product = builder.mul(*(builder.zext(each, wide) for each in arguments))
-        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), code
-
-
-def _high_half_of_integers(one, other):
-    """The same of Python's integers, for interpreted code."""
-    return np.uint64(int(one) * int(other) >> 64)
-
-
-high_half: Callable[..., Any] = _high_half_of_integers if INTERPRETED else _high_half
-
-
-@intrinsic
 def _among(context, table, first, key):
     """Which of the four rows from ``table[first]`` on has this key, counted from 0, uint64; 4 where none has.
 
@@ -236,8 +216,9 @@ def _unmarked(context, marks, at, step, size, count, out, to):
     without a branch, for which compilers find no way of their own.
 
     marks     uint8, uint16 or uint32[at least size + 3]
-    at, step  below ``size``, and that at most 2^31
-    count     a multiple of LANES; of ``out``, uint32, there is room for all of them
+    at, step  below ``size``, and that at most 2^31: the sum of two has 32 bits, an index is a signed one
+    count     a multiple of LANES
+    out       uint32; behind those found there are LANES more, of which nothing is left as it was
     """
     number, bits = ir.IntType(32), marks.dtype.bitwidth
     lanes, flags = ir.VectorType(number, LANES), ir.VectorType(ir.IntType(1), LANES)
@@ -274,7 +255,8 @@ def _unmarked(context, marks, at, step, size, count, out, to):
             where = none, bytes_of, numbers, flags([1] * LANES), number(bits // 8)
             found = call("llvm.x86.avx512.mask.gather.dpi.512", lanes, *where)  # each with what lies behind it
             free = builder.icmp_unsigned("==", builder.and_(found, lanes([(1 << bits) - 1] * LANES)), none)
-            call("llvm.masked.compressstore.v16i32", ir.VoidType(), numbers, builder.gep(data(5), [to]), free)
+            kept = call("llvm.experimental.vector.compress.v16i32", lanes, numbers, free, none)
+            builder.store(kept, builder.bitcast(builder.gep(data(5), [to]), lanes.as_pointer()), align=4)
             count = builder.ctpop(builder.bitcast(free, ir.IntType(LANES)))
             builder.store(builder.add(to, builder.zext(count, to.type)), end)
             builder.store(add(numbers, steps, sizes), ahead)
@@ -300,6 +282,7 @@ def _unmarked_by_four(marks, at, step, size, count, out, to):
 
 @kernel
 def _sum(one, other, size):
+    """Modulo ``size``: what is less than that wraps to more than any number."""
     total = one + other
     return min(total, total - size)
 
@@ -310,8 +293,9 @@ def _copy_unmarked(marks, number, out, to):
     return np.uint64(marks[number] == 0)
 
 
-has_lanes = fragments.HAS_AVX512 and not INTERPRETED and not numba.config.BOUNDSCHECK  # type: ignore[attr-defined]
-unmarked: Callable[..., Any] = _unmarked if has_lanes else _unmarked_by_four
+unmarked: Callable[..., Any] = _unmarked
+if INTERPRETED or numba.config.BOUNDSCHECK or not fragments.HAS_AVX512:  # type: ignore[attr-defined]
+    unmarked = _unmarked_by_four
 
 
 @intrinsic

@@ -21,11 +21,11 @@ from kernels.lb.hashing import GOLDEN, flow_hash, mix64, reduce
 SIZES = (16381, 32749, 65521, 131071)
 SIZE_OF_ONE = 251  # where every slot is the same
 SLOTS_PER_ENDPOINT = 100  # the paper's M ≥ 100·N: the busiest endpoint has about 1 % more than the mean
-SIZE_LIMIT = 1 << 30  # twice as many are told apart by 32 bits
+SIZE_LIMIT = 1 << 30  # the sum of two slots fits an int32
 
 # An endpoint on its walk along the permutation of slots that follows from its seed: ``at`` is the next slot to look at,
-# or for the last turns the one to look from; ``reach`` is as many skips as are looked at together, modulo slots; those
-# found free then are listed from ``next`` to ``end``. ``back`` is the inverse of the skip, for the last turns.
+# or for the last turns the one to look from; ``reach`` is as many skips as it looks ahead, modulo slots; those that it
+# found free then are ``seen`` from ``next`` to ``end``. ``back`` is the inverse of the skip, for the last turns.
 _WALK = np.dtype(
     [("seed", "u8"), ("weight", "i8"), ("earned", "i8"), ("back", "u8")]
     + [(name, "u4") for name in ("at", "skip", "reach", "next", "end")]
@@ -38,7 +38,7 @@ AHEAD = 3
 SPARSE, ROOTS = 64, 3
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
-_0, _1 = np.uint64(0), np.uint64(1)
+_0, _1, _LANES = (np.uint64(number) for number in (0, 1, LANES))
 _INDEX = np.uint64((1 << 24) - 1)  # enough for all that are listed of SIZE_LIMIT slots
 
 
@@ -77,9 +77,9 @@ def build(
     takers = np.zeros(size + -size % LANES + LANES, np.min_scalar_type(order.size))
     takers[size:] = 1
     ahead = max(AHEAD * math.isqrt(size // order.size) // LANES, 1) * LANES
-    listed = np.empty(order.size * ahead, np.uint32)
-    free = np.empty(min(size // SPARSE, ROOTS * math.isqrt(size)) + 1, np.uint32)
-    populate(walks, order.astype(np.uint32) if names is None else names[order], takers, listed, free, ring)
+    seen = np.empty(order.size * (ahead + LANES), np.uint32)
+    free = np.empty(min(size // SPARSE, ROOTS * math.isqrt(size)) + LANES, np.uint32)
+    populate(walks, order.astype(np.uint32) if names is None else names[order], takers, seen, free, ring)
     return ring
 
 
@@ -89,13 +89,13 @@ def is_prime(number: int) -> bool:
 
 
 @kernel
-def populate(walks, names, takers, listed, free, ring):
+def populate(walks, names, takers, seen, free, ring):
     """Fill ``ring`` with ``names``, one for each walk; at least one walk, all weights above 0.
 
     takers  uint8, uint16 or uint32[slots and at least LANES more, a multiple of LANES]: room for by which walk each is
             taken, counted from 1, which its numbers are wide enough for; 0 for each slot, 1 behind them
-    listed  uint32[a multiple of walks × LANES]: room for the slots that walks have ahead of them
-    free    uint32[one more than are listed]: room for a list of the last ones that are free
+    seen    uint32[walks × a multiple of LANES]: room for the slots that each walk finds free ahead, and LANES more
+    free    uint32[n]: room for the last slots that are free, of which there are at most n - LANES
 
     A walk looks at some slots ahead at once, which takes no branch, and lists those that are free; a turn then takes
     the first that still is. Looked at one by one, each turn would end where no processor can foresee it.
@@ -103,7 +103,7 @@ def populate(walks, names, takers, listed, free, ring):
     The last slots would take the longest walks. Of those that are free then, the next one is the nearest, by which step
     of the walk each is: as many skips as lie between, modulo slots, which is a multiplication by the skip's inverse.
     """
-    size, ahead = np.uint64(ring.size), np.uint64(listed.size // walks.size)
+    size, ahead = np.uint64(ring.size), np.uint64(seen.size // walks.size - LANES)
     full = np.int64(0)
     for i in range(walks.size):
         walk = walks[i]
@@ -115,36 +115,37 @@ def populate(walks, names, takers, listed, free, ring):
     for i in range(walks.size):
         walks[i]["earned"] = full // 2
         is_alike &= walks[i]["weight"] == full
+    few = np.uint64(free.size) - _LANES
     if is_alike:
-        left = _take_turns(walks, takers, listed, size, (full, True), free.size)
+        left = _take_turns(walks, takers, seen, size, (full, True), few)
     else:
-        left = _take_turns(walks, takers, listed, size, (full, False), free.size)
+        left = _take_turns(walks, takers, seen, size, (full, False), few)
     if left > 0:
         whole = np.uint64(takers.size - LANES)
         unmarked(takers, _0, _1, whole, whole, free, _0)
-        _take_last(walks, takers, listed, free, left, size, full)
+        _take_last(walks, takers, seen, free, left, size, full)
     _write(takers, names, ring)
 
 
 @kernel
-def _take_turns(walks, takers, listed, size, weights, few):
-    """Has walks take turns until fewer than ``few`` slots are free; how many. Compiled by itself for weights alike."""
+def _take_turns(walks, takers, seen, size, weights, few):
+    """Has walks take turns until ``few`` slots are free, or fewer; how many. Compiled by itself for weights alike."""
     left = size
-    while left >= np.uint64(few):
-        left -= _round(walks, takers, listed, size, left, weights)
+    while left > few:
+        left -= _round(walks, takers, seen, size, left, weights)
     return left
 
 
 @kernel
-def _round(walks, takers, listed, size, left, weights):
+def _round(walks, takers, seen, size, left, weights):
     """A turn for each walk that has earned one, while there are slots; how many turns that are."""
     full, is_alike = weights
-    turns, ahead = _0, np.uint64(listed.size // walks.size)
+    turns, room = _0, np.uint64(seen.size // walks.size)
     for i in range(walks.size):
         walk = walks[i]
         if not is_alike and not _earns_turn(walk, full):
             continue
-        slot = _next_free(walk, np.uint64(i) * ahead, ahead, takers, listed, size)
+        slot = _next_free(walk, np.uint64(i) * room, room, takers, seen, size)
         takers[slot] = i + 1
         turns += _1
         if turns == left:
@@ -163,14 +164,14 @@ def _earns_turn(walk, full):
 
 
 @kernel
-def _next_free(walk, first, ahead, takers, listed, size):
-    """The first slot of a walk that is free; ``first`` is where in ``listed`` its own ``ahead`` places begin."""
-    while True:  # ends, as does the other: the skip visits every slot, and one is free
+def _next_free(walk, first, room, takers, seen, size):
+    """The first slot of a walk that is free; ``first`` is where in ``seen`` its own ``room`` begins."""
+    while True:  # ends, and so does the inner one: the skip visits every slot, and one is free
         while walk["next"] == walk["end"]:
             walk["next"] = first
-            walk["end"] = first + unmarked(takers, walk["at"], walk["skip"], size, ahead, listed, first)
+            walk["end"] = first + unmarked(takers, walk["at"], walk["skip"], size, room - _LANES, seen, first)
             walk["at"] = _further(walk["at"], walk["reach"], size)
-        slot = listed[walk["next"]]
+        slot = seen[walk["next"]]
         walk["next"] += _1
         if not takers[slot]:
             return slot
@@ -184,7 +185,7 @@ def _further(slot, skip, size):
 
 
 @part
-def _take_last(walks, takers, listed, free, left, size, full):
+def _take_last(walks, takers, seen, free, left, size, full):
     """Has walks take turns at the first ``left`` slots of ``free``, whose order is lost."""
     i = -1
     while left > 0:
@@ -195,7 +196,7 @@ def _take_last(walks, takers, listed, free, left, size, full):
         if walk["back"] == 0:  # its first turn here
             walk["back"] = _fraction(_inverse(walk["skip"], size), size)
             if walk["next"] < walk["end"]:
-                walk["at"] = listed[walk["next"]]
+                walk["at"] = seen[walk["next"]]
         nearest = _nearest(free, left, walk["at"], walk["back"])
         slot = free[nearest]
         takers[slot] = i + 1

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import types
+from numba import config, types
 
 from kernels import jit
-from kernels.fragments import HAS_AVX512
 from kernels.jit import INTERPRETED, LANES, kernel, vectorised
 
 
@@ -67,6 +67,13 @@ def marked(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
     return np.array(marks, kind), draw(numbers), draw(numbers | st.just(len(marks) - 4))
 
 
+def has_wide_vectors() -> bool:
+    """What the processor has and Numba was not told to do without."""
+    if config.CPU_FEATURES is not None:
+        return "+avx512dq" in config.CPU_FEATURES
+    return bool(config.ENABLE_AVX and llvm.get_host_cpu_features().get("avx512dq"))
+
+
 KERNELS = Path(__file__).parents[2] / "kernels"
 CLOSED = {"inner", "part", "vectorised"}
 
@@ -110,7 +117,7 @@ def test_loops_over_columns_are_told_to_be_wide_and_interleaved_and_their_arrays
     code = compiled.library.get_llvm_str()
     assert re.search(r"^ +br .*!llvm\.loop", code, re.MULTILINE)
     assert '!"llvm.loop.interleave.count", i32 4' in code
-    assert ('!"llvm.loop.vectorize.width", i32 8' in code) == HAS_AVX512
+    assert ('!"llvm.loop.vectorize.width", i32 8' in code) == has_wide_vectors()
     assert re.search(r"noalias [^,]*%arg\.out\.4", code)
 
 
@@ -118,16 +125,36 @@ def test_loops_over_columns_are_told_to_be_wide_and_interleaved_and_their_arrays
 @settings(deadline=None, max_examples=200)
 @given(marked(), st.integers(0, 3), st.integers(0, 5))
 def test_unmarked_of_a_walk_are_copied_in_its_order(of, given_marks, rounds: int, to: int) -> None:
-    """Marks behind the last number make no difference; what lies about the room for copies is left alone."""
+    """Marks behind the last number make no difference, and of ``out`` no more is written to than is said."""
     marks, at, step = given_marks
     size, count = len(marks) - 3, rounds * LANES
     wanted = [number for k in range(count) if not marks[number := (at + k * step) % size]]
-    out = np.full(to + count + 4, 7777, np.uint32)
+    end = to + len(wanted)
+    out = np.full(end + LANES + 4, 7777, np.uint32)
     numbers = (np.uint64(number) for number in (at, step, size, count))
     assert of(marks, *numbers, out, np.uint64(to)) == len(wanted)
-    assert out[:to].tolist() == [7777] * to
-    assert out[to : to + len(wanted)].tolist() == wanted
-    assert (out[to + count :] == 7777).all()
+    assert out[to:end].tolist() == wanted
+    assert {*out[:to], *out[end + LANES :]} == {7777}
+
+
+@pytest.mark.parametrize("of", [unmarked, unmarked_by_four])
+def test_numbers_up_to_the_largest_are_told_apart(of) -> None:
+    size = (1 << 31) - 1
+    marks = np.zeros(size + 3, np.uint8)  # of which hardly any is touched, so that there is no memory behind the others
+    marks[[5, size - 1]] = 1
+    for at, step in ((size - 1, size - 2), (3, size - 1), (0, 1), (size // 2, size // 2)):
+        wanted = [number for k in range(LANES) if (number := (at + k * step) % size) not in (5, size - 1)]
+        out = np.zeros(2 * LANES, np.uint32)
+        numbers = (np.uint64(number) for number in (at, step, size, LANES))
+        assert of(marks, *numbers, out, np.uint64(0)) == len(wanted)
+        assert out[: len(wanted)].tolist() == wanted
+
+
+@pytest.mark.skipif(INTERPRETED or config.BOUNDSCHECK, reason="numbers are looked up one by one, to be checked")
+def test_numbers_are_looked_up_together_where_the_processor_can() -> None:
+    unmarked(np.zeros(4, np.uint8), *map(np.uint64, (0, 0, 1, LANES)), np.zeros(2 * LANES, np.uint32), np.uint64(0))
+    code = unmarked.inspect_asm(unmarked.signatures[0])
+    assert ("vpgatherdd" in code and "vpcompressd" in code) == has_wide_vectors()
 
 
 def test_python_calls_no_compiled_function_that_has_no_entrance_for_it() -> None:

@@ -31,7 +31,8 @@ def shares(ring: np.ndarray, count: int) -> np.ndarray:
 
 @st.composite
 def endpoints(draw: st.DrawFn) -> tuple[list[int], list[int]]:
-    seeds = draw(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=12, unique=True))
+    seed = st.integers(0, (1 << 64) - 1) | st.integers(0, 3)  # of which some are there twice
+    seeds = draw(st.lists(seed, min_size=1, max_size=12))
     weight = st.one_of(st.integers(0, 4), st.sampled_from([100, 256, 65535]))
     return seeds, draw(st.lists(weight, min_size=len(seeds), max_size=len(seeds)))
 
@@ -67,6 +68,15 @@ def test_ring_of_any_number_of_endpoints_equals_twin(count: int, size: int, is_a
     assert (ring - 100).tolist() == reference.maglev(seeds.tolist(), weights.tolist(), size)
 
 
+@pytest.mark.parametrize("count", [255, 256] if INTERPRETED else [255, 256, 65535, 65536])
+def test_slots_have_room_for_the_number_of_any_endpoint(count: int) -> None:
+    """All turns are those of the last three, by seed; the others' weights are too small for one."""
+    seeds, weights = np.arange(count, dtype=np.uint64), np.ones(count, np.uint16)
+    weights[-3:] = 60_000
+    ring = maglev.build(seeds, weights, 251)
+    assert (ring - (count - 3)).tolist() == reference.maglev(seeds[-3:].tolist(), [1, 1, 1], 251)
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.sampled_from(PRIMES), st.data())
 def test_nearest_slot_is_the_one_that_a_walk_comes_to_first(size: int, data: st.DataObject) -> None:
@@ -85,6 +95,7 @@ def test_ring_does_not_depend_on_the_order_of_endpoints(given_endpoints, random)
     ring = maglev.build(seeds, weights, 251)
     shuffled = maglev.build(seeds[order], weights[order], 251)
     assert seeds[ring].tolist() == seeds[order][shuffled].tolist()
+    assert weights[ring].tolist() == weights[order][shuffled].tolist()
 
 
 @settings(deadline=None, max_examples=60)
