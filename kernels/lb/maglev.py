@@ -33,13 +33,10 @@ _WALK = np.dtype(
 # A walk looks so many times the root of its share of slots ahead. The longer, the more turns share what looking costs,
 # and the more of the slots found free are taken before their turn comes: best is in proportion to the root.
 AHEAD = 3
-# Where one slot in so many is free, and not more than so many times the root of all, those that are get listed: a turn
-# then takes as long as the list is, where it would walk over as many slots as there are for each that is free.
-SPARSE, ROOTS = 64, 3
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
 _0, _1, _LANES = (np.uint64(number) for number in (0, 1, LANES))
-_INDEX = np.uint64((1 << 24) - 1)  # enough for all that are listed of SIZE_LIMIT slots
+_INDEX = np.uint64((1 << 24) - 1)  # enough for the root of SIZE_LIMIT
 
 
 def table_size(endpoints: int) -> int:
@@ -78,7 +75,7 @@ def build(
     takers[size:] = 1
     ahead = max(AHEAD * math.isqrt(size // order.size) // LANES, 1) * LANES
     seen = np.empty(order.size * (ahead + LANES), np.uint32)
-    free = np.empty(min(size // SPARSE, ROOTS * math.isqrt(size)) + LANES, np.uint32)
+    free = np.empty(math.isqrt(size) + LANES, np.uint32)
     populate(walks, order.astype(np.uint32) if names is None else names[order], takers, seen, free, ring)
     return ring
 
@@ -95,13 +92,15 @@ def populate(walks, names, takers, seen, free, ring):
     takers  uint8, uint16 or uint32[slots and at least LANES more, a multiple of LANES]: room for by which walk each is
             taken, counted from 1, which its numbers are wide enough for; 0 for each slot, 1 behind them
     seen    uint32[walks × a multiple of LANES]: room for the slots that each walk finds free ahead, and LANES more
-    free    uint32[n]: room for the last slots that are free, of which there are at most n - LANES
+    free    uint32[n]: room for a list of the last n - LANES slots that are free, less than all
 
     A walk looks at some slots ahead at once, which takes no branch, and lists those that are free; a turn then takes
     the first that still is. Looked at one by one, each turn would end where no processor can foresee it.
 
-    The last slots would take the longest walks. Of those that are free then, the next one is the nearest, by which step
-    of the walk each is: as many skips as lie between, modulo slots, which is a multiplication by the skip's inverse.
+    The last slots would take the longest walks: over as many slots as there are for each that is free. From there on a
+    turn takes the nearest of those instead, by which step of the walk each is: as many skips as lie between, modulo
+    slots, which is a multiplication by the skip's inverse. That takes as long as they are many, so they are best listed
+    when they are the root of all.
     """
     size, ahead = np.uint64(ring.size), np.uint64(seen.size // walks.size - LANES)
     full = np.int64(0)
@@ -117,40 +116,30 @@ def populate(walks, names, takers, seen, free, ring):
         is_alike &= walks[i]["weight"] == full
     few = np.uint64(free.size) - _LANES
     if is_alike:
-        left = _take_turns(walks, takers, seen, size, (full, True), few)
+        i = _take_turns(walks, takers, seen, size, few, (full, True))
     else:
-        left = _take_turns(walks, takers, seen, size, (full, False), few)
-    if left > 0:
-        whole = np.uint64(takers.size - LANES)
-        unmarked(takers, _0, _1, whole, whole, free, _0)
-        _take_last(walks, takers, seen, free, left, size, full)
+        i = _take_turns(walks, takers, seen, size, few, (full, False))
+    whole = np.uint64(takers.size - LANES)
+    unmarked(takers, _0, _1, whole, whole, free, _0)
+    _take_last(walks, takers, seen, free, size, few, full, i)
     _write(takers, names, ring)
 
 
 @kernel
-def _take_turns(walks, takers, seen, size, weights, few):
-    """Has walks take turns until ``few`` slots are free, or fewer; how many. Compiled by itself for weights alike."""
-    left = size
-    while left > few:
-        left -= _round(walks, takers, seen, size, left, weights)
-    return left
-
-
-@kernel
-def _round(walks, takers, seen, size, left, weights):
-    """A turn for each walk that has earned one, while there are slots; how many turns that are."""
+def _take_turns(walks, takers, seen, size, few, weights):
+    """Has walks take turns until ``few`` slots are free; whose turn is next. Compiled by itself for weights alike."""
     full, is_alike = weights
-    turns, room = _0, np.uint64(seen.size // walks.size)
-    for i in range(walks.size):
-        walk = walks[i]
-        if not is_alike and not _earns_turn(walk, full):
-            continue
-        slot = _next_free(walk, np.uint64(i) * room, room, takers, seen, size)
-        takers[slot] = i + 1
-        turns += _1
-        if turns == left:
-            break
-    return turns
+    left, room = size, np.uint64(seen.size // walks.size)
+    while True:
+        for i in range(walks.size):
+            walk = walks[i]
+            if not is_alike and not _earns_turn(walk, full):
+                continue
+            slot = _next_free(walk, np.uint64(i) * room, room, takers, seen, size)
+            takers[slot] = i + 1
+            left -= _1
+            if left == few:
+                return i + 1
 
 
 @kernel
@@ -185,12 +174,12 @@ def _further(slot, skip, size):
 
 
 @part
-def _take_last(walks, takers, seen, free, left, size, full):
-    """Has walks take turns at the first ``left`` slots of ``free``, whose order is lost."""
-    i = -1
+def _take_last(walks, takers, seen, free, size, left, full, i):
+    """Has walks from ``i`` on take turns at the first ``left`` slots of ``free``, whose order is lost."""
     while left > 0:
-        i = (i + 1) % walks.size
+        i = i if i < walks.size else 0
         walk = walks[i]
+        i += 1
         if not _earns_turn(walk, full):
             continue
         if walk["back"] == 0:  # its first turn here
@@ -199,7 +188,7 @@ def _take_last(walks, takers, seen, free, left, size, full):
                 walk["at"] = seen[walk["next"]]
         nearest = _nearest(free, left, walk["at"], walk["back"])
         slot = free[nearest]
-        takers[slot] = i + 1
+        takers[slot] = i
         walk["at"] = slot
         left -= _1
         free[nearest] = free[left]

@@ -57,7 +57,7 @@ def test_ring_of_each_size_equals_twin(size: int) -> None:
     ("count", "size"), [(1, 127), (2, 2), (5, 3), (40, 4093), (90, 4093), (255, 1021), (256, 1021), (300, 251)]
 )
 def test_ring_of_any_number_of_endpoints_equals_twin(count: int, size: int, is_alike: bool) -> None:
-    """Up to a slot in 64 is left for the list of those that are free; with 90 endpoints that is within a round.
+    """As many slots as the root of all are left for the list of those that are free, from within a round or after one.
 
     From 256 endpoints on their numbers take two bytes.
     """
