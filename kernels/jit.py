@@ -269,20 +269,20 @@ def _unmarked(context, marks, at, step, size, count, out, to):
 @kernel
 def _unmarked_by_four(marks, at, step, size, count, out, to):
     """The same by four, for other processors, interpreted code and where every index is checked."""
-    found, two = np.uint64(0), _sum(step, step, size)
-    three, four = _sum(step, two, size), _sum(two, two, size)
+    found, two = np.uint64(0), modular_sum(step, step, size)
+    three, four = modular_sum(step, two, size), modular_sum(two, two, size)
     for _ in range(count // np.uint64(4)):
         found += _copy_unmarked(marks, at, out, to + found)
-        found += _copy_unmarked(marks, _sum(at, step, size), out, to + found)
-        found += _copy_unmarked(marks, _sum(at, two, size), out, to + found)
-        found += _copy_unmarked(marks, _sum(at, three, size), out, to + found)
-        at = _sum(at, four, size)
+        found += _copy_unmarked(marks, modular_sum(at, step, size), out, to + found)
+        found += _copy_unmarked(marks, modular_sum(at, two, size), out, to + found)
+        found += _copy_unmarked(marks, modular_sum(at, three, size), out, to + found)
+        at = modular_sum(at, four, size)
     return found
 
 
-@kernel
-def _sum(one, other, size):
-    """Modulo ``size``: what is less than that wraps to more than any number."""
+@inner
+def modular_sum(one, other, size):
+    """The sum of two numbers below ``size``, modulo that: of less than that, the difference wraps to a large number."""
     total = one + other
     return min(total, total - size)
 

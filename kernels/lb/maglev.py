@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from kernels.jit import LANES, kernel, part, unmarked, vectorised
+from kernels.jit import LANES, kernel, modular_sum, part, unmarked, vectorised
 from kernels.lb.hashing import GOLDEN, flow_hash, mix64, reduce
 
 # Prime, so that every skip visits every slot; Cilium's sizes, from its default on. They are few, because nearly all
@@ -102,13 +102,12 @@ def populate(walks, names, takers, seen, free, ring):
     slots, which is a multiplication by the skip's inverse. That takes as long as they are many, so they are best listed
     when they are the root of all.
     """
-    size, ahead = np.uint64(ring.size), np.uint64(seen.size // walks.size - LANES)
-    full = np.int64(0)
+    size, room, full = np.uint64(ring.size), np.uint64(seen.size // walks.size), np.int64(0)
     for i in range(walks.size):
         walk = walks[i]
         walk["at"] = mix64(walk["seed"]) % size
         walk["skip"] = mix64(walk["seed"] + GOLDEN) % (size - _1) + _1
-        walk["reach"] = ahead * walk["skip"] % size
+        walk["reach"] = (room - _LANES) * walk["skip"] % size
         full = max(full, walk["weight"])
     is_alike = True
     for i in range(walks.size):
@@ -116,9 +115,9 @@ def populate(walks, names, takers, seen, free, ring):
         is_alike &= walks[i]["weight"] == full
     few = np.uint64(free.size) - _LANES
     if is_alike:
-        i = _take_turns(walks, takers, seen, size, few, (full, True))
+        i = _take_turns(walks, takers, seen, room, size, few, (full, True))
     else:
-        i = _take_turns(walks, takers, seen, size, few, (full, False))
+        i = _take_turns(walks, takers, seen, room, size, few, (full, False))
     whole = np.uint64(takers.size - LANES)
     unmarked(takers, _0, _1, whole, whole, free, _0)
     _take_last(walks, takers, seen, free, size, few, full, i)
@@ -126,10 +125,10 @@ def populate(walks, names, takers, seen, free, ring):
 
 
 @kernel
-def _take_turns(walks, takers, seen, size, few, weights):
+def _take_turns(walks, takers, seen, room, size, few, weights):
     """Has walks take turns until ``few`` slots are free; whose turn is next. Compiled by itself for weights alike."""
     full, is_alike = weights
-    left, room = size, np.uint64(seen.size // walks.size)
+    left = size
     while True:
         for i in range(walks.size):
             walk = walks[i]
@@ -159,18 +158,11 @@ def _next_free(walk, first, room, takers, seen, size):
         while walk["next"] == walk["end"]:
             walk["next"] = first
             walk["end"] = first + unmarked(takers, walk["at"], walk["skip"], size, room - _LANES, seen, first)
-            walk["at"] = _further(walk["at"], walk["reach"], size)
+            walk["at"] = modular_sum(walk["at"], walk["reach"], size)
         slot = seen[walk["next"]]
         walk["next"] += _1
         if not takers[slot]:
             return slot
-
-
-@kernel
-def _further(slot, skip, size):
-    """As many slots further, around."""
-    slot += skip
-    return slot - size if slot >= size else slot
 
 
 @part
@@ -209,6 +201,7 @@ def _nearest(free, left, at, back):
 
 @vectorised
 def _write(takers, names, ring):
+    """The ring: of each slot the name of who took it."""
     for slot in range(ring.size):
         ring[slot] = names[np.uint64(takers[slot]) - _1]
 
